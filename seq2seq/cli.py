@@ -1,0 +1,270 @@
+"""The command line: ``seq2seq train | evaluate | translate | average | curves | config``.
+
+Each command imports what it needs when it runs, so that help and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seq2seq import __version__
+from seq2seq.errors import EXIT_USER_ERROR, UserError
+
+if TYPE_CHECKING:
+    from seq2seq.config import DecodeConfig
+
+_DESCRIPTION = """\
+Train encoder-decoder Transformers to translate, measure them, and use them.
+
+A first run, from two files of parallel text to translations:
+
+  seq2seq train my.yaml                                 # trains; the same command continues an interrupted run
+  seq2seq evaluate runs/my --src test.en --ref test.de  # BLEU and chrF with signatures
+  seq2seq translate runs/my --input new.en --output new.de
+
+where my.yaml is
+
+  run_dir: runs/my
+  data:
+    train: {src: train.en, tgt: train.de}
+    valid: {src: valid.en, tgt: valid.de}
+"""
+
+_EXIT_CODES = "exit codes: 0 done; 1 a bug, please report it; 2 a mistake in what was given; 130 interrupted"
+
+
+def _add_decode_options(parser: argparse.ArgumentParser) -> None:
+    options = parser.add_argument_group("decoding (default: as the model's config says)")
+    options.add_argument("--beam-size", type=int, metavar="K", help="hypotheses kept open while searching; 1 is greedy")
+    options.add_argument("--length-penalty", type=float, metavar="A", help="larger prefers longer output; 0 is none")
+    options.add_argument("--n-best", type=int, metavar="N", help="translations for each line")
+    options.add_argument("--max-length-ratio", type=float, metavar="R", help="longest output per source token")
+    options.add_argument("--max-length-offset", type=int, metavar="T", help="tokens added to the longest output")
+    options.add_argument("--batch-tokens", type=int, metavar="T", help="source tokens times beam size per batch")
+    options.add_argument("--sample", action="store_true", default=None, help="draw words at random instead")
+    options.add_argument("--temperature", type=float, metavar="X", help="sampling: below 1 keeps to likely words")
+    options.add_argument("--top-k", type=int, metavar="K", help="sampling: from the K likeliest words only")
+    options.add_argument("--top-p", type=float, metavar="P", help="sampling: from the likeliest words summing to P")
+    options.add_argument("--seed", type=int, help="sampling: the same seed gives the same translations")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: CUDA if there")
+    machine.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 on CUDA")
+    machine.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all")
+
+
+def _parser() -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="seq2seq", description=_DESCRIPTION, epilog=_EXIT_CODES, formatter_class=formatter
+    )
+    parser.add_argument("--version", action="version", version=f"seq2seq {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train",
+        help="train a model from a config, or continue an interrupted run",
+        description="Train a model: tokenizer, binary corpus, training, validation, test scores. The same command\n"
+        "continues an interrupted run exactly where its last checkpoint left it. For several GPUs:\n"
+        "torchrun --nproc-per-node 4 -m seq2seq train CONFIG",
+        formatter_class=formatter,
+    )
+    train.add_argument("config", type=Path, help="YAML file; `seq2seq config --schema` lists every key")
+    train.add_argument("overrides", nargs="*", metavar="section.key=value", help="for example optim.lr=0.002")
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="BLEU and chrF of a model on a test set, or of a file of translations",
+        description="Score a model (--src) or finished translations (--hyp) against references with sacreBLEU.",
+        epilog="The scores are printed with the signatures that make them comparable.",
+    )
+    evaluate.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="run folder (its best) or model folder")
+    evaluate.add_argument("--src", type=Path, metavar="FILE", help="source text to translate with MODEL")
+    evaluate.add_argument("--hyp", type=Path, metavar="FILE", help="translations to score, instead of MODEL and --src")
+    evaluate.add_argument(
+        "--ref", type=Path, metavar="FILE", action="append", required=True, help="reference; repeat for several"
+    )
+    evaluate.add_argument("--tokenize", metavar="NAME", help="sacreBLEU tokenizer; default: by the target language")
+    evaluate.add_argument("--tgt-lang", metavar="CODE", help="target language; default: the model's, or --ref's suffix")
+    evaluate.add_argument("--json", action="store_true", help="print a JSON record instead of text")
+    evaluate.add_argument("--save", type=Path, metavar="FILE", help="write the JSON record to a file, too")
+    evaluate.add_argument("--save-hyp", type=Path, metavar="FILE", help="write the translations to a file")
+    _add_decode_options(evaluate)
+
+    translate = commands.add_parser(
+        "translate",
+        help="translate a file or standard input, line by line",
+        description="One output line for each input line, in order, whatever the lines hold. With --n-best above 1:\n"
+        "N lines for each, as line number <tab> score <tab> translation.",
+        formatter_class=formatter,
+    )
+    translate.add_argument("model", type=Path, metavar="MODEL", help="run folder (its best) or model folder")
+    translate.add_argument("--input", metavar="FILE", default="-", help="text or gzip; - (default) is standard input")
+    translate.add_argument("--output", metavar="FILE", default="-", help="- (default) is standard output")
+    _add_decode_options(translate)
+
+    average = commands.add_parser(
+        "average",
+        help="average the weights of models or checkpoints into a new model",
+        description="Average weights: of model folders, checkpoint files, or all checkpoints of a run folder.",
+    )
+    average.add_argument("models", type=Path, nargs="+", metavar="MODEL_OR_CHECKPOINTS")
+    average.add_argument("--output", type=Path, required=True, metavar="DIR", help="the new model folder")
+
+    curves = commands.add_parser("curves", help="draw a run's curves.png from its metrics so far")
+    curves.add_argument("run", type=Path, metavar="RUN", help="run folder")
+
+    config = commands.add_parser(
+        "config",
+        help="check a config and print it with every default filled in, or print the schema",
+        description="Print the resolved config, or the JSON schema that gives editors completion.",
+    )
+    config.add_argument("config", type=Path, nargs="?", metavar="CONFIG")
+    config.add_argument("overrides", nargs="*", metavar="section.key=value")
+    config.add_argument("--schema", action="store_true", help="print the JSON schema of config files")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    command = {
+        "train": _train,
+        "evaluate": _evaluate,
+        "translate": _translate,
+        "average": _average,
+        "curves": _curves,
+        "config": _config,
+    }[args.command]
+    try:
+        command(args)
+    except UserError as error:
+        print(f"seq2seq {args.command}: error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        hint = "; the same command continues from the last checkpoint" if args.command == "train" else ""
+        print(f"\nseq2seq {args.command}: interrupted{hint}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read the output has enough
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+def _train(args: argparse.Namespace) -> None:
+    from seq2seq.config import check_files, load_config
+
+    config = load_config(args.config, args.overrides)
+    check_files(config)
+    from seq2seq.train.distributed import joined_processes
+    from seq2seq.train.trainer import Trainer
+
+    with joined_processes(config.train.device) as processes:
+        summary = Trainer(config, processes).run()
+    if not processes.is_main:
+        return
+    progress = summary.progress
+    best = "" if progress.best_score is None else f", best {config.train.metric} {abs(progress.best_score):.2f}"
+    print(f"done: {summary.reason}; {progress.step:,} steps in {progress.seconds / 60:.1f} minutes{best}")
+    print(f"best model: {config.run_dir / 'best'} (step {progress.best_step:,})")
+    if summary.test is not None:
+        print(f"test set, {config.run_dir / 'test.hyp.txt'}:\n{summary.test}")
+
+
+def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeConfig:
+    from seq2seq.config import override_decode
+
+    names = (
+        "beam_size length_penalty n_best max_length_ratio max_length_offset batch_tokens sample temperature top_k "
+        "top_p seed"
+    ).split()
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return override_decode(default, given)
+
+
+def _set_threads(args: argparse.Namespace) -> None:
+    if args.threads is not None:
+        import torch
+
+        if args.threads < 1:
+            raise UserError("--threads: must be at least 1")
+        torch.set_num_threads(args.threads)
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    import json
+
+    from seq2seq.config import language_of
+    from seq2seq.data.bitext import read_text
+    from seq2seq.evaluate import score, tokenizer_for
+    from seq2seq.storage import digest_of_text, write_text
+
+    if (args.hyp is None) == (args.model is None) or (args.model is None) != (args.src is None):
+        raise UserError("give either MODEL with --src, or --hyp")
+    references = [read_text(path) for path in args.ref]
+    record: dict[str, object] = {}
+    language = args.tgt_lang
+    if args.hyp is not None:
+        hypotheses = read_text(args.hyp)
+    else:
+        from seq2seq.decode.translator import Translator
+
+        _set_threads(args)
+        src = read_text(args.src)
+        for path, reference in zip(args.ref, references, strict=True):
+            if len(reference) != len(src):  # told before the work, not after it
+                raise UserError(f"{args.src} has {len(src)} lines but {path} has {len(reference)}")
+        translator = Translator.load(args.model, args.device, args.precision)
+        decode = _decode_config(translator.config.decode, args)
+        hypotheses = translator.translate(src, decode)
+        language = language or translator.config.data.target_language
+        record = {"model": str(args.model), "fingerprint": translator.fingerprint, "decode": decode.model_dump()}
+        record["src"] = {"file": str(args.src), "blake2b": digest_of_text(src)}
+    language = language or language_of(args.ref[0])
+    scores = score(hypotheses, references, args.tokenize or tokenizer_for(language))
+    record["refs"] = [
+        {"file": str(path), "blake2b": digest_of_text(lines)} for path, lines in zip(args.ref, references, strict=True)
+    ]
+    text = json.dumps({**scores.as_json(), **record}, indent=2, ensure_ascii=False)
+    if args.save_hyp is not None:
+        write_text(args.save_hyp, "".join(f"{line}\n" for line in hypotheses))
+    if args.save is not None:
+        write_text(args.save, text + "\n")
+    print(text if args.json else scores)
+
+
+def _translate(args: argparse.Namespace) -> None:
+    from seq2seq.decode.files import translate_file
+    from seq2seq.decode.translator import Translator
+
+    if args.input != "-" and not Path(args.input).is_file():
+        raise UserError(f"--input: no such file: {args.input}")
+    _set_threads(args)
+    translator = Translator.load(args.model, args.device, args.precision)
+    translate_file(translator, args.input, args.output, _decode_config(translator.config.decode, args))
+
+
+def _average(args: argparse.Namespace) -> None:
+    from seq2seq.train.averaging import average_models
+
+    num_models = average_models(args.models, args.output)
+    print(f"{args.output}: the average of {num_models} models")
+
+
+def _curves(args: argparse.Namespace) -> None:
+    from seq2seq.train.metrics import draw_curves
+
+    print(draw_curves(args.run))
+
+
+def _config(args: argparse.Namespace) -> None:
+    import json
+
+    from seq2seq.config import dump_config, load_config, schema
+
+    if args.schema == (args.config is not None):
+        raise UserError("give either a config file or --schema")
+    print(json.dumps(schema(), indent=2) if args.schema else dump_config(load_config(args.config, args.overrides)))

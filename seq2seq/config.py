@@ -1,0 +1,757 @@
+"""The config of a run: what can be set, how a YAML file becomes a :class:`Config`, and how mistakes are told.
+
+Read top to bottom: the sections, then loading, then errors, then what is done with a loaded config. Every field of a
+loaded config is resolved (presets and defaults filled in), so other modules read plain values. Precedence: defaults,
+config file, command line (``section.key=value``). Paths under ``data`` are relative to the config file; ``run_dir``
+and every path on the command line are relative to where the command runs. Loading never looks at the data files.
+"""
+
+import difflib
+import json
+import os
+import re
+import reprlib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from seq2seq.errors import ConfigError
+
+# ---------------------------------------------------------------------------------------------------------- sections
+
+
+def _as_path(value: object) -> object:
+    if isinstance(value, str) and value:
+        return Path(value)
+    if isinstance(value, Path):
+        return value
+    raise ValueError(f"must be a path, not {_show(value)}")
+
+
+def _as_paths(value: object) -> object:
+    items: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
+    if not items or not all(isinstance(item, Path) or (isinstance(item, str) and item) for item in items):
+        raise ValueError(f"must be a path or a list of paths, not {_show(value)}")
+    return tuple(Path(item) for item in items)
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Key: TypeAlias = tuple[str, ...]  # ("optim", "lr") is the key optim.lr
+
+_PATHS_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+OnePath: TypeAlias = Annotated[Path, BeforeValidator(_as_path)]
+Paths: TypeAlias = Annotated[tuple[Path, ...], BeforeValidator(_as_paths), WithJsonSchema(_PATHS_SCHEMA)]
+Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _option(
+    default: Any,
+    description: str,
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+) -> Any:
+    """A field that need not be stated, with its limits."""
+    return Field(default=default, description=description, gt=gt, ge=ge, lt=lt, le=le)
+
+
+def _refuse(problems: Sequence[tuple[str, str]]) -> None:
+    """Turn broken rules, given as (key below the section, message), into one pydantic error; nothing if none broke."""
+    if problems:
+        text = "; ".join(f"{key}: {message}" for key, message in problems)
+        raise PydanticCustomError("rules", "{text}", {"text": text, "problems": list(problems)})
+
+
+class Section(BaseModel):
+    """What all sections share: immutable, no unknown keys, no conversion of ``"8"`` or ``true`` to a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class TextFiles(Section):
+    """Parallel text: line n of the source is translated by line n of the target."""
+
+    src: Paths = Field(description="Source text, a file or a list of files that are read one after the other.")
+    tgt: Paths = Field(description="Target text, as many files as src, each with as many lines as its partner.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "TextFiles":
+        counts = f"{len(self.tgt)} files, but src has {len(self.src)}; every source file needs its target file"
+        _refuse([("tgt", counts)] if len(self.src) != len(self.tgt) else [])
+        return self
+
+
+class DataConfig(Section):
+    """Which text to learn from."""
+
+    train: TextFiles = Field(description="Parallel text to learn from (src and tgt).")
+    valid: TextFiles = Field(description="Parallel text that measures progress (src and tgt), not part of train.")
+    test: TextFiles | None = _option(None, "Parallel text to report a final score on, if any.")
+    src_lang: str | None = _option(None, "Source language code; by default from the file name (train.en.gz is en).")
+    tgt_lang: str | None = _option(
+        None, "Target language code; by default from the file name. It picks BLEU's tokenizer."
+    )
+    max_length: int = _option(
+        256,
+        "Longest sentence in tokens per side, end of sentence included. Training pairs beyond it are "
+        "left out and counted.",
+        gt=1,
+    )
+    max_ratio: float | None = _option(
+        None,
+        "Leave out training pairs whose longer side has more than this many times the tokens of the shorter one; "
+        "such pairs are often not translations.",
+        ge=1,
+    )
+    cache_dir: OnePath | None = _option(None, "Folder for the tokenised corpus; by default the folder data in run_dir.")
+
+    @property
+    def source_language(self) -> str | None:
+        """``src_lang``, else the code in the name of the first training file, else None."""
+        return self.src_lang or _language(self.train.src[0])
+
+    @property
+    def target_language(self) -> str | None:
+        """``tgt_lang``, else the code in the name of the first training file, else None."""
+        return self.tgt_lang or _language(self.train.tgt[0])
+
+
+def _language(path: Path) -> str | None:
+    """The language code that ends a file name: ``train.en.gz`` -> ``en``; None where the ending is no such code."""
+    name = re.sub(r"(\.(gz|bz2|xz|zst|txt))+$", "", path.name)
+    found = re.search(r"\.([a-z]{2,3}([-_][A-Za-z0-9]{2,8})*)$", name)
+    return found[1] if found and found[1] not in ("src", "tgt", "tok", "bpe", "raw", "tsv", "csv") else None
+
+
+class TokenizerConfig(Section):
+    """How text is cut into subwords. The tokenizer is trained once, on the training text."""
+
+    kind: Literal["unigram", "bpe"] = _option("unigram", "SentencePiece model type.")
+    joint: bool = _option(True, "One vocabulary for both languages (allows tied embeddings), or one for each.")
+    vocab_size: int = _option(8000, "Number of subwords per vocabulary. More text carries more subwords.", gt=0)
+    character_coverage: float = _option(
+        0.9995,
+        "Share of all characters in the text that get a place of their own in the vocabulary; use 1.0 for "
+        "small alphabets.",
+        gt=0,
+        le=1,
+    )
+    byte_fallback: bool = _option(True, "Spell characters outside the vocabulary as bytes instead of losing them.")
+    sampling: float = _option(
+        0.0,
+        "Subword regularisation while training: smoothing alpha for unigram, dropout probability for bpe. 0 is off; "
+        "0.1 helps on small data.",
+        ge=0,
+        le=1,
+    )
+
+
+_PRESETS: Mapping[str, Mapping[str, float]] = {
+    name: dict(zip(("encoder_layers", "decoder_layers", "d_model", "num_heads", "d_ff", "dropout"), shape, strict=True))
+    for name, shape in {
+        "tiny": (4, 4, 128, 4, 256, 0.3),
+        "small": (4, 4, 256, 4, 1024, 0.1),
+        "base": (6, 6, 512, 8, 2048, 0.1),
+        "big": (6, 6, 1024, 16, 4096, 0.3),
+    }.items()
+}
+
+
+class ModelConfig(Section):
+    """The Transformer: a shape from a preset, each part of which can be stated instead."""
+
+    preset: Literal["tiny", "small", "base", "big"] = _option(
+        "small",
+        "Shape of the model (layers, widths, heads, dropout). base and big are those of Vaswani et al. 2017; tiny "
+        "suits some thousand sentence pairs, small some hundred thousand.",
+    )
+    encoder_layers: int = _option(4, "Encoder layers; default from the preset.", gt=0)
+    decoder_layers: int = _option(4, "Decoder layers; default from the preset.", gt=0)
+    d_model: int = _option(256, "Width of the embeddings and of every layer's output; default from the preset.", gt=0)
+    num_heads: int = _option(4, "Attention heads; d_model must be a multiple of it. Default from the preset.", gt=0)
+    num_kv_heads: int = _option(
+        4,
+        "Heads that hold keys and values, shared by groups of attention heads; fewer make decoding cheaper. "
+        "Default num_heads.",
+        gt=0,
+    )
+    d_ff: int = _option(1024, "Inner width of the feed-forward layers; default from the preset.", gt=0)
+    dropout: float = _option(0.1, "Share of activations dropped while training; default from the preset.", ge=0, lt=1)
+    norm_position: Literal["pre", "post"] = _option(
+        "post", "Normalise before each sublayer (steadier for deep models) or after it (the paper)."
+    )
+    norm: Literal["layernorm", "rmsnorm"] = _option("layernorm", "Kind of normalisation.")
+    activation: Literal["relu", "gelu", "swiglu"] = _option(
+        "relu", "Feed-forward activation; swiglu adds a gate, a third matrix per layer."
+    )
+    positions: Literal["sinusoidal", "learned", "rotary"] = _option(
+        "sinusoidal",
+        "How the model knows word order: added to the embeddings (fixed or learned up to data.max_length) or "
+        "rotated into queries and keys.",
+    )
+    tie_embeddings: Literal["all", "target", "none"] = _option(
+        "all",
+        "Share one matrix between source, target and output (all), target and output (target), or nothing (none). "
+        "all needs tokenizer.joint; with separate vocabularies the default is target.",
+    )
+    attention_window: int | None = _option(
+        None, "Self-attention reaches this many tokens to each side; null is no limit.", gt=0
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, stated: Any) -> Any:
+        preset = stated.get("preset", "small") if isinstance(stated, dict) else None
+        if not isinstance(preset, str) or preset not in _PRESETS:
+            return stated
+        merged = {**_PRESETS[preset], **stated}
+        if type(merged["num_heads"]) is int and merged["num_heads"] > 0:
+            merged.setdefault("num_kv_heads", merged["num_heads"])
+        return merged
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        problems = []
+        if self.d_model % self.num_heads:
+            problems.append(("d_model", f"must be a multiple of num_heads ({self.num_heads}), not {self.d_model}"))
+        elif self.positions == "rotary" and (self.d_model // self.num_heads) % 2:
+            size = self.d_model // self.num_heads
+            problems.append(("positions", f"rotary needs an even head size, and d_model / num_heads is {size}"))
+        if self.num_heads % self.num_kv_heads:
+            problems.append(("num_kv_heads", f"must divide num_heads ({self.num_heads}), not {self.num_kv_heads}"))
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            problems.append(("positions", f"sinusoidal needs an even d_model, not {self.d_model}"))
+        _refuse(problems)
+        return self
+
+
+class OptimConfig(Section):
+    """How weights follow gradients."""
+
+    name: Literal["adamw", "muon"] = _option(
+        "adamw", "Optimizer; muon updates the matrices and leaves the rest to adamw."
+    )
+    lr: float = _option(1e-3, "Peak learning rate, reached at the end of warmup.", gt=0)
+    betas: Annotated[tuple[Beta, Beta], BeforeValidator(_as_tuple)] = _option(
+        (0.9, 0.98), "Decay of Adam's running averages of the gradient and of its square."
+    )
+    eps: float = _option(1e-9, "Added to Adam's denominator so that it is never 0.", gt=0)
+    weight_decay: float = _option(0.0, "Decoupled weight decay, times the learning rate.", ge=0)
+    schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = _option(
+        "inverse_sqrt", "Learning rate after warmup. cosine and linear fall until train.max_steps, which they need."
+    )
+    warmup_steps: int = _option(2000, "Steps in which the learning rate rises from 0 to lr.", ge=0)
+    min_lr_ratio: float = _option(0.0, "cosine and linear end at lr times this.", ge=0, le=1)
+    clip_norm: float = _option(1.0, "Gradients with a larger norm are scaled down to this norm; 0 is off.", ge=0)
+
+
+class TrainConfig(Section):
+    """How long to train, in which steps, and what to keep. Training ends at the first bound that is reached."""
+
+    batch_tokens: int = _option(4096, "Target tokens per optimizer step, over all processes and micro-batches.", gt=0)
+    accumulate: int = _option(1, "Micro-batches per step and process: less memory, the same gradient.", gt=0)
+    label_smoothing: float = _option(
+        0.1, "Share of probability spread over the whole vocabulary in the loss.", ge=0, lt=1
+    )
+    max_steps: int | None = _option(None, "Stop after this many optimizer steps.", gt=0)
+    max_epochs: int | None = _option(None, "Stop after this many passes over the data; 30 if no bound is stated.", gt=0)
+    max_minutes: float | None = _option(None, "Stop after this many minutes of training.", gt=0)
+    validate_every: int = _option(500, "Steps between validations.", gt=0)
+    save_every: int = _option(500, "Steps between checkpoints.", gt=0)
+    patience: int | None = _option(10, "Stop after this many validations without improvement; null is never.", gt=0)
+    metric: Literal["bleu", "chrf", "loss"] = _option(
+        "bleu", "What improvement means on the validation text: higher BLEU or chrF, lower loss."
+    )
+    ema_decay: float = _option(
+        0.0, "Decay per step of an average of the weights, used to translate; 0 is off.", ge=0, lt=1
+    )
+    keep_last: int = _option(5, "Checkpoints to keep, besides the best one.", gt=0)
+    device: Literal["auto", "cpu", "cuda"] = _option("auto", "auto is cuda where there is one.")
+    precision: Literal["auto", "fp32", "bf16"] = _option(
+        "auto", "Number format of the computation; auto is bf16 on CUDA and fp32 on the CPU."
+    )
+    threads: int | None = _option(None, "CPU threads; null is all of them.", gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_bound(cls, stated: Any) -> Any:
+        bounds = ("max_steps", "max_epochs", "max_minutes")
+        if isinstance(stated, dict) and "max_epochs" not in stated and all(stated.get(key) is None for key in bounds):
+            return {**stated, "max_epochs": 30}
+        return stated
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
+            _refuse([("max_epochs", "training needs an end; set one of max_steps, max_epochs, max_minutes")])
+        return self
+
+
+class DecodeConfig(Section):
+    """How the model writes a translation: beam search, or sampling."""
+
+    beam_size: int = _option(5, "Translations kept open while searching; 1 is greedy.", gt=0)
+    length_penalty: float = _option(1.0, "alpha of Wu et al. 2016: larger prefers longer output; 0 is none.", ge=0)
+    n_best: int = _option(1, "Translations to return per sentence, at most beam_size unless sampling.", gt=0)
+    max_length_ratio: float = _option(
+        2.0, "The longest output has this times the source tokens plus max_length_offset.", ge=0
+    )
+    max_length_offset: int = _option(10, "Tokens added to the longest output.", ge=0)
+    batch_tokens: int = _option(4096, "Source tokens times beam_size per batch.", gt=0)
+    sample: bool = _option(False, "Draw words at random instead of searching for the best ones.")
+    temperature: float = _option(1.0, "Sampling: below 1 keeps to likely words, above 1 is more varied.", gt=0)
+    top_k: int = _option(0, "Sampling: draw from this many most likely words; 0 is off.", ge=0)
+    top_p: float = _option(
+        1.0, "Sampling: draw from the most likely words that add up to this probability.", gt=0, le=1
+    )
+    seed: int = _option(1, "Sampling: the same seed gives the same translations.", ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _check(self) -> "DecodeConfig":
+        if self.sample:
+            return self
+        problems = []
+        if self.n_best > self.beam_size:
+            problems.append(
+                ("n_best", f"must be at most beam_size ({self.beam_size}) without sample, not {self.n_best}")
+            )
+        for key, off in (("temperature", 1.0), ("top_k", 0), ("top_p", 1.0)):
+            if getattr(self, key) != off:
+                problems.append((key, "has no effect on beam search; set decode.sample: true or leave it out"))
+        _refuse(problems)
+        return self
+
+
+class Config(Section):
+    """Everything that decides a run."""
+
+    run_dir: OnePath = Field(
+        description="Folder that the run writes: checkpoints, logs, the model. Relative to where the command runs."
+    )
+    seed: int = _option(1, "Decides the initial weights, the order of data and dropout.", ge=0, lt=2**63)
+    data: DataConfig = Field(description="Which text to learn from; relative paths start at the config file's folder.")
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, description="How text is cut into subwords.")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="The Transformer.")
+    optim: OptimConfig = Field(default_factory=OptimConfig, description="The optimizer and its learning rate.")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="How long to train and what to keep.")
+    decode: DecodeConfig = Field(default_factory=DecodeConfig, description="How translations are searched.")
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of the tokenised corpus."""
+        return self.data.cache_dir or self.run_dir / "data"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _untie_separate_vocabularies(cls, stated: Any) -> Any:
+        if not isinstance(stated, dict):
+            return stated
+        tokenizer, model = stated.get("tokenizer"), stated.get("model", {})
+        joint = tokenizer.get("joint") if isinstance(tokenizer, dict) else getattr(tokenizer, "joint", None)
+        if joint is False and isinstance(model, dict):
+            return {**stated, "model": {"tie_embeddings": "target", **model}}
+        if joint is False and isinstance(model, ModelConfig) and "tie_embeddings" not in model.model_fields_set:
+            return {**stated, "model": model.model_copy(update={"tie_embeddings": "target"})}
+        return stated
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        problems, steps, schedule = [], self.train.max_steps, self.optim.schedule
+        if self.model.tie_embeddings == "all" and not self.tokenizer.joint:
+            problems.append(
+                ("model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true or use target")
+            )
+        if schedule in ("cosine", "linear") and steps is None:
+            problems.append(("optim.schedule", f"{schedule} needs to know its last step; set train.max_steps"))
+        elif schedule in ("cosine", "linear") and steps is not None and self.optim.warmup_steps >= steps:
+            warmup = f"must be below train.max_steps ({steps}) with {schedule}, not {self.optim.warmup_steps}"
+            problems.append(("optim.warmup_steps", warmup))
+        _refuse(problems)
+        return self
+
+
+# ---------------------------------------------------------------------------------------------------------- loading
+
+# How YAML reads a plain word. The rules of YAML 1.2, because those of 1.1, PyYAML's own, make text of 1e-4 and false
+# of the language code no.
+_NUMBER = r"\d+(_\d+)*"
+_WORDS: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {
+    None: [
+        ("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$")),
+        ("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$")),
+        ("tag:yaml.org,2002:int", re.compile(rf"^[-+]?{_NUMBER}$", re.ASCII)),
+        (
+            "tag:yaml.org,2002:float",
+            re.compile(
+                rf"^[-+]?(({_NUMBER}(\.\d*)?|\.\d+)([eE][-+]?\d+)?|\.(inf|Inf|INF))$|^\.(nan|NaN|NAN)$", re.ASCII
+            ),
+        ),
+    ]
+}
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # YAML escapes can write half a character, which no file can hold
+_WORDS_TO_QUOTE = {**yaml.SafeDumper.yaml_implicit_resolvers, **_WORDS}  # what either version does not read as text
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = _WORDS
+
+
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = _WORDS_TO_QUOTE
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file, apply ``section.key=value`` overrides, and resolve every field.
+
+    Raises one :class:`ConfigError` with a line for every mistake. Rules between keys are checked once each key by
+    itself is right.
+    """
+    draft = _Draft(path)
+    for override in overrides:
+        draft.override(override)
+    for key, field in _fields().items():
+        absent: object = None if len(key) == 1 else {}
+        if _section_of(field.annotation) is field.annotation and _get(draft.tree, key, absent) is None:
+            _set(draft.tree, key, {})
+    config = None
+    try:
+        config = Config.model_validate(draft.tree)
+    except ValidationError as error:
+        for key, message in _explain(error, draft.tree):
+            draft.report(key, message)
+    if config is None or draft.problems:
+        ordered = sorted(draft.problems.values(), key=lambda problem: problem[0])
+        raise ConfigError("\n".join(text for _, text in ordered))
+    return config
+
+
+def load_saved_config(path: Path) -> Config:
+    """Read the resolved config of a run or a model folder, as :func:`dump_config` wrote it."""
+    return load_config(path)
+
+
+class _YamlError(Exception):
+    """Text that YAML cannot read; holds the line and the reason."""
+
+
+def _compose(text: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise _YamlError(line, ", ".join(part for part in (error.context, error.problem) if part)) from None
+    except yaml.reader.ReaderError as error:
+        reason = f"character {chr(error.character)!r} is not allowed"
+        raise _YamlError(text.count("\n", 0, error.position) + 1, reason) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise _YamlError(1, str(error)) from None
+    except RecursionError:
+        raise _YamlError(1, "nested too deeply") from None
+
+
+class _Draft:
+    """A config in the making: plain values from the file and the command line, and the mistakes found so far."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: dict[Key, tuple[float, str]] = {}
+        self._overridden: list[Key] = []
+        self._read: dict[int, tuple[yaml.Node, Any]] = {}
+        try:
+            self._root = _compose(path.read_bytes().decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise ConfigError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"{path}: cannot be read: {reason}") from None
+        except _YamlError as error:
+            raise ConfigError(f"{path}:{error.args[0]}: not valid YAML: {error.args[1]}") from None
+        tree = {} if self._root is None else self._plain(self._root, ())
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{path}:1: must hold keys such as run_dir: and data:, not {_show(tree)}")
+        self.tree: dict[str, Any] = tree
+        _make_paths_absolute(self.tree, os.path.dirname(os.path.abspath(path)))
+
+    def override(self, text: str) -> None:
+        """Apply one ``section.key=value`` from the command line."""
+        name, _, value = text.partition("=")
+        key = tuple(name.strip().split("."))
+        self._overridden.append(key)
+        if not value.strip():
+            self.report(key, "an override must be written section.key=value")
+        elif key not in _fields():
+            self.report(key, _unknown(key))
+        else:
+            branch: dict[str, Any] = {}
+            try:
+                node = _compose(value)
+            except _YamlError as error:
+                return self.report(key, f"not valid YAML: {error.args[1]}")
+            _set(branch, key, self._plain(node, key) if node else None)
+            _make_paths_absolute(branch, os.getcwd())
+            _set(self.tree, key, _get(branch, key))
+
+    def report(self, key: Key, message: str, node: yaml.Node | None = None) -> None:
+        """Note a mistake at the place where the key was stated; the first one of a key is the one to tell."""
+        line: float = node.start_mark.line + 1 if node else self._line(key)
+        place = f"{self.path}:{line}"
+        if any(key[: len(stated)] == stated for stated in self._overridden):
+            line, place = float("inf"), "command line"
+        name = ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else _show(part) for part in key)
+        self.problems.setdefault(key, (line, ": ".join(part for part in (place, name, message) if part)))
+
+    def _line(self, key: Key) -> int:
+        """Line of a key in the file, or of the deepest section above it that the file has."""
+        line, node = 1, self._root
+        for part in key:
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            found = [pair for pair in pairs if pair[0].value == part]
+            if not found:
+                break
+            line, node = found[-1][0].start_mark.line + 1, found[-1][1]
+        return line
+
+    def _plain(self, node: yaml.Node, key: Key, above: tuple[int, ...] = ()) -> Any:
+        """The plain value of a YAML node: what YAML can hold and a config needs, nothing that runs code."""
+        if id(node) in above or len(above) > 20:
+            self.report(key, "nested too deeply, or inside itself")
+            return None
+        if id(node) not in self._read:  # an alias is read once
+            inside = (*above, id(node))
+            value: Any = None
+            if node.tag == "tag:yaml.org,2002:map" and isinstance(node, yaml.MappingNode):
+                value = self._plain_mapping(node, key, inside)
+            elif node.tag == "tag:yaml.org,2002:seq" and isinstance(node, yaml.SequenceNode):
+                value = [self._plain(item, key, inside) for item in node.value]
+            else:
+                try:
+                    value = _scalar(node)
+                except ValueError as error:
+                    self.report(key, str(error))
+            self._read[id(node)] = (node, value)
+        return self._read[id(node)][1]
+
+    def _plain_mapping(self, node: yaml.MappingNode, key: Key, inside: tuple[int, ...]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for name, child in node.value:
+            if not isinstance(name, yaml.ScalarNode) or _SURROGATE.search(name.value):
+                self.report(key, "a key must be a plain word", name)
+                continue
+            if name.value in values:
+                self.report((*key, name.value), f"stated twice, first in line {lines[name.value]}", name)
+            lines[name.value] = name.start_mark.line + 1
+            values[name.value] = self._plain(child, (*key, name.value), inside)
+        return values
+
+
+def _scalar(node: yaml.Node) -> object:
+    """A word, number, truth value or null; ValueError for anything else."""
+    kind, text = node.tag.removeprefix("tag:yaml.org,2002:"), node.value
+    if not isinstance(node, yaml.ScalarNode) or kind not in ("null", "bool", "int", "float", "str"):
+        raise ValueError(f"the YAML tag {_show(node.tag)} is not allowed")
+    if kind == "str":
+        if _SURROGATE.search(text):
+            raise ValueError("holds half a character (a surrogate escape)")
+        return text
+    if kind == "null":
+        return None
+    if kind == "bool" and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return int(text) if kind == "int" else float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
+    except ValueError:
+        raise ValueError(f"{_show(text)} cannot be read as {kind}") from None
+
+
+# --------------------------------------------------------------------------------------------------- keys and messages
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    """The section that a field holds, if it holds one."""
+    for kind in (annotation, *get_args(annotation)):
+        if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
+
+
+def _fields(section: type[Section] = Config, above: Key = ()) -> dict[Key, FieldInfo]:
+    """Every key that a config may state, sections before what is in them."""
+    found: dict[Key, FieldInfo] = {}
+    for name, field in section.model_fields.items():
+        key, inner = (*above, name), _section_of(field.annotation)
+        found[key] = field
+        if inner:
+            found.update(_fields(inner, key))
+    return found
+
+
+def _get(tree: Any, key: Key, default: object = None) -> Any:
+    for part in key:
+        if not isinstance(tree, dict) or part not in tree:
+            return default
+        tree = tree[part]
+    return tree
+
+
+def _set(tree: dict[str, Any], key: Key, value: object) -> None:
+    """Set a value, making the sections above it; nothing if one of those is no section (an error told elsewhere)."""
+    for part in key[:-1]:
+        child = tree.get(part)
+        if child is not None and not isinstance(child, dict):
+            return
+        tree[part] = dict(child or {})  # a copy: aliases in the file share one mapping
+        tree = tree[part]
+    tree[key[-1]] = value
+
+
+def _make_paths_absolute(tree: dict[str, Any], folder: str) -> None:
+    """Let the data paths start at ``folder``; what is no path stays as it is, an error told elsewhere."""
+
+    def absolute(value: Any) -> Any:
+        usable = isinstance(value, str) and value
+        return os.path.abspath(os.path.join(folder, os.path.expanduser(value))) if usable else value
+
+    sides = [("data", part, side) for part in ("train", "valid", "test") for side in ("src", "tgt")]
+    for key in (*sides, ("data", "cache_dir")):
+        value = _get(tree, key)
+        if value:
+            _set(tree, key, [absolute(item) for item in value] if isinstance(value, list) else absolute(value))
+
+
+def _show(value: object) -> str:
+    """A value as it would stand in a config, cut short."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 40
+    short.maxlevel, short.maxlist, short.maxdict = 2, 4, 4
+    return short.repr(value)
+
+
+def _explain(error: ValidationError, tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
+    """Pydantic's errors in words for people: the key and what to do."""
+    fields = _fields()
+    for item in error.errors(include_url=False):
+        key = tuple(str(part) for part in item["loc"])
+        if item["type"] == "rules":
+            yield from (((*key, *name.split(".")), message) for name, message in item["ctx"]["problems"])
+        elif item["type"] == "extra_forbidden":
+            yield key, _unknown(key)
+        elif item["type"] == "missing" and key in fields:
+            sentence = re.split(r"[.:] ", str(fields[key].description))[0].rstrip(".")
+            yield key, f"missing; {sentence[0].lower()}{sentence[1:]}"
+        else:
+            while key not in fields:  # an item of a list is told as its list
+                assert key, item
+                key = key[:-1]
+            annotation, value = fields[key].annotation, _get(tree, key)
+            if item["type"] == "value_error":
+                yield key, str(item["ctx"]["error"])
+            else:
+                choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+                expected = _expected(annotation, fields[key].metadata)
+                yield key, f"must be {expected}, not {_show(value)}{_nearest(value, choices)}"
+
+
+def _expected(annotation: Any, limits: Sequence[object]) -> str:
+    """What a field allows, in words: ``a whole number > 0 or null``."""
+    section, args = _section_of(annotation), get_args(annotation)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(_expected(kind, limits) if kind is not type(None) else "null" for kind in args)
+    if get_origin(annotation) is Annotated:
+        return _expected(args[0], args[1].metadata if isinstance(args[1], FieldInfo) else ())
+    if get_origin(annotation) is tuple:
+        return f"a list of {len(args)}, each {_expected(args[0], ())}"
+    if get_origin(annotation) is Literal:
+        return f"one of {', '.join(args)}"
+    if section:
+        return "a section of key: value lines"
+    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    ranges = [f"{signs[name]} {getattr(limit, name)}" for limit in limits for name in signs if hasattr(limit, name)]
+    return f"{kinds[annotation]} {' and '.join(ranges)}".rstrip()
+
+
+def _nearest(word: object, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word.lower(), choices, 1) if isinstance(word, str) else []
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _unknown(key: Key) -> str:
+    """What to tell about a key that no section knows."""
+    known, name = _fields(), key[-1]
+    if tuple(name.split(".")) in known and "." in name:
+        section, _, last = name.rpartition(".")
+        return f"unknown key; only the command line takes dotted keys, here write {last}: in the section {section}"
+    homes = [".".join(other) for other in known if other[-1] == name]
+    if homes:
+        return f"unknown key; it belongs to {' or '.join(homes)}"
+    siblings = [other[-1] for other in known if other[:-1] == key[:-1]]
+    return "unknown key" + (_nearest(name, siblings) or f"; allowed here: {', '.join(siblings)}")
+
+
+# ------------------------------------------------------------------------------------------------- a loaded config
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML with absolute data paths; :func:`load_saved_config` gives an equal config back."""
+    values = config.model_dump(mode="json")
+    _make_paths_absolute(values, os.getcwd())
+    return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+def check_files(config: Config) -> None:
+    """Raise one :class:`ConfigError` that lists every data file that does not exist."""
+    missing = []
+    for part in ("train", "valid", "test"):
+        files = getattr(config.data, part)
+        for side in ("src", "tgt") if files else ():
+            missing += [
+                f"data.{part}.{side}: no such file: {path}" for path in getattr(files, side) if not path.is_file()
+            ]
+    if missing:
+        raise ConfigError("\n".join(missing))
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of the config file, for editors and for the documentation."""
+    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    shape = found["$defs"]["ModelConfig"]["properties"]
+    for key in (*_PRESETS["small"], "num_kv_heads", "tie_embeddings"):
+        del shape[key]["default"]  # it depends on other keys, as the description says
+    return found
+
+
+def diff_configs(old: Config, new: Config, sections: Sequence[str]) -> list[str]:
+    """Lines such as ``train.batch_tokens: 4096 -> 8192`` for what differs below the given dotted keys."""
+    before, after = (dict(_leaves(config.model_dump(mode="json"), ())) for config in (old, new))
+    wanted = [tuple(section.split(".")) for section in sections]
+    assert all(key in _fields() for key in wanted), sections
+    return [
+        f"{'.'.join(key)}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}"
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key) and any(key[: len(section)] == section for section in wanted)
+    ]
+
+
+def _leaves(value: object, key: Key) -> Iterator[tuple[Key, object]]:
+    if isinstance(value, dict):
+        for name, child in value.items():
+            yield from _leaves(child, (*key, name))
+    else:
+        yield key, value

@@ -1,0 +1,197 @@
+"""From sentence lengths to batches: the plan of an epoch, and sentences packed into one token stream.
+
+Data order is a pure function of ``(lengths, batch_tokens, seed, epoch)``: nothing else is needed to continue a run in
+the middle of an epoch. The plan is made once for all processes; a step's sentences are then dealt to micro-batches, so
+the number of processes changes neither the order of the data nor the number of steps.
+
+Shapes: ``B`` sentences, ``T`` tokens of one side of a batch, ``L`` tokens of its longest sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seq2seq.data.symbols import BOS_ID, EOS_ID, IGNORE_LABEL
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One side of a batch: its sentences end to end in one stream, without padding.
+
+    The last two fields map the stream to a padded grid of ``B * L`` cells and back, for attention kernels that need
+    one; cells past a sentence's end repeat token 0 and are masked by whoever uses them.
+    """
+
+    ids: Tensor  # [T] int64
+    positions: Tensor  # [T] int64, counted from 0 in each sentence
+    offsets: Tensor  # [B + 1] int32, where each sentence starts; the last entry is T
+    lengths: Tensor  # [B] int64
+    cells: Tensor  # [T] int64, the grid cell of each token
+    grid: Tensor  # [B * L] int64, the token of each grid cell
+    max_length: int  # L
+
+    @property
+    def num_sentences(self) -> int:
+        """B."""
+        return self.lengths.size(0)
+
+    def to(self, device: torch.device) -> Packed:
+        """The same side on ``device``; copies from pinned memory do not block."""
+        tensors = (self.ids, self.positions, self.offsets, self.lengths, self.cells, self.grid)
+        return Packed(*(t.to(device, non_blocking=True) for t in tensors), max_length=self.max_length)
+
+    def pin(self) -> Packed:
+        """The same side in page-locked memory."""
+        tensors = (self.ids, self.positions, self.offsets, self.lengths, self.cells, self.grid)
+        return Packed(*(t.pin_memory() for t in tensors), max_length=self.max_length)
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Sentence pairs for training: packed source, packed decoder input, and what the decoder has to predict."""
+
+    src: Packed
+    tgt: Packed  # starts each sentence with BOS and lacks its EOS
+    labels: Tensor  # [T of tgt] int64, the next token; IGNORE_LABEL where nothing is to be predicted
+    num_labels: int  # labels that count
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """The same batch on ``device``."""
+        labels = self.labels.to(device, non_blocking=True)
+        return PackedBatch(self.src.to(device), self.tgt.to(device), labels, self.num_labels)
+
+    def pin(self) -> PackedBatch:
+        """The same batch in page-locked memory."""
+        return PackedBatch(self.src.pin(), self.tgt.pin(), self.labels.pin_memory(), self.num_labels)
+
+
+def pack(ids: NDArray[np.integer], lengths: NDArray[np.integer]) -> Packed:
+    """Lay out a stream of sentences.
+
+    Args:
+        ids: [T], the sentences end to end.
+        lengths: [B], tokens of each; at least one sentence, and at least one token in each.
+    """
+    lengths = lengths.astype(np.int64)
+    assert lengths.size > 0 and lengths.min() > 0 and lengths.sum() == ids.size
+    num_sentences, max_length = lengths.size, int(lengths.max())
+    offsets = np.zeros(num_sentences + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    sentence = np.repeat(np.arange(num_sentences), lengths)
+    positions = np.arange(ids.size) - offsets[sentence]
+    cells = sentence * max_length + positions
+    grid = np.zeros(num_sentences * max_length, dtype=np.int64)
+    grid[cells] = np.arange(ids.size)
+    return Packed(
+        ids=torch.from_numpy(ids.astype(np.int64)),
+        positions=torch.from_numpy(positions),
+        offsets=torch.from_numpy(offsets.astype(np.int32)),
+        lengths=torch.from_numpy(lengths),
+        cells=torch.from_numpy(cells),
+        grid=torch.from_numpy(grid),
+        max_length=max_length,
+    )
+
+
+def pack_sentences(sentences: Sequence[Sequence[int]]) -> Packed:
+    """Lay out sentences given one by one (each a non-empty sequence of ids)."""
+    lengths = np.array([len(sentence) for sentence in sentences])
+    return pack(np.concatenate([np.asarray(sentence, dtype=np.int64) for sentence in sentences]), lengths)
+
+
+def pack_pairs(
+    src_ids: NDArray[np.integer],
+    src_lengths: NDArray[np.integer],
+    tgt_ids: NDArray[np.integer],
+    tgt_lengths: NDArray[np.integer],
+) -> PackedBatch:
+    """Lay out sentence pairs for training; every sentence ends with EOS.
+
+    With no pair at all (a micro-batch of a step that has fewer sentences than micro-batches), the batch is one pair of
+    single tokens whose label does not count, so that every process does the same work.
+    """
+    if src_lengths.size == 0:
+        src = tgt = pack(np.array([EOS_ID]), np.array([1]))
+        return PackedBatch(src, tgt, torch.tensor([IGNORE_LABEL]), num_labels=0)
+    shifted = np.empty_like(tgt_ids)
+    shifted[1:] = tgt_ids[:-1]
+    starts = np.cumsum(tgt_lengths) - tgt_lengths
+    shifted[starts] = BOS_ID
+    labels = torch.from_numpy(tgt_ids.astype(np.int64))
+    return PackedBatch(pack(src_ids, src_lengths), pack(shifted, tgt_lengths), labels, num_labels=labels.numel())
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The steps of one epoch, in order: which sentence pairs each optimizer step is made of."""
+
+    order: Indices  # [pairs], indices into the corpus
+    starts: Indices  # [steps + 1], where each step begins in `order`
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the epoch."""
+        return self.starts.size - 1
+
+    def step(self, index: int) -> Indices:
+        """The sentence pairs of step ``index`` (counted from 0)."""
+        return self.order[self.starts[index] : self.starts[index + 1]]
+
+
+def _cut_by_tokens(src_lengths: Indices, tgt_lengths: Indices, batch_tokens: int) -> Indices:
+    """Boundaries of consecutive runs of pairs holding at most ``batch_tokens`` tokens on each side (at least a pair).
+
+    The longest run that fits is found by binary search in the running sums, so the work is per batch, not per pair.
+    """
+    src_ends, tgt_ends = np.cumsum(src_lengths), np.cumsum(tgt_lengths)
+    starts = [0]
+    while starts[-1] < len(src_ends):
+        begin = starts[-1]
+        src_before, tgt_before = (src_ends[begin - 1], tgt_ends[begin - 1]) if begin else (0, 0)
+        end = min(
+            np.searchsorted(src_ends, src_before + batch_tokens, side="right"),
+            np.searchsorted(tgt_ends, tgt_before + batch_tokens, side="right"),
+        )
+        starts.append(max(int(end), begin + 1))
+    return np.array(starts, dtype=np.int64)
+
+
+def plan_epoch(
+    src_lengths: NDArray[np.integer], tgt_lengths: NDArray[np.integer], batch_tokens: int, seed: int, epoch: int
+) -> EpochPlan:
+    """Steps of sentences of like lengths, in random order: a pure function of its arguments.
+
+    1. Shuffle the pairs. 2. Sort them by length, in windows of about 100 steps, so that a step's sentences need little
+    padding where a kernel pads, yet steps differ from epoch to epoch. 3. Cut into steps of at most ``batch_tokens``
+    tokens on either side. 4. Shuffle the steps.
+
+    Args:
+        src_lengths, tgt_lengths: [pairs], tokens with EOS.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = rng.permutation(len(tgt_lengths))
+    window = max(1, 100 * batch_tokens * len(tgt_lengths) // max(1, int(tgt_lengths.sum(dtype=np.int64))))
+    windows = np.arange(len(order)) // window
+    order = order[np.lexsort((src_lengths[order], tgt_lengths[order], windows))]
+    starts = _cut_by_tokens(src_lengths[order].astype(np.int64), tgt_lengths[order].astype(np.int64), batch_tokens)
+    # A step moves as a whole: its sentences keep their order, the steps change theirs.
+    steps = np.split(order, starts[1:-1])
+    shuffled = [steps[i] for i in rng.permutation(len(steps))]
+    ends = np.cumsum([len(step) for step in shuffled])
+    return EpochPlan(order=np.concatenate(shuffled), starts=np.concatenate([[0], ends]).astype(np.int64))
+
+
+def deal(step: Indices, num_parts: int) -> list[Indices]:
+    """A step's sentences dealt to micro-batches like cards, so that parts differ by little in tokens.
+
+    The sentences come sorted by length from the plan, hence no part exceeds another by more than one sentence.
+    """
+    return [step[part::num_parts] for part in range(num_parts)]

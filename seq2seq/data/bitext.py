@@ -1,0 +1,140 @@
+"""Parallel text as files: the line rule, strict UTF-8, and pairs that never slip against each other.
+
+A line ends at LF and at nothing else. One CR directly before the LF, or at the end of an unterminated last line,
+belongs to the ending. A UTF-8 byte order mark at the start of a file is dropped. Lone CR, U+2028, NUL and form feed are
+ordinary characters. Files may be plain or gzip, told apart by their first bytes and not by their names.
+"""
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+from seq2seq.errors import DataError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_BLOCK = 1 << 20
+
+
+class SentencePair(NamedTuple):
+    """One source sentence, its translation, and the 0-based number of their line over the whole list of files."""
+
+    src: str
+    tgt: str
+    line: int
+
+
+@dataclass(frozen=True)
+class ParallelFiles:
+    """Source and target files, paired one to one: line n of ``src[i]`` belongs to line n of ``tgt[i]``."""
+
+    src: tuple[Path, ...]
+    tgt: tuple[Path, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.src) != len(self.tgt):
+            raise DataError(
+                f"{len(self.src)} source file(s) but {len(self.tgt)} target file(s); list them in pairs: "
+                f"source {_names(self.src)}; target {_names(self.tgt)}"
+            )
+        if not self.src:
+            raise DataError("no parallel files given; name at least one source file and one target file")
+
+
+def open_text(path: Path) -> BinaryIO:
+    """Open a plain or gzip file for reading bytes; raises DataError naming the path where that is impossible."""
+    try:
+        file = path.open("rb")
+        if file.peek(2)[:2] != _GZIP_MAGIC:
+            return file
+        file.close()
+        return cast(BinaryIO, gzip.open(path, "rb"))
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a directory, not a text file; name the files in it one by one") from None
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file without their endings, streaming; raises DataError for damaged gzip data."""
+    number = 0
+    with open_text(path) as file:
+        while True:
+            try:
+                raw = file.readline()
+            except (EOFError, zlib.error, OSError) as error:
+                raise DataError(
+                    f"{path}:{number + 1}: cannot read on ({error}); the file is damaged or cut short, fetch it again"
+                ) from None
+            if number == 0:
+                raw = raw.removeprefix(_BOM)
+            if not raw:
+                return
+            number += 1
+            yield raw.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def decode_line(raw: bytes, path: Path, number: int) -> str:
+    """Decode a line as strict UTF-8; ``number`` counts from 1 and appears in the DataError for invalid bytes."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}:{number}: not valid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1}); "
+            "convert the file to UTF-8, or remove this line on both sides"
+        ) from None
+
+
+def read_pairs(files: ParallelFiles) -> Iterator[SentencePair]:
+    """Yield every pair in order; raises DataError where two files of a pair differ in their number of lines."""
+    first = 0
+    for src_path, tgt_path in zip(files.src, files.tgt, strict=True):
+        num_src = num_tgt = 0
+        for src, tgt in zip_longest(read_lines(src_path), read_lines(tgt_path)):
+            num_src += src is not None
+            num_tgt += tgt is not None
+            if num_src == num_tgt:  # else one file has ended: only count on
+                src_text = decode_line(src, src_path, num_src)
+                tgt_text = decode_line(tgt, tgt_path, num_tgt)
+                yield SentencePair(src_text, tgt_text, first + num_src - 1)
+        if num_src != num_tgt:
+            raise DataError(
+                f"{src_path} has {num_src} lines but {tgt_path} has {num_tgt}; "
+                "line n of one must translate line n of the other, so find where they drift apart"
+            )
+        first += num_src
+
+
+def digest_file(path: Path) -> str:
+    """Hex digest (16 bytes) of a file's bytes on disk, read in blocks."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return digest.hexdigest()
+
+
+def fingerprint_files(files: ParallelFiles) -> str:
+    """Hex digest (16 bytes) of the files' bytes on disk, sensitive to their sides and order, not to their names."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in (*files.src, *files.tgt):  # both lists have the same length, so the sides need no mark between them
+        digest.update(digest_file(path).encode())
+    return digest.hexdigest()
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions")
+
+
+def _names(paths: tuple[Path, ...]) -> str:
+    return ", ".join(map(str, paths)) or "(none)"

@@ -1,0 +1,380 @@
+"""The corpus on disk: piece ids of both sides, memory-mapped, so its size costs no memory and opening it no time.
+
+A corpus is a folder::
+
+    src.ids  tgt.ids          pieces of all sentences end to end, each sentence ending with EOS (uint16 or uint32)
+    src.offsets  tgt.offsets  where sentence i starts, and at the end where the last one ends (int64, pairs + 1)
+    lines                     0-based line of each pair in the text it came from (int64, pairs)
+    meta.json                 version, counts, vocabulary sizes, fingerprint, size and checksum of every file
+
+It is written under a temporary name beside its place and made visible by one rename: a folder of the right name is
+complete. Fingerprints are the caller's: whatever the corpus depends on (text files, tokenizers, filters).
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seq2seq.data.bitext import SentencePair, digest_file
+from seq2seq.data.symbols import EOS_ID
+from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.errors import DataError
+
+Side = Literal["src", "tgt"]
+Ids = NDArray[np.uint16] | NDArray[np.uint32]
+
+_VERSION = 1
+_SIDES: tuple[Side, Side] = ("src", "tgt")
+_FILES = ("src.ids", "src.offsets", "tgt.ids", "tgt.offsets", "lines")
+_CHUNK_PAIRS = 8192
+_CHUNK_CHARACTERS = 1 << 24  # keeps memory flat where lines are huge
+_NUM_THREADS = min(4, os.cpu_count() or 1)  # the result does not depend on it
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which pairs to leave out, beside those with a blank side; None switches a filter off.
+
+    ``max_length`` bounds the tokens of each side. ``max_ratio`` bounds the tokens of the longer side divided by those
+    of the shorter. Both count the EOS, which makes the ratio lenient to very short sentences.
+    """
+
+    max_length: int | None = 256
+    max_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class FilterCounts:
+    """How many pairs were read and kept, and why the others were not; the first reason that applies counts."""
+
+    read: int = 0
+    kept: int = 0
+    empty: int = 0
+    too_long: int = 0
+    ratio: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kept:,} of {self.read:,} pairs kept; left out: {self.empty:,} with a blank side, "
+            f"{self.too_long:,} too long, {self.ratio:,} of unlike lengths"
+        )
+
+
+class Corpus:
+    """A corpus opened for reading. Pickling it carries the folder's path alone. Made by :func:`open_corpus`."""
+
+    def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
+        self.folder = folder
+        self.num_pairs: int = meta["num_pairs"]
+        self.fingerprint: str = meta["fingerprint"]
+        self.counts = FilterCounts(**meta["counts"])
+        self.vocab_sizes: tuple[int, int] = (meta["vocab_sizes"]["src"], meta["vocab_sizes"]["tgt"])
+        dtypes = {name: np.dtype(dtype) for name, dtype in meta["dtypes"].items()}
+        self._arrays = {name: np.asarray(np.memmap(folder / name, dtype=dtypes[name], mode="r")) for name in _FILES}
+
+    def __reduce__(self) -> tuple[Callable[[Path], "Corpus"], tuple[Path]]:
+        return open_corpus, (self.folder,)
+
+    @property
+    def lines(self) -> NDArray[np.int64]:
+        """[pairs] 0-based line number of each pair in its text."""
+        return self._arrays["lines"]
+
+    @cached_property
+    def src_lengths(self) -> NDArray[np.int32]:
+        """[pairs] source tokens, EOS included."""
+        return np.diff(self._arrays["src.offsets"]).astype(np.int32)
+
+    @cached_property
+    def tgt_lengths(self) -> NDArray[np.int32]:
+        """[pairs] target tokens, EOS included."""
+        return np.diff(self._arrays["tgt.offsets"]).astype(np.int32)
+
+    def src(self, i: int) -> Ids:
+        """[length] ids of source sentence ``i``, EOS included; a read-only view."""
+        return self._sentence("src", i)
+
+    def tgt(self, i: int) -> Ids:
+        """[length] ids of target sentence ``i``, EOS included; a read-only view."""
+        return self._sentence("tgt", i)
+
+    def take(
+        self, side: Side, indices: NDArray[np.integer] | Sequence[int]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """The sentences ``indices`` of one side, end to end in that order.
+
+        Returns ids [tokens] and lengths [len(indices)], EOS included; raises IndexError for an index out of range.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        if chosen.size and not 0 <= chosen.min() <= chosen.max() < self.num_pairs:
+            raise IndexError(f"sentence index out of range for {self.num_pairs} pairs")
+        offsets = self._arrays[f"{side}.offsets"]
+        starts = offsets[chosen]
+        lengths = offsets[chosen + 1] - starts
+        ends = np.cumsum(lengths)
+        tokens = np.arange(ends[-1] if chosen.size else 0) + np.repeat(starts - (ends - lengths), lengths)
+        return self._arrays[f"{side}.ids"][tokens].astype(np.int64), lengths.astype(np.int32)
+
+    def _sentence(self, side: Side, i: int) -> Ids:
+        if not 0 <= i < self.num_pairs:
+            raise IndexError(f"sentence {i} of {self.num_pairs}")
+        start, end = self._arrays[f"{side}.offsets"][i : i + 2]
+        return self._arrays[f"{side}.ids"][start:end]
+
+
+def open_corpus(folder: Path, fingerprint: str | None = None, verify: bool = False) -> Corpus:
+    """Open a corpus; raises DataError where it is missing, damaged, or made from something else.
+
+    File sizes are always checked, the fingerprint when given, and with ``verify`` the checksums of all data.
+    """
+    again = "delete the folder to have it built again"
+    try:
+        meta = json.loads((folder / "meta.json").read_bytes())
+        if meta["version"] != _VERSION:
+            raise DataError(f"{folder}: a corpus of format {meta['version']}, not {_VERSION}; {again}")
+        for name in _FILES:
+            size, expected = (folder / name).stat().st_size, meta["files"][name]["bytes"]
+            if size != expected:
+                raise DataError(f"{folder / name}: damaged, {size} bytes instead of {expected}; {again}")
+            if verify and digest_file(folder / name) != meta["files"][name]["blake2b"]:
+                raise DataError(f"{folder / name}: damaged, its checksum is wrong; {again}")
+        corpus = Corpus(folder, meta)
+    except FileNotFoundError as error:
+        raise DataError(f"{folder}: not a corpus, {Path(error.filename).name} is missing; build it first") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder}: damaged corpus ({type(error).__name__}: {error}); {again}") from None
+    if fingerprint is not None and fingerprint != corpus.fingerprint:
+        raise DataError(
+            f"{folder}: built from other text, tokenizers or filters "
+            f"(fingerprint {corpus.fingerprint}, now {fingerprint}); {again}"
+        )
+    return corpus
+
+
+def corpus_is_current(folder: Path, fingerprint: str) -> bool:
+    """Whether ``folder`` holds a complete corpus with this fingerprint."""
+    try:
+        open_corpus(folder, fingerprint)
+    except DataError:
+        return False
+    return True
+
+
+def build_corpus(
+    folder: Path,
+    pairs: Iterable[SentencePair],
+    tokenizers: TokenizerPair,
+    filters: Filters,
+    fingerprint: str,
+    on_progress: Callable[[int], None] | None = None,
+) -> Corpus:
+    """Encode ``pairs`` into ``folder``, replacing what was there; memory does not grow with their number.
+
+    ``on_progress`` is called now and then with the number of pairs read so far. Raises DataError where no pair is kept
+    and where the disk is full; then, and when ``pairs`` raises, ``folder`` is as it was before.
+    """
+    counts = FilterCounts()
+    with _CorpusWriter(folder, tokenizers) as writer:
+        for chunk in _chunks(pairs):
+            counts = _add_chunk(writer, chunk, tokenizers, filters, counts)
+            if on_progress is not None:
+                on_progress(counts.read)
+        if counts.kept == 0:
+            raise DataError(
+                f"{folder}: no pair is left to build a corpus from ({counts}); check the text and the filters"
+            )
+        writer.finish(counts, fingerprint)
+    return open_corpus(folder, fingerprint)
+
+
+def resample_corpus(
+    corpus: Corpus, folder: Path, tokenizers: TokenizerPair, strength: float, seed: int, max_length: int
+) -> Corpus:
+    """The same pairs in the same order, cut into pieces anew by sampling (subword regularisation, BPE-dropout).
+
+    A pure function of its arguments. A sentence that would exceed ``max_length`` tokens keeps its stored pieces. Where
+    ``folder`` already holds this very corpus, it is opened as it is.
+    """
+    if corpus.vocab_sizes != (tokenizers.src.vocab_size, tokenizers.tgt.vocab_size):
+        raise DataError(f"{corpus.folder}: was not built with these tokenizers; build the corpus again")
+    recipe = f"{corpus.fingerprint} {tokenizers.fingerprint} {strength!r} {seed} {max_length}"
+    fingerprint = hashlib.blake2b(recipe.encode(), digest_size=16).hexdigest()
+    if corpus_is_current(folder, fingerprint):
+        return open_corpus(folder, fingerprint)
+    bounds = [*range(0, corpus.num_pairs, _CHUNK_PAIRS), corpus.num_pairs]
+    with _CorpusWriter(folder, tokenizers) as writer:
+        for number, (first, last) in enumerate(pairwise(bounds)):
+            sides = []
+            for side, tokenizer in zip(_SIDES, (tokenizers.src, tokenizers.tgt), strict=True):
+                stored = [corpus._sentence(side, i).tolist()[:-1] for i in range(first, last)]
+                chunk_seed = int.from_bytes(hashlib.blake2b(f"{seed} {side} {number}".encode()).digest()[:8], "little")
+                sampled = tokenizer.encode_sampled(tokenizer.decode_batch(stored), strength, chunk_seed)
+                sides.append([s if len(s) < max_length else old for s, old in zip(sampled, stored, strict=True)])
+            writer.add(sides[0], sides[1], corpus.lines[first:last])
+        writer.finish(corpus.counts, fingerprint)
+    return open_corpus(folder, fingerprint)
+
+
+def _chunks(pairs: Iterable[SentencePair]) -> Iterator[list[SentencePair]]:
+    chunk: list[SentencePair] = []
+    characters = 0
+    for pair in pairs:
+        chunk.append(pair)
+        characters += len(pair.src) + len(pair.tgt)
+        if len(chunk) == _CHUNK_PAIRS or characters >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
+
+
+def _add_chunk(
+    writer: "_CorpusWriter",
+    chunk: list[SentencePair],
+    tokenizers: TokenizerPair,
+    filters: Filters,
+    counts: FilterCounts,
+) -> FilterCounts:
+    """Filter, encode and write one chunk; gives ``counts`` with the chunk's own added."""
+    filled = [pair for pair in chunk if pair.src.strip() and pair.tgt.strip()]
+    src = tokenizers.src.encode([pair.src for pair in filled], _NUM_THREADS)
+    tgt = tokenizers.tgt.encode([pair.tgt for pair in filled], _NUM_THREADS)
+    tally = {"empty": len(chunk) - len(filled), "too_long": 0, "ratio": 0}
+    kept = []
+    for i, (s, t) in enumerate(zip(src, tgt, strict=True)):
+        shorter, longer = sorted((len(s) + 1, len(t) + 1))
+        if not s or not t:
+            tally["empty"] += 1
+        elif filters.max_length is not None and longer > filters.max_length:
+            tally["too_long"] += 1
+        elif filters.max_ratio is not None and longer > filters.max_ratio * shorter:
+            tally["ratio"] += 1
+        else:
+            kept.append(i)
+    writer.add([src[i] for i in kept], [tgt[i] for i in kept], [filled[i].line for i in kept])
+    new = {"read": len(chunk), "kept": len(kept), **tally}
+    return FilterCounts(**{name: count + new[name] for name, count in asdict(counts).items()})
+
+
+class _CorpusWriter:
+    """Writes a corpus under a temporary name; :meth:`finish` makes it visible, without it nothing remains."""
+
+    def __init__(self, folder: Path, tokenizers: TokenizerPair) -> None:
+        self._folder = folder
+        self._temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+        self._vocab_sizes = {"src": tokenizers.src.vocab_size, "tgt": tokenizers.tgt.vocab_size}
+        self._dtypes: dict[str, str] = {"lines": "<i8"}
+        for side in _SIDES:
+            self._dtypes[f"{side}.ids"] = "<u2" if self._vocab_sizes[side] <= 1 << 16 else "<u4"
+            self._dtypes[f"{side}.offsets"] = "<i8"
+
+    def __enter__(self) -> "_CorpusWriter":
+        try:
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            _remove_dead_builds(self._folder)
+            self._temporary.mkdir()
+            self._files = {name: (self._temporary / name).open("wb") for name in _FILES}
+        except OSError as error:
+            raise DataError(f"{self._folder}: cannot build a corpus there ({error.strerror})") from None
+        self._hashes = {name: hashlib.blake2b(digest_size=16) for name in _FILES}
+        self._ends = dict.fromkeys(_SIDES, 0)
+        for side in _SIDES:
+            self._append(f"{side}.offsets", np.zeros(1))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            with suppress(OSError):  # a full disk, reported already
+                file.close()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            raise DataError(f"{self._folder}: no space left on the disk to build the corpus; free some") from error
+
+    def add(self, src: list[list[int]], tgt: list[list[int]], lines: Sequence[int] | NDArray[np.int64]) -> None:
+        """Append sentences, given without EOS."""
+        for side, sentences in zip(_SIDES, (src, tgt), strict=True):
+            ends = self._ends[side] + np.cumsum([len(ids) + 1 for ids in sentences], dtype=np.int64)
+            self._ends[side] = int(ends[-1]) if len(ends) else self._ends[side]
+            self._append(f"{side}.offsets", ends)
+            self._append(f"{side}.ids", np.array([i for ids in sentences for i in (*ids, EOS_ID)], dtype=np.int64))
+        self._append("lines", np.asarray(lines))
+
+    def finish(self, counts: FilterCounts, fingerprint: str) -> None:
+        """Write the description, force everything to disk, and put the folder in its place."""
+        files = {
+            name: {"bytes": file.tell(), "blake2b": self._hashes[name].hexdigest()}
+            for name, file in self._files.items()
+        }
+        meta = {
+            "version": _VERSION,
+            "num_pairs": self._files["lines"].tell() // 8,
+            "fingerprint": fingerprint,
+            "vocab_sizes": self._vocab_sizes,
+            "counts": asdict(counts),
+            "dtypes": self._dtypes,
+            "files": files,
+        }
+        self._files["meta.json"] = (self._temporary / "meta.json").open("wb")
+        self._files["meta.json"].write(json.dumps(meta, indent=2).encode())
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(self._temporary)
+        if self._folder.exists():  # a folder cannot be renamed over a full one
+            old = self._temporary.with_suffix(".old.tmp")
+            self._folder.rename(old)
+            self._temporary.rename(self._folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            self._temporary.rename(self._folder)
+        _sync_folder(self._folder.parent)
+
+    def _append(self, name: str, values: NDArray[Any]) -> None:
+        data = values.astype(self._dtypes[name]).tobytes()
+        self._files[name].write(data)
+        self._hashes[name].update(data)
+
+
+def _remove_dead_builds(folder: Path) -> None:
+    """Remove what killed builds of ``folder`` left behind: on this machine, by processes that are no more."""
+    prefix = f".{folder.name}.{socket.gethostname()}."
+    for leftover in folder.parent.iterdir():
+        pid = leftover.name.removeprefix(prefix).split(".")[0]
+        ours = leftover.name.startswith(prefix) and leftover.name.endswith(".tmp") and pid.isdecimal()
+        if ours and (int(pid) == os.getpid() or not _is_running(int(pid))):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # someone else's
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

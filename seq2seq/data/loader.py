@@ -1,0 +1,67 @@
+"""The steps of an epoch as packed batches, made ahead of need by one thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+
+from seq2seq.data.batching import EpochPlan, Indices, PackedBatch, deal, pack_pairs
+from seq2seq.data.corpus import Corpus
+
+STEPS_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of each step this process computes: every step is dealt to ``processes * accumulate`` batches."""
+
+    rank: int = 0
+    processes: int = 1
+    accumulate: int = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step's work for this process."""
+
+    batches: list[PackedBatch]
+    num_labels: int  # target tokens of the whole step, over all processes
+
+
+def _pack(corpus: Corpus, indices: Indices) -> PackedBatch:
+    return pack_pairs(*corpus.take("src", indices), *corpus.take("tgt", indices))
+
+
+def load_steps(corpus: Corpus, plan: EpochPlan, share: Share, device: torch.device, first: int = 0) -> Iterator[Step]:
+    """The steps of ``plan`` from number ``first`` on, on ``device``.
+
+    Packing runs in a thread; on CUDA batches are pinned there, so that the copy does not wait.
+    """
+
+    def prepare(index: int) -> Step:
+        step = plan.step(index)
+        parts = deal(step, share.processes * share.accumulate)
+        mine = parts[share.rank * share.accumulate : (share.rank + 1) * share.accumulate]
+        batches = [_pack(corpus, part) for part in mine]
+        if device.type == "cuda":
+            batches = [batch.pin() for batch in batches]
+        return Step(batches, num_labels=int(corpus.tgt_lengths[step].sum()))
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:
+        ahead: deque[Future[Step]] = deque()
+        for index in range(first, plan.num_steps):
+            ahead.append(pool.submit(prepare, index))
+            if len(ahead) > STEPS_AHEAD:
+                yield _on_device(ahead.popleft().result(), device)
+        while ahead:
+            yield _on_device(ahead.popleft().result(), device)
+
+
+def _on_device(step: Step, device: torch.device) -> Step:
+    if device.type == "cpu":
+        return step
+    return Step([batch.to(device) for batch in step.batches], step.num_labels)

@@ -1,0 +1,126 @@
+"""From text files to a tokenizer and memory-mapped corpora, each made once and found again by its fingerprint.
+
+Everything lies in the config's cache folder under names that hold the fingerprint of all that it was made from, so
+runs that share text and settings can share the folder, and changed text or settings never meet an old file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from tqdm import tqdm
+
+from seq2seq.config import Config, TextFiles
+from seq2seq.data.bitext import ParallelFiles, SentencePair, fingerprint_files, read_pairs
+from seq2seq.data.corpus import Corpus, Filters, build_corpus, corpus_is_current, open_corpus
+from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.errors import DataError
+
+_RECIPE = "1"  # raise it when the same text and settings come to give other ids
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """What training reads."""
+
+    tokenizers: TokenizerPair
+    train: Corpus
+    valid: Corpus
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the text, the tokenizer, or the filters."""
+        return f"{self.tokenizers.fingerprint} {self.train.fingerprint} {self.valid.fingerprint}"
+
+
+def _hash(*parts: object) -> str:
+    text = json.dumps([_RECIPE, *map(str, parts)])
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _files(text: TextFiles) -> ParallelFiles:
+    return ParallelFiles(tuple(text.src), tuple(text.tgt))
+
+
+def read_texts(text: TextFiles) -> tuple[list[str], list[str]]:
+    """All source lines and all target lines, for validation and test sets.
+
+    Raises:
+        DataError: a file is missing or not UTF-8, or line counts differ.
+    """
+    pairs = list(read_pairs(_files(text)))
+    return [pair.src for pair in pairs], [pair.tgt for pair in pairs]
+
+
+def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
+    """Train the tokenizer and build the corpora, or open them where they exist already.
+
+    Raises:
+        DataError: the text cannot be used as it is; nothing half-made is left behind.
+    """
+    train_text, valid_text = _files(config.data.train), _files(config.data.valid)
+    text_hash = fingerprint_files(train_text)
+    tokenizers = _prepare_tokenizers(config, train_text, text_hash, show_progress)
+    filters = Filters(config.data.max_length, config.data.max_ratio)
+    train = _prepare_corpus("train", config, tokenizers, filters, train_text, text_hash, show_progress)
+    valid_hash = fingerprint_files(valid_text)
+    no_filters = Filters(config.data.max_length if config.model.positions == "learned" else None, None)
+    valid = _prepare_corpus("valid", config, tokenizers, no_filters, valid_text, valid_hash, show_progress)
+    return PreparedData(tokenizers, train, valid)
+
+
+def _watched(pairs: Iterable[SentencePair], title: str, show: bool) -> Iterator[SentencePair]:
+    yield from tqdm(pairs, desc=title, unit=" pairs", unit_scale=True, disable=not show, leave=False)
+
+
+def _prepare_tokenizers(config: Config, text: ParallelFiles, text_hash: str, show_progress: bool) -> TokenizerPair:
+    section = config.tokenizer
+    spec = TokenizerSpec(section.kind, section.vocab_size, section.character_coverage, section.byte_fallback)
+    folder = config.cache_dir / f"tokenizer-{_hash(text_hash, spec, section.joint)}"
+    try:
+        return TokenizerPair.load(folder)
+    except DataError:
+        pass  # none yet, or a half-written one: training is deterministic and gives the same again
+    pairs = _watched(read_pairs(text), "reading text for the tokenizer", show_progress)
+    if section.joint:
+        joint, notice = train_tokenizer(chain.from_iterable((pair.src, pair.tgt) for pair in pairs), spec)
+        tokenizers, notices = TokenizerPair(joint, joint), [notice]
+    else:
+        src, src_notice = train_tokenizer((pair.src for pair in pairs), spec)
+        tgt, tgt_notice = train_tokenizer((pair.tgt for pair in read_pairs(text)), spec)
+        tokenizers, notices = TokenizerPair(src, tgt), [src_notice, tgt_notice]
+    if show_progress:
+        for notice in filter(None, notices):
+            tqdm.write(f"tokenizer: {notice}")
+    tokenizers.save(folder)
+    return tokenizers
+
+
+def _prepare_corpus(
+    name: str,
+    config: Config,
+    tokenizers: TokenizerPair,
+    filters: Filters,
+    text: ParallelFiles,
+    text_hash: str,
+    show_progress: bool,
+) -> Corpus:
+    fingerprint = _hash(text_hash, tokenizers.fingerprint, filters)
+    folder = config.cache_dir / f"{name}-{fingerprint}"
+    if corpus_is_current(folder, fingerprint):
+        return open_corpus(folder, fingerprint)
+    pairs = _watched(read_pairs(text), f"building the {name} corpus", show_progress)
+    corpus = build_corpus(folder, pairs, tokenizers, filters, fingerprint)
+    if show_progress:
+        tqdm.write(f"{name}: {corpus.counts}")
+    return corpus
+
+
+def sampled_folder(config: Config, epoch: int) -> Path:
+    """Where the training corpus as sampled anew for ``epoch`` is kept, in the run's own folder."""
+    return config.run_dir / "sampled" / f"epoch-{epoch}"

@@ -1,0 +1,1 @@
+"""Search over a trained model, and translation of text."""

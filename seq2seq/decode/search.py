@@ -1,0 +1,258 @@
+"""Beam search, greedy search and sampling over a step function; knows neither model nor text.
+
+Greedy search is beam search with one hypothesis. Sampling draws hypotheses independently and shares everything else.
+
+Shapes: ``B`` sentences still being decoded, ``K`` hypotheses of each, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class SearchState(Protocol):
+    """A model in the middle of a search (see :class:`seq2seq.model.transformer.DecoderState`)."""
+
+    def step(self, ids: Tensor) -> Tensor:
+        """Feed the last token of every hypothesis, [B * K]; return the next token's logits, [B * K, V]."""
+
+    def select_rows(self, rows: Tensor) -> None:
+        """Go on with these of the present hypotheses, [new B * K]."""
+
+    def select_sentences(self, sentences: Tensor) -> None:
+        """Go on with these of the present sentences, [new B]."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How to search. ``uniforms`` is given for sampling alone."""
+
+    bos_id: int
+    eos_id: int
+    beam_size: int
+    length_penalty: float
+    uniforms: NDArray[np.float64] | None = None  # [B, K, steps] in [0, 1): the random number behind each sampled token
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A finished output."""
+
+    ids: tuple[int, ...]  # without BOS and EOS
+    log_prob: float  # of all tokens and EOS, in nats
+    score: float  # log_prob divided by the length penalty
+
+
+def length_penalty(length: int | Tensor, alpha: float) -> float | Tensor:
+    """((5 + length) / 6) ** alpha, Wu et al. 2016, equation 14; ``length`` counts EOS."""
+    return ((5.0 + length) / 6.0) ** alpha
+
+
+def _filter(log_p: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Probabilities, [rows, V], with all but the likeliest tokens set to zero, not summing to one any more.
+
+    Kept are the ``top_k`` likeliest (0: all), and of those the fewest whose sum reaches ``top_p`` (Holtzman et al.
+    2020).
+    """
+    p, ids = log_p.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+    if top_k:
+        p[:, top_k:] = 0.0
+    before = p.cumsum(dim=-1) - p
+    p = p.where(before < top_p * p.sum(dim=-1, keepdim=True), 0.0)
+    return torch.zeros_like(p).scatter_(-1, ids, p)
+
+
+def _sample(logits: Tensor, uniforms: Tensor, options: SearchOptions) -> Tensor:
+    """One token for each row of logits [rows, V], by inverting the cumulative distribution at ``uniforms`` [rows]."""
+    p = _filter(logits.double() / options.temperature, options.top_k, options.top_p)
+    cumulative = p.cumsum(dim=-1)
+    target = uniforms[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.size(-1) - 1)
+
+
+class _Lattice:
+    """All tokens chosen so far with back-pointers, and the finished hypotheses of each sentence."""
+
+    def __init__(self, num_sentences: int) -> None:
+        self.sentences: list[NDArray[np.int64]] = []  # of each step: [B], which sentences its rows belong to
+        self.tokens: list[NDArray[np.int64]] = []  # [B, K]
+        self.parents: list[NDArray[np.int64]] = []  # [B, K], the hypothesis of the step before
+        self.finished: list[list[tuple[float, float, int, int]]] = [[] for _ in range(num_sentences)]
+
+    def add_step(self, sentences: NDArray[np.int64], tokens: Tensor, parents: Tensor) -> None:
+        self.sentences.append(sentences)
+        self.tokens.append(tokens.cpu().numpy())
+        self.parents.append(parents.cpu().numpy())
+
+    def finish(self, sentence: int, score: float, log_prob: float, beam: int) -> None:
+        """The hypothesis ``beam`` of the latest step (or the empty one) has been followed by EOS."""
+        self.finished[sentence].append((score, log_prob, len(self.tokens), beam))
+
+    def hypothesis(self, sentence: int, finished: tuple[float, float, int, int]) -> Hypothesis:
+        """Follow the back-pointers."""
+        score, log_prob, length, beam = finished
+        ids: list[int] = []
+        for step in reversed(range(length)):
+            row = int(np.searchsorted(self.sentences[step], sentence))
+            ids.append(int(self.tokens[step][row, beam]))
+            beam = int(self.parents[step][row, beam])
+        return Hypothesis(tuple(reversed(ids)), log_prob, score)
+
+
+def search(
+    start: Callable[[int, int], SearchState], max_lengths: Sequence[int], options: SearchOptions
+) -> list[list[Hypothesis]]:
+    """Decode a batch of sentences.
+
+    A sentence's live hypotheses are extended together; those that choose EOS are set aside as finished. A sentence
+    ends when no live hypothesis can come to score better than its best ``beam_size`` finished ones, or at its longest
+    length, where EOS is the only choice. So every hypothesis is finished and scores compare like with like. Finished
+    sentences leave the batch.
+
+    Args:
+        start: ``start(hypotheses, steps)`` gives the state before the first token, with room for that many hypotheses
+            of each sentence and that many steps.
+        max_lengths: [B], most tokens of each output, EOS included; at least 1.
+
+    Returns:
+        For each sentence its finished hypotheses, best score first, at most ``beam_size``, at least one.
+    """
+    num_sentences, beam_size = len(max_lengths), options.beam_size
+    lattice = _Lattice(num_sentences)
+    state = start(beam_size, max(max_lengths))
+    ids = torch.full((num_sentences * beam_size,), options.bos_id)
+    sentences = np.arange(num_sentences)
+    # Beams start equal, so all but one are shut out at first; samples are independent from the start.
+    log_probs = torch.zeros(num_sentences, beam_size)
+    if options.uniforms is None:
+        log_probs[:, 1:] = -math.inf
+    choose = _extend_beams if options.uniforms is None else _extend_samples
+    for length in range(1, max(max_lengths) + 1):
+        logits = state.step(ids).float()
+        last = torch.tensor([max_lengths[s] == length for s in sentences])
+        if last.any():  # only EOS may follow
+            forced = logits[:, options.eos_id].clone()
+            log_norm = logits.logsumexp(dim=-1)
+            closed = last.repeat_interleave(beam_size).to(logits.device)
+            logits = logits.masked_fill(closed[:, None], -math.inf)
+            logits[:, options.eos_id] = forced
+        else:
+            log_norm = logits.logsumexp(dim=-1)
+        log_probs = log_probs.to(logits.device)
+        tokens, parents, log_probs = choose(logits, log_norm, log_probs, sentences, length, lattice, options)
+        # Which sentences go on?
+        best_live = log_probs.max(dim=1).values.tolist()
+        going = [
+            not last[row] and _can_improve(best_live[row], lattice.finished[s], max_lengths[s], options)
+            for row, s in enumerate(sentences)
+        ]
+        keep = torch.tensor([row for row, goes in enumerate(going) if goes], dtype=torch.int64, device=logits.device)
+        if keep.numel() == 0:
+            break
+        lattice.add_step(sentences, tokens, parents)
+        if keep.numel() < len(sentences):
+            state.select_sentences(keep)
+            sentences = sentences[keep.cpu().numpy()]
+        rows = (keep[:, None] * beam_size + parents[keep]).flatten()
+        if not torch.equal(rows, torch.arange(len(parents) * beam_size, device=rows.device)):
+            state.select_rows(rows)
+        ids, log_probs = tokens[keep].flatten(), log_probs[keep]
+    return [
+        [lattice.hypothesis(s, done) for done in sorted(finished, key=lambda f: -f[0])[:beam_size]]
+        for s, finished in enumerate(lattice.finished)
+    ]
+
+
+def _can_improve(
+    best_live: float, finished: list[tuple[float, float, int, int]], max_length: int, options: SearchOptions
+) -> bool:
+    """Whether a live hypothesis may still enter the best ``beam_size`` finished ones.
+
+    Log-probabilities only fall and the penalty only grows, so no continuation scores better than the present
+    log-probability under the penalty of the longest length.
+    """
+    if best_live == -math.inf:
+        return False
+    if options.uniforms is not None or len(finished) < options.beam_size:
+        return True
+    worst = sorted((score for score, *_ in finished), reverse=True)[options.beam_size - 1]
+    return best_live / float(length_penalty(max_length, options.length_penalty)) > worst
+
+
+def _extend_beams(
+    logits: Tensor,
+    log_norm: Tensor,
+    log_probs: Tensor,
+    sentences: NDArray[np.int64],
+    length: int,
+    lattice: _Lattice,
+    options: SearchOptions,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best K live hypotheses after one more token; those that choose EOS go to the lattice as finished.
+
+    Of the best 2K continuations at most K choose EOS, so K others are always among them.
+
+    Returns:
+        Their last tokens, the hypotheses they extend, and their log-probabilities, each [B, K].
+    """
+    num_sentences, beam_size = log_probs.shape
+    vocabulary = logits.size(-1)
+    # Each hypothesis' best 2K tokens suffice, and are found without normalising all its logits.
+    width = min(2 * beam_size, vocabulary)
+    best, best_ids = logits.topk(width, dim=-1)
+    best = best - log_norm[:, None]
+    totals = (log_probs[:, :, None] + best.view(num_sentences, beam_size, width)).flatten(1)
+    totals, order = totals.topk(min(2 * beam_size, totals.size(1)), dim=1)
+    tokens = best_ids.view(num_sentences, -1).gather(1, order)
+    parents = order // width
+    ended = (tokens == options.eos_id) & (totals > -math.inf)
+    penalty = float(length_penalty(length, options.length_penalty))
+    for row, column in ended.nonzero().tolist():
+        total = float(totals[row, column])
+        lattice.finish(int(sentences[row]), total / penalty, total, int(parents[row, column]))
+    live = totals.masked_fill(tokens == options.eos_id, -math.inf)
+    if live.size(1) < beam_size:  # a vocabulary smaller than the beam
+        missing = beam_size - live.size(1)
+        live = torch.nn.functional.pad(live, (0, missing), value=-math.inf)
+        tokens, parents = (torch.nn.functional.pad(x, (0, missing)) for x in (tokens, parents))
+    live, chosen = live.topk(beam_size, dim=1)
+    return tokens.gather(1, chosen), parents.gather(1, chosen), live
+
+
+def _extend_samples(
+    logits: Tensor,
+    log_norm: Tensor,
+    log_probs: Tensor,
+    sentences: NDArray[np.int64],
+    length: int,
+    lattice: _Lattice,
+    options: SearchOptions,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every live sample grows by one drawn token; same contract as :func:`_extend_beams`.
+
+    A finished sample stays as a dead row (log-probability -inf) until all of its sentence are finished.
+    """
+    num_sentences, num_samples = log_probs.shape
+    assert options.uniforms is not None
+    uniforms = torch.from_numpy(options.uniforms[sentences, :, length - 1]).to(logits.device)
+    tokens = _sample(logits, uniforms.flatten(), options)
+    step_log_p = (logits.gather(1, tokens[:, None]).squeeze(1) - log_norm).view(num_sentences, num_samples)
+    tokens = tokens.view(num_sentences, num_samples)
+    totals = log_probs + step_log_p
+    penalty = float(length_penalty(length, options.length_penalty))
+    for row, sample in ((tokens == options.eos_id) & (totals > -math.inf)).nonzero().tolist():
+        total = float(totals[row, sample])
+        lattice.finish(int(sentences[row]), total / penalty, total, sample)
+    parents = torch.arange(num_samples, device=logits.device).expand(num_sentences, -1)
+    return tokens, parents, totals.masked_fill(tokens == options.eos_id, -math.inf)

@@ -1,0 +1,201 @@
+"""Text to text: the Python API, and the promise of exactly one output for each input, in order.
+
+Lines are read in windows, sorted by length within a window, decoded in batches, and given back in their order; memory
+does not grow with the input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from seq2seq.config import Config, DecodeConfig
+from seq2seq.data.batching import pack_sentences
+from seq2seq.data.symbols import BOS_ID, EOS_ID
+from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.decode.search import Hypothesis, SearchOptions, search
+from seq2seq.model.transformer import DecoderState, Transformer
+from seq2seq.model_folder import load_model_folder
+
+WINDOW_LINES = 4096
+
+# Written without spaces between words, so parts of a line are joined without one.
+_UNSPACED = {"zh", "lzh", "ja", "th", "lo", "km", "my", "yue", "wuu"}
+# Where a line too long for the model is best cut: after a sentence, else after a clause, else at a space.
+_CUTS = (re.compile(r"[.!?…]+[\"'”’)\]]*\s|[。！？；…]+[”’」』）]*"), re.compile(r"[,;:]\s|[，、：]"), re.compile(r"\s"))
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One output. ``score`` is what hypotheses are ranked by: log-probability over length penalty."""
+
+    text: str
+    score: float
+    log_prob: float  # natural logarithm, of all tokens
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A line, or a part of one too long for the model."""
+
+    line: int  # index in the window
+    ids: list[int]  # with EOS
+    key: tuple[int, int]  # (line of the whole input, part): what seeds its sampling
+
+
+class Translator:
+    """A trained model, ready to translate.
+
+    >>> Translator.load("runs/multi30k").translate(["A man rides a horse."])
+    ['Ein Mann reitet auf einem Pferd.']
+    """
+
+    def __init__(self, model: Transformer, config: Config, tokenizers: TokenizerPair, precision: str = "auto") -> None:
+        """Translate with ``model`` on the device it is on; ``precision`` as in the config's train.precision."""
+        self.model = model
+        self.config = config
+        self.tokenizers = tokenizers
+        self.device = model.output_weight.device
+        self._half = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
+        self._joiner = "" if (config.data.target_language or "").split("-")[0] in _UNSPACED else " "
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto", precision: str = "auto") -> Translator:
+        """Load a run folder (its best model) or a model folder.
+
+        Args:
+            device: "cpu", "cuda", or "auto" (CUDA where there is one).
+            precision: "fp32", "bf16", or "auto" (bf16 on CUDA, fp32 on the CPU).
+
+        Raises:
+            ModelError: the folder is missing, incomplete or damaged.
+        """
+        loaded = load_model_folder(Path(path))
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(loaded.model.to(device), loaded.config, loaded.tokenizers, precision)
+
+    def translate(self, lines: Sequence[str], decode: DecodeConfig | None = None) -> list[str]:
+        """The best translation of every line; a blank line gives an empty one.
+
+        Args:
+            decode: how to search; default: as the model's config says.
+        """
+        return [translations[0].text for translations in self.translate_stream(lines, decode)]
+
+    def translate_stream(
+        self,
+        lines: Iterable[str],
+        decode: DecodeConfig | None = None,
+        on_problem: Callable[[int, str], None] = lambda line, message: None,
+    ) -> Iterator[list[Translation]]:
+        """Translate any number of lines in flat memory: one list of ``decode.n_best`` translations for each, in order.
+
+        A list is shorter where the search finds fewer, and never empty. A line longer than the model was trained for
+        is cut at the ends of sentences or clauses, and the translations of its parts are joined.
+
+        Args:
+            on_problem: called with the number of a line (from 1) that could not be translated as asked, and why.
+        """
+        decode = decode or self.config.decode
+        remaining = iter(lines)
+        done = 0
+        while window := list(islice(remaining, WINDOW_LINES)):
+            yield from self._translate_window(window, done, decode, on_problem)
+            done += len(window)
+
+    def _translate_window(
+        self, lines: list[str], first: int, decode: DecodeConfig, on_problem: Callable[[int, str], None]
+    ) -> list[list[Translation]]:
+        limit = self.config.data.max_length - 1  # room for EOS
+        parts: list[_Part] = []
+        for index, ids in enumerate(self.tokenizers.src.encode(lines)):
+            pieces = [ids]
+            if len(ids) > limit:
+                pieces = self._cut(lines[index], limit)
+                on_problem(first + index + 1, f"longer than {limit} tokens; translated in {len(pieces)} parts")
+            for number, piece in enumerate(pieces):
+                if piece:
+                    parts.append(_Part(index, [*piece, EOS_ID], (first + index, number)))
+        found: list[list[list[Translation]]] = [[] for _ in lines]
+        translated = self._translate_parts(parts, decode)
+        for part, translations in zip(parts, translated, strict=True):
+            found[part.line].append(translations)
+        return [self._join(translations, decode.n_best) for translations in found]
+
+    def _translate_parts(self, parts: list[_Part], decode: DecodeConfig) -> list[list[Translation]]:
+        """Longest first, in batches of like lengths; results in the order of ``parts``."""
+        order = sorted(range(len(parts)), key=lambda i: -len(parts[i].ids))
+        beam_size = decode.n_best if decode.sample else decode.beam_size
+        results: list[list[Translation]] = [[] for _ in parts]
+        while order:
+            size = max(1, decode.batch_tokens // (beam_size * len(parts[order[0]].ids)))
+            batch, order = order[:size], order[size:]
+            for i, hypotheses in zip(batch, self._search([parts[i] for i in batch], decode), strict=True):
+                best = hypotheses[: decode.n_best]
+                texts = self.tokenizers.tgt.decode_batch([hypothesis.ids for hypothesis in best])
+                results[i] = [Translation(t, h.score, h.log_prob) for t, h in zip(texts, best, strict=True)]
+        return results
+
+    @torch.inference_mode()
+    def _search(self, parts: list[_Part], decode: DecodeConfig) -> list[list[Hypothesis]]:
+        lengths = [int(len(part.ids) * decode.max_length_ratio) + decode.max_length_offset for part in parts]
+        max_lengths = [max(1, min(length, self.model.max_length or length)) for length in lengths]
+        beam_size, uniforms = decode.beam_size, None
+        if decode.sample:  # random numbers belong to the line, so that its samples do not depend on its batch
+            beam_size = decode.n_best
+            uniforms = np.zeros((len(parts), beam_size, max(max_lengths)))
+            for row, part in enumerate(parts):
+                rng = np.random.Generator(np.random.PCG64([decode.seed, *part.key]))
+                uniforms[row, :, : max_lengths[row]] = rng.random((max_lengths[row], beam_size)).T
+        options = SearchOptions(
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+            beam_size=beam_size,
+            length_penalty=decode.length_penalty,
+            uniforms=uniforms,
+            temperature=decode.temperature,
+            top_k=decode.top_k,
+            top_p=decode.top_p,
+        )
+        src = pack_sentences([part.ids for part in parts]).to(self.device)
+        with self._autocast():
+            return search(
+                lambda hypotheses, steps: DecoderState(self.model, src, hypotheses, steps), max_lengths, options
+            )
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._half else nullcontext()
+
+    def _cut(self, line: str, limit: int) -> list[list[int]]:
+        """Halve a line until its parts have at most ``limit`` tokens each, at the best place near the middle."""
+        (ids,) = self.tokenizers.src.encode([line])
+        if len(ids) <= limit or len(line) < 2:
+            return [ids[:limit]]  # a single character of more tokens than that does not exist in real models
+        middle = len(line) // 2
+        for pattern in _CUTS:
+            ends = [match.end() for match in pattern.finditer(line) if len(line) // 4 < match.end() < 3 * len(line) // 4]
+            if ends:
+                middle = min(ends, key=lambda end: abs(end - middle))
+                break
+        return self._cut(line[:middle], limit) + self._cut(line[middle:], limit)
+
+    def _join(self, parts: list[list[Translation]], n_best: int) -> list[Translation]:
+        """The translations of a line from those of its parts: the best with the best, the second with the second."""
+        if not parts:
+            return [Translation("", 0.0, 0.0)] * n_best
+        if len(parts) == 1:
+            return parts[0]
+        joined = []
+        for rank in range(min(n_best, min(len(part) for part in parts))):
+            ranked = [part[rank] for part in parts]
+            text = self._joiner.join(translation.text for translation in ranked)
+            joined.append(Translation(text, sum(t.score for t in ranked), sum(t.log_prob for t in ranked)))
+        return joined

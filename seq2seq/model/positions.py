@@ -1,0 +1,85 @@
+"""Where a token stands: sinusoidal, learned and rotary positions.
+
+Shapes: ``T`` tokens, ``D`` model width, ``E`` width of one attention head, ``L`` positions in a table.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def _angles(num_positions: int, width: int) -> Tensor:
+    """[L, width / 2]: position times the wavelengths 1 / 10000^(2i / width) of Vaswani et al. 2017, section 3.5."""
+    frequencies = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    return torch.arange(num_positions, dtype=torch.float64)[:, None] * frequencies
+
+
+class _Table(nn.Module):
+    """Rows computed from the position, kept for reuse and recomputed when a longer sentence comes; not saved."""
+
+    rows: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        assert width % 2 == 0
+        self.width = width
+        self.register_buffer("rows", self.compute(512), persistent=False)
+
+    def compute(self, num_positions: int) -> Tensor:
+        raise NotImplementedError
+
+    def at(self, positions: Tensor, max_length: int) -> Tensor:
+        if max_length > self.rows.size(0):
+            self.rows = self.compute(2 * max_length).to(self.rows.device)
+        return self.rows[positions]
+
+
+class SinusoidalPositions(_Table):
+    """Vaswani et al. 2017, section 3.5: sines in the even columns, cosines in the odd ones."""
+
+    def compute(self, num_positions: int) -> Tensor:
+        """[L, D] float32."""
+        angles = _angles(num_positions, self.width)
+        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+
+    def forward(self, positions: Tensor, max_length: int) -> Tensor:
+        """positions: [T] below ``max_length``. Returns what is added to the embeddings, [T, D]."""
+        return self.at(positions, max_length)
+
+
+class LearnedPositions(nn.Module):
+    """One trained vector for each position (Gehring et al. 2017); no sentence can be longer than the table."""
+
+    def __init__(self, max_positions: int, d_model: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(max_positions, d_model)
+
+    def forward(self, positions: Tensor, max_length: int) -> Tensor:
+        """positions: [T] below ``max_length``. Returns what is added to the embeddings, [T, D]."""
+        assert max_length <= self.table.num_embeddings
+        out: Tensor = self.table(positions)
+        return out
+
+
+class RotaryPositions(_Table):
+    """Su et al. 2021: queries and keys of self-attention are rotated by angles that grow with the position."""
+
+    def compute(self, num_positions: int) -> Tensor:
+        """[L, E] float32: E / 2 cosines, then E / 2 sines."""
+        angles = _angles(num_positions, self.width)
+        return torch.cat([angles.cos(), angles.sin()], dim=-1).float()
+
+    def forward(self, positions: Tensor, max_length: int) -> Tensor:
+        """positions: [T] below ``max_length``. Returns the rotation of each token, [T, E], for :func:`rotate`."""
+        return self.at(positions, max_length)
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn each head's pairs (x_i, x_{i + E/2}) by the token's angles.
+
+    x: [T, heads, E]; rotation: [T, E] from :class:`RotaryPositions`. Returns [T, heads, E].
+    """
+    cos, sin = rotation.to(x.dtype)[:, None].chunk(2, dim=-1)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)

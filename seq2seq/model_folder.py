@@ -1,0 +1,115 @@
+"""The model folder: ``model.safetensors``, ``config.yaml`` and the tokenizer; copy it and it translates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seq2seq.config import Config, dump_config, load_saved_config
+from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.errors import ConfigError, DataError, ModelError
+from seq2seq.model.transformer import Transformer
+from seq2seq.storage import load_tensors, save_tensors, write_text
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What a model folder holds."""
+
+    model: Transformer  # on the CPU, in evaluation mode
+    config: Config
+    tokenizers: TokenizerPair
+    metadata: dict[str, str]  # of the weights: at least "tokenizer" (fingerprint) and "step"
+
+
+def build_model(config: Config, tokenizers: TokenizerPair) -> Transformer:
+    """A new model, initialised from torch's generator."""
+    vocab_sizes = (tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
+    return Transformer(config.model, *vocab_sizes, max_length=config.data.max_length)
+
+
+def find_model_folder(path: Path) -> Path:
+    """``path`` itself if it is a model folder, else the folder ``best`` in it (or ``last``, before a first validation).
+
+    Raises:
+        ModelError: there is neither.
+    """
+    if not path.exists():
+        raise ModelError(f"{path}: no such folder; give a run folder or a model folder")
+    for folder in (path, path / "best", path / "last"):
+        if (folder / WEIGHTS).is_file():
+            return folder
+    raise ModelError(f"{path}: not a model folder: it has neither {WEIGHTS}, nor best/{WEIGHTS}, nor last/{WEIGHTS}")
+
+
+def save_model_folder(
+    folder: Path, weights: Mapping[str, Tensor], config: Config, tokenizers: TokenizerPair, metadata: Mapping[str, str]
+) -> None:
+    """Write a model folder, or replace the weights of one; the weights come last and in one rename.
+
+    Args:
+        weights: names and tensors as in ``Transformer.state_dict()``.
+        metadata: texts to keep with the weights; the tokenizer's fingerprint is added.
+    """
+    tokenizers.save(folder)
+    write_text(folder / CONFIG, dump_config(config))
+    untied = unique_tensors(weights)
+    save_tensors(folder / WEIGHTS, untied, {**metadata, "tokenizer": tokenizers.fingerprint})
+
+
+def unique_tensors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the second and further names of tied ones, which safetensors does not keep."""
+    seen: set[int] = set()
+    unique = {}
+    for name, tensor in weights.items():
+        if tensor.data_ptr() not in seen:
+            unique[name] = tensor
+            seen.add(tensor.data_ptr())
+    return unique
+
+
+def load_weights(model: Transformer, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy weights into a model; tied names may be absent.
+
+    Raises:
+        ModelError: names or shapes differ from the model's, which ``path`` is blamed for.
+    """
+    expected = unique_tensors(model.state_dict())
+    for name in expected.keys() ^ weights.keys():
+        state = "lacks" if name in expected else "has the unknown tensor"
+        raise ModelError(f"{path}: does not fit its config: it {state} {name}")
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            if tensor.shape != weights[name].shape:
+                shapes = f"{tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
+                raise ModelError(f"{path}: does not fit its config: {name} has shape {shapes}")
+            tensor.copy_(weights[name])
+
+
+def load_model_folder(path: Path) -> LoadedModel:
+    """Read a run folder's model or a model folder; checks weights, config and tokenizer against each other.
+
+    Raises:
+        ModelError: something is missing, damaged, or belongs to another model.
+    """
+    folder = find_model_folder(path)
+    try:
+        config = load_saved_config(folder / CONFIG)
+        tokenizers = TokenizerPair.load(folder)
+    except (ConfigError, DataError) as error:
+        raise ModelError(f"{folder}: not a usable model folder: {error}") from None
+    weights, metadata = load_tensors(folder / WEIGHTS)
+    if metadata.get("tokenizer") != tokenizers.fingerprint:
+        raise ModelError(f"{folder}: the tokenizer is not the one that {WEIGHTS} was trained with")
+    if config.model.tie_embeddings == "all" and not tokenizers.joint:
+        raise ModelError(f"{folder}: the config ties both vocabularies, but the tokenizers differ")
+    model = build_model(config, tokenizers)
+    load_weights(model, weights, folder / WEIGHTS)
+    return LoadedModel(model.eval(), config, tokenizers, metadata)

@@ -1,0 +1,1 @@
+"""Training: loss, optimizer, checkpoints, metrics, processes, and the loop."""

@@ -1,0 +1,75 @@
+"""Averaging the weights of several models of one run (Vaswani et al. 2017, section 6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seq2seq.config import Config, diff_configs, load_saved_config
+from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.errors import ModelError, UserError
+from seq2seq.model_folder import CONFIG, WEIGHTS, find_model_folder, load_model_folder, save_model_folder
+from seq2seq.storage import load_tensors
+from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
+
+
+def _sources(path: Path) -> list[Path]:
+    """The weight files that an argument stands for: all checkpoints of a run, one checkpoint, or one model."""
+    if path.is_file():
+        return [path]
+    return list_checkpoints(path) or [find_model_folder(path) / WEIGHTS]
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    if path.name == WEIGHTS:
+        return load_tensors(path)[0]
+    checkpoint = load_checkpoint(path)
+    return checkpoint.average or checkpoint.weights
+
+
+def _home(path: Path) -> Path:
+    """The model folder whose config and tokenizer belong to a weight file."""
+    return path.parent if path.name == WEIGHTS else find_model_folder(path.parent.parent)
+
+
+def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Tensor]]]:
+    for path in paths:
+        yield path, _weights(path)
+
+
+def average_models(models: Sequence[Path], output: Path) -> int:
+    """Write the mean of the models' weights as a new model folder; returns how many there were.
+
+    Args:
+        models: model folders, checkpoint files, or run folders (all their checkpoints).
+
+    Raises:
+        UserError: a model is missing or damaged, or has another architecture or tokenizer than the first.
+    """
+    paths = [source for model in models for source in _sources(model)]
+    first = _home(paths[0])
+    config, tokenizers = load_saved_config(first / CONFIG), TokenizerPair.load(first)
+    for path in paths[1:]:
+        _check_alike(path, config, tokenizers)
+    total: dict[str, Tensor] = {}
+    for path, weights in _read_all(paths):
+        if total and {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in total.items()}:
+            raise ModelError(f"{path}: its weights have other names or shapes than those of {paths[0]}")
+        for name, tensor in weights.items():
+            total[name] = total.get(name, torch.zeros((), dtype=torch.float64)) + tensor.double()
+    mean = {name: (tensor / len(paths)).float() for name, tensor in total.items()}
+    names = ", ".join(str(path) for path in paths)
+    save_model_folder(output, mean, config, tokenizers, {"step": "", "average_of": names})
+    load_model_folder(output)  # proves that it is a model
+    return len(paths)
+
+
+def _check_alike(path: Path, config: Config, tokenizers: TokenizerPair) -> None:
+    home = _home(path)
+    if differences := diff_configs(config, load_saved_config(home / CONFIG), ["model"]):
+        raise UserError(f"{path}: another architecture than the first model's ({'; '.join(differences)})")
+    if TokenizerPair.load(home).fingerprint != tokenizers.fingerprint:
+        raise UserError(f"{path}: another tokenizer than the first model's")

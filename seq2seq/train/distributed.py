@@ -1,0 +1,85 @@
+"""The processes of a run: one, or those that torchrun started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from seq2seq.errors import UserError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all of the run."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and speaks to people."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is true in any process; the same answer everywhere."""
+        return bool(self.sum([float(flag)])[0])
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Sums over the processes, in float64."""
+        if self.count == 1:
+            return values
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        result: list[float] = total.tolist()
+        return result
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device called "cpu", "cuda" or "auto" (CUDA where there is one).
+
+    Raises:
+        UserError: CUDA is asked for and not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device: cuda is asked for, but PyTorch sees no CUDA device here; use cpu or auto")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def joined_processes(device_name: str) -> Iterator[Processes]:
+    """Join the processes that torchrun started (as its environment variables say), for as long as the block lasts."""
+    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", 0)))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if count == 1:
+        yield Processes(0, 1, device)
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
+    try:
+        yield Processes(rank, count, device)
+    finally:
+        dist.destroy_process_group()

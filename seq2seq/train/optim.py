@@ -1,0 +1,78 @@
+"""Optimizers and learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq.config import OptimConfig
+
+
+def learning_rate(step: int, config: OptimConfig, max_steps: int | None) -> float:
+    """The learning rate of optimizer step ``step``, counted from 1: warm-up, then the schedule.
+
+    Linear warm-up to ``config.lr``; then lr * sqrt(warmup / step) (Vaswani et al. 2017, equation 3, up to a factor),
+    half a cosine (Loshchilov & Hutter 2017) or a line down to ``lr * min_lr_ratio`` at ``max_steps``, or constant.
+    """
+    warmup = config.warmup_steps
+    if step < warmup:
+        return config.lr * step / warmup
+    if config.schedule == "inverse_sqrt":
+        return config.lr * math.sqrt(max(warmup, 1) / max(step, 1))
+    if config.schedule == "constant":
+        return config.lr
+    assert max_steps is not None  # the config checks it
+    done = min(1.0, (step - warmup) / max(1, max_steps - warmup))
+    share = 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1 - done
+    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * share)
+
+
+class Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) for all parameters, or Muon (Jordan et al. 2024) for the layers' matrices and
+    AdamW for embeddings, norms and biases. Weight decay acts on matrices alone."""
+
+    def __init__(self, model: nn.Module, config: OptimConfig) -> None:
+        self.named = dict(model.named_parameters())
+        embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+        matrices = [p for p in self.named.values() if p.ndim == 2 and id(p) not in embeddings]
+        vectors = [p for p in self.named.values() if p.ndim != 2]
+        tables = [p for p in self.named.values() if id(p) in embeddings]
+        self._parts: list[torch.optim.Optimizer] = []
+        decayed = [*matrices, *tables]
+        if config.name == "muon":
+            decayed = tables
+            self._parts.append(
+                torch.optim.Muon(matrices, config.lr, config.weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+        groups = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        self._parts.append(torch.optim.AdamW(groups, config.lr, config.betas, config.eps, fused=True))
+
+    def step(self, lr: float) -> None:
+        """Update the parameters from their gradients and drop these."""
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = lr
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state, as ``parameter:key`` to tensor; empty before the first step."""
+        state = {}
+        for name, parameter in self.named.items():
+            for part in self._parts:
+                for key, value in part.state.get(parameter, {}).items():
+                    state[f"{name}:{key}"] = value
+        return state
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what :meth:`tensors` gave."""
+        owner = {id(p): part for part in self._parts for group in part.param_groups for p in group["params"]}
+        for name, value in tensors.items():
+            parameter_name, key = name.rsplit(":", 1)
+            parameter = self.named[parameter_name]
+            owner[id(parameter)].state[parameter][key] = value.to(parameter.device)

@@ -1,0 +1,335 @@
+"""Training, from a config to a run folder with a trained model.
+
+Read :meth:`Trainer.run` first: it is the whole loop. Every random number is drawn from a seed made of the run's seed,
+the step, and the process, so a run that was stopped at any moment and started again takes the same steps as one that
+was not.
+
+The run folder::
+
+    config.yaml      the resolved config
+    data/            tokenizer and binary corpora (unless data.cache_dir says elsewhere)
+    checkpoints/     what continues the run, the latest few
+    best/  last/     complete model folders
+    metrics.jsonl    every step and validation; timing.jsonl: speed; curves.png: the picture
+    test.hyp.txt     translations of the test set and, in test.json, their scores
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from seq2seq.config import Config, diff_configs, dump_config
+from seq2seq.data.batching import EpochPlan, plan_epoch
+from seq2seq.data.corpus import Corpus, resample_corpus
+from seq2seq.data.loader import Share, Step, load_steps
+from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
+from seq2seq.decode.translator import Translator
+from seq2seq.errors import ConfigError, DataError, UserError
+from seq2seq.evaluate import Scores
+from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_weights, save_model_folder, unique_tensors
+from seq2seq.model.transformer import Transformer
+from seq2seq.storage import write_text
+from seq2seq.train.checkpoint import Checkpoint, Progress, load_latest_checkpoint, save_checkpoint
+from seq2seq.train.distributed import Processes
+from seq2seq.train.loss import smoothed_cross_entropy
+from seq2seq.train.metrics import MetricsLog, draw_curves
+from seq2seq.train.optim import Optimizer, learning_rate
+from seq2seq.train.reporter import Reporter, StepRecord
+from seq2seq.train.validation import translate_and_score, validate
+
+# What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
+_FIXED = (
+    "seed data.max_length data.max_ratio tokenizer model optim train.batch_tokens train.accumulate "
+    "train.label_smoothing train.ema_decay train.precision"
+).split()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended."""
+
+    progress: Progress
+    reason: str
+    test: Scores | None
+
+
+class Trainer:
+    """One run in one process. Construct it, then :meth:`run` it."""
+
+    def __init__(self, config: Config, processes: Processes) -> None:
+        """Prepare data and model, and take up the latest checkpoint if the run has one.
+
+        Raises:
+            UserError: the data cannot be used, or the run folder belongs to a run with other settings.
+        """
+        self.config, self.processes = config, processes
+        if config.train.threads is not None:
+            torch.set_num_threads(config.train.threads)
+        self.half = config.train.precision == "bf16" or (
+            config.train.precision == "auto" and processes.device.type == "cuda"
+        )
+        with _main_first(processes):
+            self.data = prepare_data(config, show_progress=processes.is_main)
+        self.valid_texts = read_texts(config.data.valid)
+        self.test_texts = read_texts(config.data.test) if config.data.test else None
+        torch.manual_seed(config.seed)
+        self.model = build_model(config, self.data.tokenizers).to(processes.device).train()
+        self.optimizer = Optimizer(self.model, config.optim)
+        # The average of the weights, if there is one, is what validates, translates and is kept as best and last.
+        self.average = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema_decay else None
+        self.progress = self._resume()
+        self.parallel: nn.Module = self.model
+        if processes.count > 1:
+            self.parallel = DistributedDataParallel(self.model)
+        log = None
+        if processes.is_main:
+            write_text(config.run_dir / CONFIG, dump_config(config))
+            log = MetricsLog(config.run_dir, self.progress.step)
+        self.report = Reporter(processes, log, self.progress.step)
+        self._introduce()
+
+    def _introduce(self) -> None:
+        num_parameters = sum(p.numel() for p in self.model.parameters())
+        train = self.data.train
+        self.report.say(
+            f"{self.config.run_dir}: {num_parameters / 1e6:.1f} million parameters on {self.processes.device}, "
+            f"{self.processes.count} process(es); {train.num_pairs:,} pairs, {train.tgt_lengths.sum():,} target tokens"
+        )
+        if self.progress.step:
+            self.report.say(f"continuing after step {self.progress.step:,}")
+
+    # ---------------------------------------------------------------------------------------------------- the loop
+
+    def run(self) -> Summary:
+        """Train until a bound of the config is reached; then score the test set with the best model."""
+        try:
+            reason = self._why_stop()
+            while reason is None:
+                reason = self._epoch()
+            if self.progress.validated_step < self.progress.step:
+                self._validate()
+            self._save()
+            scores = self._test() if self.test_texts is not None else None
+        finally:
+            self.report.close()
+        if self.processes.is_main:
+            self._draw()
+        return Summary(self.progress, reason, scores)
+
+    def _epoch(self) -> str | None:
+        """The rest of the present epoch. Returns why training is over, or None where it goes on."""
+        config, progress = self.config.train, self.progress
+        corpus, plan = self._corpus_and_plan(progress.epoch)
+        share = Share(self.processes.rank, self.processes.count, config.accumulate)
+        started = time.monotonic()
+        for step in load_steps(corpus, plan, share, self.processes.device, first=progress.step_in_epoch):
+            self._step(step)
+            progress.step_in_epoch += 1
+            if progress.step_in_epoch == plan.num_steps:
+                progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+            if progress.step % config.validate_every == 0:
+                self._validate()
+            now = time.monotonic()
+            progress.seconds, started = progress.seconds + now - started, now
+            self.report.expect(config, plan.num_steps, progress.step, progress.seconds)
+            if reason := self._why_stop():
+                return reason
+            if progress.step % config.save_every == 0:
+                self._save()
+        return None
+
+    def _step(self, step: Step) -> None:
+        """One optimizer step: the gradient of the summed loss over the step's target tokens, divided by their number.
+
+        The number is that of all processes and micro-batches together; a process scales its gradient by the number of
+        processes, because DistributedDataParallel takes their mean.
+        """
+        config, progress = self.config, self.progress
+        progress.step += 1
+        torch.manual_seed(_mixed_seed(config.seed, progress.step, self.processes.rank))
+        scale = self.processes.count / step.num_labels
+        sums = torch.zeros(2, device=self.processes.device)
+        for number, batch in enumerate(step.batches):
+            # The processes exchange gradients once, with the last micro-batch.
+            local = number < len(step.batches) - 1 and isinstance(self.parallel, DistributedDataParallel)
+            with self.parallel.no_sync() if local else nullcontext():  # type: ignore[operator]
+                with torch.autocast(self.processes.device.type, dtype=torch.bfloat16, enabled=self.half):
+                    hidden = self.parallel(batch)
+                    loss, nll = smoothed_cross_entropy(
+                        hidden, self.model.output_weight, batch.labels, config.train.label_smoothing
+                    )
+                (loss * scale).backward()
+            sums += torch.stack([loss.detach(), nll])
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm or math.inf)
+        lr = learning_rate(progress.step, config.optim, config.train.max_steps)
+        self.optimizer.step(lr)
+        if self.average is not None:
+            self._update_average(self.average)
+        measured = torch.cat([sums, norm.reshape(1)])
+        self.report.step(StepRecord(progress.step, progress.epoch + 1, lr, step.num_labels, measured))
+
+    @torch.no_grad()
+    def _update_average(self, average: Transformer) -> None:
+        """Exponential moving average of the weights (Polyak & Juditsky 1992), quick to follow at the start."""
+        decay = min(self.config.train.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        torch._foreach_lerp_(list(average.parameters()), list(self.model.parameters()), 1 - decay)
+
+    def _corpus_and_plan(self, epoch: int) -> tuple[Corpus, EpochPlan]:
+        """The training corpus as this epoch sees it, and the order of its pairs."""
+        config, corpus = self.config, self.data.train
+        if config.tokenizer.sampling:
+            with _main_first(self.processes):
+                corpus = resample_corpus(
+                    corpus,
+                    sampled_folder(config, epoch),
+                    self.data.tokenizers,
+                    config.tokenizer.sampling,
+                    _mixed_seed(config.seed, epoch, 0),
+                    config.data.max_length,
+                )
+            if self.processes.is_main and epoch:
+                shutil.rmtree(sampled_folder(config, epoch - 1), ignore_errors=True)
+        lengths = (corpus.src_lengths, corpus.tgt_lengths)
+        return corpus, plan_epoch(*lengths, config.train.batch_tokens, config.seed, epoch)
+
+    def _why_stop(self) -> str | None:
+        """The bound that is reached, in words; the same in every process."""
+        config, progress = self.config.train, self.progress
+        if config.max_steps is not None and progress.step >= config.max_steps:
+            return f"train.max_steps ({config.max_steps:,}) reached"
+        if config.max_epochs is not None and progress.epoch >= config.max_epochs:
+            return f"train.max_epochs ({config.max_epochs}) reached"
+        if config.patience is not None and progress.validations_since_best >= config.patience:
+            return f"no better {config.metric} in {config.patience} validations (train.patience)"
+        if config.max_minutes is not None and self.processes.any(progress.seconds >= 60 * config.max_minutes):
+            return f"train.max_minutes ({config.max_minutes:g}) reached"
+        return None
+
+    # ------------------------------------------------------------------------------- validation, saving, continuing
+
+    def _validate(self) -> None:
+        """Measure the model, and keep it as ``best`` if it is."""
+        self.report.read_back()
+        config, progress = self.config, self.progress
+        started = time.monotonic()
+        model = self.average or self.model
+        result = validate(
+            model, self.data.valid, self.valid_texts, self.data.tokenizers, config, self.processes, self.half
+        )
+        self.model.train()
+        self.report.validation(progress.step, result.metrics(), time.monotonic() - started)
+        progress.validated_step = progress.step
+        score = result.improvement(config.train.metric)
+        if progress.best_score is not None and score <= progress.best_score:
+            progress.validations_since_best += 1
+            return
+        progress.best_score, progress.best_step, progress.validations_since_best = score, progress.step, 0
+        self.report.best = f", best {config.train.metric} {abs(score):.2f}"
+        self._save_model("best")
+
+    def _save_model(self, name: str) -> None:
+        if not self.processes.is_main:
+            return
+        model = self.average or self.model
+        metadata = {"step": str(self.progress.step), "data": self.data.fingerprint}
+        folder = self.config.run_dir / name
+        save_model_folder(folder, model.state_dict(), self.config, self.data.tokenizers, metadata)
+
+    def _save(self) -> None:
+        """Write ``last`` and a checkpoint. The checkpoint comes last: what it continues from is then all there."""
+        self.report.read_back()  # never keep weights after a loss that is no number
+        self.report.flush()
+        self._save_model("last")
+        if not self.processes.is_main:
+            return
+        average = self.average.state_dict() if self.average is not None else {}
+        checkpoint = Checkpoint(
+            progress=self.progress,
+            weights=unique_tensors(self.model.state_dict()),
+            average=unique_tensors(average),
+            optimizer=self.optimizer.tensors(),
+            config=self.config.model_dump_json(),
+            data_fingerprint=self.data.fingerprint,
+        )
+        save_checkpoint(self.config.run_dir, checkpoint, self.config.train.keep_last)
+
+    def _resume(self) -> Progress:
+        """Take up the latest whole checkpoint; a run without one starts at step 0.
+
+        Raises:
+            ConfigError: settings that decide the training differ from those the run was started with.
+            DataError: the text or the tokenizer has changed since.
+        """
+        run_dir = self.config.run_dir
+        checkpoint = load_latest_checkpoint(run_dir, on_damage=lambda message: tqdm.write(message, file=sys.stderr))
+        if checkpoint is None:
+            return Progress()
+        fixed = [*_FIXED, *(["train.max_steps"] if self.config.optim.schedule in ("cosine", "linear") else [])]
+        differences = diff_configs(Config.model_validate_json(checkpoint.config), self.config, fixed)
+        if differences:
+            changed = "; ".join(differences)
+            raise ConfigError(
+                f"{run_dir}: holds a run with other settings ({changed}); restore them, or choose another run_dir"
+            )
+        if checkpoint.data_fingerprint != self.data.fingerprint:
+            raise DataError(
+                f"{run_dir}: its text has changed since the run was started; restore data.train and data.valid, or "
+                "choose another run_dir"
+            )
+        load_weights(self.model, checkpoint.weights, run_dir)
+        if self.average is not None:
+            load_weights(self.average, checkpoint.average, run_dir)
+        self.optimizer.load_tensors(checkpoint.optimizer)
+        return checkpoint.progress
+
+    # ----------------------------------------------------------------------------------------------------- the end
+
+    def _test(self) -> Scores:
+        """Translate the test set with the best model; keep the translations, and the scores with all they rest on."""
+        assert self.test_texts is not None
+        run_dir = self.config.run_dir
+        self.processes.wait()  # until the main process has written it
+        best = load_model_folder(run_dir)
+        model = best.model.to(self.processes.device)
+        translator = Translator(model, self.config, self.data.tokenizers, "bf16" if self.half else "fp32")
+        hypotheses, scores = translate_and_score(translator, *self.test_texts, self.config, self.processes)
+        if self.processes.is_main:
+            write_text(run_dir / "test.hyp.txt", "".join(f"{line}\n" for line in hypotheses))
+            record = {**scores.as_json(), "decode": self.config.decode.model_dump(), "model": best.metadata}
+            write_text(run_dir / "test.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        return scores
+
+    def _draw(self) -> None:
+        try:
+            draw_curves(self.config.run_dir)
+        except UserError as error:
+            self.report.say(f"no picture of the curves: {error}")
+
+
+@contextmanager
+def _main_first(processes: Processes) -> Iterator[None]:
+    """The block runs in the main process first, and in the others when that is done: they find its files."""
+    if not processes.is_main:
+        processes.wait()
+    yield
+    if processes.is_main:
+        processes.wait()
+
+
+def _mixed_seed(*numbers: int) -> int:
+    """One 64-bit seed from several numbers, unlike that of any others."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])

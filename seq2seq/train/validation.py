@@ -1,0 +1,85 @@
+"""Validation: the loss over held-out pairs, and BLEU and chrF of real decodes, shared among the processes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from seq2seq.config import Config
+from seq2seq.data.batching import plan_epoch
+from seq2seq.data.corpus import Corpus
+from seq2seq.data.loader import Share, load_steps
+from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.decode.translator import Translator
+from seq2seq.evaluate import Scores, score, tokenizer_for
+from seq2seq.model.transformer import Transformer
+from seq2seq.train.distributed import Processes
+from seq2seq.train.loss import smoothed_cross_entropy
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How good a model is on the validation text."""
+
+    loss: float  # nats per target token, without label smoothing
+    scores: Scores
+
+    def metrics(self) -> dict[str, float]:
+        """For the metrics file."""
+        perplexity = math.exp(min(self.loss, 700.0))
+        names = ("valid_loss", "valid_ppl", "valid_bleu", "valid_chrf")
+        return dict(zip(names, (self.loss, perplexity, self.scores.bleu, self.scores.chrf), strict=True))
+
+    def improvement(self, metric: str) -> float:
+        """The number that train.metric wants to grow."""
+        return {"bleu": self.scores.bleu, "chrf": self.scores.chrf, "loss": -self.loss}[metric]
+
+
+@torch.inference_mode()
+def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: Processes, half: bool) -> float:
+    """Negative log-likelihood per target token over a corpus, in nats.
+
+    ``model`` is in evaluation mode; ``half`` computes in bf16.
+    """
+    plan = plan_epoch(corpus.src_lengths, corpus.tgt_lengths, config.train.batch_tokens, seed=0, epoch=0)
+    total = 0.0
+    for step in load_steps(corpus, plan, Share(processes.rank, processes.count), processes.device):
+        for batch in step.batches:
+            with torch.autocast(processes.device.type, dtype=torch.bfloat16, enabled=half):
+                hidden = model(batch)
+                _, nll = smoothed_cross_entropy(hidden, model.output_weight, batch.labels, 0.0)
+            total += float(nll)
+    (total,) = processes.sum([total])
+    return total / int(np.sum(corpus.tgt_lengths))
+
+
+def translate_and_score(
+    translator: Translator, src: list[str], ref: list[str], config: Config, processes: Processes
+) -> tuple[list[str], Scores]:
+    """Translate every line, each process its share, and score them; the same result in every process."""
+    mine = translator.translate(src[processes.rank :: processes.count], config.decode)
+    hypotheses = [""] * len(src)
+    for rank, share in enumerate(processes.gather(mine)):
+        hypotheses[rank :: processes.count] = share
+    return hypotheses, score(hypotheses, [ref], tokenizer_for(config.data.target_language))
+
+
+def validate(
+    model: Transformer,
+    corpus: Corpus,
+    texts: tuple[list[str], list[str]],
+    tokenizers: TokenizerPair,
+    config: Config,
+    processes: Processes,
+    half: bool,
+) -> Validation:
+    """Measure ``model`` on the validation corpus and its raw text."""
+    model.eval()
+    loss = corpus_loss(model, corpus, config, processes, half)
+    translator = Translator(model, config, tokenizers, "bf16" if half else "fp32")
+    _, scores = translate_and_score(translator, *texts, config, processes)
+    model.train()
+    return Validation(loss, scores)
