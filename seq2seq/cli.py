@@ -177,10 +177,8 @@ def _train(args: argparse.Namespace) -> None:
 def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeConfig:
     from seq2seq.config import override_decode
 
-    names = (
-        "beam_size length_penalty n_best max_length_ratio max_length_offset batch_tokens sample temperature top_k "
-        "top_p seed"
-    ).split()
+    names = ["beam_size", "length_penalty", "n_best", "max_length_ratio", "max_length_offset", "batch_tokens"]
+    names += ["sample", "temperature", "top_k", "top_p", "seed"]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     return override_decode(default, given)
 
@@ -199,8 +197,8 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     from seq2seq.config import language_of
     from seq2seq.data.bitext import read_text
-    from seq2seq.evaluate import score, tokenizer_for
-    from seq2seq.storage import digest_of_text, write_text
+    from seq2seq.evaluate import fingerprint_lines, score, tokenizer_for
+    from seq2seq.storage import write_text
 
     if (args.hyp is None) == (args.model is None) or (args.model is None) != (args.src is None):
         raise UserError("give either MODEL with --src, or --hyp")
@@ -221,12 +219,13 @@ def _evaluate(args: argparse.Namespace) -> None:
         decode = _decode_config(translator.config.decode, args)
         hypotheses = translator.translate(src, decode)
         language = language or translator.config.data.target_language
-        record = {"model": str(args.model), "fingerprint": translator.fingerprint, "decode": decode.model_dump()}
-        record["src"] = {"file": str(args.src), "blake2b": digest_of_text(src)}
+        record = {"model": str(args.model), "model_metadata": translator.metadata, "decode": decode.model_dump()}
+        record["src"] = {"file": str(args.src), "blake2b": fingerprint_lines(src)}
     language = language or language_of(args.ref[0])
     scores = score(hypotheses, references, args.tokenize or tokenizer_for(language))
     record["refs"] = [
-        {"file": str(path), "blake2b": digest_of_text(lines)} for path, lines in zip(args.ref, references, strict=True)
+        {"file": str(path), "blake2b": fingerprint_lines(lines)}
+        for path, lines in zip(args.ref, references, strict=True)
     ]
     text = json.dumps({**scores.as_json(), **record}, indent=2, ensure_ascii=False)
     if args.save_hyp is not None:

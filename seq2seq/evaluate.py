@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -49,6 +50,11 @@ def tokenizer_for(language: str | None) -> str:
         except (ImportError, RuntimeError):
             return "char"
     return name
+
+
+def fingerprint_lines(lines: Sequence[str]) -> str:
+    """Hex digest (16 bytes) of a text, so that a score names the very test set it was measured on."""
+    return hashlib.blake2b("".join(f"{line}\n" for line in lines).encode(), digest_size=16).hexdigest()
 
 
 def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokenize: str) -> Scores:

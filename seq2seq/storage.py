@@ -22,7 +22,7 @@ from torch import Tensor
 
 from seq2seq.errors import ModelError, UserError
 
-_DIGEST = "blake2b"
+DIGEST = "blake2b"  # the key of the digest among the texts
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -74,7 +74,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
         # safetensors keeps metadata in no fixed order, so two like checkpoints would differ in bytes: one key has one.
-        record = json.dumps({**metadata, _DIGEST: _digest(on_cpu, metadata)}, sort_keys=True)
+        record = json.dumps({**metadata, DIGEST: _digest(on_cpu, metadata)}, sort_keys=True)
         save_file(on_cpu, temporary, metadata={"seq2seq": record})
 
 
@@ -98,7 +98,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what :func:`save_tensors` wrote, on the CPU, and check it against its digest.
+    """Read what :func:`save_tensors` wrote, on the CPU, and check it against its digest (among the texts, too).
 
     Raises:
         ModelError: the file is missing, damaged, or not one of ours.
@@ -108,7 +108,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise ModelError(f"{path}: damaged ({error})") from None
-    digest = metadata.pop(_DIGEST, None)
-    if digest != _digest(tensors, metadata):
+    texts = {name: text for name, text in metadata.items() if name != DIGEST}
+    if metadata.get(DIGEST) != _digest(tensors, texts):
         raise ModelError(f"{path}: damaged, its content does not match its checksum; use another copy")
     return tensors, metadata

@@ -9,8 +9,8 @@ Shapes: ``B`` sentences, ``T`` tokens of one side of a batch, ``L`` tokens of it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -45,13 +45,15 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """The same side on ``device``; copies from pinned memory do not block."""
-        tensors = (self.ids, self.positions, self.offsets, self.lengths, self.cells, self.grid)
-        return Packed(*(t.to(device, non_blocking=True) for t in tensors), max_length=self.max_length)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin(self) -> Packed:
         """The same side in page-locked memory."""
-        tensors = (self.ids, self.positions, self.offsets, self.lengths, self.cells, self.grid)
-        return Packed(*(t.pin_memory() for t in tensors), max_length=self.max_length)
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, move: Callable[[Tensor], Tensor]) -> Packed:
+        moved = {f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "max_length"}
+        return Packed(**moved, max_length=self.max_length)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def pack(ids: NDArray[np.integer], lengths: NDArray[np.integer]) -> Packed:
         lengths: [B], tokens of each; at least one sentence, and at least one token in each.
     """
     lengths = lengths.astype(np.int64)
-    assert lengths.size > 0 and lengths.min() > 0 and lengths.sum() == ids.size
+    assert lengths.size > 0
+    assert lengths.min() > 0
+    assert lengths.sum() == ids.size
     num_sentences, max_length = lengths.size, int(lengths.max())
     offsets = np.zeros(num_sentences + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])

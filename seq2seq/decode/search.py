@@ -138,9 +138,10 @@ def search(
     if options.uniforms is None:
         log_probs[:, 1:] = -math.inf
     choose = _extend_beams if options.uniforms is None else _extend_samples
+    longest = np.array(max_lengths)
     for length in range(1, max(max_lengths) + 1):
         logits = state.step(ids).float()
-        last = torch.tensor([max_lengths[s] == length for s in sentences])
+        last = torch.from_numpy(longest[sentences] == length)
         if last.any():  # only EOS may follow
             forced = logits[:, options.eos_id].clone()
             log_norm = logits.logsumexp(dim=-1)
@@ -154,7 +155,7 @@ def search(
         # Which sentences go on?
         best_live = log_probs.max(dim=1).values.tolist()
         going = [
-            not last[row] and _can_improve(best_live[row], lattice.finished[s], max_lengths[s], options)
+            not last[row] and _can_improve(best_live[row], lattice.finished[s], int(longest[s]), options)
             for row, s in enumerate(sentences)
         ]
         keep = torch.tensor([row for row, goes in enumerate(going) if goes], dtype=torch.int64, device=logits.device)

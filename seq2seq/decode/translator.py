@@ -29,7 +29,7 @@ WINDOW_LINES = 4096
 # Written without spaces between words, so parts of a line are joined without one.
 _UNSPACED = {"zh", "lzh", "ja", "th", "lo", "km", "my", "yue", "wuu"}
 # Where a line too long for the model is best cut: after a sentence, else after a clause, else at a space.
-_CUTS = (re.compile(r"[.!?…]+[\"'”’)\]]*\s|[。！？；…]+[”’」』）]*"), re.compile(r"[,;:]\s|[，、：]"), re.compile(r"\s"))
+_CUTS = [re.compile(p) for p in (r"[.!?…]+[\"'”’)\]]*\s|[。！？；…]+[”’」』）]*", r"[,;:]\s|[，、：]", r"\s")]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Translator:
 
     def __init__(self, model: Transformer, config: Config, tokenizers: TokenizerPair, precision: str = "auto") -> None:
         """Translate with ``model`` on the device it is on; ``precision`` as in the config's train.precision."""
+        self.metadata: dict[str, str] = {}  # of the model folder, if the model comes from one
         self.model = model
         self.config = config
         self.tokenizers = tokenizers
@@ -80,7 +81,9 @@ class Translator:
         loaded = load_model_folder(Path(path))
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(loaded.model.to(device), loaded.config, loaded.tokenizers, precision)
+        translator = cls(loaded.model.to(device), loaded.config, loaded.tokenizers, precision)
+        translator.metadata = loaded.metadata
+        return translator
 
     def translate(self, lines: Sequence[str], decode: DecodeConfig | None = None) -> list[str]:
         """The best translation of every line; a blank line gives an empty one.
@@ -181,7 +184,8 @@ class Translator:
             return [ids[:limit]]  # a single character of more tokens than that does not exist in real models
         middle = len(line) // 2
         for pattern in _CUTS:
-            ends = [match.end() for match in pattern.finditer(line) if len(line) // 4 < match.end() < 3 * len(line) // 4]
+            ends = [match.end() for match in pattern.finditer(line)]
+            ends = [end for end in ends if len(line) // 4 < end < 3 * len(line) // 4]
             if ends:
                 middle = min(ends, key=lambda end: abs(end - middle))
                 break

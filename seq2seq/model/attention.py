@@ -187,7 +187,8 @@ class SelfAttention(nn.Module):
         keys, values = cache.append(k, v)
         if self.window is not None:
             keys, values = keys[:, :, -self.window - 1 :], values[:, :, -self.window - 1 :]
-        mixed = scaled_dot_product_attention(q[:, :, None], keys, values, enable_gqa=self.num_kv_heads != self.num_heads)
+        grouped = self.num_kv_heads != self.num_heads
+        mixed = scaled_dot_product_attention(q[:, :, None], keys, values, enable_gqa=grouped)
         out: Tensor = self.out(mixed.flatten(1))
         return out
 

@@ -33,4 +33,5 @@ class Dropout(nn.Module):
         return x * (keep * (256 / (256 - self.threshold))).to(x.dtype)
 
     def extra_repr(self) -> str:
+        """The probability as it is, rounded to 1/256."""
         return f"p={self.threshold / 256:.4g}"

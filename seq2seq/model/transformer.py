@@ -71,9 +71,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """[tokens, D] -> [tokens, D]."""
-        if self.pre:
-            return x + self.dropout(sublayer(self.norm(x)))
-        out: Tensor = self.norm(x + self.dropout(sublayer(x)))
+        out: Tensor = x + self.dropout(sublayer(self.norm(x))) if self.pre else self.norm(x + self.dropout(sublayer(x)))
         return out
 
 
@@ -192,7 +190,9 @@ class Transformer(nn.Module):
         self.src_embedding = self.tgt_embedding if config.tie_embeddings == "all" else nn.Embedding(src_vocab, d_model)
         self.output = self.tgt_embedding if config.tie_embeddings != "none" else nn.Embedding(tgt_vocab, d_model)
         # Absolute positions are added to the embeddings, rotary ones turn the heads; a model has one of the two.
-        self.src_positions = self.tgt_positions = self.rotary = None
+        self.src_positions: nn.Module | None = None
+        self.tgt_positions: nn.Module | None = None
+        self.rotary: RotaryPositions | None = None
         if config.positions == "rotary":
             self.rotary = RotaryPositions(d_model // config.num_heads)
         elif config.positions == "learned":
@@ -222,7 +222,7 @@ class Transformer(nn.Module):
                 nn.init.normal_(module.table.weight, std=0.02)
             elif isinstance(module, SelfAttention):
                 width, kv_width = self.config.d_model, module.num_kv_heads * module.head_width
-                for matrix in module.qkv.weight.split([width, kv_width, kv_width]):
+                for matrix in torch.split(module.qkv.weight, [width, kv_width, kv_width]):
                     nn.init.xavier_uniform_(matrix)
             elif isinstance(module, CrossAttention):
                 for matrix in module.kv.weight.chunk(2):

@@ -19,9 +19,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
     """The gradient of a chunk is computed right after its logits, so that no chunk's logits need to be kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         needs_grad = hidden.requires_grad or weight.requires_grad
         # Under autocast the hidden states come in half precision; the products follow them, the sums are fp32.
         matrix = weight.to(hidden.dtype)

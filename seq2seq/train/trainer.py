@@ -39,9 +39,9 @@ from seq2seq.data.loader import Share, Step, load_steps
 from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import ConfigError, DataError, UserError
-from seq2seq.evaluate import Scores
-from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_weights, save_model_folder, unique_tensors
+from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.model.transformer import Transformer
+from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_weights, save_model_folder, unique_tensors
 from seq2seq.storage import write_text
 from seq2seq.train.checkpoint import Checkpoint, Progress, load_latest_checkpoint, save_checkpoint
 from seq2seq.train.distributed import Processes
@@ -52,10 +52,8 @@ from seq2seq.train.reporter import Reporter, StepRecord
 from seq2seq.train.validation import translate_and_score, validate
 
 # What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
-_FIXED = (
-    "seed data.max_length data.max_ratio tokenizer model optim train.batch_tokens train.accumulate "
-    "train.label_smoothing train.ema_decay train.precision"
-).split()
+_FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
+_FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
 
 
 @dataclass(frozen=True)
@@ -309,7 +307,9 @@ class Trainer:
         hypotheses, scores = translate_and_score(translator, *self.test_texts, self.config, self.processes)
         if self.processes.is_main:
             write_text(run_dir / "test.hyp.txt", "".join(f"{line}\n" for line in hypotheses))
+            src, ref = (fingerprint_lines(lines) for lines in self.test_texts)
             record = {**scores.as_json(), "decode": self.config.decode.model_dump(), "model": best.metadata}
+            record |= {"src_blake2b": src, "ref_blake2b": ref}
             write_text(run_dir / "test.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         return scores
 

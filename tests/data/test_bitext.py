@@ -1,0 +1,145 @@
+"""Promise: a line ends at LF and nowhere else, on both sides alike, and no pair ever slips."""
+
+import gzip
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from seq2seq.data.bitext import (
+    ParallelFiles,
+    SentencePair,
+    decode_line,
+    fingerprint_files,
+    open_text,
+    read_lines,
+    read_pairs,
+)
+from seq2seq.errors import DataError
+
+BOM = b"\xef\xbb\xbf"
+ODD_BYTES = st.lists(
+    st.sampled_from([b"\n", b"\r", b"\r\n", b"a", b"\x00", b"\x0c", b"\xe2\x80\xa8", b"\xc2\x85", BOM, b"\xff", b" "])
+).map(b"".join)
+
+
+def reference_lines(data: bytes) -> list[bytes]:
+    data = data[len(BOM) :] if data.startswith(BOM) else data
+    lines = data.split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    return [line[:-1] if line.endswith(b"\r") else line for line in lines]
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def pair_files(folder: Path, src: bytes, tgt: bytes, name: str = "a") -> ParallelFiles:
+    return ParallelFiles((write(folder / f"{name}.en", src),), (write(folder / f"{name}.de", tgt),))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=ODD_BYTES, compress=st.booleans())
+def test_line_rule_matches_reference(tmp_path, data, compress):
+    """Guards against splitlines-like rules, a lost last line, and a BOM or CR taken from the wrong place."""
+    path = write(tmp_path / "text", gzip.compress(data) if compress else data)
+    assert list(read_lines(path)) == reference_lines(data)
+
+
+def test_line_rule_by_example(tmp_path):
+    """The cases that users meet, spelled out."""
+    data = BOM + "one\r\ntwo\rhalf\u2028more\x0b\x0c\x00\u0085\n\r\r\n\nlast\r".encode()
+    expected = ["one", "two\rhalf\u2028more\x0b\x0c\x00\u0085", "\r", "", "last"]
+    assert [raw.decode() for raw in read_lines(write(tmp_path / "text", data))] == expected
+
+
+def test_gzip_is_told_by_content_not_name(tmp_path):
+    """Guards against trusting file names."""
+    assert list(read_lines(write(tmp_path / "plain.gz", b"a\nb\n"))) == [b"a", b"b"]
+    assert list(read_lines(write(tmp_path / "packed.txt", gzip.compress(b"a\n") + gzip.compress(b"b\n")))) == [
+        b"a",
+        b"b",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "scrambled", "wrong checksum", "garbage behind"])
+def test_damaged_gzip_names_path_and_line(tmp_path, damage):
+    """Guards against a half-read file passing as a short one, and against tracebacks from zlib."""
+    packed = gzip.compress(b"".join(b"line %d\n" % i for i in range(1000)))
+    damaged = {
+        "truncated": packed[: len(packed) // 2],
+        "scrambled": packed[:200] + b"\xff" * 100 + packed[300:],
+        "wrong checksum": packed[:-8] + b"\0\0\0\0" + packed[-4:],
+        "garbage behind": packed + b"garbage",
+    }[damage]
+    path = write(tmp_path / "text.gz", damaged)
+    with pytest.raises(DataError, match=r"text\.gz:\d+: .*damaged"):
+        list(read_lines(path))
+
+
+def test_unreadable_files_are_named(tmp_path):
+    """Guards against a bare OSError for a wrong path."""
+    for path, reason in ((tmp_path / "missing", "no such file"), (tmp_path, "is a directory")):
+        for attempt in (lambda p: open_text(p), lambda p: list(read_lines(p))):
+            with pytest.raises(DataError, match=reason) as error:
+                attempt(path)
+            assert str(path) in str(error.value)
+    with pytest.raises(DataError, match="missing"):
+        fingerprint_files(ParallelFiles((tmp_path / "missing",), (tmp_path / "missing",)))
+
+
+def test_invalid_utf8_is_located(tmp_path):
+    """Guards against replacement characters slipping into training text."""
+    assert decode_line("Grüße，\0".encode(), Path("f"), 1) == "Grüße，\0"
+    files = pair_files(tmp_path, b"a\nb\n", b"x\nab\xffc\n")
+    with pytest.raises(DataError, match=r"a\.de:2: not valid UTF-8 \(byte 0xff at column 3\)"):
+        list(read_pairs(files))
+
+
+@pytest.mark.parametrize(("num_src", "num_tgt"), [(3, 7), (7, 3), (0, 2), (2, 0)])
+def test_unequal_counts_name_both_files_and_both_counts(tmp_path, num_src, num_tgt):
+    """Guards against zip cutting the longer side; the pairs before the gap are still right."""
+    files = pair_files(tmp_path, b"s\n" * num_src, b"t\n" * num_tgt)
+    with pytest.raises(DataError) as error:
+        list(read_pairs(files))
+    message = str(error.value)
+    assert f"a.en has {num_src} lines" in message
+    assert f"a.de has {num_tgt}" in message
+    whole_pairs = itertools.islice(read_pairs(files), min(num_src, num_tgt))
+    assert list(whole_pairs) == [SentencePair("s", "t", line) for line in range(min(num_src, num_tgt))]
+
+
+def test_pairs_of_several_files_count_lines_over_all(tmp_path):
+    """Guards against line numbers that start again with every file, and against lengths that only match in total."""
+    one, two = pair_files(tmp_path, b"a\n\nb", b"1\n2\n3\n", "one"), pair_files(tmp_path, BOM + b"c\r\n", b"4\n", "two")
+    both = ParallelFiles(one.src + two.src, one.tgt + two.tgt)
+    expected = [("a", "1", 0), ("", "2", 1), ("b", "3", 2), ("c", "4", 3)]
+    assert [tuple(pair) for pair in read_pairs(both)] == expected
+    with pytest.raises(DataError, match="has 3 lines"):
+        list(read_pairs(ParallelFiles(one.src + two.src, two.tgt + one.tgt)))
+
+
+def test_lists_of_files_must_pair_up(tmp_path):
+    """Guards against a forgotten file on one side."""
+    with pytest.raises(DataError, match=r"2 source file\(s\) but 1 target"):
+        ParallelFiles((tmp_path / "a", tmp_path / "b"), (tmp_path / "c",))
+    with pytest.raises(DataError, match="no parallel files"):
+        ParallelFiles((), ())
+
+
+def test_fingerprint_sees_content_order_and_sides(tmp_path):
+    """Guards against a changed or swapped corpus passing for the old one."""
+    a, b, ab, empty = (write(tmp_path / n, d) for n, d in (("a", b"a"), ("b", b"b"), ("ab", b"ab"), ("empty", b"")))
+    cases = [((a,), (b,)), ((b,), (a,)), ((a, b), (b, a)), ((b, a), (a, b)), ((ab,), (empty,)), ((empty,), (ab,))]
+    prints = [fingerprint_files(ParallelFiles(*case)) for case in cases]
+    assert len(set(prints)) == len(cases)
+    assert all(len(p) == 32 for p in prints)
+    assert fingerprint_files(ParallelFiles((a,), (b,))) == prints[0]
+    copy = write(tmp_path / "copy", b"a")
+    assert fingerprint_files(ParallelFiles((copy,), (b,))) == prints[0]
+    write(a, b"A")
+    assert fingerprint_files(ParallelFiles((a,), (b,))) != prints[0]

@@ -1,0 +1,296 @@
+"""Promise: what is opened is complete and what was asked for; every kept pair is there, in order, exactly."""
+
+import errno
+import json
+import os
+import pickle
+import random
+import socket
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seq2seq.data import corpus as corpus_module
+from seq2seq.data.bitext import SentencePair
+from seq2seq.data.corpus import Filters, build_corpus, corpus_is_current, open_corpus, resample_corpus
+from seq2seq.data.symbols import EOS_ID
+from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.errors import DataError
+
+
+def made_up_pairs(num: int, seed: int = 0) -> list[SentencePair]:
+    rng = random.Random(seed)
+    words = ["".join(rng.choices(["ka", "to", "mi", "ren", "sol"], k=rng.randint(1, 4))) for _ in range(80)]
+
+    def sentence() -> str:
+        return " ".join(rng.choices(words, k=rng.randint(1, 9)))
+
+    return [SentencePair(sentence(), sentence() + "。", line) for line in range(num)]
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> TokenizerPair:
+    pairs = made_up_pairs(300)
+    src, _ = train_tokenizer([pair.src for pair in pairs], TokenizerSpec("unigram", 320))
+    tgt, _ = train_tokenizer([pair.tgt for pair in pairs], TokenizerSpec("bpe", 330))
+    return TokenizerPair(src, tgt)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(corpus_module, "_CHUNK_PAIRS", 7)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@settings(deadline=None, max_examples=40)
+@given(texts=st.lists(st.tuples(st.text(max_size=12), st.text(max_size=12)), max_size=12), first=st.integers(0, 2**33))
+def test_round_trip_of_any_text(tokenizers, texts, first):
+    """Guards against pairs lost, moved or mixed up, and against blank sides that are stored."""
+    pairs = [SentencePair(src, tgt, first + 2 * i) for i, (src, tgt) in enumerate([("ka", "to"), *texts])]
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = build_corpus(Path(folder) / "c", pairs, tokenizers, Filters(max_length=None), "f")
+        encoded = [(*tokenizers.src.encode([p.src]), *tokenizers.tgt.encode([p.tgt]), p) for p in pairs]
+        kept = [(s, t, p.line) for s, t, p in encoded if s and t and p.src.strip() and p.tgt.strip()]
+        assert corpus.num_pairs == corpus.counts.kept == len(kept)
+        assert corpus.counts.read == len(pairs)
+        assert corpus.counts.empty == len(pairs) - len(kept)
+        assert corpus.lines.tolist() == [line for _, _, line in kept]
+        for i, (src, tgt, _) in enumerate(kept):
+            assert corpus.src(i).tolist() == [*src, EOS_ID]
+            assert corpus.tgt(i).tolist() == [*tgt, EOS_ID]
+            assert corpus.src_lengths[i] == len(src) + 1
+            assert corpus.tgt_lengths[i] == len(tgt) + 1
+
+
+def test_take_gathers_like_single_reads(tokenizers, tmp_path, small_chunks):
+    """Guards against offsets off by one, also across chunks; indices repeat, go backwards, or are none."""
+    corpus = build_corpus(tmp_path / "c", made_up_pairs(40), tokenizers, Filters(), "f")
+    for indices in ([3, 0, 39, 39, 6, 7, 8], [5], list(range(40)), np.array([13, 14])):
+        for side, one in (("src", corpus.src), ("tgt", corpus.tgt)):
+            ids, lengths = corpus.take(side, indices)
+            assert ids.dtype == np.int64
+            assert lengths.dtype == np.int32
+            assert ids.tolist() == np.concatenate([one(int(i)) for i in indices]).tolist()
+            assert lengths.tolist() == [len(one(int(i))) for i in indices]
+    ids, lengths = corpus.take("src", [])
+    assert ids.shape == lengths.shape == (0,)
+    for bad in (-1, 40):
+        with pytest.raises(IndexError):
+            corpus.take("src", [0, bad])
+        with pytest.raises(IndexError):
+            corpus.src(bad)
+
+
+def test_corpus_is_read_only_and_travels_by_path(tokenizers, tmp_path):
+    """Guards against a training run that writes into its data, and workers that copy the corpus."""
+    corpus = build_corpus(tmp_path / "c", made_up_pairs(2000), tokenizers, Filters(), "f")
+    assert corpus.src(0).dtype == np.uint16
+    assert corpus.src_lengths.dtype == np.int32
+    with pytest.raises(ValueError, match="read-only"):
+        corpus.src(0)[0] = 1
+    data = pickle.dumps(corpus)
+    assert len(data) < 1000
+    assert pickle.loads(data).tgt(7).tolist() == corpus.tgt(7).tolist()
+
+
+def test_large_vocabulary_takes_wider_ids(tmp_path):
+    """Guards against ids wrapping around at 65536."""
+
+    class Wide:
+        vocab_size, fingerprint = 70_000, "wide"
+
+        def encode(self, texts, num_threads=1):
+            return [[65_536 + len(text)] for text in texts]
+
+    corpus = build_corpus(tmp_path / "c", [SentencePair("a", "bb", 0)], TokenizerPair(Wide(), Wide()), Filters(), "f")
+    assert corpus.src(0).dtype == np.uint32
+    assert corpus.src(0).tolist() == [65_537, EOS_ID]
+    assert corpus.tgt(0).tolist() == [65_538, EOS_ID]
+
+
+def test_filters_count_every_pair_once(tokenizers, tmp_path, small_chunks):
+    """Guards against counts that do not add up, limits off by one, and an EOS that is not counted."""
+    short, long = "ka", " ".join(["ka"] * 30)
+    length = {text: len(tokenizers.src.encode([text])[0]) + 1 for text in (short, long)}
+    texts = (
+        [(short, short)] * 9 + [(short, " \u3000"), ("", short), ("\t", ""), ("\u2581", short)] + [(long, short)] * 5
+    )
+    pairs = [SentencePair(src, tgt, i) for i, (src, tgt) in enumerate(texts)]
+    both = TokenizerPair(tokenizers.src, tokenizers.src)
+    ratio = length[long] / length[short]
+    cases = [
+        (Filters(max_length=length[long]), (18, 14, 4, 0, 0)),
+        (Filters(max_length=length[long] - 1), (18, 9, 4, 5, 0)),
+        (Filters(max_length=None, max_ratio=ratio), (18, 14, 4, 0, 0)),
+        (Filters(max_length=None, max_ratio=ratio - 0.01), (18, 9, 4, 0, 5)),
+        (Filters(max_length=length[long] - 1, max_ratio=1.5), (18, 9, 4, 5, 0)),
+    ]
+    for filters, expected in cases:
+        progress = []
+        corpus = build_corpus(tmp_path / "c", pairs, both, filters, "f", progress.append)
+        counts = corpus.counts
+        assert (counts.read, counts.kept, counts.empty, counts.too_long, counts.ratio) == expected
+        assert progress == [7, 14, 18]
+        assert f"{expected[1]} of 18 pairs kept" in str(counts)
+    with pytest.raises(DataError, match=r"no pair is left .*0 of 2 pairs kept; left out: 2 with a blank side"):
+        build_corpus(tmp_path / "none", pairs[9:11], both, Filters(), "f")
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_the_result_does_not_depend_on_chunks(tokenizers, tmp_path, monkeypatch):
+    """Guards against state carried over, or lost, between chunks."""
+    pairs = made_up_pairs(60)
+    for name, num_pairs, characters in (("a", 8192, 1 << 24), ("b", 7, 1 << 24), ("c", 8192, 100)):
+        monkeypatch.setattr(corpus_module, "_CHUNK_PAIRS", num_pairs)
+        monkeypatch.setattr(corpus_module, "_CHUNK_CHARACTERS", characters)
+        build_corpus(tmp_path / name, iter(pairs), tokenizers, Filters(), "f")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
+
+
+def test_a_failing_build_leaves_nothing(tokenizers, tmp_path, small_chunks):
+    """Guards against half a corpus under the name of a whole one, and against losing the one that was there."""
+
+    def failing():
+        yield from made_up_pairs(20)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(tmp_path / "c", failing(), tokenizers, Filters(), "new")
+    assert list(tmp_path.iterdir()) == []
+    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, Filters(), "old")
+    before = contents(tmp_path / "c")
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(tmp_path / "c", failing(), tokenizers, Filters(), "new")
+    assert contents(tmp_path / "c") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_a_new_build_replaces_the_old(tokenizers, tmp_path):
+    """Guards against a rename that fails because the place is taken; readers of the old one keep it."""
+    old = build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, Filters(), "old")
+    sentence = old.src(3).tolist()
+    new = build_corpus(tmp_path / "c", made_up_pairs(30, seed=1), tokenizers, Filters(), "new")
+    assert new.num_pairs == 30
+    assert old.src(3).tolist() == sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_leftovers_of_dead_builds_are_removed(tokenizers, tmp_path):
+    """Guards against killed builds filling the disk, and against removing what a living process writes."""
+    host = socket.gethostname()
+    names = [f".c.{host}.{pid}.tmp" for pid in (2**22 + 1, os.getpid(), os.getppid())] + [f".d.{host}.{2**22 + 1}.tmp"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "src.ids").write_bytes(b"half")
+    build_corpus(tmp_path / "c", made_up_pairs(5), tokenizers, Filters(), "f")
+    assert {path.name for path in tmp_path.iterdir()} == {"c", names[2], names[3]}
+
+
+def test_a_full_disk_is_an_error_for_people(tokenizers, tmp_path, monkeypatch):
+    """Guards against a traceback, and against remains that keep the disk full."""
+
+    def full(self, name, values):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    build_corpus(tmp_path / "ok", made_up_pairs(5), tokenizers, Filters(), "f")
+
+    def pairs():
+        yield from made_up_pairs(5)
+        monkeypatch.setattr(corpus_module._CorpusWriter, "_append", full)
+
+    with pytest.raises(DataError, match="full: no space left"):
+        build_corpus(tmp_path / "full", pairs(), tokenizers, Filters(), "f")
+    assert [path.name for path in tmp_path.iterdir()] == ["ok"]
+
+
+def test_fingerprint_decides_whether_a_corpus_is_current(tokenizers, tmp_path):
+    """Guards against training on the cache of another text."""
+    folder = tmp_path / "c"
+    assert not corpus_is_current(folder, "f")
+    with pytest.raises(DataError, match=r"not a corpus, meta\.json is missing"):
+        open_corpus(folder)
+    build_corpus(folder, made_up_pairs(5), tokenizers, Filters(), "f")
+    assert corpus_is_current(folder, "f")
+    assert not corpus_is_current(folder, "g")
+    assert open_corpus(folder).fingerprint == "f"
+    with pytest.raises(DataError, match="other text, tokenizers or filters"):
+        open_corpus(folder, "g")
+
+
+@pytest.mark.parametrize("name", ["src.ids", "tgt.ids", "src.offsets", "tgt.offsets", "lines"])
+def test_damage_is_detected(tokenizers, tmp_path, name):
+    """Guards against a file cut short or changed passing as data."""
+    folder = tmp_path / "c"
+    build_corpus(folder, made_up_pairs(5), tokenizers, Filters(), "f")
+    open_corpus(folder, verify=True)
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+    with pytest.raises(DataError, match=rf"{name}: damaged, its checksum"):
+        open_corpus(folder, verify=True)
+    (folder / name).write_bytes(data[:-2])
+    with pytest.raises(DataError, match=rf"{name}: damaged, {len(data) - 2} bytes instead of {len(data)}"):
+        open_corpus(folder)
+    assert not corpus_is_current(folder, "f")
+    (folder / name).unlink()
+    with pytest.raises(DataError, match=f"{name} is missing"):
+        open_corpus(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1}', '{"version": 1, "files": 3}'])
+def test_bad_description_is_refused(tokenizers, tmp_path, text):
+    """Guards against a traceback for a damaged or foreign meta.json."""
+    folder = tmp_path / "c"
+    build_corpus(folder, made_up_pairs(5), tokenizers, Filters(), "f")
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(text)
+    with pytest.raises(DataError, match="damaged"):
+        open_corpus(folder)
+    (folder / "meta.json").write_text(json.dumps(meta | {"version": 99}))
+    with pytest.raises(DataError, match="format 99"):
+        open_corpus(folder)
+
+
+def test_resampling_keeps_pairs_and_is_pure(tokenizers, tmp_path, small_chunks):
+    """Guards against sampled epochs that mix up pairs, or that a resumed run cannot make again."""
+    corpus = build_corpus(tmp_path / "c", made_up_pairs(40)[::2], tokenizers, Filters(), "f")
+
+    def sampled(name: str, seed: int, strength: float = 0.2, max_length: int = 256):
+        return resample_corpus(corpus, tmp_path / name, tokenizers, strength, seed, max_length)
+
+    one, again, other = sampled("one", 1), sampled("again", 1), sampled("other", 2)
+    assert contents(one.folder) == contents(again.folder)
+    assert contents(one.folder)["src.ids"] != contents(other.folder)["src.ids"]
+    assert len({corpus.fingerprint, one.fingerprint, other.fingerprint}) == 3
+    changed = 0
+    for i in range(corpus.num_pairs):
+        for tokenizer, old, new in ((tokenizers.src, corpus.src, one.src), (tokenizers.tgt, corpus.tgt, one.tgt)):
+            assert tokenizer.decode(new(i)) == tokenizer.decode(old(i))
+            assert new(i)[-1] == EOS_ID
+            changed += new(i).tolist() != old(i).tolist()
+    assert changed > corpus.num_pairs // 2
+    assert one.lines.tolist() == corpus.lines.tolist()
+    assert one.counts == corpus.counts
+    longest = max(corpus.src_lengths.max(), corpus.tgt_lengths.max())
+    tight = sampled("tight", 1, strength=0.9, max_length=int(longest))
+    assert max(tight.src_lengths.max(), tight.tgt_lengths.max()) <= longest
+
+
+def test_resampling_opens_what_is_there_already(tokenizers, tmp_path):
+    """Guards against work done twice after a restart, and against taking another epoch's samples."""
+    corpus = build_corpus(tmp_path / "c", made_up_pairs(10), tokenizers, Filters(), "f")
+    first = resample_corpus(corpus, tmp_path / "r", tokenizers, 0.2, 1, 256)
+    stamp = (first.folder / "meta.json").stat()
+    resample_corpus(corpus, tmp_path / "r", tokenizers, 0.2, 1, 256)
+    assert (first.folder / "meta.json").stat().st_ino == stamp.st_ino
+    second = resample_corpus(corpus, tmp_path / "r", tokenizers, 0.2, 2, 256)
+    assert second.fingerprint != first.fingerprint
+    wrong = TokenizerPair(tokenizers.tgt, tokenizers.src)
+    with pytest.raises(DataError, match="not built with these tokenizers"):
+        resample_corpus(corpus, tmp_path / "r", wrong, 0.2, 1, 256)
