@@ -155,7 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from seq2seq.config import check_files, load_config
+    from seq2seq.config import check_files
+    from seq2seq.config_file import load_config
 
     config = load_config(args.config, args.overrides)
     check_files(config)
@@ -175,7 +176,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeConfig:
-    from seq2seq.config import override_decode
+    from seq2seq.config_file import override_decode
 
     names = ["beam_size", "length_penalty", "n_best", "max_length_ratio", "max_length_offset", "batch_tokens"]
     names += ["sample", "temperature", "top_k", "top_p", "seed"]
@@ -262,7 +263,8 @@ def _curves(args: argparse.Namespace) -> None:
 def _config(args: argparse.Namespace) -> None:
     import json
 
-    from seq2seq.config import dump_config, load_config, schema
+    from seq2seq.config import dump_config, schema
+    from seq2seq.config_file import load_config
 
     if args.schema == (args.config is not None):
         raise UserError("give either a config file or --schema")

@@ -1,23 +1,20 @@
-"""The config of a run: what can be set, how a YAML file becomes a :class:`Config`, and how mistakes are told.
+"""The config of a run: what can be set, and what is done with a config once it is there.
 
-Read top to bottom: the sections, then loading, then errors, then what is done with a loaded config. Every field of a
-loaded config is resolved (presets and defaults filled in), so other modules read plain values. Precedence: defaults,
-config file, command line (``section.key=value``). Paths under ``data`` are relative to the config file; ``run_dir``
-and every path on the command line are relative to where the command runs. Loading never looks at the data files.
+Read top to bottom: the sections, their keys, then dumping, checking and comparing. Every field of a config is resolved
+(presets and defaults filled in), so other modules read plain values. How a YAML file and the command line become a
+:class:`Config`, and how mistakes are told, is in ``config_file``.
 """
 
-import difflib
 import json
 import os
 import re
 import reprlib
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -31,13 +28,13 @@ def _as_path(value: object) -> object:
         return Path(value)
     if isinstance(value, Path):
         return value
-    raise ValueError(f"must be a path, not {_show(value)}")
+    raise ValueError(f"must be a path, not {show(value)}")
 
 
 def _as_paths(value: object) -> object:
     items: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
     if not items or not all(isinstance(item, Path) or (isinstance(item, str) and item) for item in items):
-        raise ValueError(f"must be a path or a list of paths, not {_show(value)}")
+        raise ValueError(f"must be a path or a list of paths, not {show(value)}")
     return tuple(Path(item) for item in items)
 
 
@@ -119,15 +116,15 @@ class DataConfig(Section):
     @property
     def source_language(self) -> str | None:
         """``src_lang``, else the code in the name of the first training file, else None."""
-        return self.src_lang or _language(self.train.src[0])
+        return self.src_lang or language_of(self.train.src[0])
 
     @property
     def target_language(self) -> str | None:
         """``tgt_lang``, else the code in the name of the first training file, else None."""
-        return self.tgt_lang or _language(self.train.tgt[0])
+        return self.tgt_lang or language_of(self.train.tgt[0])
 
 
-def _language(path: Path) -> str | None:
+def language_of(path: Path) -> str | None:
     """The language code that ends a file name: ``train.en.gz`` -> ``en``; None where the ending is no such code."""
     name = re.sub(r"(\.(gz|bz2|xz|zst|txt))+$", "", path.name)
     found = re.search(r"\.([a-z]{2,3}([-_][A-Za-z0-9]{2,8})*)$", name)
@@ -150,8 +147,9 @@ class TokenizerConfig(Section):
     byte_fallback: bool = _option(True, "Spell characters outside the vocabulary as bytes instead of losing them.")
     sampling: float = _option(
         0.0,
-        "Subword regularisation while training: smoothing alpha for unigram, dropout probability for bpe. 0 is off; "
-        "0.1 helps on small data.",
+        "Subword regularisation while training, for small data: words are cut in random ways. 0 is off, 0.1 is usual, "
+        "and which way is wilder depends on kind. unigram: the smoothing alpha, smaller is wilder (0.01 draws almost "
+        "evenly, 1 mostly the best cuts). bpe: the dropout probability of merges, larger is wilder (1 spells letters).",
         ge=0,
         le=1,
     )
@@ -381,12 +379,78 @@ class Config(Section):
         return self
 
 
-# ---------------------------------------------------------------------------------------------------------- loading
+# ----------------------------------------------------------------------------------------------------------------- keys
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """The section that a field holds, if it holds one."""
+    for kind in (annotation, *get_args(annotation)):
+        if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
+
+
+def fields_of(section: type[Section] = Config, above: Key = ()) -> dict[Key, FieldInfo]:
+    """Every key that a config (or one section of it) may state, sections before what is in them."""
+    found: dict[Key, FieldInfo] = {}
+    for name, field in section.model_fields.items():
+        key, inner = (*above, name), section_of(field.annotation)
+        found[key] = field
+        if inner:
+            found.update(fields_of(inner, key))
+    return found
+
+
+def get_key(tree: Any, key: Key, default: object = None) -> Any:
+    """The value of a key, or the default where the tree lacks it."""
+    for part in key:
+        if not isinstance(tree, dict) or part not in tree:
+            return default
+        tree = tree[part]
+    return tree
+
+
+def set_key(tree: dict[str, Any], key: Key, value: object) -> None:
+    """Set a value, making the sections above it; nothing if one of those is no section (an error told elsewhere)."""
+    for part in key[:-1]:
+        child = tree.get(part)
+        if child is not None and not isinstance(child, dict):
+            return
+        tree[part] = dict(child or {})  # a copy: aliases in the file share one mapping
+        tree = tree[part]
+    tree[key[-1]] = value
+
+
+def make_paths_absolute(tree: dict[str, Any], folder: str) -> None:
+    """Let the data paths start at ``folder``; what is no path stays as it is, an error told elsewhere."""
+
+    def absolute(value: Any) -> Any:
+        usable = isinstance(value, str) and value
+        return os.path.abspath(os.path.join(folder, os.path.expanduser(value))) if usable else value
+
+    sides = [("data", part, side) for part in ("train", "valid", "test") for side in ("src", "tgt")]
+    for key in (*sides, ("data", "cache_dir")):
+        value = get_key(tree, key)
+        if value:
+            set_key(tree, key, [absolute(item) for item in value] if isinstance(value, list) else absolute(value))
+
+
+def show(value: object) -> str:
+    """A value as it would stand in a config, cut short."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 40
+    short.maxlevel, short.maxlist, short.maxdict = 2, 4, 4
+    return short.repr(value)
+
+
+# ---------------------------------------------------------------------------------------------------- a finished config
 
 # How YAML reads a plain word. The rules of YAML 1.2, because those of 1.1, PyYAML's own, make text of 1e-4 and false
 # of the language code no.
 _NUMBER = r"\d+(_\d+)*"
-_WORDS: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {
+YAML_WORDS: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {
     None: [
         ("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$")),
         ("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$")),
@@ -399,319 +463,17 @@ _WORDS: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {
         ),
     ]
 }
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")  # YAML escapes can write half a character, which no file can hold
-_WORDS_TO_QUOTE = {**yaml.SafeDumper.yaml_implicit_resolvers, **_WORDS}  # what either version does not read as text
-
-
-class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers = _WORDS
+_WORDS_TO_QUOTE = {**yaml.SafeDumper.yaml_implicit_resolvers, **YAML_WORDS}  # what either version does not read as text
 
 
 class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _WORDS_TO_QUOTE
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a config file, apply ``section.key=value`` overrides, and resolve every field.
-
-    Raises one :class:`ConfigError` with a line for every mistake. Rules between keys are checked once each key by
-    itself is right.
-    """
-    draft = _Draft(path)
-    for override in overrides:
-        draft.override(override)
-    for key, field in _fields().items():
-        absent: object = None if len(key) == 1 else {}
-        if _section_of(field.annotation) is field.annotation and _get(draft.tree, key, absent) is None:
-            _set(draft.tree, key, {})
-    config = None
-    try:
-        config = Config.model_validate(draft.tree)
-    except ValidationError as error:
-        for key, message in _explain(error, draft.tree):
-            draft.report(key, message)
-    if config is None or draft.problems:
-        ordered = sorted(draft.problems.values(), key=lambda problem: problem[0])
-        raise ConfigError("\n".join(text for _, text in ordered))
-    return config
-
-
-def load_saved_config(path: Path) -> Config:
-    """Read the resolved config of a run or a model folder, as :func:`dump_config` wrote it."""
-    return load_config(path)
-
-
-class _YamlError(Exception):
-    """Text that YAML cannot read; holds the line and the reason."""
-
-
-def _compose(text: str) -> yaml.Node | None:
-    try:
-        return yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise _YamlError(line, ", ".join(part for part in (error.context, error.problem) if part)) from None
-    except yaml.reader.ReaderError as error:
-        reason = f"character {chr(error.character)!r} is not allowed"
-        raise _YamlError(text.count("\n", 0, error.position) + 1, reason) from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise _YamlError(1, str(error)) from None
-    except RecursionError:
-        raise _YamlError(1, "nested too deeply") from None
-
-
-class _Draft:
-    """A config in the making: plain values from the file and the command line, and the mistakes found so far."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.problems: dict[Key, tuple[float, str]] = {}
-        self._overridden: list[Key] = []
-        self._read: dict[int, tuple[yaml.Node, Any]] = {}
-        try:
-            self._root = _compose(path.read_bytes().decode("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            raise ConfigError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise ConfigError(f"{path}: cannot be read: {reason}") from None
-        except _YamlError as error:
-            raise ConfigError(f"{path}:{error.args[0]}: not valid YAML: {error.args[1]}") from None
-        tree = {} if self._root is None else self._plain(self._root, ())
-        if not isinstance(tree, dict):
-            raise ConfigError(f"{path}:1: must hold keys such as run_dir: and data:, not {_show(tree)}")
-        self.tree: dict[str, Any] = tree
-        _make_paths_absolute(self.tree, os.path.dirname(os.path.abspath(path)))
-
-    def override(self, text: str) -> None:
-        """Apply one ``section.key=value`` from the command line."""
-        name, _, value = text.partition("=")
-        key = tuple(name.strip().split("."))
-        self._overridden.append(key)
-        if not value.strip():
-            self.report(key, "an override must be written section.key=value")
-        elif key not in _fields():
-            self.report(key, _unknown(key))
-        else:
-            branch: dict[str, Any] = {}
-            try:
-                node = _compose(value)
-            except _YamlError as error:
-                return self.report(key, f"not valid YAML: {error.args[1]}")
-            _set(branch, key, self._plain(node, key) if node else None)
-            _make_paths_absolute(branch, os.getcwd())
-            _set(self.tree, key, _get(branch, key))
-
-    def report(self, key: Key, message: str, node: yaml.Node | None = None) -> None:
-        """Note a mistake at the place where the key was stated; the first one of a key is the one to tell."""
-        line: float = node.start_mark.line + 1 if node else self._line(key)
-        place = f"{self.path}:{line}"
-        if any(key[: len(stated)] == stated for stated in self._overridden):
-            line, place = float("inf"), "command line"
-        name = ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else _show(part) for part in key)
-        self.problems.setdefault(key, (line, ": ".join(part for part in (place, name, message) if part)))
-
-    def _line(self, key: Key) -> int:
-        """Line of a key in the file, or of the deepest section above it that the file has."""
-        line, node = 1, self._root
-        for part in key:
-            pairs = node.value if isinstance(node, yaml.MappingNode) else []
-            found = [pair for pair in pairs if pair[0].value == part]
-            if not found:
-                break
-            line, node = found[-1][0].start_mark.line + 1, found[-1][1]
-        return line
-
-    def _plain(self, node: yaml.Node, key: Key, above: tuple[int, ...] = ()) -> Any:
-        """The plain value of a YAML node: what YAML can hold and a config needs, nothing that runs code."""
-        if id(node) in above or len(above) > 20:
-            self.report(key, "nested too deeply, or inside itself")
-            return None
-        if id(node) not in self._read:  # an alias is read once
-            inside = (*above, id(node))
-            value: Any = None
-            if node.tag == "tag:yaml.org,2002:map" and isinstance(node, yaml.MappingNode):
-                value = self._plain_mapping(node, key, inside)
-            elif node.tag == "tag:yaml.org,2002:seq" and isinstance(node, yaml.SequenceNode):
-                value = [self._plain(item, key, inside) for item in node.value]
-            else:
-                try:
-                    value = _scalar(node)
-                except ValueError as error:
-                    self.report(key, str(error))
-            self._read[id(node)] = (node, value)
-        return self._read[id(node)][1]
-
-    def _plain_mapping(self, node: yaml.MappingNode, key: Key, inside: tuple[int, ...]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        lines: dict[str, int] = {}
-        for name, child in node.value:
-            if not isinstance(name, yaml.ScalarNode) or _SURROGATE.search(name.value):
-                self.report(key, "a key must be a plain word", name)
-                continue
-            if name.value in values:
-                self.report((*key, name.value), f"stated twice, first in line {lines[name.value]}", name)
-            lines[name.value] = name.start_mark.line + 1
-            values[name.value] = self._plain(child, (*key, name.value), inside)
-        return values
-
-
-def _scalar(node: yaml.Node) -> object:
-    """A word, number, truth value or null; ValueError for anything else."""
-    kind, text = node.tag.removeprefix("tag:yaml.org,2002:"), node.value
-    if not isinstance(node, yaml.ScalarNode) or kind not in ("null", "bool", "int", "float", "str"):
-        raise ValueError(f"the YAML tag {_show(node.tag)} is not allowed")
-    if kind == "str":
-        if _SURROGATE.search(text):
-            raise ValueError("holds half a character (a surrogate escape)")
-        return text
-    if kind == "null":
-        return None
-    if kind == "bool" and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        return int(text) if kind == "int" else float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
-    except ValueError:
-        raise ValueError(f"{_show(text)} cannot be read as {kind}") from None
-
-
-# --------------------------------------------------------------------------------------------------- keys and messages
-
-
-def _section_of(annotation: Any) -> type[Section] | None:
-    """The section that a field holds, if it holds one."""
-    for kind in (annotation, *get_args(annotation)):
-        if get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, Section):
-            return kind
-    return None
-
-
-def _fields(section: type[Section] = Config, above: Key = ()) -> dict[Key, FieldInfo]:
-    """Every key that a config may state, sections before what is in them."""
-    found: dict[Key, FieldInfo] = {}
-    for name, field in section.model_fields.items():
-        key, inner = (*above, name), _section_of(field.annotation)
-        found[key] = field
-        if inner:
-            found.update(_fields(inner, key))
-    return found
-
-
-def _get(tree: Any, key: Key, default: object = None) -> Any:
-    for part in key:
-        if not isinstance(tree, dict) or part not in tree:
-            return default
-        tree = tree[part]
-    return tree
-
-
-def _set(tree: dict[str, Any], key: Key, value: object) -> None:
-    """Set a value, making the sections above it; nothing if one of those is no section (an error told elsewhere)."""
-    for part in key[:-1]:
-        child = tree.get(part)
-        if child is not None and not isinstance(child, dict):
-            return
-        tree[part] = dict(child or {})  # a copy: aliases in the file share one mapping
-        tree = tree[part]
-    tree[key[-1]] = value
-
-
-def _make_paths_absolute(tree: dict[str, Any], folder: str) -> None:
-    """Let the data paths start at ``folder``; what is no path stays as it is, an error told elsewhere."""
-
-    def absolute(value: Any) -> Any:
-        usable = isinstance(value, str) and value
-        return os.path.abspath(os.path.join(folder, os.path.expanduser(value))) if usable else value
-
-    sides = [("data", part, side) for part in ("train", "valid", "test") for side in ("src", "tgt")]
-    for key in (*sides, ("data", "cache_dir")):
-        value = _get(tree, key)
-        if value:
-            _set(tree, key, [absolute(item) for item in value] if isinstance(value, list) else absolute(value))
-
-
-def _show(value: object) -> str:
-    """A value as it would stand in a config, cut short."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = 40
-    short.maxlevel, short.maxlist, short.maxdict = 2, 4, 4
-    return short.repr(value)
-
-
-def _explain(error: ValidationError, tree: dict[str, Any]) -> Iterator[tuple[Key, str]]:
-    """Pydantic's errors in words for people: the key and what to do."""
-    fields = _fields()
-    for item in error.errors(include_url=False):
-        key = tuple(str(part) for part in item["loc"])
-        if item["type"] == "rules":
-            yield from (((*key, *name.split(".")), message) for name, message in item["ctx"]["problems"])
-        elif item["type"] == "extra_forbidden":
-            yield key, _unknown(key)
-        elif item["type"] == "missing" and key in fields:
-            sentence = re.split(r"[.:] ", str(fields[key].description))[0].rstrip(".")
-            yield key, f"missing; {sentence[0].lower()}{sentence[1:]}"
-        else:
-            while key not in fields:  # an item of a list is told as its list
-                assert key, item
-                key = key[:-1]
-            annotation, value = fields[key].annotation, _get(tree, key)
-            if item["type"] == "value_error":
-                yield key, str(item["ctx"]["error"])
-            else:
-                choices = get_args(annotation) if get_origin(annotation) is Literal else ()
-                expected = _expected(annotation, fields[key].metadata)
-                yield key, f"must be {expected}, not {_show(value)}{_nearest(value, choices)}"
-
-
-def _expected(annotation: Any, limits: Sequence[object]) -> str:
-    """What a field allows, in words: ``a whole number > 0 or null``."""
-    section, args = _section_of(annotation), get_args(annotation)
-    if get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join(_expected(kind, limits) if kind is not type(None) else "null" for kind in args)
-    if get_origin(annotation) is Annotated:
-        return _expected(args[0], args[1].metadata if isinstance(args[1], FieldInfo) else ())
-    if get_origin(annotation) is tuple:
-        return f"a list of {len(args)}, each {_expected(args[0], ())}"
-    if get_origin(annotation) is Literal:
-        return f"one of {', '.join(args)}"
-    if section:
-        return "a section of key: value lines"
-    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    ranges = [f"{signs[name]} {getattr(limit, name)}" for limit in limits for name in signs if hasattr(limit, name)]
-    return f"{kinds[annotation]} {' and '.join(ranges)}".rstrip()
-
-
-def _nearest(word: object, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word.lower(), choices, 1) if isinstance(word, str) else []
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _unknown(key: Key) -> str:
-    """What to tell about a key that no section knows."""
-    known, name = _fields(), key[-1]
-    if tuple(name.split(".")) in known and "." in name:
-        section, _, last = name.rpartition(".")
-        return f"unknown key; only the command line takes dotted keys, here write {last}: in the section {section}"
-    homes = [".".join(other) for other in known if other[-1] == name]
-    if homes:
-        return f"unknown key; it belongs to {' or '.join(homes)}"
-    siblings = [other[-1] for other in known if other[:-1] == key[:-1]]
-    return "unknown key" + (_nearest(name, siblings) or f"; allowed here: {', '.join(siblings)}")
-
-
-# ------------------------------------------------------------------------------------------------- a loaded config
-
-
 def dump_config(config: Config) -> str:
-    """The resolved config as YAML with absolute data paths; :func:`load_saved_config` gives an equal config back."""
+    """The resolved config as YAML with absolute data paths; loading it gives an equal config back."""
     values = config.model_dump(mode="json")
-    _make_paths_absolute(values, os.getcwd())
+    make_paths_absolute(values, os.getcwd())
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
@@ -741,7 +503,7 @@ def diff_configs(old: Config, new: Config, sections: Sequence[str]) -> list[str]
     """Lines such as ``train.batch_tokens: 4096 -> 8192`` for what differs below the given dotted keys."""
     before, after = (dict(_leaves(config.model_dump(mode="json"), ())) for config in (old, new))
     wanted = [tuple(section.split(".")) for section in sections]
-    assert all(key in _fields() for key in wanted), sections
+    assert all(key in fields_of() for key in wanted), sections
     return [
         f"{'.'.join(key)}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}"
         for key in dict.fromkeys((*before, *after))

@@ -28,9 +28,10 @@ class Scores:
     num_lines: int
 
     def __str__(self) -> str:
+        """In sacreBLEU's own one-line format, BLEU last."""
         return (
-            f"BLEU = {self.bleu:.2f} {self.bleu_details}\n  {self.bleu_signature}\n"
-            f"chrF = {self.chrf:.2f}\n  {self.chrf_signature}"
+            f"chrF2|{self.chrf_signature} = {self.chrf:.2f}\n"
+            f"BLEU|{self.bleu_signature} = {self.bleu:.2f} {self.bleu_details}"
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seq2seq.config import Config, dump_config, load_saved_config
+from seq2seq.config import Config, dump_config
+from seq2seq.config_file import load_saved_config
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import ConfigError, DataError, ModelError
 from seq2seq.model.transformer import Transformer

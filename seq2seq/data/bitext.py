@@ -7,12 +7,13 @@ ordinary characters. Files may be plain or gzip, told apart by their first bytes
 
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from seq2seq.errors import DataError
 
@@ -64,21 +65,62 @@ def open_text(path: Path) -> BinaryIO:
 
 def read_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file without their endings, streaming; raises DataError for damaged gzip data."""
-    number = 0
     with open_text(path) as file:
-        while True:
-            try:
-                raw = file.readline()
-            except (EOFError, zlib.error, OSError) as error:
-                raise DataError(
-                    f"{path}:{number + 1}: cannot read on ({error}); the file is damaged or cut short, fetch it again"
-                ) from None
-            if number == 0:
-                raw = raw.removeprefix(_BOM)
-            if not raw:
-                return
-            number += 1
-            yield raw.removesuffix(b"\n").removesuffix(b"\r")
+        yield from _lines(file, str(path))
+
+
+def read_stream(file: BinaryIO, name: str) -> Iterator[bytes]:
+    """:func:`read_lines` for an open binary stream such as standard input, called ``name`` in errors.
+
+    Nothing is sought and no more is waited for than the next line needs. The stream stays open.
+    """
+    try:
+        head = file.read(1)
+        if head == _GZIP_MAGIC[:1]:
+            head += file.read(1)
+    except OSError as error:
+        raise _unreadable(name, error) from None
+    whole = io.BufferedReader(_Rejoined(head, file))
+    yield from _lines(cast(BinaryIO, gzip.GzipFile(fileobj=whole)) if head == _GZIP_MAGIC else whole, name)
+
+
+def read_text(path: Path) -> list[str]:
+    """All lines of a file; raises DataError with the line number where one is not valid UTF-8."""
+    return [decode_line(raw, path, number) for number, raw in enumerate(read_lines(path), start=1)]
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream whose first bytes were read already, put in front of it again."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head, self._rest = head, rest
+        self._read_some = getattr(rest, "read1", rest.read)  # read1 gives what is there, read would wait for more
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data, self._head = self._head or self._read_some(len(buffer)), b""
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[bytes]:
+    """The line rule."""
+    number = 0
+    while True:
+        try:
+            raw = file.readline()
+        except (EOFError, zlib.error, OSError) as error:
+            raise DataError(
+                f"{name}:{number + 1}: cannot read on ({error}); the file is damaged or cut short, fetch it again"
+            ) from None
+        if number == 0:
+            raw = raw.removeprefix(_BOM)
+        if not raw:
+            return
+        number += 1
+        yield raw.removesuffix(b"\n").removesuffix(b"\r")
 
 
 def decode_line(raw: bytes, path: Path, number: int) -> str:
@@ -132,7 +174,7 @@ def fingerprint_files(files: ParallelFiles) -> str:
     return digest.hexdigest()
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
+def _unreadable(path: Path | str, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions")
 
 

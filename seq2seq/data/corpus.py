@@ -11,39 +11,29 @@ It is written under a temporary name beside its place and made visible by one re
 complete. Fingerprints are the caller's: whatever the corpus depends on (text files, tokenizers, filters).
 """
 
-import errno
 import hashlib
 import json
 import os
-import shutil
-import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq.data.bitext import SentencePair, digest_file
-from seq2seq.data.symbols import EOS_ID
+from seq2seq.data.corpus_writer import FILES, SIDES, VERSION, CorpusWriter, Side
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError
 
-Side = Literal["src", "tgt"]
 Ids = NDArray[np.uint16] | NDArray[np.uint32]
 
-_VERSION = 1
-_SIDES: tuple[Side, Side] = ("src", "tgt")
-_FILES = ("src.ids", "src.offsets", "tgt.ids", "tgt.offsets", "lines")
 _CHUNK_PAIRS = 8192
 _CHUNK_CHARACTERS = 1 << 24  # keeps memory flat where lines are huge
 _NUM_THREADS = min(4, os.cpu_count() or 1)  # the result does not depend on it
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -85,7 +75,7 @@ class Corpus:
         self.counts = FilterCounts(**meta["counts"])
         self.vocab_sizes: tuple[int, int] = (meta["vocab_sizes"]["src"], meta["vocab_sizes"]["tgt"])
         dtypes = {name: np.dtype(dtype) for name, dtype in meta["dtypes"].items()}
-        self._arrays = {name: np.asarray(np.memmap(folder / name, dtype=dtypes[name], mode="r")) for name in _FILES}
+        self._arrays = {name: np.asarray(np.memmap(folder / name, dtype=dtypes[name], mode="r")) for name in FILES}
 
     def __reduce__(self) -> tuple[Callable[[Path], "Corpus"], tuple[Path]]:
         return open_corpus, (self.folder,)
@@ -145,9 +135,9 @@ def open_corpus(folder: Path, fingerprint: str | None = None, verify: bool = Fal
     again = "delete the folder to have it built again"
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
-        if meta["version"] != _VERSION:
-            raise DataError(f"{folder}: a corpus of format {meta['version']}, not {_VERSION}; {again}")
-        for name in _FILES:
+        if meta["version"] != VERSION:
+            raise DataError(f"{folder}: a corpus of format {meta['version']}, not {VERSION}; {again}")
+        for name in FILES:
             size, expected = (folder / name).stat().st_size, meta["files"][name]["bytes"]
             if size != expected:
                 raise DataError(f"{folder / name}: damaged, {size} bytes instead of {expected}; {again}")
@@ -189,7 +179,7 @@ def build_corpus(
     and where the disk is full; then, and when ``pairs`` raises, ``folder`` is as it was before.
     """
     counts = FilterCounts()
-    with _CorpusWriter(folder, tokenizers) as writer:
+    with CorpusWriter(folder, tokenizers) as writer:
         for chunk in _chunks(pairs):
             counts = _add_chunk(writer, chunk, tokenizers, filters, counts)
             if on_progress is not None:
@@ -198,7 +188,7 @@ def build_corpus(
             raise DataError(
                 f"{folder}: no pair is left to build a corpus from ({counts}); check the text and the filters"
             )
-        writer.finish(counts, fingerprint)
+        writer.finish(asdict(counts), fingerprint)
     return open_corpus(folder, fingerprint)
 
 
@@ -217,16 +207,16 @@ def resample_corpus(
     if corpus_is_current(folder, fingerprint):
         return open_corpus(folder, fingerprint)
     bounds = [*range(0, corpus.num_pairs, _CHUNK_PAIRS), corpus.num_pairs]
-    with _CorpusWriter(folder, tokenizers) as writer:
+    with CorpusWriter(folder, tokenizers) as writer:
         for number, (first, last) in enumerate(pairwise(bounds)):
             sides = []
-            for side, tokenizer in zip(_SIDES, (tokenizers.src, tokenizers.tgt), strict=True):
+            for side, tokenizer in zip(SIDES, (tokenizers.src, tokenizers.tgt), strict=True):
                 stored = [corpus._sentence(side, i).tolist()[:-1] for i in range(first, last)]
                 chunk_seed = int.from_bytes(hashlib.blake2b(f"{seed} {side} {number}".encode()).digest()[:8], "little")
                 sampled = tokenizer.encode_sampled(tokenizer.decode_batch(stored), strength, chunk_seed)
                 sides.append([s if len(s) < max_length else old for s, old in zip(sampled, stored, strict=True)])
             writer.add(sides[0], sides[1], corpus.lines[first:last])
-        writer.finish(corpus.counts, fingerprint)
+        writer.finish(asdict(corpus.counts), fingerprint)
     return open_corpus(folder, fingerprint)
 
 
@@ -244,7 +234,7 @@ def _chunks(pairs: Iterable[SentencePair]) -> Iterator[list[SentencePair]]:
 
 
 def _add_chunk(
-    writer: "_CorpusWriter",
+    writer: CorpusWriter,
     chunk: list[SentencePair],
     tokenizers: TokenizerPair,
     filters: Filters,
@@ -269,112 +259,3 @@ def _add_chunk(
     writer.add([src[i] for i in kept], [tgt[i] for i in kept], [filled[i].line for i in kept])
     new = {"read": len(chunk), "kept": len(kept), **tally}
     return FilterCounts(**{name: count + new[name] for name, count in asdict(counts).items()})
-
-
-class _CorpusWriter:
-    """Writes a corpus under a temporary name; :meth:`finish` makes it visible, without it nothing remains."""
-
-    def __init__(self, folder: Path, tokenizers: TokenizerPair) -> None:
-        self._folder = folder
-        self._temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-        self._vocab_sizes = {"src": tokenizers.src.vocab_size, "tgt": tokenizers.tgt.vocab_size}
-        self._dtypes: dict[str, str] = {"lines": "<i8"}
-        for side in _SIDES:
-            self._dtypes[f"{side}.ids"] = "<u2" if self._vocab_sizes[side] <= 1 << 16 else "<u4"
-            self._dtypes[f"{side}.offsets"] = "<i8"
-
-    def __enter__(self) -> "_CorpusWriter":
-        try:
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            _remove_dead_builds(self._folder)
-            self._temporary.mkdir()
-            self._files = {name: (self._temporary / name).open("wb") for name in _FILES}
-        except OSError as error:
-            raise DataError(f"{self._folder}: cannot build a corpus there ({error.strerror})") from None
-        self._hashes = {name: hashlib.blake2b(digest_size=16) for name in _FILES}
-        self._ends = dict.fromkeys(_SIDES, 0)
-        for side in _SIDES:
-            self._append(f"{side}.offsets", np.zeros(1))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in self._files.values():
-            with suppress(OSError):  # a full disk, reported already
-                file.close()
-        shutil.rmtree(self._temporary, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _FULL_DISK:
-            raise DataError(f"{self._folder}: no space left on the disk to build the corpus; free some") from error
-
-    def add(self, src: list[list[int]], tgt: list[list[int]], lines: Sequence[int] | NDArray[np.int64]) -> None:
-        """Append sentences, given without EOS."""
-        for side, sentences in zip(_SIDES, (src, tgt), strict=True):
-            ends = self._ends[side] + np.cumsum([len(ids) + 1 for ids in sentences], dtype=np.int64)
-            self._ends[side] = int(ends[-1]) if len(ends) else self._ends[side]
-            self._append(f"{side}.offsets", ends)
-            self._append(f"{side}.ids", np.array([i for ids in sentences for i in (*ids, EOS_ID)], dtype=np.int64))
-        self._append("lines", np.asarray(lines))
-
-    def finish(self, counts: FilterCounts, fingerprint: str) -> None:
-        """Write the description, force everything to disk, and put the folder in its place."""
-        files = {
-            name: {"bytes": file.tell(), "blake2b": self._hashes[name].hexdigest()}
-            for name, file in self._files.items()
-        }
-        meta = {
-            "version": _VERSION,
-            "num_pairs": self._files["lines"].tell() // 8,
-            "fingerprint": fingerprint,
-            "vocab_sizes": self._vocab_sizes,
-            "counts": asdict(counts),
-            "dtypes": self._dtypes,
-            "files": files,
-        }
-        self._files["meta.json"] = (self._temporary / "meta.json").open("wb")
-        self._files["meta.json"].write(json.dumps(meta, indent=2).encode())
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        _sync_folder(self._temporary)
-        if self._folder.exists():  # a folder cannot be renamed over a full one
-            old = self._temporary.with_suffix(".old.tmp")
-            self._folder.rename(old)
-            self._temporary.rename(self._folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            self._temporary.rename(self._folder)
-        _sync_folder(self._folder.parent)
-
-    def _append(self, name: str, values: NDArray[Any]) -> None:
-        data = values.astype(self._dtypes[name]).tobytes()
-        self._files[name].write(data)
-        self._hashes[name].update(data)
-
-
-def _remove_dead_builds(folder: Path) -> None:
-    """Remove what killed builds of ``folder`` left behind: on this machine, by processes that are no more."""
-    prefix = f".{folder.name}.{socket.gethostname()}."
-    for leftover in folder.parent.iterdir():
-        pid = leftover.name.removeprefix(prefix).split(".")[0]
-        ours = leftover.name.startswith(prefix) and leftover.name.endswith(".tmp") and pid.isdecimal()
-        if ours and (int(pid) == os.getpid() or not _is_running(int(pid))):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # someone else's
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,27 +4,21 @@ Text is not normalised, only spaces are: runs become one, those at the ends go. 
 went in, so the full-width punctuation of a Chinese target survives training and decoding. (The usual ``nmt_nfkc`` rule
 would turn it into ASCII and cost every exact match.) CR, LF and U+2581, SentencePiece's mark for a space, are read as
 spaces, so no model learns to write a line break.
-
-Sampled segmentations are drawn here and not by SentencePiece, whose generator gives different samples in every process
-however it is seeded. A piece never spans a space, so a sentence is sampled word by word and words are cached.
 """
 
 import hashlib
-import heapq
 import io
-import math
 import os
 import random
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal
 
 import sentencepiece
 
+from seq2seq.data.sampling import Sampler, make_sampler
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.errors import DataError
 
@@ -32,8 +26,6 @@ _CONTROL_IDS = frozenset((PAD_ID, BOS_ID, EOS_ID))
 _SPACE_MARK = "\u2581"
 _WORD = re.compile(f"{_SPACE_MARK}[^{_SPACE_MARK}]*|[^{_SPACE_MARK}]+")
 _TRAIN_THREADS = 4  # fixed: the number of threads is recorded in the model and orders its floating-point sums
-_CACHED_WORDS = 1 << 16
-_CACHED_LENGTH = 24  # characters; longer words (whole clauses of Chinese) hardly ever return
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class Tokenizer:
             )
         self.vocab_size: int = self._processor.get_piece_size()
         self.fingerprint: str = hashlib.blake2b(model_proto, digest_size=16).hexdigest()
-        self._sampler: _Sampler | None = None
+        self._sampler: Sampler | None = None
 
     def __reduce__(self) -> tuple[type["Tokenizer"], tuple[bytes]]:
         return Tokenizer, (self._proto,)
@@ -107,7 +99,7 @@ class Tokenizer:
         leaves out merges with probability ``strength`` (BPE-dropout: 0 is none, 0.1 usual).
         """
         if self._sampler is None:
-            self._sampler = _make_sampler(self._processor)
+            self._sampler = make_sampler(self._processor)
         draw = self._sampler.draw
         rng = random.Random(str(seed))  # of a string: for integers Python ignores the sign
         sampled = []
@@ -243,152 +235,3 @@ def _reservoir(items: Iterator[bytes], size: int, seed: int) -> list[bytes]:
 
 def _pair_paths(folder: Path) -> tuple[Path, Path, Path]:
     return folder / "tokenizer.model", folder / "tokenizer.src.model", folder / "tokenizer.tgt.model"
-
-
-class _Pieces:
-    """The ordinary pieces with their scores, and the ids of a character that is none of them."""
-
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
-        self.ids: dict[str, int] = {}
-        self.scores: dict[str, float] = {}
-        self._bytes: dict[int, int] = {}
-        for i in range(processor.get_piece_size()):
-            piece = processor.id_to_piece(i)
-            if processor.is_byte(i):
-                self._bytes[int(piece[1:-1], 16)] = i
-            elif not (processor.is_control(i) or processor.is_unknown(i) or processor.is_unused(i)):
-                self.ids[piece] = i
-                self.scores[piece] = processor.get_score(i)
-
-    def spell(self, symbol: str) -> list[int]:
-        """The piece's id; else the ids of the character's bytes; else UNK_ID."""
-        if symbol in self.ids:
-            return [self.ids[symbol]]
-        return [self._bytes[b] for b in symbol.encode("utf-8")] if self._bytes else [UNK_ID]
-
-
-class _Sampler(Protocol):
-    def draw(self, word: str, strength: float, rng: random.Random) -> Sequence[int]: ...
-
-
-def _make_sampler(processor: sentencepiece.SentencePieceProcessor) -> _Sampler:
-    pieces = _Pieces(processor)
-    # BPE scores are the negated merge ranks, hence whole numbers; unigram scores are log-probabilities.
-    if all(score == round(score) for score in pieces.scores.values()):
-        return _BpeSampler(pieces)
-    return _UnigramSampler(pieces)
-
-
-class _Choice(NamedTuple):
-    """The pieces that may start at one position of a word: cumulative probabilities, their ids, their ends."""
-
-    cumulative: list[float]
-    ids: list[list[int]]
-    ends: list[int]
-
-
-class _UnigramSampler:
-    """Draws a segmentation with probability proportional to exp(strength * score): sums backward, draws forward."""
-
-    def __init__(self, pieces: _Pieces) -> None:
-        self._pieces = pieces
-        self._longest = max(map(len, pieces.scores), default=1)
-        self._unknown = min(pieces.scores.values(), default=0.0) - 10.0  # SentencePiece's penalty
-        self._cached = lru_cache(maxsize=_CACHED_WORDS)(self._choices)
-
-    def draw(self, word: str, strength: float, rng: random.Random) -> list[int]:
-        choices = (self._cached if len(word) <= _CACHED_LENGTH else self._choices)(word, strength)
-        ids: list[int] = []
-        position = 0
-        while position < len(word):
-            cumulative, options, ends = choices[position]
-            pick = bisect_right(cumulative, rng.random()) if len(ends) > 1 else 0
-            ids += options[pick]
-            position = ends[pick]
-        return ids
-
-    def _choices(self, word: str, strength: float) -> list[_Choice]:
-        scores = self._pieces.scores
-        totals = [0.0] * (len(word) + 1)  # log of the summed weight of all segmentations of word[position:]
-        choices = []
-        for start in range(len(word) - 1, -1, -1):
-            ends = [e for e in range(start + 1, min(len(word), start + self._longest) + 1) if word[start:e] in scores]
-            weights = [strength * scores[word[start:end]] + totals[end] for end in ends]
-            if not ends or ends[0] > start + 1:  # every single character is an option
-                ends.append(start + 1)
-                weights.append(strength * self._unknown + totals[start + 1])
-            top = max(weights)
-            cumulative: list[float] = []
-            mass = 0.0
-            for weight in weights:
-                mass += math.exp(weight - top)
-                cumulative.append(mass)
-            totals[start] = top + math.log(mass)
-            cumulative = [part / mass for part in cumulative]  # ends with exactly 1.0, above every draw
-            choices.append(_Choice(cumulative, [self._pieces.spell(word[start:end]) for end in ends], ends))
-        return choices[::-1]
-
-
-class _BpeSampler:
-    """BPE-dropout: of the merges in order of rank, each is left out with probability ``strength``."""
-
-    def __init__(self, pieces: _Pieces) -> None:
-        self._pieces = pieces
-        self._cached = lru_cache(maxsize=_CACHED_WORDS)(self._undisturbed)
-
-    def draw(self, word: str, strength: float, rng: random.Random) -> list[int]:
-        if strength <= 0.0:
-            return self._cached(word)[0]
-        gaps = self._gaps(strength, rng)
-        first = next(gaps)
-        if len(word) <= _CACHED_LENGTH:
-            ids, num_merges = self._cached(word)
-            if first >= num_merges:  # the common case: nothing is left out of this word
-                return ids
-        return self._merge(word, first, gaps)[0]
-
-    @staticmethod
-    def _gaps(strength: float, rng: random.Random) -> Iterator[int]:
-        """How many merges happen before the next one is left out: geometric, one random number per omission."""
-        log_keep = math.log1p(-strength) if strength < 1.0 else -math.inf
-        while True:
-            yield int(math.log(1.0 - rng.random()) / log_keep)
-
-    def _undisturbed(self, word: str) -> tuple[list[int], int]:
-        return self._merge(word, len(word), iter(()))
-
-    def _merge(self, word: str, gap: int, gaps: Iterator[int]) -> tuple[list[int], int]:
-        """Merge best pair first, leftmost among equals; gives the ids and the number of merges considered."""
-        scores = self._pieces.scores
-        num = len(word)
-        symbols = list(word)  # "" where a symbol was merged into the one on its left
-        after = list(range(1, num + 1))
-        before = list(range(-1, num - 1))
-        heap: list[tuple[float, int, str]] = []
-
-        def propose(left: int) -> None:
-            if left >= 0 and after[left] < num:
-                pair = symbols[left] + symbols[after[left]]
-                if pair in scores:
-                    heapq.heappush(heap, (-scores[pair], left, pair))
-
-        for left in range(num):
-            propose(left)
-        considered = 0
-        while heap:
-            _, left, pair = heapq.heappop(heap)
-            right = after[left]
-            if not symbols[left] or right >= num or symbols[left] + symbols[right] != pair:
-                continue  # a neighbour was merged away since
-            considered += 1
-            if gap == 0:
-                gap = next(gaps)
-                continue
-            gap -= 1
-            symbols[left], symbols[right] = pair, ""
-            after[left] = after[right]
-            if after[left] < num:
-                before[after[left]] = left
-            propose(before[left])
-            propose(left)
-        return [i for symbol in symbols if symbol for i in self._pieces.spell(symbol)], considered

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seq2seq.config import Config, diff_configs, load_saved_config
+from seq2seq.config import Config, diff_configs
+from seq2seq.config_file import load_saved_config
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import ModelError, UserError
 from seq2seq.model_folder import CONFIG, WEIGHTS, find_model_folder, load_model_folder, save_model_folder

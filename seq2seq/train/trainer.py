@@ -277,7 +277,7 @@ class Trainer:
         if checkpoint is None:
             return Progress()
         fixed = [*_FIXED, *(["train.max_steps"] if self.config.optim.schedule in ("cosine", "linear") else [])]
-        differences = diff_configs(Config.model_validate_json(checkpoint.config), self.config, fixed)
+        differences = diff_configs(Config.model_validate(json.loads(checkpoint.config)), self.config, fixed)
         if differences:
             changed = "; ".join(differences)
             raise ConfigError(

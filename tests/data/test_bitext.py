@@ -1,7 +1,9 @@
 """Promise: a line ends at LF and nowhere else, on both sides alike, and no pair ever slips."""
 
 import gzip
+import io
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from seq2seq.data.bitext import (
     open_text,
     read_lines,
     read_pairs,
+    read_stream,
+    read_text,
 )
 from seq2seq.errors import DataError
 
@@ -48,6 +52,77 @@ def test_line_rule_matches_reference(tmp_path, data, compress):
     """Guards against splitlines-like rules, a lost last line, and a BOM or CR taken from the wrong place."""
     path = write(tmp_path / "text", gzip.compress(data) if compress else data)
     assert list(read_lines(path)) == reference_lines(data)
+
+
+@settings(deadline=None)
+@given(data=ODD_BYTES, compress=st.booleans())
+def test_streams_follow_the_same_line_rule(data, compress):
+    """Guards against a BOM that only files lose, and against a first byte lost while looking for gzip."""
+    stream = io.BytesIO(gzip.compress(data) if compress else data)
+    assert list(read_stream(stream, "stdin")) == reference_lines(data)
+    assert not stream.closed
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1f", b"\x1f\n", b"\x1fa\n\x8b", b"\n", BOM, BOM[:1]])
+def test_streams_that_begin_oddly(data):
+    """Guards against taking the first half of gzip's mark for the whole, or losing it."""
+    assert list(read_stream(io.BytesIO(data), "stdin")) == reference_lines(data)
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_a_stream_gives_each_line_at_once(buffering):
+    """Guards against waiting for more input than a line needs, which would hang a dialogue through pipes."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb", 0) as sink, os.fdopen(reading, "rb", buffering) as stream:
+        lines = read_stream(stream, "stdin")
+        for line in (b"", b"two", b"3" * 9999):
+            sink.write(line + b"\n")
+            assert next(lines) == line
+        sink.write(b"end")
+        sink.close()
+        assert list(lines) == [b"end"]
+
+
+def test_gzip_arrives_in_small_parts():
+    """Guards against a pipe whose first read gives one byte only, and takes several gzip members as one text."""
+    packed = gzip.compress(b"a\n") + gzip.compress(b"b")
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream:
+        with os.fdopen(writing, "wb", 0) as sink:
+            sink.write(packed[:1])
+            stream.peek(1)
+            sink.write(packed[1:])
+        assert list(read_stream(stream, "stdin")) == [b"a", b"b"]
+
+
+def test_damaged_streams_are_named():
+    """Guards against a stream cut short passing for a complete one."""
+    packed = gzip.compress(b"a\n" * 1000)
+    for damaged in (packed[:2], packed[: len(packed) // 2], packed[:-4]):
+        with pytest.raises(DataError, match=r"^stdin:\d+: .*damaged"):
+            list(read_stream(io.BytesIO(damaged), "stdin"))
+
+
+def test_a_directory_is_no_stream():
+    """Guards against a traceback where a shell opens a folder as standard input."""
+
+    class Folder(io.BytesIO):
+        def read(self, size=-1):
+            raise IsADirectoryError(21, "Is a directory")
+
+    with pytest.raises(DataError, match=r"stdin: cannot be read \(Is a directory\)"):
+        list(read_stream(Folder(), "stdin"))
+
+
+def test_texts_are_strict(tmp_path):
+    """Guards against scores of text that was read with replacement characters or cut at U+2028."""
+    text = write(tmp_path / "text", BOM + "Grüße\u2028!\r\n\nlast".encode())
+    assert read_text(text) == ["Grüße\u2028!", "", "last"]
+    assert read_text(write(tmp_path / "empty", b"")) == []
+    with pytest.raises(DataError, match=r"bad:2: not valid UTF-8 \(byte 0xff at column 2\)"):
+        read_text(write(tmp_path / "bad", gzip.compress(b"a\nb\xff\n")))
+    with pytest.raises(DataError, match="no such file"):
+        read_text(tmp_path / "missing")
 
 
 def test_line_rule_by_example(tmp_path):

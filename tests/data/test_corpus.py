@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from seq2seq.data import corpus as corpus_module
 from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Filters, build_corpus, corpus_is_current, open_corpus, resample_corpus
+from seq2seq.data.corpus_writer import CorpusWriter
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import DataError
@@ -203,7 +204,7 @@ def test_a_full_disk_is_an_error_for_people(tokenizers, tmp_path, monkeypatch):
 
     def pairs():
         yield from made_up_pairs(5)
-        monkeypatch.setattr(corpus_module._CorpusWriter, "_append", full)
+        monkeypatch.setattr(CorpusWriter, "_append", full)
 
     with pytest.raises(DataError, match="full: no space left"):
         build_corpus(tmp_path / "full", pairs(), tokenizers, Filters(), "f")

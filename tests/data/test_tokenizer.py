@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seq2seq.data import tokenizer as tokenizer_module
+from seq2seq.data import sampling
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import DataError
@@ -150,7 +150,7 @@ def test_cached_words_are_sampled_like_others(tokenizer, monkeypatch):
     """Guards against a cache that changes the samples, or how many random numbers they take."""
     texts = made_up_text(100, seed=6)
     cached = tokenizer.encode_sampled(texts, 0.1, 1)
-    monkeypatch.setattr(tokenizer_module, "_CACHED_LENGTH", 0)
+    monkeypatch.setattr(sampling, "_CACHED_LENGTH", 0)
     assert tokenizer.encode_sampled(texts, 0.1, 1) == cached
 
 

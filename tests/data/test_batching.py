@@ -1,0 +1,181 @@
+"""Promise: the plan is a pure function of its arguments, loses no pair, and packing only lays sentences end to end."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seq2seq.data.batching import deal, pack, pack_pairs, pack_sentences, plan_epoch
+from seq2seq.data.symbols import BOS_ID, EOS_ID, IGNORE_LABEL
+
+
+def made_up_lengths(num_pairs: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    src = rng.integers(1, 60, num_pairs).astype(np.int32)
+    return src, np.maximum(1, src + rng.integers(-5, 6, num_pairs)).astype(np.int32)
+
+
+some_lengths = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=80)
+
+
+@settings(deadline=None, max_examples=100)
+@given(pairs=some_lengths, budget=st.integers(1, 120), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 1000))
+def test_plan_covers_every_pair_once_within_the_budget(pairs, budget, seed, epoch):
+    """Guards against pairs lost or doubled, empty steps, and a budget that holds on one side only."""
+    src, tgt = (np.array(side, dtype=np.int32) for side in zip(*pairs, strict=True))
+    plan = plan_epoch(src, tgt, budget, seed, epoch)
+    steps = [plan.step(i) for i in range(plan.num_steps)]
+    assert sorted(np.concatenate(steps).tolist()) == list(range(len(pairs)))
+    for step in steps:
+        assert len(step) > 0
+        assert len(step) == 1 or (src[step].sum() <= budget and tgt[step].sum() <= budget)
+    again = plan_epoch(src.astype(np.int64), tgt.copy(), budget, seed, epoch)
+    assert np.array_equal(plan.order, again.order)
+    assert np.array_equal(plan.starts, again.starts)
+
+
+def test_plan_leaves_no_step_that_could_have_been_longer():
+    """Guards against cutting too early: one off in the search for the longest run would waste part of each step.
+
+    Sentences of 1 token, 10 to a step: every step but the last is full. With a tight other side, that one decides.
+    """
+    ones = np.ones(95, dtype=np.int32)
+    assert sorted(np.diff(plan_epoch(ones, ones, 10, 0, 0).starts).tolist()) == [5] + [10] * 9
+    assert sorted(np.diff(plan_epoch(2 * ones, ones, 10, 0, 0).starts).tolist()) == [5] * 19
+    assert sorted(np.diff(plan_epoch(ones, 2 * ones, 10, 0, 0).starts).tolist()) == [5] * 19
+
+
+def test_plan_of_a_pair_longer_than_the_budget_is_a_step_of_its_own():
+    """Guards against an endless loop, or a dropped pair, where one sentence exceeds batch_tokens."""
+    lengths = np.array([3, 50, 3, 70, 3])
+    plan = plan_epoch(lengths, lengths, 9, 1, 0)
+    steps = sorted(sorted(plan.step(i).tolist()) for i in range(plan.num_steps))
+    assert steps == [[0, 2, 4], [1], [3]]
+
+
+def test_plan_differs_by_epoch_and_seed():
+    """Guards against epochs that repeat one order, or the same batches in another order."""
+    src, tgt = made_up_lengths(4000)
+    plans = [plan_epoch(src, tgt, 200, seed, epoch) for seed, epoch in ((1, 0), (1, 1), (2, 0), (0, 1))]
+    batches = [{frozenset(plan.step(i).tolist()) for i in range(plan.num_steps)} for plan in plans]
+    for i, one in enumerate(batches):
+        for j, other in enumerate(batches[:i]):
+            assert not np.array_equal(plans[i].order, plans[j].order)
+            assert len(one & other) < 0.05 * len(one)
+
+
+def test_plan_is_the_one_it_always_was():
+    """Golden order: a change of it breaks the continuation of every run begun before (contract 2)."""
+    src = np.array([7, 3, 9, 4, 12, 5, 6, 8, 2, 10, 11, 4])
+    tgt = np.array([6, 4, 9, 3, 10, 7, 6, 9, 3, 12, 8, 5])
+    plan = plan_epoch(src, tgt, 20, seed=1, epoch=2)
+    steps = [plan.step(i).tolist() for i in range(plan.num_steps)]
+    assert steps == [[6, 0, 5], [4], [10, 7], [2], [9], [8, 3, 1, 11]]
+
+
+def test_plan_mixes_lengths_across_steps_but_not_within():
+    """Guards against steps of like lengths served in order of length (a curriculum), and against unsorted steps."""
+    src, tgt = made_up_lengths(20000)
+    plan = plan_epoch(src, tgt, 600, 0, 0)
+    means = np.array([tgt[plan.step(i)].mean() for i in range(plan.num_steps)])
+    assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.15
+    spread = np.mean([np.ptp(tgt[plan.step(i)]) for i in range(plan.num_steps)])
+    assert spread < 6
+    # Sorting happens in windows, so that neighbours in length differ from epoch to epoch: a step is no global quantile.
+    assert means.std() > 10
+
+
+def test_plan_of_a_million_pairs():
+    """Guards against work per pair in Python: a million pairs would take minutes (the suite would notice)."""
+    src, tgt = made_up_lengths(1_000_000)
+    plan = plan_epoch(src, tgt, 4096, 3, 1)
+    assert np.array_equal(np.sort(plan.order), np.arange(1_000_000))
+    assert np.add.reduceat(tgt[plan.order], plan.starts[:-1]).max() <= 4096
+    assert np.add.reduceat(src[plan.order], plan.starts[:-1]).max() <= 4096
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths=st.lists(st.integers(1, 50), min_size=0, max_size=60), num_parts=st.integers(1, 9))
+def test_deal_covers_and_balances(lengths, num_parts):
+    """Guards against sentences lost between ranks and against one rank with all the long ones."""
+    lengths = np.sort(np.array(lengths, dtype=np.int64))
+    parts = deal(np.arange(len(lengths)), num_parts)
+    assert len(parts) == num_parts
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
+    tokens = [int(lengths[part].sum()) for part in parts]
+    assert max(tokens) - min(tokens) <= (lengths.max() if len(lengths) else 0)
+
+
+def check_layout(side, sentences):
+    """``side`` is what :class:`Packed` says about these sentences."""
+    assert side.ids.tolist() == [i for s in sentences for i in s]
+    assert side.positions.tolist() == [p for s in sentences for p in range(len(s))]
+    assert side.lengths.tolist() == [len(s) for s in sentences]
+    assert side.offsets.tolist() == [sum(map(len, sentences[:i])) for i in range(len(sentences) + 1)]
+    assert side.max_length == max(map(len, sentences))
+    assert side.num_sentences == len(sentences)
+    assert side.offsets.dtype == torch.int32
+    assert {t.dtype for t in (side.ids, side.positions, side.lengths, side.cells, side.grid)} == {torch.int64}
+    # The grid, read by rows, holds each sentence from the left, and the cells are its inverse.
+    assert side.grid.numel() == side.num_sentences * side.max_length
+    assert side.grid[side.cells].tolist() == list(range(side.ids.numel()))
+    rows = side.ids[side.grid].view(side.num_sentences, side.max_length)
+    assert [row[: len(s)].tolist() for row, s in zip(rows, sentences, strict=True)] == [list(s) for s in sentences]
+    padding = torch.ones(side.grid.numel(), dtype=torch.bool).index_fill_(0, side.cells, False)
+    assert not side.grid[padding].any()
+
+
+sentence = st.lists(st.integers(4, 60000), max_size=9).map(lambda ids: [*ids, EOS_ID])
+
+
+@settings(deadline=None, max_examples=60)
+@given(pairs=st.lists(st.tuples(sentence, sentence), min_size=1, max_size=9))
+def test_pack_pairs_layout(pairs):
+    """Guards against a shift that carries a token over from the sentence before, and against wrong offsets."""
+    src, tgt = zip(*pairs, strict=True)
+    flat = [(np.concatenate(side).astype(np.uint16), np.array([len(s) for s in side], np.int32)) for side in (src, tgt)]
+    batch = pack_pairs(*flat[0], *flat[1])
+    check_layout(batch.src, src)
+    check_layout(batch.tgt, [[BOS_ID, *s[:-1]] for s in tgt])
+    assert batch.labels.tolist() == [i for s in tgt for i in s]
+    assert batch.labels.dtype == torch.int64
+    assert batch.num_labels == sum(map(len, tgt))
+    check_layout(pack_sentences(src), src)
+
+
+def test_pack_pairs_of_nothing_is_one_ignored_pair():
+    """Guards against a rank without sentences that skips the step and leaves the others waiting."""
+    none = np.array([], dtype=np.int64)
+    batch = pack_pairs(none, none, none, none)
+    assert batch.num_labels == 0
+    assert batch.labels.tolist() == [IGNORE_LABEL]
+    check_layout(batch.src, [[EOS_ID]])
+    check_layout(batch.tgt, [[EOS_ID]])
+
+
+@pytest.mark.parametrize(
+    ("ids", "lengths"),
+    [
+        pytest.param([5, 6, 3], [], id="no sentence"),
+        pytest.param([5, 6, 3], [3, 0], id="an empty sentence"),
+        pytest.param([5, 6, 3], [2], id="tokens left over"),
+        pytest.param([5, 6, 3], [2, 2], id="tokens missing"),
+        pytest.param([5, 6, 3], [4, -1], id="a negative length"),
+    ],
+)
+def test_pack_refuses_defects(ids, lengths):
+    """Guards against a layout that silently shifts the sentences after a defect."""
+    with pytest.raises(AssertionError):
+        pack(np.array(ids), np.array(lengths, dtype=np.int64))
+
+
+def test_moving_a_batch_keeps_all_of_it():
+    """Guards against a field forgotten when a batch moves to another device."""
+    batch = pack_pairs(*(np.array(x) for x in ([5, 3, 6, 7, 3], [2, 3], [8, 3, 3], [2, 1])))
+    moved = batch.to(torch.device("meta"))
+    for side in (moved.src, moved.tgt):
+        assert all(getattr(side, f).is_meta for f in ("ids", "positions", "offsets", "lengths", "cells", "grid"))
+    assert moved.labels.is_meta
+    assert (moved.num_labels, moved.src.max_length, moved.tgt.max_length) == (3, 3, 2)
+    assert moved.src.ids.shape == batch.src.ids.shape

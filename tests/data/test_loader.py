@@ -1,0 +1,112 @@
+"""Promise: a loader started in the middle gives the rest of the epoch, and shares of a step make up the step."""
+
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from seq2seq.data import loader
+from seq2seq.data.batching import plan_epoch
+from seq2seq.data.bitext import SentencePair
+from seq2seq.data.corpus import Filters, build_corpus
+from seq2seq.data.loader import Share, load_steps
+from seq2seq.data.symbols import EOS_ID
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny_tokenizers, tmp_path_factory):
+    rng = np.random.default_rng(1)
+    words = ["kato", "mi", "rensol", "to", "kaka", "solmi"]
+
+    def line() -> str:
+        return " ".join(rng.choice(words, size=rng.integers(1, 9)))
+
+    pairs = [SentencePair(line(), line(), i) for i in range(120)]
+    return build_corpus(tmp_path_factory.mktemp("corpus") / "c", pairs, tiny_tokenizers, Filters(), "f")
+
+
+@pytest.fixture(scope="module")
+def plan(corpus):
+    return plan_epoch(corpus.src_lengths, corpus.tgt_lengths, 64, seed=1, epoch=0)
+
+
+def pairs_of(batch):
+    """The (source, target) pairs of a batch as tuples; none for the pair that stands for an empty part."""
+    if batch.num_labels == 0:
+        return []
+    sides = []
+    for side, ids in ((batch.src, batch.src.ids), (batch.tgt, batch.labels)):
+        offsets = side.offsets.tolist()
+        sides.append([tuple(ids[a:b].tolist()) for a, b in pairwise(offsets)])
+    return list(zip(*sides, strict=True))
+
+
+def stored(corpus, step):
+    return sorted((tuple(corpus.src(i).tolist()), tuple(corpus.tgt(i).tolist())) for i in step)
+
+
+def test_steps_are_the_plans(corpus, plan):
+    """Guards against steps out of order (packing runs ahead in a thread), left out at the end, or of other pairs."""
+    assert plan.num_steps > 2 * loader.STEPS_AHEAD
+    steps = list(load_steps(corpus, plan, Share(), CPU))
+    assert len(steps) == plan.num_steps
+    for number, step in enumerate(steps):
+        (batch,) = step.batches
+        assert sorted(pairs_of(batch)) == stored(corpus, plan.step(number))
+        assert step.num_labels == batch.num_labels == sum(len(tgt) for _, tgt in pairs_of(batch))
+        assert all(tgt[-1] == EOS_ID for _, tgt in pairs_of(batch))
+
+
+@pytest.mark.parametrize("first", [0, 1, 7, -1, None])
+def test_from_the_middle_as_from_the_start(corpus, plan, first):
+    """Guards against a resumed run that sees other batches than the run that was not stopped (contract 2)."""
+    first = plan.num_steps if first is None else first % plan.num_steps
+    whole = [[pairs_of(b) for b in step.batches] for step in load_steps(corpus, plan, Share(accumulate=2), CPU)]
+    rest = load_steps(corpus, plan, Share(accumulate=2), CPU, first=first)
+    assert [[pairs_of(b) for b in step.batches] for step in rest] == whole[first:]
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(1, 3), (2, 1), (3, 2), (5, 4)])
+def test_shares_partition_each_step(corpus, plan, processes, accumulate):
+    """Guards against pairs seen by two ranks or by none, and a divisor that counts a rank's own tokens (contract 5).
+
+    With 20 parts some steps have fewer pairs than parts, and some parts are empty.
+    """
+    shares = [Share(rank, processes, accumulate) for rank in range(processes)]
+    ranks = [list(load_steps(corpus, plan, share, CPU)) for share in shares]
+    for number in range(plan.num_steps):
+        steps = [rank[number] for rank in ranks]
+        assert all(len(step.batches) == accumulate for step in steps)
+        batches = [batch for step in steps for batch in step.batches]
+        found = sorted(pair for batch in batches for pair in pairs_of(batch))
+        assert found == stored(corpus, plan.step(number))
+        assert {step.num_labels for step in steps} == {sum(batch.num_labels for batch in batches)}
+
+
+def test_an_error_in_packing_surfaces(corpus, plan, monkeypatch):
+    """Guards against an error in the thread that hangs the run or ends the epoch early; the steps before it come."""
+    pack, bad = loader._pack, plan.step(6)[0]
+
+    def fail(corpus, indices):
+        if bad in indices:
+            raise RuntimeError("planted")
+        return pack(corpus, indices)
+
+    monkeypatch.setattr(loader, "_pack", fail)
+    steps = load_steps(corpus, plan, Share(), CPU)
+    for _ in range(6):
+        next(steps)
+    with pytest.raises(RuntimeError, match="planted"):
+        next(steps)
+
+
+def test_leaving_early_ends_the_thread(corpus, plan):
+    """Guards against a thread left behind where training ends in the middle of an epoch."""
+    steps = load_steps(corpus, plan, Share(), CPU)
+    next(steps)
+    steps.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]

@@ -1,0 +1,135 @@
+"""Promise: packed attention is ordinary attention inside each sentence, whichever kernel computes it.
+
+Shapes: ``T`` tokens, ``H`` heads, ``G`` key/value heads, ``E`` width of a head.
+"""
+
+import math
+
+import pytest
+import torch
+
+from seq2seq.data.batching import Packed, pack_sentences
+from seq2seq.model.attention import KeyValueCache, attention, key_mask
+
+Q_LENGTHS, K_LENGTHS = [4, 1, 7, 3], [2, 6, 1, 9]
+
+
+def side_of(lengths: list[int]) -> Packed:
+    return pack_sentences([[5] * length for length in lengths])
+
+
+def reference(q, k, v, q_side, k_side, *, causal, window=None):
+    """Every query by itself, over the keys that it may see."""
+    group = q.size(1) // k.size(1)
+    out = torch.empty_like(q)
+    for b in range(q_side.num_sentences):
+        q_first, k_first = int(q_side.offsets[b]), int(k_side.offsets[b])
+        for i in range(int(q_side.lengths[b])):
+            seen = [
+                k_first + j
+                for j in range(int(k_side.lengths[b]))
+                if not (causal and j > i) and (window is None or abs(i - j) <= window)
+            ]
+            for h in range(q.size(1)):
+                keys, values = k[seen, h // group], v[seen, h // group]
+                p = (keys @ q[q_first + i, h] / math.sqrt(q.size(2))).softmax(dim=0)
+                out[q_first + i, h] = p @ values
+    return out
+
+
+KINDS = [
+    pytest.param(True, False, None, id="encoder"),
+    pytest.param(True, True, None, id="decoder"),
+    pytest.param(True, False, 2, id="encoder-window"),
+    pytest.param(True, True, 2, id="decoder-window"),
+    pytest.param(True, False, 1, id="encoder-window-1"),
+    pytest.param(True, True, 100, id="window-beyond-the-end"),
+    pytest.param(False, False, None, id="cross"),
+]
+
+
+def case(same_side, num_kv_heads, device="cpu", dtype=torch.float32, width=6):
+    """Random q, k, v with gradients, the sides, and a random gradient of the output."""
+    torch.manual_seed(1)
+    q_side = side_of(Q_LENGTHS).to(torch.device(device))
+    k_side = q_side if same_side else side_of(K_LENGTHS).to(torch.device(device))
+    shapes = [(sum(Q_LENGTHS), 4)] + [(int(k_side.offsets[-1]), num_kv_heads)] * 2
+    q, k, v = (torch.randn(*s, width).to(device, dtype).requires_grad_() for s in shapes)
+    return q, k, v, q_side, k_side, torch.randn_like(q)
+
+
+@pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
+@pytest.mark.parametrize(("same_side", "causal", "window"), KINDS)
+def test_padded_kernel_against_loops(same_side, causal, window, num_kv_heads):
+    """Guards against a wrong mask, heads grouped wrongly, padding that gets probability, and NaN from rows of the grid
+    that see nothing: outputs and all gradients."""
+    *inputs, grad = case(same_side, num_kv_heads)
+    found = attention(*inputs, causal=causal, window=window)
+    expected = reference(*inputs, causal=causal, window=window)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for one, other in zip(
+        torch.autograd.grad(found, inputs[:3], grad), torch.autograd.grad(expected, inputs[:3], grad), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("same_side", "causal", "window"), KINDS)
+def test_what_a_sentence_does_not_see_changes_nothing(same_side, causal, window):
+    """Guards against a leak between sentences: other values in one leave the rest's outputs and gradients bit-equal."""
+    q, k, v, q_side, k_side, grad = case(same_side, 4)
+    clean = attention(q, k, v, q_side, k_side, causal=causal, window=window)
+    grads = torch.autograd.grad(clean, (q, k, v), grad)
+    b = 2  # the sentence to spoil; not the first, which padding repeats
+    q_rows, k_rows = (slice(int(side.offsets[b]), int(side.offsets[b + 1])) for side in (q_side, k_side))
+    spoilt = [x.detach().clone() for x in (q, k, v)]
+    for x, rows in zip(spoilt, (q_rows, k_rows, k_rows), strict=True):
+        x[rows] = 50 * torch.randn_like(x[rows])
+        x.requires_grad_()
+    dirty = attention(*spoilt, q_side, k_side, causal=causal, window=window)
+    dirty_grads = torch.autograd.grad(dirty, spoilt, grad)
+    rows_of = (q_rows, q_rows, k_rows, k_rows)
+    for one, other, rows in zip((clean, *grads), (dirty, *dirty_grads), rows_of, strict=True):
+        others = torch.ones(len(one), dtype=torch.bool)
+        others[rows] = False
+        assert torch.equal(one[others], other[others])
+    assert not torch.equal(clean[q_rows], dirty[q_rows])
+
+
+def test_key_mask():
+    """Guards against a mask one token too long or short."""
+    assert key_mask(side_of([2, 3])).tolist() == [[[[True, True, False]]], [[[True, True, True]]]]
+
+
+def test_cache_appends_and_selects():
+    """Guards against a reordering that overwrites a row before it was read, and one that loses what comes after."""
+    cache = KeyValueCache(rows=3, num_kv_heads=2, max_length=5, head_width=4, like=torch.empty(0))
+    tokens = [torch.randn(3, 2, 4) for _ in range(3)]
+    for token in tokens[:2]:
+        cache.append(token, -token)
+    cache.select(torch.tensor([2, 0, 0]))
+    keys, values = cache.append(tokens[2], -tokens[2])
+    expected = torch.stack([tokens[0][[2, 0, 0]], tokens[1][[2, 0, 0]], tokens[2]], dim=2)
+    assert torch.equal(keys, expected)
+    assert torch.equal(values, -expected)
+    cache.select(torch.tensor([1]))  # fewer rows
+    keys, _ = cache.append(tokens[0][:1], tokens[0][:1])
+    assert torch.equal(keys, torch.cat([expected[[1]], tokens[0][:1, :, None]], dim=2))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("num_kv_heads", [4, 2])
+@pytest.mark.parametrize(("same_side", "causal", "window"), KINDS)
+def test_both_kernels_agree(same_side, causal, window, num_kv_heads):
+    """Guards against a variable-length kernel that is called with other offsets, mask, window or groups than the padded
+    one: bf16 on CUDA against fp32, outputs and gradients, within what bf16 can hold."""
+    q, k, v, q_side, k_side, grad = case(same_side, num_kv_heads, "cuda", torch.bfloat16, width=64)
+    exact = [x.detach().float().requires_grad_() for x in (q, k, v)]
+    found = attention(q, k, v, q_side, k_side, causal=causal, window=window)
+    expected = attention(*exact, q_side, k_side, causal=causal, window=window)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=2e-2, rtol=2e-2)
+    for one, other in zip(
+        torch.autograd.grad(found, (q, k, v), grad), torch.autograd.grad(expected, exact, grad.float()), strict=True
+    ):
+        torch.testing.assert_close(one.float(), other, atol=4e-2, rtol=4e-2)
