@@ -79,7 +79,7 @@ def tiny_config(tmp_path: Path) -> Callable[..., Config]:
     """``tiny_config(**model options)``: a config of a model small enough to save and load in no time."""
 
     def make(**options: object) -> Config:
-        files = TextFiles(src="train.en", tgt="train.de")
+        files = TextFiles(src=str(tmp_path / "train.en"), tgt=str(tmp_path / "train.de"))
         shape = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 16}
         return Config(
             run_dir=tmp_path / "run",

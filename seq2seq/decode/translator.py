@@ -21,6 +21,7 @@ from seq2seq.data.batching import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.search import Hypothesis, SearchOptions, search
+from seq2seq.device import choose_device, uses_bf16
 from seq2seq.model.transformer import DecoderState, Transformer
 from seq2seq.model_folder import load_model_folder
 
@@ -64,7 +65,7 @@ class Translator:
         self.config = config
         self.tokenizers = tokenizers
         self.device = model.output_weight.device
-        self._half = precision == "bf16" or (precision == "auto" and self.device.type == "cuda")
+        self._half = uses_bf16(precision, self.device)
         self._joiner = "" if (config.data.target_language or "").split("-")[0] in _UNSPACED else " "
 
     @classmethod
@@ -77,11 +78,10 @@ class Translator:
 
         Raises:
             ModelError: the folder is missing, incomplete or damaged.
+            UserError: there is no CUDA device.
         """
         loaded = load_model_folder(Path(path))
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        translator = cls(loaded.model.to(device), loaded.config, loaded.tokenizers, precision)
+        translator = cls(loaded.model.to(choose_device(device)), loaded.config, loaded.tokenizers, precision)
         translator.metadata = loaded.metadata
         return translator
 

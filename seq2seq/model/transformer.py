@@ -158,7 +158,7 @@ class DecoderState:
 
     def step(self, ids: Tensor) -> Tensor:
         """Feed the last token of every hypothesis, [B * K] int64; returns the next token's logits, [B * K, V]."""
-        return self.model.decode_step(ids, self)
+        return self.model.decode_step(ids.to(self.src_mask.device), self)
 
     def select_rows(self, rows: Tensor) -> None:
         """Go on with these hypotheses: [new B * K] indices into the present rows, in order."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from seq2seq.errors import UserError
+from seq2seq.device import choose_device
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,6 @@ class Processes:
         values: list[Any] = [None] * self.count
         dist.all_gather_object(values, value)
         return values
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device called "cpu", "cuda" or "auto" (CUDA where there is one).
-
-    Raises:
-        UserError: CUDA is asked for and not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device: cuda is asked for, but PyTorch sees no CUDA device here; use cpu or auto")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", local_rank)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from seq2seq.data.corpus import Corpus, resample_corpus
 from seq2seq.data.loader import Share, Step, load_steps
 from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
 from seq2seq.decode.translator import Translator
+from seq2seq.device import uses_bf16
 from seq2seq.errors import ConfigError, DataError, UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.model.transformer import Transformer
@@ -77,9 +78,7 @@ class Trainer:
         self.config, self.processes = config, processes
         if config.train.threads is not None:
             torch.set_num_threads(config.train.threads)
-        self.half = config.train.precision == "bf16" or (
-            config.train.precision == "auto" and processes.device.type == "cuda"
-        )
+        self.half = uses_bf16(config.train.precision, processes.device)
         with _main_first(processes):
             self.data = prepare_data(config, show_progress=processes.is_main)
         self.valid_texts = read_texts(config.data.valid)

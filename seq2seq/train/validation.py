@@ -76,10 +76,9 @@ def validate(
     processes: Processes,
     half: bool,
 ) -> Validation:
-    """Measure ``model`` on the validation corpus and its raw text."""
+    """Measure ``model`` on the validation corpus and its raw text; leaves it in evaluation mode."""
     model.eval()
     loss = corpus_loss(model, corpus, config, processes, half)
     translator = Translator(model, config, tokenizers, "bf16" if half else "fp32")
     _, scores = translate_and_score(translator, *texts, config, processes)
-    model.train()
     return Validation(loss, scores)

@@ -1,0 +1,354 @@
+"""Promise: a beam wide enough finds the best outputs there are, and no output depends on its batch.
+
+The model is a toy whose next-token logits are random but fixed numbers for each (sentence, prefix), so the search can
+be compared with an enumeration of all outputs. Shapes: ``B`` sentences, ``K`` hypotheses of each, ``V`` vocabulary.
+"""
+
+import math
+from functools import cache
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from seq2seq.data.batching import pack_sentences
+from seq2seq.decode import search as search_module
+from seq2seq.decode.search import SearchOptions, search
+from seq2seq.model.transformer import DecoderState
+
+BOS, EOS = 2, 3
+
+
+@cache
+def toy_logits(sentence: int, prefix: tuple[int, ...], vocabulary: int, sharpness: float) -> torch.Tensor:
+    rng = np.random.default_rng([7, sentence, len(prefix), *prefix])
+    return torch.from_numpy(sharpness * rng.normal(size=vocabulary)).float()
+
+
+class ToyState:
+    """Keeps the (sentence, prefix) of every row and checks what the search tells it."""
+
+    def __init__(self, names, beam_size, steps, vocabulary, sharpness):
+        self.sentences, self.beam_size, self.left = list(names), beam_size, steps
+        self.rows = [(name, ()) for name in names for _ in range(beam_size)]
+        self.vocabulary, self.sharpness = vocabulary, sharpness
+        self.rows_fed = 0
+
+    def step(self, ids):
+        self.left -= 1
+        assert self.left >= 0, "more steps than there is room for"
+        assert [s for s, _ in self.rows] == [s for s in self.sentences for _ in range(self.beam_size)]
+        assert ids.shape == (len(self.rows),)
+        self.rows = [(s, (*prefix, int(i))) for (s, prefix), i in zip(self.rows, ids, strict=True)]
+        self.rows_fed += len(self.rows)
+        return torch.stack([toy_logits(*row, self.vocabulary, self.sharpness) for row in self.rows])
+
+    def select_rows(self, rows):
+        self.rows = [self.rows[int(row)] for row in rows]
+
+    def select_sentences(self, sentences):
+        self.sentences = [self.sentences[int(s)] for s in sentences]
+
+
+def run(names, max_lengths, vocabulary=5, sharpness=1.0, **options):
+    """The hypotheses of the sentences ``names``, and the state at the end."""
+    states = []
+
+    def start(hypotheses, steps):
+        states.append(ToyState(names, hypotheses, steps, vocabulary, sharpness))
+        return states[0]
+
+    options = SearchOptions(**{"bos_id": BOS, "eos_id": EOS, "beam_size": 4, "length_penalty": 1.0, **options})
+    return search(start, max_lengths, options), states[0]
+
+
+def log_prob(name, ids, vocabulary=5, sharpness=1.0):
+    """The toy model's log-probability of ``ids`` followed by EOS."""
+    total, prefix = 0.0, (BOS,)
+    for token in (*ids, EOS):
+        total += float(toy_logits(name, prefix, vocabulary, sharpness).log_softmax(-1)[token])
+        prefix = (*prefix, token)
+    return total
+
+
+def enumerate_all(name, max_length, alpha, vocabulary=5, sharpness=1.0):
+    """Every output of at most ``max_length`` tokens with EOS: (score, ids), best first."""
+    words = [token for token in range(vocabulary) if token != EOS]
+    outputs = [ids for length in range(max_length) for ids in product(words, repeat=length)]
+    penalties = {ids: ((5 + len(ids) + 1) / 6) ** alpha for ids in outputs}
+    return sorted(((log_prob(name, ids, vocabulary, sharpness) / penalties[ids], ids) for ids in outputs), reverse=True)
+
+
+def assert_same(found, expected, tolerance=1e-5):
+    assert [h.ids for h in found] == [ids for _, ids in expected]
+    for hypothesis, (score, _) in zip(found, expected, strict=True):
+        assert hypothesis.score == pytest.approx(score, abs=tolerance)
+
+
+# ------------------------------------------------------------------------------------------------------- beam search
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, 2.5])
+@pytest.mark.parametrize("max_lengths", [[4, 4, 4], [1, 4, 2], [3, 1, 1]])
+def test_a_wide_beam_finds_everything_in_order(alpha, max_lengths):
+    """Guards against any mistake in scores, penalties, back-pointers, or the forced end: with a beam as wide as there
+    are outputs, all of them come back, best first. Vocabulary 4 (smaller than the beam), three sentences at once."""
+    found, _ = run([0, 1, 2], max_lengths, vocabulary=4, beam_size=40, length_penalty=alpha)
+    for name, max_length in enumerate(max_lengths):
+        expected = enumerate_all(name, max_length, alpha, vocabulary=4)
+        assert len(expected) == sum(3**n for n in range(max_length))
+        assert_same(found[name], expected)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize("beam_size", [16, 20])
+def test_a_beam_as_wide_as_the_live_hypotheses_finds_the_best(alpha, beam_size):
+    """Guards against stopping too soon: 16 live hypotheses at most exist, so a beam of 16 is exact for its n best."""
+    names = list(range(8))
+    found, _ = run(names, [3] * 8, beam_size=beam_size, length_penalty=alpha)
+    for name in names:
+        assert_same(found[name], enumerate_all(name, 3, alpha)[:beam_size])
+
+
+def plain_beam_search(name, max_length, beam_size, alpha, vocabulary=5, sharpness=1.0):
+    """The textbook procedure with copied prefixes, which never stops early: (score, ids), best first."""
+    live, finished = [(0.0, (BOS,))], []
+    for length in range(1, max_length + 1):
+        grown = []
+        for total, prefix in live:
+            log_p = toy_logits(name, prefix, vocabulary, sharpness).log_softmax(-1).tolist()
+            choices = range(vocabulary) if length < max_length else [EOS]
+            grown += [(total + log_p[token], (*prefix, token)) for token in choices]
+        grown = sorted(grown, reverse=True)[: 2 * beam_size]
+        penalty = ((5 + length) / 6) ** alpha
+        finished += [(total / penalty, ids[1:-1]) for total, ids in grown if ids[-1] == EOS]
+        live = [(total, ids) for total, ids in grown if ids[-1] != EOS][:beam_size]
+    return sorted(finished, reverse=True)[:beam_size]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, 4.0])
+@pytest.mark.parametrize("beam_size", [1, 2, 5])
+@pytest.mark.parametrize("sharpness", [0.5, 4.0])
+def test_stopping_early_loses_nothing(alpha, beam_size, sharpness):
+    """Guards against a bound that stops before a longer output with a better score (a large alpha makes the later ones
+    win), against back-pointers mixed up, and against sentences that disturb each other: all equal the plain procedure,
+    which never stops early."""
+    names, max_lengths = list(range(12)), [9, 3, 7, 1, 9, 5, 2, 8, 9, 4, 6, 9]
+    found, _ = run(
+        names, max_lengths, vocabulary=7, sharpness=sharpness, beam_size=beam_size, length_penalty=alpha
+    )
+    for name, max_length in zip(names, max_lengths, strict=True):
+        assert_same(found[name], plain_beam_search(name, max_length, beam_size, alpha, 7, sharpness))
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_searching_stops_early(beam_size, monkeypatch):
+    """Guards against a bound that never holds: less work than a search without one, and equal results."""
+    names, max_lengths = list(range(12)), [14] * 12
+    found, state = run(names, max_lengths, sharpness=3.0, beam_size=beam_size, length_penalty=0.5)
+    monkeypatch.setattr(search_module, "_can_improve", lambda best_live, *_: best_live > -math.inf)
+    whole, never = run(names, max_lengths, sharpness=3.0, beam_size=beam_size, length_penalty=0.5)
+    assert found == whole
+    assert state.rows_fed < 0.7 * never.rows_fed
+    assert never.rows_fed == 12 * 14 * beam_size
+
+
+def test_greedy_is_the_chain_of_likeliest_tokens():
+    """Guards against a beam of 1 that is not greedy; without a length penalty the chain's end is where EOS leads.
+
+    A greedy output may be beaten by an earlier EOS that was not the likeliest token, so the chain itself is followed
+    where it ends in EOS and no prefix of it scores better.
+    """
+    checked = 0
+    for name in range(40):
+        ids, prefix = [], (BOS,)
+        while len(ids) < 7:
+            token = int(toy_logits(name, prefix, 5, 4.0).argmax())
+            if token == EOS:
+                break
+            ids.append(token)
+            prefix = (*prefix, token)
+        chain = [tuple(ids[:n]) for n in range(len(ids) + 1)]
+        best = max(chain, key=lambda ids: log_prob(name, ids, sharpness=4.0))
+        ((found, *rest),), _ = run([name], [8], sharpness=4.0, beam_size=1, length_penalty=0.0)
+        assert not rest
+        if best == chain[-1]:
+            assert found.ids == best
+            checked += 1
+        assert found.ids in chain
+    assert checked > 20
+
+
+def test_n_best_is_sorted_and_without_doubles():
+    """Guards against beams that start equal and stay equal, and against lists in order of finding."""
+    found, _ = run(list(range(20)), [6] * 20, beam_size=5)
+    for hypotheses in found:
+        assert len(hypotheses) == 5
+        assert len({h.ids for h in hypotheses}) == 5
+        scores = [h.score for h in hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        assert all(EOS not in h.ids for h in hypotheses)
+
+
+def test_scores_are_the_models():
+    """Guards against a score without EOS, a penalty that does not count it, and sums that drift."""
+    found, _ = run([0, 1, 2], [6] * 3, beam_size=4, length_penalty=0.7)
+    for name, hypotheses in enumerate(found):
+        for h in hypotheses:
+            assert h.log_prob == pytest.approx(log_prob(name, h.ids), abs=1e-5)
+            assert h.score == pytest.approx(h.log_prob / ((5 + len(h.ids) + 1) / 6) ** 0.7, rel=1e-9)
+
+
+def test_the_end_is_forced_at_the_longest_length_and_paid_for():
+    """Guards against unfinished outputs that compare as if EOS were free, and against lengths beyond the limit."""
+    never = -30.0
+
+    class NeverEnds(ToyState):
+        def step(self, ids):
+            logits = super().step(ids)
+            logits[:, EOS] = never
+            return logits
+
+    options = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=2, length_penalty=0.0)
+    found = search(lambda k, steps: NeverEnds([0, 1], k, steps, 5, 1.0), [3, 6], options)
+    for hypotheses, longest in zip(found, (3, 6), strict=True):
+        assert [len(h.ids) + 1 for h in hypotheses] == [longest] * 2
+        assert all(never - 15 < h.log_prob < never for h in hypotheses)
+
+
+@pytest.mark.parametrize("vocabulary", [4, 5])
+@pytest.mark.parametrize("beam_size", [3, 9, 30])
+def test_a_beam_wider_than_the_vocabulary(vocabulary, beam_size):
+    """Guards against an index error, doubles, or outputs of dead beams where there are fewer choices than beams."""
+    found, _ = run([0, 1], [2, 4], vocabulary=vocabulary, beam_size=beam_size)
+    for name, max_length in ((0, 2), (1, 4)):
+        assert_same(found[name], plain_beam_search(name, max_length, beam_size, 1.0, vocabulary))
+
+
+def test_no_sentence_depends_on_its_batch():
+    """Guards against results that differ with the batch (contract 3): alone, in a batch, and in another order."""
+    names, max_lengths = list(range(15)), [1 + (5 * i) % 9 for i in range(15)]
+    together, _ = run(names, max_lengths, sharpness=2.0)
+    backwards, _ = run(names[::-1], max_lengths[::-1], sharpness=2.0)
+    assert together == backwards[::-1]
+    for name in names:
+        assert run([name], [max_lengths[name]], sharpness=2.0)[0] == [together[name]]
+
+
+def test_finished_sentences_leave_the_batch():
+    """Guards against work on sentences that are done: the state is told, and what is left stays aligned (the toy state
+    checks that at every step)."""
+    _, state = run([0, 1, 2], [2, 9, 1], sharpness=0.1, beam_size=3)
+    assert state.sentences == [1]
+    assert state.rows_fed <= 3 * (3 + 2 + 7)
+
+
+def test_with_the_real_model(make_model, make_pairs):
+    """Guards against a cache that does not follow the search: scores are those of the whole model, teacher-forced."""
+    model = make_model(positions="rotary").eval()
+    sources = [src for src, _ in make_pairs([(4, 1), (9, 1), (2, 1)])]
+    options = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=3, length_penalty=1.0)
+    with torch.no_grad():
+        found = search(lambda k, n: DecoderState(model, pack_sentences(sources), k, n), [9, 4, 7], options)
+        for source, hypotheses in zip(sources, found, strict=True):
+            for h in hypotheses:
+                src, tgt = pack_sentences([source]), pack_sentences([[BOS, *h.ids]])
+                log_p = (model.decode(tgt, model.encode(src), src) @ model.output_weight.t()).log_softmax(-1)
+                expected = log_p.gather(1, torch.tensor([*h.ids, EOS])[:, None]).sum()
+                assert h.log_prob == pytest.approx(expected.item(), abs=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------------- sampling
+
+
+def sample(names, max_lengths, num_samples, seed=0, **options):
+    rngs = [np.random.default_rng([seed, name]) for name in names]
+    uniforms = np.stack([rng.random((12, num_samples)).T for rng in rngs])
+    return run(names, max_lengths, beam_size=num_samples, uniforms=uniforms, **options)
+
+
+def test_samples_follow_the_distribution():
+    """Guards against a biased draw, or samples that share their random numbers: 4000 outputs of at most 3 tokens
+    against the exact probabilities of all (chi-square within five standard deviations)."""
+    ((*found,),), _ = sample([0], [3], 4000, vocabulary=4)
+    assert len(found) == 4000
+    outputs = {}
+    for _, ids in enumerate_all(0, 3, 0.0, vocabulary=4):
+        if len(ids) < 2:
+            outputs[ids] = math.exp(log_prob(0, ids, vocabulary=4))
+        else:  # the end is forced, so all of the prefix's probability ends here
+            last = float(toy_logits(0, (BOS, *ids), 4, 1.0).log_softmax(-1)[EOS])
+            outputs[ids] = math.exp(log_prob(0, ids, vocabulary=4) - last)
+    assert sum(outputs.values()) == pytest.approx(1, abs=1e-5)
+    counts = dict.fromkeys(outputs, 0)
+    for h in found:
+        counts[h.ids] += 1
+        assert h.log_prob == pytest.approx(log_prob(0, h.ids, vocabulary=4), abs=1e-5)
+    chi_square = sum((counts[ids] - 4000 * p) ** 2 / (4000 * p) for ids, p in outputs.items())
+    freedom = len(outputs) - 1
+    assert abs(chi_square - freedom) < 5 * math.sqrt(2 * freedom)
+
+
+def first_tokens(**options):
+    """Share of each first token (vocabulary 5) among 4000 samples."""
+    ((*found,),), _ = sample([3], [2], 4000, **options)
+    counts = np.zeros(5)
+    for h in found:
+        counts[h.ids[0] if h.ids else EOS] += 1
+    return counts / 4000
+
+
+@pytest.mark.parametrize(
+    ("options", "keep"),
+    [
+        pytest.param({}, lambda p: p == p, id="all"),
+        pytest.param({"temperature": 0.5}, lambda p: p == p, id="cold"),
+        pytest.param({"temperature": 3.0}, lambda p: p == p, id="hot"),
+        pytest.param({"top_k": 2}, lambda p: p >= np.sort(p)[-2], id="top-k"),
+        pytest.param({"top_k": 50}, lambda p: p == p, id="top-k-beyond-the-vocabulary"),
+        pytest.param({"top_p": 0.7}, lambda p: np.sort(p)[::-1].cumsum().searchsorted(0.7) >= rank(p), id="top-p"),
+        pytest.param({"top_p": 1e-6}, lambda p: p == p.max(), id="top-p-tiny"),
+        pytest.param({"top_k": 3, "top_p": 0.6, "temperature": 2.0}, None, id="together"),
+    ],
+)
+def test_filters(options, keep):
+    """Guards against a filter that keeps one token too many or too few, or forgets to share out the rest."""
+    logits = toy_logits(3, (BOS,), 5, 1.0).double().numpy() / options.get("temperature", 1.0)
+    p = np.exp(logits) / np.exp(logits).sum()
+    if keep is None:
+        p = np.where(p >= np.sort(p)[-3], p, 0)
+        p /= p.sum()
+        kept = np.sort(p)[::-1].cumsum().searchsorted(0.6) >= rank(p)
+    else:
+        kept = keep(p)
+    expected = np.where(kept, p, 0) / p[kept].sum()
+    found = first_tokens(**options)
+    assert not found[~kept].any()
+    assert np.abs(found - expected).max() < 5 * math.sqrt(0.25 / 4000)
+
+
+def rank(p):
+    """0 for the likeliest token, 1 for the next."""
+    return (-p).argsort().argsort()
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
+def test_extreme_random_numbers(uniform):
+    """Guards against a token of probability 0, or an index past the vocabulary, at the ends of the unit interval."""
+    p = torch.tensor([0.0, 0.4, 0.0, 0.6, 0.0])
+    options = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=1, length_penalty=0.0)
+    token = search_module._sample(p.log()[None], torch.tensor([uniform], dtype=torch.float64), options)
+    assert token.tolist() == [1 if uniform == 0 else 3]
+
+
+def test_samples_do_not_depend_on_the_batch():
+    """Guards against random numbers that go by place in the batch, also after others have left it (contract 3)."""
+    names, max_lengths = list(range(9)), [1 + (5 * i) % 9 for i in range(9)]
+    together, _ = sample(names, max_lengths, 3)
+    backwards, _ = sample(names[::-1], max_lengths[::-1], 3)
+    assert together == backwards[::-1]
+    for name in names:
+        assert sample([name], [max_lengths[name]], 3)[0] == [together[name]]
+    assert all(len(hypotheses) == 3 for hypotheses in together)
+    assert sample(names, max_lengths, 3, seed=1)[0] != together

@@ -1,0 +1,157 @@
+"""Promise: a model folder is complete and consistent, or a ModelError says what is wrong and where."""
+
+import re
+import shutil
+
+import pytest
+import torch
+
+from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.errors import ModelError
+from seq2seq.model_folder import (
+    CONFIG,
+    WEIGHTS,
+    build_model,
+    find_model_folder,
+    load_model_folder,
+    save_model_folder,
+    unique_tensors,
+)
+from seq2seq.storage import load_tensors, save_tensors
+
+
+@pytest.fixture(scope="module")
+def other_tokenizer():
+    model, _ = train_tokenizer(["la lo lu li le", "lolu lali"], TokenizerSpec("unigram", 290))
+    return model
+
+
+def write_folder(folder, config, tokenizers):
+    torch.manual_seed(1)
+    model = build_model(config, tokenizers)
+    save_model_folder(folder, model.state_dict(), config, tokenizers, {"step": "3"})
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_config, tiny_tokenizers):
+    write_folder(tmp_path / "model", tiny_config(), tiny_tokenizers)
+    return tmp_path / "model"
+
+
+def refuses(path, reason, names=None):
+    """Loading ``path`` is a ModelError that names it (or ``names``) and the reason."""
+    with pytest.raises(ModelError, match=reason) as caught:
+        load_model_folder(path)
+    assert str(names or path) in str(caught.value)
+
+
+@pytest.mark.parametrize("tie", ["all", "target", "none"])
+@pytest.mark.parametrize("options", [{}, {"norm_position": "pre", "norm": "rmsnorm", "positions": "learned"}])
+def test_round_trip(tmp_path, tiny_config, tiny_tokenizers, other_tokenizer, tie, options):
+    """Guards against weights lost, doubled or untied on the way; the folder is copied elsewhere first (contract 8)."""
+    tokenizers = tiny_tokenizers if tie == "all" else TokenizerPair(tiny_tokenizers.src, other_tokenizer)
+    config = tiny_config(tie_embeddings=tie, **options)
+    config = config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update={"joint": tie == "all"})})
+    model = write_folder(tmp_path / "model", config, tokenizers)
+    shutil.move(tmp_path / "model", tmp_path / "elsewhere")
+    loaded = load_model_folder(tmp_path / "elsewhere")
+    assert not loaded.model.training
+    assert loaded.config == config
+    assert loaded.tokenizers.fingerprint == tokenizers.fingerprint
+    assert loaded.metadata["step"] == "3"
+    assert loaded.metadata["tokenizer"] == tokenizers.fingerprint
+    ours, theirs = model.state_dict(), loaded.model.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (loaded.model.output_weight is loaded.model.tgt_embedding.weight) == (tie != "none")
+    assert len(load_tensors(tmp_path / "elsewhere" / WEIGHTS)[0]) == len(list(model.parameters()))
+
+
+def test_replacing_weights_keeps_a_usable_folder(folder, tiny_config, tiny_tokenizers):
+    """Guards against a second save that leaves something of the first, or a temporary file."""
+    names = sorted(path.name for path in folder.iterdir())
+    model = build_model(tiny_config(), tiny_tokenizers)
+    save_model_folder(folder, model.state_dict(), tiny_config(), tiny_tokenizers, {"step": "4"})
+    loaded = load_model_folder(folder)
+    assert loaded.metadata["step"] == "4"
+    assert torch.equal(loaded.model.output_weight, model.output_weight)
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_run_folders(folder, tmp_path):
+    """Guards against loading the last model where there is a best one."""
+    run = tmp_path / "run"
+    run.mkdir()
+    refuses(run, "not a model folder")
+    shutil.copytree(folder, run / "last")
+    assert find_model_folder(run) == run / "last"
+    shutil.copytree(folder, run / "best")
+    assert find_model_folder(run) == run / "best"
+    load_model_folder(run)
+
+
+def test_paths_that_are_no_model_folder(folder, tmp_path):
+    """Guards against a traceback for a path mistyped, of a file, or of an empty folder."""
+    refuses(tmp_path / "missing", "no such folder")
+    refuses(folder / WEIGHTS, "not a model folder")
+    (tmp_path / "empty").mkdir()
+    refuses(tmp_path / "empty", "not a model folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [(WEIGHTS, "not a model folder"), (CONFIG, "cannot be read"), ("tokenizer.model", "tokenizer")]
+)
+def test_a_missing_file(folder, name, reason):
+    """Guards against a folder copied in part."""
+    (folder / name).unlink()
+    refuses(folder, reason)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, "tokenizer.model"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\0 no", b"a: [", b"{}"])
+def test_a_damaged_file(folder, name, content):
+    """Guards against a library's traceback for a file of nonsense."""
+    (folder / name).write_bytes(content)
+    refuses(folder, ".")
+
+
+def test_another_tokenizer(folder, other_tokenizer):
+    """Guards against translations of nonsense where a tokenizer was mixed up; its size alone would not tell."""
+    TokenizerPair(other_tokenizer, other_tokenizer).save(folder)
+    refuses(folder, "the tokenizer is not the one")
+
+
+def test_separate_tokenizers_under_tied_embeddings(tmp_path, tiny_config, tiny_tokenizers, other_tokenizer):
+    """Guards against an assertion where the config ties what the tokenizers keep apart."""
+    write_folder(tmp_path / "model", tiny_config(), tiny_tokenizers)
+    pair = TokenizerPair(tiny_tokenizers.src, other_tokenizer)
+    save_tensors(tmp_path / "model" / WEIGHTS, {"a": torch.zeros(1)}, {"tokenizer": pair.fingerprint})
+    pair.save(tmp_path / "model")
+    refuses(tmp_path / "model", "ties both vocabularies")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("d_ff: 24", r"feed_forward\.inner\.weight has shape \(16, 16\) instead of \(24, 16\)"),
+        ("decoder_layers: 2", "it lacks decoder_layers.1."),
+        ("positions: learned", r"it lacks (src|tgt)_positions\.table\.weight"),
+        ("tie_embeddings: target", "it lacks src_embedding.weight"),
+        ("norm: rmsnorm", "it has the unknown tensor .*bias"),
+    ],
+)
+def test_a_config_of_another_model(folder, line, reason):
+    """Guards against weights loaded in part, or broadcast, into a model of another shape."""
+    key = line.split(":")[0]
+    text = (folder / CONFIG).read_text()
+    changed = re.sub(rf"^(\s+){key}: .*$", rf"\g<1>{line}", text, flags=re.MULTILINE)
+    assert changed != text
+    (folder / CONFIG).write_text(changed)
+    refuses(folder, f"does not fit its config: {reason}|does not fit its config: .*{reason}")
+
+
+def test_unique_tensors_keeps_one_name_of_tied_ones():
+    """Guards against a tie that safetensors refuses to save, and against equal but separate tensors taken for tied."""
+    a, b = torch.zeros(2), torch.zeros(2)
+    assert unique_tensors({"x": a, "y": a, "z": b}).keys() == {"x", "z"}

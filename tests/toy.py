@@ -1,0 +1,109 @@
+"""A toy language pair and toy runs: what the tests of training, translating and the command line share.
+
+The text is made up: a sentence is a few words of a small lexicon, its translation the words of another lexicon in
+reverse order. A run on it takes about a second.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seq2seq.config import Config
+from seq2seq.config_file import load_config
+from seq2seq.train.distributed import Processes
+from seq2seq.train.trainer import Summary, Trainer
+
+ROOT = Path(__file__).resolve().parents[1]
+_SRC = ("ka", "to", "mi", "ren", "sol", "vu", "pa", "lin")
+_TGT = ("dor", "fe", "gu", "hex", "ji", "bra", "no", "zwe")
+
+TOY = """\
+run_dir: {run}
+data:
+  train: {{src: {text}/train.xx, tgt: {text}/train.yy}}
+  valid: {{src: {text}/valid.xx, tgt: {text}/valid.yy}}
+  max_length: 24
+  cache_dir: {text}/cache
+tokenizer: {{vocab_size: 330}}
+model: {{encoder_layers: 1, decoder_layers: 1, d_model: 16, num_heads: 2, d_ff: 32, dropout: 0.1}}
+optim: {{lr: 0.01, warmup_steps: 4}}
+train: {{batch_tokens: 120, max_steps: 12, validate_every: 5, save_every: 3, device: cpu, threads: 1}}
+decode: {{beam_size: 2, max_length_offset: 3, max_length_ratio: 1}}
+"""
+
+
+def sentences(count: int, seed: int) -> list[tuple[str, str]]:
+    """Made-up sentence pairs."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for _ in range(count):
+        words = rng.integers(0, len(_SRC), size=(int(rng.integers(1, 7)), 2))
+        src = ["".join(_SRC[i] for i in word) for word in words]
+        tgt = ["".join(_TGT[i] for i in word) for word in words[::-1]]
+        pairs.append((" ".join(src), " ".join(tgt)))
+    return pairs
+
+
+def write_lines(path: Path, lines: list[str]) -> None:
+    """One line each, ended by LF."""
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
+
+
+def write_text_files(folder: Path) -> Path:
+    """Write train, valid and test (.xx and .yy) into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, count) in enumerate({"train": 60, "valid": 6, "test": 5}.items()):
+        pairs = sentences(count, seed)
+        write_lines(folder / f"{name}.xx", [src for src, _ in pairs])
+        write_lines(folder / f"{name}.yy", [tgt for _, tgt in pairs])
+    return folder
+
+
+def write_config(text: Path, run: Path) -> Path:
+    """Write ``<run>.yaml``, a toy config over the text files in ``text``."""
+    path = run.with_suffix(".yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(TOY.format(text=text, run=run), encoding="utf-8")
+    return path
+
+
+def toy_config(text: Path, run: Path, *overrides: str) -> Config:
+    """The toy config with ``section.key=value`` overrides."""
+    return load_config(write_config(text, run), overrides)
+
+
+def train(config: Config) -> Summary:
+    """Run a training (or continue it) in this process."""
+    return Trainer(config, Processes(0, 1, torch.device("cpu"))).run()
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The records of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def weights(run: Path, name: str = "last") -> bytes:
+    """The bytes of a run's weights file."""
+    return (run / name / "model.safetensors").read_bytes()
+
+
+def environment() -> dict[str, str]:
+    """For a process of its own: the package found, one thread, no rank of an outer run."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """The command line in a process of its own."""
+    return [sys.executable, "-m", "seq2seq", *map(str, arguments)]
+
+
+def run_command(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end in a process of its own."""
+    return subprocess.run(command(*arguments), input=stdin, capture_output=True, env=environment(), timeout=100)
