@@ -134,7 +134,7 @@ def language_of(path: Path) -> str | None:
 class TokenizerConfig(Section):
     """How text is cut into subwords. The tokenizer is trained once, on the training text."""
 
-    kind: Literal["unigram", "bpe"] = _option("unigram", "SentencePiece model type.")
+    kind: Literal["unigram", "bpe"] = _option("bpe", "SentencePiece model type.")
     joint: bool = _option(True, "One vocabulary for both languages (allows tied embeddings), or one for each.")
     vocab_size: int = _option(8000, "Number of subwords per vocabulary. More text carries more subwords.", gt=0)
     character_coverage: float = _option(
@@ -155,13 +155,14 @@ class TokenizerConfig(Section):
     )
 
 
-_PRESETS: Mapping[str, Mapping[str, float]] = {
-    name: dict(zip(("encoder_layers", "decoder_layers", "d_model", "num_heads", "d_ff", "dropout"), shape, strict=True))
+_SHAPE = ("encoder_layers", "decoder_layers", "d_model", "num_heads", "d_ff", "dropout", "norm_position")
+_PRESETS: Mapping[str, Mapping[str, float | str]] = {
+    name: dict(zip(_SHAPE, shape, strict=True))
     for name, shape in {
-        "tiny": (4, 4, 128, 4, 256, 0.3),
-        "small": (4, 4, 256, 4, 1024, 0.1),
-        "base": (6, 6, 512, 8, 2048, 0.1),
-        "big": (6, 6, 1024, 16, 4096, 0.3),
+        "tiny": (4, 4, 128, 4, 256, 0.2, "pre"),
+        "small": (4, 4, 256, 4, 1024, 0.1, "pre"),
+        "base": (6, 6, 512, 8, 2048, 0.1, "post"),  # Vaswani et al. 2017, table 3
+        "big": (6, 6, 1024, 16, 4096, 0.3, "post"),
     }.items()
 }
 
@@ -171,8 +172,8 @@ class ModelConfig(Section):
 
     preset: Literal["tiny", "small", "base", "big"] = _option(
         "small",
-        "Shape of the model (layers, widths, heads, dropout). base and big are those of Vaswani et al. 2017; tiny "
-        "suits some thousand sentence pairs, small some hundred thousand.",
+        "Shape of the model (layers, widths, heads, dropout, norm_position). base and big are those of Vaswani et al. "
+        "2017; tiny suits some ten thousand sentence pairs, small some hundred thousand.",
     )
     encoder_layers: int = _option(4, "Encoder layers; default from the preset.", gt=0)
     decoder_layers: int = _option(4, "Decoder layers; default from the preset.", gt=0)
@@ -187,7 +188,9 @@ class ModelConfig(Section):
     d_ff: int = _option(1024, "Inner width of the feed-forward layers; default from the preset.", gt=0)
     dropout: float = _option(0.1, "Share of activations dropped while training; default from the preset.", ge=0, lt=1)
     norm_position: Literal["pre", "post"] = _option(
-        "post", "Normalise before each sublayer (steadier for deep models) or after it (the paper)."
+        "pre",
+        "Normalise before each sublayer (steadier at high learning rates) or after it (the paper); default from the "
+        "preset.",
     )
     norm: Literal["layernorm", "rmsnorm"] = _option("layernorm", "Kind of normalisation.")
     activation: Literal["relu", "gelu", "swiglu"] = _option(
@@ -249,7 +252,7 @@ class OptimConfig(Section):
     schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = _option(
         "inverse_sqrt", "Learning rate after warmup. cosine and linear fall until train.max_steps, which they need."
     )
-    warmup_steps: int = _option(2000, "Steps in which the learning rate rises from 0 to lr.", ge=0)
+    warmup_steps: int = _option(1000, "Steps in which the learning rate rises from 0 to lr.", ge=0)
     min_lr_ratio: float = _option(0.0, "cosine and linear end at lr times this.", ge=0, le=1)
     clip_norm: float = _option(1.0, "Gradients with a larger norm are scaled down to this norm; 0 is off.", ge=0)
 
@@ -262,8 +265,8 @@ class TrainConfig(Section):
     label_smoothing: float = _option(
         0.1, "Share of probability spread over the whole vocabulary in the loss.", ge=0, lt=1
     )
-    max_steps: int | None = _option(None, "Stop after this many optimizer steps.", gt=0)
-    max_epochs: int | None = _option(None, "Stop after this many passes over the data; 30 if no bound is stated.", gt=0)
+    max_steps: int | None = _option(None, "Stop after this many optimizer steps; 20,000 if no bound is stated.", gt=0)
+    max_epochs: int | None = _option(None, "Stop after this many passes over the data.", gt=0)
     max_minutes: float | None = _option(None, "Stop after this many minutes of training.", gt=0)
     validate_every: int = _option(500, "Steps between validations.", gt=0)
     save_every: int = _option(500, "Steps between checkpoints.", gt=0)
@@ -272,7 +275,7 @@ class TrainConfig(Section):
         "bleu", "What improvement means on the validation text: higher BLEU or chrF, lower loss."
     )
     ema_decay: float = _option(
-        0.0, "Decay per step of an average of the weights, used to translate; 0 is off.", ge=0, lt=1
+        0.998, "Decay per step of an average of the weights, used to translate; 0 is off.", ge=0, lt=1
     )
     keep_last: int = _option(5, "Checkpoints to keep, besides the best one.", gt=0)
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "auto is cuda where there is one.")
@@ -285,14 +288,14 @@ class TrainConfig(Section):
     @classmethod
     def _fill_bound(cls, stated: Any) -> Any:
         bounds = ("max_steps", "max_epochs", "max_minutes")
-        if isinstance(stated, dict) and "max_epochs" not in stated and all(stated.get(key) is None for key in bounds):
-            return {**stated, "max_epochs": 30}
+        if isinstance(stated, dict) and not any(key in stated for key in bounds):
+            return {**stated, "max_steps": 20_000}
         return stated
 
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
         if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
-            _refuse([("max_epochs", "training needs an end; set one of max_steps, max_epochs, max_minutes")])
+            _refuse([("max_steps", "training needs an end; set one of max_steps, max_epochs, max_minutes")])
         return self
 
 
@@ -306,7 +309,7 @@ class DecodeConfig(Section):
         2.0, "The longest output has this times the source tokens plus max_length_offset.", ge=0
     )
     max_length_offset: int = _option(10, "Tokens added to the longest output.", ge=0)
-    batch_tokens: int = _option(4096, "Source tokens times beam_size per batch.", gt=0)
+    batch_tokens: int = _option(8192, "Source tokens times beam_size per batch.", gt=0)
     sample: bool = _option(False, "Draw words at random instead of searching for the best ones.")
     temperature: float = _option(1.0, "Sampling: below 1 keeps to likely words, above 1 is more varied.", gt=0)
     top_k: int = _option(0, "Sampling: draw from this many most likely words; 0 is off.", ge=0)

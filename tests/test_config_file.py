@@ -50,7 +50,7 @@ def test_a_config_that_states_only_its_data_is_complete(write: Any) -> None:
     config = load_config(write(MINIMAL))
     assert config.model == ModelConfig(preset="small")
     assert (config.model.d_model, config.model.num_kv_heads, config.model.tie_embeddings) == (256, 4, "all")
-    assert (config.train.max_epochs, config.train.max_steps, config.optim.betas) == (30, None, (0.9, 0.98))
+    assert (config.train.max_epochs, config.train.max_steps, config.optim.betas) == (None, 20_000, (0.9, 0.98))
     assert all(value is not None for key, value in config.model if key != "attention_window")
 
 
@@ -219,11 +219,11 @@ def test_each_mistake_is_told_in_words(write: Any, lines: str, expected: str) ->
         ("model: {d_model: 15, num_heads: 3}", "x.yaml:5: model.positions: sinusoidal needs an even d_model, not 15"),
         ("tokenizer: {joint: false}\nmodel: {tie_embeddings: all}", "x.yaml:6: model.tie_embeddings: all needs one "
          "vocabulary; set tokenizer.joint: true or use target"),
-        ("optim: {schedule: cosine}", "x.yaml:5: optim.schedule: cosine needs to know its last step; set "
+        ("optim: {schedule: cosine}\ntrain: {max_epochs: 9}", "x.yaml:5: optim.schedule: cosine needs to know its last step; set "
          "train.max_steps"),
         ("optim: {schedule: linear, warmup_steps: 9}\ntrain: {max_steps: 9}", "x.yaml:5: optim.warmup_steps: must be "
          "below train.max_steps (9) with linear, not 9"),
-        ("train: {max_epochs: null}", "x.yaml:5: train.max_epochs: training needs an end; set one of max_steps, "
+        ("train: {max_steps: null}", "x.yaml:5: train.max_steps: training needs an end; set one of max_steps, "
          "max_epochs, max_minutes"),
         ("decode: {n_best: 9}", "x.yaml:5: decode.n_best: must be at most beam_size (5) without sample, not 9"),
         ("decode: {top_k: 9}", "x.yaml:5: decode.top_k: has no effect on beam search; set decode.sample: true or leave "
@@ -241,7 +241,7 @@ def test_several_broken_rules_are_told_together(write: Any) -> None:
     """A rule does not hide the next one, within a section or between sections."""
     assert len(mistakes(write(MINIMAL), "decode.top_k=3", "decode.top_p=0.5", "decode.n_best=6")) == 3
     path = write(MINIMAL + "model: {tie_embeddings: all}\n")
-    assert len(mistakes(path, "tokenizer.joint=false", "optim.schedule=linear")) == 2
+    assert len(mistakes(path, "tokenizer.joint=false", "optim.schedule=linear", "train.max_epochs=9")) == 2
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -79,8 +80,18 @@ def toy_config(text: Path, run: Path, *overrides: str) -> Config:
 
 
 def train(config: Config) -> Summary:
-    """Run a training (or continue it) in this process."""
-    return Trainer(config, Processes(0, 1, torch.device("cpu"))).run()
+    """Run a training (or continue it) in this process; no picture, which would take most of the time."""
+    with mock.patch("seq2seq.train.trainer.draw_curves"):
+        return Trainer(config, Processes(0, 1, torch.device("cpu"))).run()
+
+
+def toy_model(folder: Path) -> Path:
+    """A run folder with a model that has learnt a little: its translations depend on what it reads."""
+    text = write_text_files(folder / "text")
+    shape = ("model.d_model=32", "model.norm_position=pre", "model.dropout=0", "train.label_smoothing=0")
+    often = ("train.max_steps=200", "train.batch_tokens=200", "train.validate_every=100", "train.save_every=100")
+    train(toy_config(text, folder / "model", *shape, *often, "train.metric=loss", "optim.lr=0.02"))
+    return folder / "model"
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ _TRAIN_THREADS = 4  # fixed: the number of threads is recorded in the model and 
 class TokenizerSpec:
     """How to train a tokenizer. With ``byte_fallback`` 256 pieces are bytes, and no text is ever unknown."""
 
-    kind: Literal["unigram", "bpe"] = "unigram"
+    kind: Literal["unigram", "bpe"] = "bpe"
     vocab_size: int = 8000
     character_coverage: float = 0.9995
     byte_fallback: bool = True

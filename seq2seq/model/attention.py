@@ -124,30 +124,38 @@ def attention(
 class KeyValueCache:
     """Keys and values of one layer's self-attention over what each hypothesis holds so far.
 
-    Room for ``max_length`` tokens is taken once; a hypothesis is a row, and rows are reordered in place.
+    Tokens come first in memory, so that what is used is one piece whatever room there is. The room is taken once, and
+    twice: hypotheses are reordered from one half into the other.
     """
 
     def __init__(self, rows: int, num_kv_heads: int, max_length: int, head_width: int, like: Tensor) -> None:
-        self.keys = like.new_empty(rows, num_kv_heads, max_length, head_width)  # [B * K, G, max_length, E]
-        self.values = torch.empty_like(self.keys)
-        self.length = 0
+        self.rows, self.length = rows, 0
+        self._shape = (num_kv_heads, head_width)
+        self._width = num_kv_heads * head_width
+        room = max_length * rows * self._width
+        self._now, self._next = like.new_empty(2, room), like.new_empty(2, room)  # keys and values
+
+    def _used(self, storage: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Keys and values in ``storage``, [length * rows, G * E] each."""
+        keys, values = storage[:, : self.length * rows * self._width].view(2, -1, self._width).unbind()
+        return keys, values
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add one token's k and v, [B * K, G, E]; returns all keys and values so far, [B * K, G, length, E]."""
-        self.keys[:, :, self.length] = k
-        self.values[:, :, self.length] = v
         self.length += 1
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        both = [used.view(self.length, self.rows, *self._shape) for used in self._used(self._now, self.rows)]
+        both[0][-1], both[1][-1] = k, v
+        keys, values = (used.permute(1, 2, 0, 3) for used in both)
+        return keys, values
 
     def select(self, rows: Tensor) -> None:
         """Go on with ``rows`` [new B * K] of the present rows, in that order (repeats allowed)."""
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            used = old[:, :, : self.length].index_select(0, rows)
-            if rows.size(0) != old.size(0):
-                old = old.new_empty(rows.size(0), *old.shape[1:])
-                setattr(self, name, old)
-            old[:, :, : self.length] = used
+        tokens = torch.arange(self.length, device=rows.device)[:, None] * self.rows + rows
+        targets = self._used(self._next, rows.size(0))
+        for source, target in zip(self._used(self._now, self.rows), targets, strict=True):
+            torch.index_select(source, 0, tokens.flatten(), out=target)
+        self._now, self._next = self._next, self._now
+        self.rows = rows.size(0)
 
 
 class SelfAttention(nn.Module):

@@ -1,0 +1,179 @@
+"""Text to text: one output for each input, in order, the same whatever shares the batch."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from seq2seq.config import DecodeConfig
+from seq2seq.decode import translator as translator_module
+from seq2seq.decode.translator import Translation, Translator
+from tests.toy import sentences, toy_model
+
+GREEDY = DecodeConfig(beam_size=1, max_length_ratio=1, max_length_offset=3)
+BEAM = DecodeConfig(beam_size=3, max_length_ratio=1, max_length_offset=3)
+ODD = ["", " ", "\t", "\u3000", "\u2028", "\r", "\x00", "\ufeff", "\u200b", "\x0c", "\u2581", "\u202eabc", "😀", "\ud800", "�"]
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> Translator:
+    torch.set_num_threads(1)
+    return Translator.load(toy_model(tmp_path_factory.mktemp("translator")), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    """Forty lines of unsorted lengths."""
+    return [src for src, _ in sentences(40, seed=9)]
+
+
+def all_translations(translator: Translator, lines: list[str], decode: DecodeConfig) -> list[list[Translation]]:
+    return list(translator.translate_stream(lines, decode))
+
+
+def test_the_model_looks_at_its_source(translator: Translator, lines: list[str]) -> None:
+    """Guards the other tests: were all translations the same, order and batches could be wrong unseen."""
+    assert len(set(translator.translate(lines, GREEDY))) > 10
+
+
+@pytest.mark.parametrize("line", ODD)
+def test_every_line_gives_one_line(line: str, translator: Translator, lines: list[str]) -> None:
+    """Contract 1 for odd lines: their neighbours stay where they are, and no output holds a line break."""
+    before, after = lines[:2]
+    outputs = translator.translate([before, line, after], GREEDY)
+    assert len(outputs) == 3
+    assert [outputs[0], outputs[2]] == translator.translate([before, after], GREEDY)
+    assert not any(set(output) & set("\n\r") for output in outputs)
+    if not line.strip(" \r"):
+        assert outputs[1] == ""
+
+
+def test_no_lines_give_no_lines(translator: Translator) -> None:
+    """An empty input is not an error."""
+    assert translator.translate([]) == []
+
+
+def test_blank_lines_give_empty_translations_of_every_rank(translator: Translator) -> None:
+    """With n-best a blank line still has n outputs, as the format promises."""
+    decode = BEAM.model_copy(update={"n_best": 2})
+    (blank,) = all_translations(translator, ["  "], decode)
+    assert [translation.text for translation in blank] == ["", ""]
+
+
+@pytest.mark.parametrize("decode", [GREEDY, BEAM], ids=["greedy", "beam"])
+def test_translations_do_not_depend_on_their_batch(
+    decode: DecodeConfig, translator: Translator, lines: list[str]
+) -> None:
+    """Contract 3: one by one, all at once, and shuffled give the same texts, and scores within 1e-4."""
+    lines = [*lines, "", lines[3]]
+    single = [all_translations(translator, [line], decode)[0][0] for line in lines]
+    shuffled = np.random.default_rng(0).permutation(len(lines)).tolist()
+    for batch_tokens in (1, 50, 10**6):
+        batched = decode.model_copy(update={"batch_tokens": batch_tokens})
+        for order in (range(len(lines)), shuffled):
+            found = all_translations(translator, [lines[i] for i in order], batched)
+            assert [translations[0].text for translations in found] == [single[i].text for i in order]
+            ours = [(t[0].score, t[0].log_prob) for t in found]
+            theirs = [(single[i].score, single[i].log_prob) for i in order]
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_n_best_comes_best_first(translator: Translator, lines: list[str]) -> None:
+    """The n best are sorted, all different hypotheses, and the first is what a search for one gives."""
+    decode = BEAM.model_copy(update={"beam_size": 4, "n_best": 4})
+    best = translator.translate(lines, decode.model_copy(update={"n_best": 1}))
+    for translations, first in zip(all_translations(translator, lines, decode), best, strict=True):
+        scores = [translation.score for translation in translations]
+        assert len(translations) == 4
+        assert scores == sorted(scores, reverse=True)
+        assert translations[0].text == first
+        assert all(translation.log_prob <= 0 for translation in translations)
+
+
+def test_windows_join_seamlessly(
+    translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines and line numbers go on across the windows in which a long input is read."""
+    decode = DecodeConfig(sample=True, n_best=2, max_length_ratio=1)
+    lines = [*lines[:4], "", *lines[4:6], "ka " * 60]
+    problems: list[tuple[int, str]] = []
+    whole = [all_translations(translator, lines, options) for options in (GREEDY, decode)]
+    monkeypatch.setattr(translator_module, "WINDOW_LINES", 3)
+    for options, expected in zip((GREEDY, decode), whole, strict=True):
+        found = list(translator.translate_stream(iter(lines), options, lambda *problem: problems.append(problem)))
+        assert [[t.text for t in ts] for ts in found] == [[t.text for t in ts] for ts in expected]
+    assert [number for number, _ in problems] == [8, 8]
+
+
+def test_windows_read_no_further_than_needed(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is flat: the first translation is there before the input was read to its end."""
+    monkeypatch.setattr(translator_module, "WINDOW_LINES", 3)
+    taken = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield "kato"
+
+    next(translator.translate_stream(endless(), GREEDY))
+    assert taken == 3
+
+
+def test_a_line_too_long_is_cut_told_and_joined(translator: Translator) -> None:
+    """Nothing of a line is dropped silently: parts are translated by themselves and joined by a space, in order."""
+    limit = translator.config.data.max_length - 1
+    parts = ["kato miren solvu palin kaka.", "Toto mimi renren solsol vuvu.", "papa linlin kami tosol renvu."]
+    line = " ".join([*parts, *parts])
+    encoded = translator.tokenizers.src.encode([line])[0]
+    assert len(encoded) > limit
+    problems: list[tuple[int, str]] = []
+    found = list(translator.translate_stream(["kato", line], BEAM, lambda *problem: problems.append(problem)))
+    assert [number for number, _ in problems] == [2]
+    assert f"longer than {limit} tokens" in problems[0][1]
+    pieces = translator._cut(line, limit)
+    assert max(map(len, pieces)) <= limit
+    assert sum(pieces, []) == encoded  # cut at spaces, which belong to the next word: no token lost
+    texts = translator.tokenizers.src.decode_batch(pieces)
+    expected = [all_translations(translator, [text], BEAM)[0][0] for text in texts]
+    assert found[1][0].text == " ".join(translation.text for translation in expected)
+    assert found[1][0].log_prob == pytest.approx(sum(t.log_prob for t in expected), abs=1e-3)
+
+
+@pytest.mark.parametrize("line", ["ka" * 500, "😀" * 40, "\x00" * 70, "ka " * 999, "。" * 200])
+def test_no_line_is_too_long(line: str, translator: Translator) -> None:
+    """A line without a space or a sentence's end is cut as well, into parts that fit; no character goes."""
+    limit = translator.config.data.max_length - 1
+    pieces = translator._cut(line, limit)
+    assert 0 < max(map(len, pieces)) <= limit
+    decoded = "".join(translator.tokenizers.src.decode_batch(pieces))
+    assert decoded.replace(" ", "") == line.replace(" ", "")
+    (output,) = translator.translate([line], GREEDY)
+    assert "\n" not in output
+
+
+def test_sampling_depends_on_seed_and_line_alone(translator: Translator, lines: list[str]) -> None:
+    """The same seed gives the same samples in any batch; another seed, and another sample, others."""
+    decode = DecodeConfig(sample=True, n_best=3, max_length_ratio=1)
+    reference = all_translations(translator, lines, decode)
+    for batch_tokens in (1, 10**6):
+        found = all_translations(translator, lines, decode.model_copy(update={"batch_tokens": batch_tokens}))
+        assert [[t.text for t in ts] for ts in found] == [[t.text for t in ts] for ts in reference]
+    other = all_translations(translator, lines, decode.model_copy(update={"seed": 2}))
+    assert [[t.text for t in ts] for ts in other] != [[t.text for t in ts] for ts in reference]
+    assert len({t.text for t in reference[0]}) > 1
+    same_line_twice = all_translations(translator, [lines[0], lines[0]], decode)
+    assert [t.text for t in same_line_twice[0]] != [t.text for t in same_line_twice[1]]
+
+
+def test_unspaced_targets_join_without_a_space(translator: Translator) -> None:
+    """Parts of a Chinese translation are joined as Chinese is written."""
+    data = translator.config.data.model_copy(update={"tgt_lang": "zh-Hans"})
+    chinese = Translator(translator.model, translator.config.model_copy(update={"data": data}), translator.tokenizers)
+    line = "kato miren. " * 20
+    spaced = all_translations(translator, [line], GREEDY)[0][0].text
+    assert " " in spaced
+    pieces = translator.tokenizers.src.decode_batch(translator._cut(line, 23))
+    assert chinese.translate([line], GREEDY)[0] == "".join(translator.translate(pieces, GREEDY))

@@ -1,0 +1,92 @@
+"""Scores: sacreBLEU's own numbers, with signatures that tell the tokenizer and the references."""
+
+import pytest
+import sacrebleu
+
+from seq2seq.errors import DataError, UserError
+from seq2seq.evaluate import fingerprint_lines, score, tokenizer_for
+
+HYP = ["The cat sat on the mat .", "A dog, barking loudly!", "", "It rains in the town today"]
+REF = ["The cat sat on a mat.", "A dog barks loudly!", "nothing", "It rains in the town today"]
+ZH_HYP = ["猫坐在垫子上。", "今天下雨了，很冷。"]
+ZH_REF = ["猫坐在那张垫子上。", "今天下雨，很冷。"]
+
+
+def test_scores_are_those_of_sacrebleu() -> None:
+    """Numbers and signatures are what sacreBLEU itself gives for the same lines, so others can compare."""
+    scores = score(HYP, [REF], "13a")
+    bleu, chrf = sacrebleu.BLEU(), sacrebleu.CHRF()
+    expected = bleu.corpus_score(HYP, [REF])
+    assert scores.bleu == expected.score
+    assert scores.chrf == chrf.corpus_score(HYP, [REF]).score
+    assert scores.bleu_signature == str(bleu.get_signature())
+    assert scores.chrf_signature == str(chrf.get_signature())
+    assert scores.num_lines == 4
+    assert str(scores).splitlines()[-1] == expected.format(signature=str(bleu.get_signature()))
+
+
+@pytest.mark.parametrize("tokenize", ["13a", "zh", "char", "none", "intl"])
+def test_the_signature_names_the_tokenizer(tokenize: str) -> None:
+    """A score without its tokenizer cannot be compared."""
+    assert f"tok:{tokenize}" in score(ZH_HYP, [ZH_REF], tokenize).bleu_signature
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-Hans", "zh_CN", "ZH", "lzh"])
+def test_chinese_is_cut_as_chinese(language: str) -> None:
+    """13a takes a Chinese sentence for one word and scores near 0; every way to write the code finds zh."""
+    assert tokenizer_for(language) == "zh"
+    assert score(ZH_HYP, [ZH_REF], "zh").bleu > 30 > score(ZH_HYP, [ZH_REF], "13a").bleu
+
+
+@pytest.mark.parametrize("language", [None, "", "de", "en-GB", "xx"])
+def test_other_languages_take_the_default(language: str | None) -> None:
+    """What has no tokenizer of its own gets sacreBLEU's default."""
+    assert tokenizer_for(language) == "13a"
+
+
+@pytest.mark.parametrize(("language", "name"), [("ja", "ja-mecab"), ("ko", "ko-mecab")])
+def test_without_mecab_the_tokenizer_is_char(language: str, name: str) -> None:
+    """Japanese and Korean are scored by characters, visible in the signature, where MeCab is missing."""
+    chosen = tokenizer_for(language)
+    assert chosen in (name, "char")
+    assert f"tok:{chosen.removesuffix('-mecab')}" in score(["猫"], [["猫"]], chosen).bleu_signature
+
+
+def test_several_references() -> None:
+    """Each line is measured against all references, and the signature says how many there are."""
+    one, two = score(HYP, [REF], "13a"), score(HYP, [REF, HYP], "13a")
+    assert two.bleu == pytest.approx(100) != one.bleu
+    assert two.chrf > one.chrf
+    assert "nrefs:1" in one.bleu_signature
+    assert "nrefs:2" in two.bleu_signature
+    assert "nrefs:2" in two.chrf_signature
+
+
+def test_scores_go_into_json() -> None:
+    """The record holds plain values, the signature among them."""
+    record = score(HYP, [REF], "13a").as_json()
+    assert set(record) == {"bleu", "bleu_signature", "bleu_details", "chrf", "chrf_signature", "num_lines"}
+
+
+def test_unequal_counts_are_refused() -> None:
+    """Lines cut off by zip would be scored against the wrong ones; both counts and the reference are named."""
+    with pytest.raises(DataError, match="4 translations but 3 lines in reference 2"):
+        score(HYP, [REF, REF[:3]], "13a")
+
+
+def test_nothing_to_score_is_refused() -> None:
+    """An empty test set has no score, not even 0."""
+    with pytest.raises(DataError, match="nothing to score"):
+        score([], [[]], "13a")
+
+
+def test_an_unknown_tokenizer_is_refused() -> None:
+    """The choices are told."""
+    with pytest.raises(UserError, match=r"unknown BLEU tokenizer '13b'; choose from .*13a.*zh"):
+        score(HYP, [REF], "13b")
+
+
+def test_a_fingerprint_knows_its_text() -> None:
+    """Equal texts have equal fingerprints; where lines end is part of a text."""
+    assert fingerprint_lines(["a", "b"]) == fingerprint_lines(["a", "b"])
+    assert len({fingerprint_lines(lines) for lines in (["ab"], ["a", "b"], ["b", "a"], ["a", "b", ""], [])}) == 5

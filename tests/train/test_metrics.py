@@ -1,0 +1,80 @@
+"""The metrics files: what a continued run keeps of them, and the picture."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from seq2seq.errors import UserError
+from seq2seq.train.metrics import MetricsLog, draw_curves, read_metrics
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_records_are_kept_up_to_the_last_step(tmp_path: Path) -> None:
+    """A run that goes on after step 2 drops what came later, and keeps the rest byte by byte: every digit."""
+    log = MetricsLog(tmp_path, 0)
+    for step in (1, 2, 3):
+        log.metrics(step, {"loss": step / 3, "nll": 1e-30 / 7})
+        log.timing(step, {"seconds": 0.1})
+    log.metrics(2, {"valid_loss": 0.1})
+    log.close()
+    kept = lines(tmp_path / "metrics.jsonl")
+    MetricsLog(tmp_path, 2).close()
+    assert lines(tmp_path / "metrics.jsonl") == [kept[0], kept[1], kept[3]]
+    assert len(lines(tmp_path / "timing.jsonl")) == 2
+    MetricsLog(tmp_path, 0).close()
+    assert lines(tmp_path / "metrics.jsonl") == []
+
+
+def test_what_a_crash_left_is_dropped(tmp_path: Path) -> None:
+    """A half-written last line, a block of NUL bytes and what is no record do not stop a run nor stay in its file."""
+    whole = json.dumps({"step": 1, "loss": 0.5})
+    text = f'{whole}\n\x00\x00\x00\n[1]\n{{"loss": 2}}\n{{"step": 1, "lo'
+    (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 0.5}]
+    log = MetricsLog(tmp_path, 5)
+    log.metrics(6, {"loss": 0.25})
+    log.close()
+    assert lines(tmp_path / "metrics.jsonl") == [whole, '{"step": 6, "loss": 0.25}']
+
+
+def test_a_loss_that_is_no_number_is_kept_visible(tmp_path: Path) -> None:
+    """NaN in the log stays NaN when a run goes on, instead of vanishing or stopping it."""
+    log = MetricsLog(tmp_path, 0)
+    log.metrics(1, {"loss": float("nan"), "grad_norm": float("inf")})
+    log.close()
+    before = lines(tmp_path / "metrics.jsonl")
+    MetricsLog(tmp_path, 1).close()
+    assert lines(tmp_path / "metrics.jsonl") == before == ['{"step": 1, "loss": NaN, "grad_norm": Infinity}']
+
+
+def test_flushed_records_survive_a_kill(tmp_path: Path) -> None:
+    """What was flushed with a checkpoint is in the file although nothing closed it."""
+    log = MetricsLog(tmp_path, 0)
+    log.metrics(1, {"loss": 1.0})
+    log.flush()
+    assert len(lines(tmp_path / "metrics.jsonl")) == 1
+    log.close()
+
+
+@pytest.mark.parametrize("validations", [0, 1])
+def test_the_picture(tmp_path: Path, validations: int) -> None:
+    """Curves can be drawn in the middle of a run, before its first validation as well."""
+    pytest.importorskip("matplotlib")
+    log = MetricsLog(tmp_path, 0)
+    for step in range(1, 4):
+        log.metrics(step, {"epoch": 1, "loss": 2.0, "nll": 1.0, "grad_norm": 0.5, "lr": 0.1, "tokens": 9})
+    for _ in range(validations):
+        log.metrics(3, {"valid_loss": 1.0, "valid_ppl": 3.0, "valid_bleu": 5.0, "valid_chrf": 9.0})
+    log.close()
+    assert draw_curves(tmp_path) == tmp_path / "curves.png"
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    """An empty or wrong folder is told with the file that is missing."""
+    with pytest.raises(UserError, match=r"metrics\.jsonl: no metrics to draw"):
+        draw_curves(tmp_path)

@@ -1,0 +1,418 @@
+"""Training: exact continuation, the same numbers however a step is split, and how a run ends."""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from seq2seq.errors import ConfigError, DataError, ModelError, UserError
+from seq2seq.evaluate import Scores
+from seq2seq.storage import load_tensors, read_metadata
+from seq2seq.train import trainer as trainer_module
+from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
+from seq2seq.train.trainer import Trainer
+from seq2seq.train.validation import Validation
+from tests.toy import (
+    ROOT,
+    command,
+    environment,
+    metrics,
+    run_command,
+    toy_config,
+    train,
+    weights,
+    write_config,
+    write_lines,
+    write_text_files,
+)
+
+# Six steps an epoch and a checkpoint every four: a run that goes on does so in the middle of an epoch.
+EVERY = ("train.save_every=4", "train.max_steps=14")
+VARIANTS = {
+    "dropout": (*EVERY, "model.dropout=0.3"),
+    "everything": (
+        *EVERY,
+        "model.dropout=0.2",
+        "train.ema_decay=0.9",
+        "tokenizer.sampling=0.3",
+        "train.accumulate=2",
+        "train.metric=loss",
+        "optim.schedule=cosine",
+    ),
+    "separate": (*EVERY, "tokenizer.joint=false", "optim.name=muon", "optim.weight_decay=0.1"),
+    "patience": (*EVERY, "train.max_steps=40", "train.patience=3", "train.validate_every=3", "optim.lr=1e-6"),
+}
+
+
+class Stopped(BaseException):
+    """Stands for whatever may stop a run: nothing in the package may catch it."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """The tests share one core with others."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_text_files(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``undisturbed(variant)``: the folder of a run that nothing stopped; made once."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+
+    def run(variant: str) -> Path:
+        if not (folder / variant).exists():
+            train(toy_config(text, folder / variant, *VARIANTS[variant]))
+        return folder / variant
+
+    return run
+
+
+def stopping(name: str, call: int, after: bool = False) -> Any:
+    """Let the ``call``-th call of something the trainer uses raise Stopped, before it does its work or after."""
+    owner: Any = Trainer if hasattr(Trainer, name) else trainer_module
+    original = getattr(owner, name)
+    count = 0
+
+    def stop(*arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        result = original(*arguments, **options) if count != call or after else None
+        if count == call:
+            raise Stopped
+        return result
+
+    return mock.patch.object(owner, name, stop)
+
+
+def same_end(run: Path, reference: Path) -> None:
+    """Both runs ended with the same weights, metrics, and state to go on from, bit for bit."""
+    assert (run / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
+    assert weights(run, "last") == weights(reference, "last")
+    assert weights(run, "best") == weights(reference, "best")
+    assert [path.name for path in list_checkpoints(run)][-1:] == [path.name for path in list_checkpoints(reference)][-1:]
+    ours, theirs = (load_checkpoint(list_checkpoints(folder)[-1]) for folder in (run, reference))
+    for group in ("weights", "average", "optimizer"):
+        mine, other = getattr(ours, group), getattr(theirs, group)
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[name], other[name]) for name in mine), group
+    ours.progress.seconds = theirs.progress.seconds = 0.0  # of the clock
+    assert ours.progress == theirs.progress
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("step", [2, 7, 9])
+def test_a_stopped_run_ends_as_one_that_was_not(
+    variant: str, step: int, text: Path, tmp_path: Path, undisturbed: Callable[[str], Path]
+) -> None:
+    """Contract 2: before the first checkpoint, mid-epoch, and right after a checkpoint; dropout, averages, sampled
+    subwords, accumulation, schedules, both optimizers and the state of patience all go on exactly."""
+    config = toy_config(text, tmp_path / "run", *VARIANTS[variant])
+    with stopping("_step", step), pytest.raises(Stopped):
+        train(config)
+    assert len(list_checkpoints(tmp_path / "run")) == (step - 1) // 4
+    train(config)
+    same_end(tmp_path / "run", undisturbed(variant))
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("_validate", 2),
+        ("_save_model", 1),
+        ("_save_model", 3),
+        ("save_model_folder", 2),
+        ("save_checkpoint", 1),
+        ("save_checkpoint", 2),
+        ("resample_corpus", 2),
+        ("prepare_data", 1),
+    ],
+)
+def test_no_moment_is_a_bad_one_to_stop(
+    name: str, call: int, after: bool, text: Path, tmp_path: Path, undisturbed: Callable[[str], Path]
+) -> None:
+    """What a stop leaves behind between two writes (a best or last that is ahead of the checkpoint, a checkpoint
+    without later metrics, a sampled corpus) is taken up or replaced."""
+    config = toy_config(text, tmp_path / "run", *VARIANTS["everything"])
+    with stopping(name, call, after), pytest.raises(Stopped):
+        train(config)
+    train(config)
+    same_end(tmp_path / "run", undisturbed("everything"))
+
+
+def test_many_stops_in_one_run(text: Path, tmp_path: Path, undisturbed: Callable[[str], Path]) -> None:
+    """Errors of continuing do not add up: stopped again and again, the end is the same."""
+    config = toy_config(text, tmp_path / "run", *VARIANTS["everything"])
+    for call in (5, 5, 1, 4, 2):
+        with stopping("_step", call), pytest.raises(Stopped):
+            train(config)
+    train(config)
+    same_end(tmp_path / "run", undisturbed("everything"))
+
+
+def test_kill_9_and_the_same_command(text: Path, tmp_path: Path) -> None:
+    """A killed process leaves no half-written file that the same command trips over or goes on from wrongly."""
+    settings = ("train.max_steps=60", "train.save_every=7", "train.ema_decay=0.9", "tokenizer.sampling=0.3")
+    settings += ("train.patience=null", "train.validate_every=20", f"data.cache_dir={tmp_path}/run/data",)
+    train(toy_config(text, tmp_path / "reference", *settings[:-1]))
+    config = write_config(text, tmp_path / "run")
+    arguments = command("train", config, *settings)
+    chance = random.SystemRandom()
+    killed_at = []
+    for first_wait in (lambda: True, lambda: bool(list_checkpoints(tmp_path / "run"))):
+        process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not first_wait():
+            time.sleep(0.01)
+        killed_at.append(chance.uniform(0, 3.0 if not killed_at else 0.8))
+        time.sleep(killed_at[-1])
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = run_command("train", config, *settings)
+    assert done.returncode == 0, (killed_at, done.stderr.decode())
+    assert b"train.max_steps (60) reached" in done.stdout
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (tmp_path / "reference/metrics.jsonl").read_bytes(), killed_at
+    for name in ("last", "best"):
+        assert weights(tmp_path / "run", name) == weights(tmp_path / "reference", name), killed_at
+
+
+@pytest.fixture(scope="module")
+def half_done(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with checkpoints of steps 4 and 8; copy it before use."""
+    run = tmp_path_factory.mktemp("half") / "run"
+    train(toy_config(text, run, *EVERY, "train.max_steps=8", "train.patience=null"))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("seed=9", "seed: 1 -> 9"),
+        ("data.max_length=20", "data.max_length: 24 -> 20"),
+        ("data.max_ratio=4", "data.max_ratio: null -> 4.0"),
+        ("tokenizer.vocab_size=320", "tokenizer.vocab_size: 330 -> 320"),
+        ("tokenizer.sampling=0.5", "tokenizer.sampling: 0.0 -> 0.5"),
+        ("model.dropout=0.4", "model.dropout: 0.1 -> 0.4"),
+        ("model.d_ff=48", "model.d_ff: 32 -> 48"),
+        ("optim.lr=0.5", "optim.lr: 0.01 -> 0.5"),
+        ("optim.name=muon", 'optim.name: "adamw" -> "muon"'),
+        ("train.batch_tokens=99", "train.batch_tokens: 120 -> 99"),
+        ("train.accumulate=2", "train.accumulate: 1 -> 2"),
+        ("train.label_smoothing=0", "train.label_smoothing: 0.1 -> 0.0"),
+        ("train.ema_decay=0.5", "train.ema_decay: 0.0 -> 0.5"),
+        ("train.precision=bf16", 'train.precision: "auto" -> "bf16"'),
+        ("train.metric=loss", 'train.metric: "bleu" -> "loss"'),
+    ],
+)
+def test_other_settings_are_refused(change: str, told: str, text: Path, half_done: Path) -> None:
+    """A setting that decides the weights (or what best means) may not change under a run; the message names the key,
+    old and new, and the run folder stays as it was."""
+    before = {path: path.read_bytes() for path in half_done.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError) as refused:
+        train(toy_config(text, half_done, *EVERY, change))
+    assert told in str(refused.value)
+    assert str(half_done) in str(refused.value)
+    assert before == {path: path.read_bytes() for path in half_done.rglob("*") if path.is_file()}
+
+
+def test_the_last_step_may_not_move_under_a_schedule_that_needs_it(text: Path, tmp_path: Path) -> None:
+    """A cosine to step 8 continued to step 14 would be neither run."""
+    train(toy_config(text, tmp_path / "run", *EVERY, "train.max_steps=8", "optim.schedule=cosine"))
+    with pytest.raises(ConfigError, match=r"train\.max_steps: 8 -> 14"):
+        train(toy_config(text, tmp_path / "run", *EVERY, "optim.schedule=cosine"))
+
+
+@pytest.mark.parametrize("file", ["train.xx", "train.yy", "valid.yy"])
+def test_other_text_is_refused(file: str, text: Path, half_done: Path, tmp_path: Path) -> None:
+    """A run does not go on with text other than that it was started with."""
+    changed = tmp_path / "text"
+    shutil.copytree(text, changed)
+    lines = (changed / file).read_text(encoding="utf-8").splitlines()
+    write_lines(changed / file, [*lines[:-1], lines[0] + " " + lines[1]])
+    shutil.copytree(half_done, tmp_path / "run")
+    with pytest.raises(DataError, match="text has changed"):
+        train(toy_config(changed, tmp_path / "run", *EVERY))
+
+
+def test_bounds_and_saving_may_change(
+    text: Path, half_done: Path, tmp_path: Path, undisturbed: Callable[[str], Path]
+) -> None:
+    """A finished run goes on with a later bound, and takes the steps it would have taken anyway."""
+    shutil.copytree(half_done, tmp_path / "run")
+    changes = ("train.save_every=2", "train.keep_last=2", "train.validate_every=3", "decode.beam_size=1")
+    summary = train(toy_config(text, tmp_path / "run", *EVERY, *changes))
+    assert summary.progress.step == 14
+    assert [path.name[5:14] for path in list_checkpoints(tmp_path / "run")] == ["000000012", "000000014"]
+    train(toy_config(text, tmp_path / "straight", *EVERY))
+    assert weights(tmp_path / "run") == weights(tmp_path / "straight")
+
+
+def losses(run: Path) -> tuple[list[float], list[float], list[float]]:
+    """Of every step: loss, negative log-likelihood, gradient norm."""
+    steps = [record for record in metrics(run) if "loss" in record]
+    return tuple([record[name] for record in steps] for name in ("loss", "nll", "grad_norm"))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("batch_tokens", [120, 14], ids=["full", "fewer-sentences-than-micro-batches"])
+def test_accumulation_does_not_change_the_step(batch_tokens: int, text: Path, tmp_path: Path) -> None:
+    """Contract 5: a mean per micro-batch, or a wrong number of tokens, would change loss and gradient."""
+    for accumulate in (1, 2, 3):
+        settings = ("model.dropout=0", f"train.accumulate={accumulate}", f"train.batch_tokens={batch_tokens}")
+        train(toy_config(text, tmp_path / f"{accumulate}", *settings))
+    for accumulate in (2, 3):
+        for ours, theirs in zip(losses(tmp_path / f"{accumulate}"), losses(tmp_path / "1"), strict=True):
+            assert ours == pytest.approx(theirs, rel=2e-5)
+
+
+def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:
+    """Contract 5 with real processes: the same steps, losses and gradients, validation shared and complete."""
+    settings = ("model.dropout=0", "tokenizer.sampling=0.3", "train.accumulate=2", "train.ema_decay=0.5")
+    settings += (f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy")
+    train(toy_config(text, tmp_path / "one", *settings))
+    config = write_config(text, tmp_path / "two")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "seq2seq", "train"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, str(config), *settings], env=environment(), capture_output=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.count(b"done: train.max_steps (12) reached") == 1  # one process speaks
+    one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert [record.keys() for record in two] == [record.keys() for record in one]
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-8)
+    hypotheses = [(tmp_path / name / "test.hyp.txt").read_text(encoding="utf-8") for name in ("two", "one")]
+    assert hypotheses[0] == hypotheses[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason", "steps"),
+    [
+        (("train.max_steps=3",), "train.max_steps (3) reached", 3),
+        (("train.max_steps=null", "train.max_epochs=2"), "train.max_epochs (2) reached", 12),
+        (("train.patience=2", "train.validate_every=1"), "no better bleu in 2 validations (train.patience)", 3),
+        (("train.max_minutes=0.00001",), "train.max_minutes (1e-05) reached", 1),
+    ],
+)
+def test_every_bound_ends_the_run(
+    settings: tuple[str, ...], reason: str, steps: int, text: Path, tmp_path: Path
+) -> None:
+    """The first bound reached ends the run and is named; the end is validated, saved and continued from."""
+    summary = train(toy_config(text, tmp_path / "run", *settings))
+    assert (summary.reason, summary.progress.step) == (reason, steps)
+    assert summary.progress.validated_step == steps
+    assert [path.name for path in list_checkpoints(tmp_path / "run")][-1] == f"step-{steps:09d}.safetensors"
+    assert read_metadata(tmp_path / "run/last/model.safetensors")["step"] == str(steps)
+
+
+@pytest.mark.parametrize(("metric", "best"), [("loss", 2), ("bleu", 3), ("chrf", 1)])
+def test_the_best_is_kept_by_the_chosen_metric(metric: str, best: int, text: Path, tmp_path: Path) -> None:
+    """Lower loss but higher BLEU and chrF are better; best holds the weights of that very step, ties keep the first."""
+    told = iter([(3.0, 1.0, 9.0), (1.0, 2.0, 5.0), (2.0, 8.0, 9.0), (1.0, 8.0, 7.0)])
+
+    def validate(*_: object) -> Validation:
+        loss, bleu, chrf = next(told)
+        return Validation(loss, Scores(bleu, "", "", chrf, "", 1))
+
+    settings = ("train.validate_every=1", "train.save_every=1", "train.max_steps=4", f"train.metric={metric}")
+    with mock.patch.object(trainer_module, "validate", validate):
+        summary = train(toy_config(text, tmp_path / "run", *settings))
+    assert summary.progress.best_step == best
+    kept, metadata = load_tensors(tmp_path / "run/best/model.safetensors")
+    assert metadata["step"] == str(best)
+    there = load_checkpoint(tmp_path / f"run/checkpoints/step-{best:09d}.safetensors").weights
+    assert all(torch.equal(kept[name], there[name]) for name in there)
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_loss_that_is_no_number_stops_the_run(broken: str, text: Path, tmp_path: Path) -> None:
+    """Weights after a NaN are worthless: none are saved, the log shows it, the message names the step."""
+    original = trainer_module.smoothed_cross_entropy
+    calls = 0
+
+    def cross_entropy(hidden: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        loss, nll = original(hidden, *rest)
+        if calls != 6:
+            return loss, nll
+        if broken == "loss":
+            return loss * float("nan"), nll
+        return loss + 0 * (hidden * 0).sum().sqrt(), nll  # the slope of a root at 0 is infinite
+
+    settings = ("train.save_every=2", "train.validate_every=100")
+    with mock.patch.object(trainer_module, "smoothed_cross_entropy", cross_entropy):
+        with pytest.raises(UserError, match=r"step 6: .* not a finite number.*optim\.lr"):
+            train(toy_config(text, tmp_path / "run", *settings))
+    assert [path.name[5:14] for path in list_checkpoints(tmp_path / "run")] == ["000000002", "000000004"]
+    assert read_metadata(tmp_path / "run/last/model.safetensors")["step"] == "4"
+    assert not (tmp_path / "run/best").exists()
+    assert [record["step"] for record in metrics(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_passed_over(
+    damage: str, text: Path, tmp_path: Path, undisturbed: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Contract 6: a checkpoint with a wrong bit is named and the one before it taken; the end is the same."""
+    config = toy_config(text, tmp_path / "run", *VARIANTS["dropout"])
+    with stopping("_step", 11), pytest.raises(Stopped):
+        train(config)
+    path = list_checkpoints(tmp_path / "run")[-1]
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 4
+    path.write_bytes({"cut": data[:-100], "flipped": data, "empty": b""}[damage])
+    train(config)
+    assert str(path) in capsys.readouterr().err
+    same_end(tmp_path / "run", undisturbed("dropout"))
+
+
+def test_only_damaged_checkpoints_are_an_error(text: Path, half_done: Path, tmp_path: Path) -> None:
+    """Starting from step 0 over a run whose checkpoints are all damaged would destroy it silently."""
+    shutil.copytree(half_done, tmp_path / "run")
+    for path in list_checkpoints(tmp_path / "run"):
+        path.write_bytes(path.read_bytes()[:99])
+    with pytest.raises(ModelError, match="every checkpoint is damaged"):
+        train(toy_config(text, tmp_path / "run", *EVERY))
+    assert len(metrics(tmp_path / "run")) > 8
+
+
+def test_a_finished_run_takes_no_step(text: Path, tmp_path: Path) -> None:
+    """The command of a finished run repeated changes nothing, and says again what came out."""
+    settings = (f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy")
+    first = train(toy_config(text, tmp_path / "run", *settings))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "tensorboard" not in str(path)}
+    with mock.patch.object(Trainer, "_step", side_effect=AssertionError):
+        again = train(toy_config(text, tmp_path / "run", *settings))
+    assert again == first
+    assert before == {path: path.read_bytes() for path in before}
+    assert len((tmp_path / "run/test.hyp.txt").read_text(encoding="utf-8").split("\n")) == 6
+
+
+def test_a_finished_run_leaves_its_picture(text: Path, tmp_path: Path) -> None:
+    """curves.png is there at the end where matplotlib is; without matplotlib the run ends well and says so."""
+    pytest.importorskip("matplotlib")
+    config = toy_config(text, tmp_path / "run")
+    train(config)
+    with mock.patch.dict(sys.modules, {"matplotlib.figure": None}):
+        Trainer(config, trainer_module.Processes(0, 1, torch.device("cpu"))).run()
+    assert not (tmp_path / "run/curves.png").exists()
+    Trainer(config, trainer_module.Processes(0, 1, torch.device("cpu"))).run()
+    assert (tmp_path / "run/curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_packages_root_is_this_checkout() -> None:
+    """Processes started by these tests run the code under test, not an installed copy."""
+    assert Path(trainer_module.__file__).is_relative_to(ROOT)
