@@ -186,7 +186,7 @@ class ModelConfig(Section):
         gt=0,
     )
     d_ff: int = _option(1024, "Inner width of the feed-forward layers; default from the preset.", gt=0)
-    dropout: float = _option(0.1, "Share of activations dropped while training; default from the preset.", ge=0, lt=1)
+    dropout: float = _option(0.1, "Share of activations dropped while training; default from the preset.", ge=0, le=0.9)
     norm_position: Literal["pre", "post"] = _option(
         "pre",
         "Normalise before each sublayer (steadier at high learning rates) or after it (the paper); default from the "

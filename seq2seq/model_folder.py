@@ -83,7 +83,7 @@ def load_weights(model: Transformer, weights: Mapping[str, Tensor], path: Path) 
         ModelError: names or shapes differ from the model's, which ``path`` is blamed for.
     """
     expected = unique_tensors(model.state_dict())
-    for name in expected.keys() ^ weights.keys():
+    for name in sorted(expected.keys() ^ weights.keys()):
         state = "lacks" if name in expected else "has the unknown tensor"
         raise ModelError(f"{path}: does not fit its config: it {state} {name}")
     with torch.no_grad():

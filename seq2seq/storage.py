@@ -12,7 +12,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import safetensors
@@ -50,7 +50,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         what = "no space left on the device; free some and run the same command again" if full else str(error)
         raise UserError(f"{path}: cannot be written: {what}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone after the rename
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,6 +72,7 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors (any device; no two sharing memory) and texts to one safetensors file, whole and with a digest."""
+    metadata = {name: text for name, text in metadata.items() if name != DIGEST}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with written_whole(path) as temporary:
         # safetensors keeps metadata in no fixed order, so two like checkpoints would differ in bytes: one key has one.

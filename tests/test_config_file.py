@@ -219,8 +219,8 @@ def test_each_mistake_is_told_in_words(write: Any, lines: str, expected: str) ->
         ("model: {d_model: 15, num_heads: 3}", "x.yaml:5: model.positions: sinusoidal needs an even d_model, not 15"),
         ("tokenizer: {joint: false}\nmodel: {tie_embeddings: all}", "x.yaml:6: model.tie_embeddings: all needs one "
          "vocabulary; set tokenizer.joint: true or use target"),
-        ("optim: {schedule: cosine}\ntrain: {max_epochs: 9}", "x.yaml:5: optim.schedule: cosine needs to know its last step; set "
-         "train.max_steps"),
+        ("optim: {schedule: cosine}\ntrain: {max_epochs: 9}", "x.yaml:5: optim.schedule: cosine needs to know its last "
+         "step; set train.max_steps"),
         ("optim: {schedule: linear, warmup_steps: 9}\ntrain: {max_steps: 9}", "x.yaml:5: optim.warmup_steps: must be "
          "below train.max_steps (9) with linear, not 9"),
         ("train: {max_steps: null}", "x.yaml:5: train.max_steps: training needs an end; set one of max_steps, "

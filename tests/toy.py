@@ -31,10 +31,11 @@ data:
   valid: {{src: {text}/valid.xx, tgt: {text}/valid.yy}}
   max_length: 24
   cache_dir: {text}/cache
-tokenizer: {{vocab_size: 330}}
-model: {{encoder_layers: 1, decoder_layers: 1, d_model: 16, num_heads: 2, d_ff: 32, dropout: 0.1}}
+tokenizer: {{vocab_size: 330, kind: unigram}}
+model: {{encoder_layers: 1, decoder_layers: 1, d_model: 16, num_heads: 2, d_ff: 32, dropout: 0.1, norm_position: post}}
 optim: {{lr: 0.01, warmup_steps: 4}}
-train: {{batch_tokens: 120, max_steps: 12, validate_every: 5, save_every: 3, device: cpu, threads: 1}}
+train:
+  {{batch_tokens: 120, max_steps: 12, validate_every: 5, save_every: 3, ema_decay: 0, device: cpu, threads: 1}}
 decode: {{beam_size: 2, max_length_offset: 3, max_length_ratio: 1}}
 """
 

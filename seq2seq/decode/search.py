@@ -223,10 +223,6 @@ def _extend_beams(
         total = float(totals[row, column])
         lattice.finish(int(sentences[row]), total / penalty, total, int(parents[row, column]))
     live = totals.masked_fill(tokens == options.eos_id, -math.inf)
-    if live.size(1) < beam_size:  # a vocabulary smaller than the beam
-        missing = beam_size - live.size(1)
-        live = torch.nn.functional.pad(live, (0, missing), value=-math.inf)
-        tokens, parents = (torch.nn.functional.pad(x, (0, missing)) for x in (tokens, parents))
     live, chosen = live.topk(beam_size, dim=1)
     return tokens.gather(1, chosen), parents.gather(1, chosen), live
 

@@ -53,11 +53,15 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
-    """Write a checkpoint, then remove all but the latest ``keep_last``.
+    """Write a checkpoint, then remove the earlier ones but for the latest ``keep_last - 1``.
+
+    Files of later steps stay: they are damaged ones that the run was not continued from.
 
     Raises:
         UserError: it cannot be written; the earlier ones are untouched.
     """
+    for leftover in _folder(run_dir).glob(".step-*.tmp"):  # of a run that was killed while it saved
+        leftover.unlink(missing_ok=True)
     path = _folder(run_dir) / f"step-{checkpoint.progress.step:09d}.safetensors"
     groups = {"weights": checkpoint.weights, "average": checkpoint.average, "optimizer": checkpoint.optimizer}
     tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
@@ -67,7 +71,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Pa
         "data": checkpoint.data_fingerprint,
     }
     save_tensors(path, tensors, metadata)
-    for old in list_checkpoints(run_dir)[:-keep_last]:
+    for old in [other for other in list_checkpoints(run_dir) if other <= path][:-keep_last]:
         old.unlink(missing_ok=True)
     return path
 

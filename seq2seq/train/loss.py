@@ -19,12 +19,14 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
     """The gradient of a chunk is computed right after its logits, so that no chunk's logits need to be kept."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-        needs_grad = hidden.requires_grad or weight.requires_grad
-        # Under autocast the hidden states come in half precision; the products follow them, the sums are fp32.
-        matrix = weight.to(hidden.dtype)
-        grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float, needs_grad: bool
+    ) -> tuple[Tensor, Tensor]:
+        matrix = weight.to(hidden.dtype)  # the products are in the hidden states' precision, all sums in fp32
+        if needs_grad:
+            grad_hidden = torch.empty_like(hidden)
+            grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+            ctx.save_for_backward(grad_hidden, grad_weight)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         nll = torch.zeros((), dtype=torch.float32, device=hidden.device)
         num_classes = weight.size(0)
@@ -48,16 +50,16 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                     grad_weight.addmm_(grad.t(), h)
                 else:
                     grad_weight += grad.t() @ h
-        ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(nll)
         return loss, nll
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         grad_loss = grads[0]
-        return grad_hidden * grad_loss.to(grad_hidden.dtype), (grad_weight * grad_loss).to(ctx.weight_dtype), None, None
+        grad_hidden = grad_hidden * grad_loss.to(grad_hidden.dtype)
+        return grad_hidden, (grad_weight * grad_loss).to(ctx.weight_dtype), None, None, None, None
 
 
 def smoothed_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -73,5 +75,9 @@ def smoothed_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, smoot
         The smoothed loss, to be differentiated, and the plain negative log-likelihood, to be reported: both sums over
         the tokens that count, in nats, fp32 scalars.
     """
-    loss, nll = _SmoothedCrossEntropy.apply(hidden, weight, labels, smoothing)
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):  # the norm that the hidden states come from gives fp32 even so
+        hidden = hidden.to(torch.get_autocast_dtype(device))
+    needs_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    loss, nll = _SmoothedCrossEntropy.apply(hidden, weight, labels, smoothing, needs_grad)
     return loss, nll

@@ -36,7 +36,7 @@ NASTY = [
     "\u2581ka\u2581\u2581to".encode(),
     b"<s> </s> <unk> <pad> <0x0A>",
     b"\x1f\x8b not gzip",
-    "e" .encode() + "\u0301".encode() * 50,
+    b"e" + "\u0301".encode() * 50,
 ]
 
 
@@ -107,7 +107,14 @@ def test_gzip_and_standard_streams_say_the_same(model: Path, tmp_path: Path) -> 
     (tmp_path / "in").write_bytes(data)
     (tmp_path / "in.gz").write_bytes(gzip.compress(data))
     for name in ("in", "in.gz"):
-        arguments = ["translate", str(model), "--input", str(tmp_path / name), "--output", str(tmp_path / f"{name}.out")]
+        arguments = [
+            "translate",
+            str(model),
+            "--input",
+            str(tmp_path / name),
+            "--output",
+            str(tmp_path / f"{name}.out"),
+        ]
         assert main([*arguments, *OPTIONS]) == 0
     expected = (tmp_path / "in.out").read_bytes()
     assert len(output_lines(expected)) == 60
@@ -118,7 +125,9 @@ def test_gzip_and_standard_streams_say_the_same(model: Path, tmp_path: Path) -> 
         assert done.stdout == expected
 
 
-@pytest.mark.parametrize(("data", "count"), [(b"", 0), (b"\n", 1), (b"\n\n", 2), (BOM, 0), (BOM + b"\n", 1), (b"ka", 1)])
+@pytest.mark.parametrize(
+    ("data", "count"), [(b"", 0), (b"\n", 1), (b"\n\n", 2), (BOM, 0), (BOM + b"\n", 1), (b"ka", 1)]
+)
 def test_few_lines(data: bytes, count: int, model: Path, tmp_path: Path) -> None:
     """The line count of empty and nearly empty files."""
     (tmp_path / "in").write_bytes(data)

@@ -135,9 +135,7 @@ def test_stopping_early_loses_nothing(alpha, beam_size, sharpness):
     win), against back-pointers mixed up, and against sentences that disturb each other: all equal the plain procedure,
     which never stops early."""
     names, max_lengths = list(range(12)), [9, 3, 7, 1, 9, 5, 2, 8, 9, 4, 6, 9]
-    found, _ = run(
-        names, max_lengths, vocabulary=7, sharpness=sharpness, beam_size=beam_size, length_penalty=alpha
-    )
+    found, _ = run(names, max_lengths, vocabulary=7, sharpness=sharpness, beam_size=beam_size, length_penalty=alpha)
     for name, max_length in zip(names, max_lengths, strict=True):
         assert_same(found[name], plain_beam_search(name, max_length, beam_size, alpha, 7, sharpness))
 

@@ -1,7 +1,6 @@
 """Text to text: one output for each input, in order, the same whatever shares the batch."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,23 @@ from tests.toy import sentences, toy_model
 
 GREEDY = DecodeConfig(beam_size=1, max_length_ratio=1, max_length_offset=3)
 BEAM = DecodeConfig(beam_size=3, max_length_ratio=1, max_length_offset=3)
-ODD = ["", " ", "\t", "\u3000", "\u2028", "\r", "\x00", "\ufeff", "\u200b", "\x0c", "\u2581", "\u202eabc", "😀", "\ud800", "�"]
+ODD = [
+    "",
+    " ",
+    "\t",
+    "\u3000",
+    "\u2028",
+    "\r",
+    "\x00",
+    "\ufeff",
+    "\u200b",
+    "\x0c",
+    "\u2581",
+    "\u202eabc",
+    "😀",
+    "\ud800",
+    "�",
+]
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +107,7 @@ def test_n_best_comes_best_first(translator: Translator, lines: list[str]) -> No
         assert all(translation.log_prob <= 0 for translation in translations)
 
 
-def test_windows_join_seamlessly(
-    translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_windows_join_seamlessly(translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines and line numbers go on across the windows in which a long input is read."""
     decode = DecodeConfig(sample=True, n_best=2, max_length_ratio=1)
     lines = [*lines[:4], "", *lines[4:6], "ka " * 60]

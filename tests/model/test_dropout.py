@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from seq2seq.config import ModelConfig
 from seq2seq.model.dropout import Dropout
 
 
@@ -60,7 +62,8 @@ def test_gradient_is_the_mask(dtype):
     assert set(grad.unique().tolist()) == {0.0, float(torch.tensor(4 / 3, dtype=dtype))}
 
 
-@pytest.mark.xfail(strict=True, reason="the config allows any dropout below 1, Dropout asserts above 0.998")
 def test_every_rate_that_the_config_allows():
-    """Guards against an assertion, which tells a person nothing, for ``dropout: 0.999``."""
-    Dropout(0.999)
+    """Guards against an assertion, which tells a person nothing, for a rate that rounds to dropping everything."""
+    Dropout(ModelConfig(dropout=0.9).dropout)
+    with pytest.raises(ValidationError):
+        ModelConfig(dropout=0.999)

@@ -15,10 +15,10 @@ data:
   train: {{src: {0}/train.src, tgt: {0}/train.tgt}}
   valid: {{src: {0}/valid.src, tgt: {0}/valid.tgt}}
   max_length: 20
-tokenizer: {{vocab_size: 40, byte_fallback: false, character_coverage: 1.0}}
-model: {{preset: tiny, encoder_layers: 1, decoder_layers: 1, d_model: 64, num_heads: 4, d_ff: 128, dropout: 0, norm_position: pre}}
+tokenizer: {{kind: unigram, vocab_size: 40, byte_fallback: false, character_coverage: 1.0}}
+model: {{encoder_layers: 1, decoder_layers: 1, d_model: 64, num_heads: 4, d_ff: 128, dropout: 0, norm_position: pre}}
 optim: {{lr: 6e-3, warmup_steps: 50, schedule: cosine}}
-train: {{batch_tokens: 1000, max_steps: 400, validate_every: 1000, save_every: 1000, label_smoothing: 0, device: cpu}}
+train: {{batch_tokens: 1000, max_steps: 400, validate_every: 1000, label_smoothing: 0, ema_decay: 0.98, device: cpu}}
 decode: {{beam_size: 1}}
 """
 

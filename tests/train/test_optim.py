@@ -9,7 +9,7 @@ from seq2seq.storage import load_tensors, save_tensors
 from seq2seq.train.optim import Optimizer, learning_rate
 
 GOLDEN = [  # schedule, warmup, min_lr_ratio, max_steps, {step: learning rate}, all with lr 0.008
-    ("inverse_sqrt", 4, 0.0, None, {1: 0.002, 2: 0.004, 4: 0.008, 16: 0.004, 64: 0.002, 400: 0.0008}),
+    ("inverse_sqrt", 4, 0.0, None, {1: 0.002, 2: 0.004, 3: 0.006, 4: 0.008, 16: 0.004, 64: 0.002, 400: 0.0008}),
     ("inverse_sqrt", 0, 0.0, None, {1: 0.008, 4: 0.004}),
     ("constant", 4, 0.0, None, {1: 0.002, 4: 0.008, 5: 0.008, 10**6: 0.008}),
     ("constant", 0, 0.0, None, {1: 0.008}),

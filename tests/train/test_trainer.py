@@ -103,7 +103,9 @@ def same_end(run: Path, reference: Path) -> None:
     assert (run / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
     assert weights(run, "last") == weights(reference, "last")
     assert weights(run, "best") == weights(reference, "best")
-    assert [path.name for path in list_checkpoints(run)][-1:] == [path.name for path in list_checkpoints(reference)][-1:]
+    assert [path.name for path in list_checkpoints(run)][-1:] == [path.name for path in list_checkpoints(reference)][
+        -1:
+    ]
     ours, theirs = (load_checkpoint(list_checkpoints(folder)[-1]) for folder in (run, reference))
     for group in ("weights", "average", "optimizer"):
         mine, other = getattr(ours, group), getattr(theirs, group)
@@ -167,7 +169,11 @@ def test_many_stops_in_one_run(text: Path, tmp_path: Path, undisturbed: Callable
 def test_kill_9_and_the_same_command(text: Path, tmp_path: Path) -> None:
     """A killed process leaves no half-written file that the same command trips over or goes on from wrongly."""
     settings = ("train.max_steps=60", "train.save_every=7", "train.ema_decay=0.9", "tokenizer.sampling=0.3")
-    settings += ("train.patience=null", "train.validate_every=20", f"data.cache_dir={tmp_path}/run/data",)
+    settings += (
+        "train.patience=null",
+        "train.validate_every=20",
+        f"data.cache_dir={tmp_path}/run/data",
+    )
     train(toy_config(text, tmp_path / "reference", *settings[:-1]))
     config = write_config(text, tmp_path / "run")
     arguments = command("train", config, *settings)
@@ -184,7 +190,9 @@ def test_kill_9_and_the_same_command(text: Path, tmp_path: Path) -> None:
     done = run_command("train", config, *settings)
     assert done.returncode == 0, (killed_at, done.stderr.decode())
     assert b"train.max_steps (60) reached" in done.stdout
-    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (tmp_path / "reference/metrics.jsonl").read_bytes(), killed_at
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == (tmp_path / "reference/metrics.jsonl").read_bytes(), (
+        killed_at
+    )
     for name in ("last", "best"):
         assert weights(tmp_path / "run", name) == weights(tmp_path / "reference", name), killed_at
 
@@ -393,7 +401,9 @@ def test_a_finished_run_takes_no_step(text: Path, tmp_path: Path) -> None:
     """The command of a finished run repeated changes nothing, and says again what came out."""
     settings = (f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy")
     first = train(toy_config(text, tmp_path / "run", *settings))
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "tensorboard" not in str(path)}
+    before = {
+        path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "tensorboard" not in str(path)
+    }
     with mock.patch.object(Trainer, "_step", side_effect=AssertionError):
         again = train(toy_config(text, tmp_path / "run", *settings))
     assert again == first

@@ -1,0 +1,447 @@
+"""The command line: every mistake gets one message that says where and what to do, and leaves nothing half-made."""
+
+import errno
+import gzip
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from seq2seq import __version__
+from seq2seq.cli import main
+from seq2seq.config_file import load_config
+from tests.toy import (
+    command,
+    environment,
+    run_command,
+    toy_config,
+    toy_model,
+    train,
+    write_config,
+    write_lines,
+)
+
+COMMANDS = ("train", "evaluate", "translate", "average", "curves", "config")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with text, a trained run, and a run of another architecture; to be copied."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("made")
+    toy_model(folder)
+    train(toy_config(folder / "text", folder / "wide", "model.d_model=32", "train.max_steps=2"))
+    return folder
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own to make mistakes in, with text/, model/, wide/ and toy.yaml (which trains into run/)."""
+    for name in ("text", "model", "wide"):
+        shutil.copytree(made / name, tmp_path / name, ignore=shutil.ignore_patterns("cache", "tensorboard"))
+    write_config(tmp_path / "text", tmp_path / "run").rename(tmp_path / "toy.yaml")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def nothing(place: Path) -> None:
+    """No preparation."""
+
+
+def write(name: str, data: bytes) -> Callable[[Path], None]:
+    """Put these bytes into a file."""
+
+    def prepare(place: Path) -> None:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(data)
+
+    return prepare
+
+
+def cut(name: str, count: int) -> Callable[[Path], None]:
+    """Cut bytes off the end of a file."""
+    return lambda place: write(name, (place / name).read_bytes()[:-count])(place)
+
+
+def flip(name: str) -> Callable[[Path], None]:
+    """Change one bit of a file's last bytes."""
+
+    def prepare(place: Path) -> None:
+        data = bytearray((place / name).read_bytes())
+        data[-5] ^= 1
+        (place / name).write_bytes(data)
+
+    return prepare
+
+
+def config_with(line: str) -> Callable[[Path], None]:
+    """Append a line to the config."""
+    return lambda place: write("toy.yaml", (place / "toy.yaml").read_bytes() + line.encode() + b"\n")(place)
+
+
+def other_tokenizer(place: Path) -> None:
+    """The model gets a tokenizer that it was not trained with."""
+    from seq2seq.data.tokenizer import TokenizerSpec, train_tokenizer
+
+    model, _ = train_tokenizer([f"other words {i}" for i in range(40)], TokenizerSpec("unigram", 330))
+    model.save(place / "model/best/tokenizer.model")
+
+
+def gzipped_and_cut(place: Path) -> None:
+    """A training file as gzip, without its end."""
+    data = gzip.compress((place / "text/train.xx").read_bytes())
+    (place / "text/train.xx").write_bytes(data[:-30])
+
+
+class Mistake(NamedTuple):
+    """A command, how it is prepared, what its message must tell, and what must not exist afterwards."""
+
+    command: str
+    told: tuple[str, ...]
+    prepare: Callable[[Path], Any] = nothing
+    absent: tuple[str, ...] = ("run",)
+
+
+OUT = ("out",)
+TRANSLATE = "translate model --input text/test.xx --output out --device cpu"
+MISTAKES = {
+    # train: the config
+    "no such config": Mistake("train nowhere.yaml", ("nowhere.yaml: cannot be read",)),
+    "config is a folder": Mistake("train text", ("text: cannot be read: Is a directory",)),
+    "not YAML": Mistake("train toy.yaml", ("toy.yaml:1: not valid YAML",), write("toy.yaml", b"{run_dir: a: b")),
+    "empty config": Mistake("train toy.yaml", ("run_dir: missing", "data.train: missing"), write("toy.yaml", b"")),
+    "misspelt key": Mistake(
+        "train toy.yaml", ("toy.yaml:13:", "sede: unknown key; did you mean seed?"), config_with("sede: 3")
+    ),
+    "wrong type": Mistake("train toy.yaml", ("seed: must be a whole number", "'x'"), config_with("seed: x")),
+    "unknown override": Mistake("train toy.yaml optim.lrr=1", ("command line: optim.lrr", "did you mean lr?")),
+    "bad override value": Mistake("train toy.yaml optim.lr=fast", ("command line: optim.lr: must be a number > 0",)),
+    "override without value": Mistake("train toy.yaml seed", ("command line: seed", "section.key=value")),
+    "n_best over beam": Mistake("train toy.yaml decode.n_best=9", ("decode.n_best: must be at most beam_size (2)",)),
+    # train: the text
+    "missing text": Mistake(
+        "train toy.yaml data.train.src=gone.xx",
+        ("data.train.src: no such file", "gone.xx"),
+        absent=("run/checkpoints",),
+    ),
+    "text is a folder": Mistake("train toy.yaml data.valid.src=text", ("data.valid.src", "text")),
+    "unequal lines": Mistake(
+        "train toy.yaml",
+        ("train.xx has 61 lines but", "train.yy has 60", "drift apart"),
+        lambda place: (place / "text/train.xx").write_bytes((place / "text/train.xx").read_bytes() + b"more\n"),
+        ("run/checkpoints", "run/best"),
+    ),
+    "unequal validation lines": Mistake(
+        "train toy.yaml", ("valid.xx has 6 lines but", "valid.yy has 1"), write("text/valid.yy", b"x\n"), ("run/best",)
+    ),
+    "unequal test lines": Mistake(
+        "train toy.yaml data.test.src=text/test.xx data.test.tgt=text/test.yy",
+        ("test.xx has 5 lines but", "test.yy has 1"),
+        write("text/test.yy", b"x\n"),
+        ("run/best",),
+    ),
+    "empty text": Mistake(
+        "train toy.yaml",
+        ("empty or blank", "check the training files"),
+        lambda place: [write(f"text/train.{side}", b"")(place) for side in ("xx", "yy")],
+        ("run/checkpoints",),
+    ),
+    "empty validation text": Mistake(
+        "train toy.yaml",
+        ("valid",),
+        lambda place: [write(f"text/valid.{side}", b"")(place) for side in ("xx", "yy")],
+        ("run/checkpoints",),
+    ),
+    "empty test text": Mistake(
+        "train toy.yaml train.max_steps=1 data.test.src=text/test.xx data.test.tgt=text/test.yy",
+        ("data.test",),
+        lambda place: [write(f"text/test.{side}", b"")(place) for side in ("xx", "yy")],
+        ("run/best",),
+    ),
+    "vocabulary too small": Mistake(
+        "train toy.yaml tokenizer.vocab_size=100",
+        ("vocab_size 100 is too small", "raise vocab_size"),
+        absent=("run/best",),
+    ),
+    "truncated gzip": Mistake("train toy.yaml", ("train.xx:", "damaged or cut short"), gzipped_and_cut, ("run/best",)),
+    "invalid UTF-8": Mistake(
+        "train toy.yaml",
+        ("train.xx:2: not valid UTF-8 (byte 0xff", "convert the file"),
+        lambda place: write("text/train.xx", b"a\n\xff\n" + b"a\n" * 58)(place),
+        ("run/best",),
+    ),
+    "all pairs left out": Mistake(
+        "train toy.yaml data.max_length=4",
+        ("no pair is left", "60 too long"),
+        lambda place: [write(f"text/train.{side}", b"ka to mi ren sol vu\n" * 60)(place) for side in ("xx", "yy")],
+        ("run/best",),
+    ),
+    # train: the machine
+    "run_dir is a file": Mistake("train toy.yaml run_dir=file", ("file",), write("file", b"x"), ("file/best",)),
+    "run_dir below a file": Mistake("train toy.yaml run_dir=file/run", ("file",), write("file", b"x"), ("run",)),
+    "cache_dir is a file": Mistake("train toy.yaml data.cache_dir=file", ("file",), write("file", b"x"), ("run/best",)),
+    "train on CUDA without one": Mistake("train toy.yaml train.device=cuda", ("cuda", "use cpu or auto")),
+    # translate
+    "translate on CUDA without one": Mistake(TRANSLATE.replace("cpu", "cuda"), ("cuda", "use cpu or auto"), absent=OUT),
+    "no such model": Mistake(TRANSLATE.replace("model", "modle"), ("modle: no such folder",), absent=OUT),
+    "not a model": Mistake(TRANSLATE.replace("model", "text"), ("text: not a model folder",), absent=OUT),
+    "damaged weights": Mistake(
+        TRANSLATE, ("best/model.safetensors: damaged",), flip("model/best/model.safetensors"), OUT
+    ),
+    "cut weights": Mistake(
+        TRANSLATE, ("best/model.safetensors: damaged",), cut("model/best/model.safetensors", 9), OUT
+    ),
+    "empty weights": Mistake(
+        TRANSLATE, ("best/model.safetensors: damaged",), write("model/best/model.safetensors", b""), OUT
+    ),
+    "model without config": Mistake(
+        TRANSLATE, ("config.yaml: cannot be read",), lambda place: (place / "model/best/config.yaml").unlink(), OUT
+    ),
+    "model without tokenizer": Mistake(
+        TRANSLATE, ("no tokenizer.model",), lambda place: (place / "model/best/tokenizer.model").unlink(), OUT
+    ),
+    "damaged tokenizer": Mistake(TRANSLATE, ("best/tokenizer.model",), cut("model/best/tokenizer.model", 999), OUT),
+    "another model's tokenizer": Mistake(TRANSLATE, ("best: the tokenizer is not the one",), other_tokenizer, OUT),
+    "another model's config": Mistake(
+        TRANSLATE,
+        ("best/model.safetensors: does not fit its config",),
+        lambda place: shutil.copy(place / "wide/last/config.yaml", place / "model/best/config.yaml"),
+        OUT,
+    ),
+    "no such input": Mistake(TRANSLATE.replace("test.xx", "tset.xx"), ("no such file: text/tset.xx",), absent=OUT),
+    "input is a folder": Mistake(TRANSLATE.replace("text/test.xx", "text"), ("text",), absent=OUT),
+    "output is a folder": Mistake(
+        TRANSLATE.replace("output out", "output text"), ("text: cannot be written",), absent=OUT
+    ),
+    "output below a file": Mistake(
+        TRANSLATE.replace("output out", "output toy.yaml/out"), ("toy.yaml/out: cannot be written",), absent=OUT
+    ),
+    "no beam": Mistake(f"{TRANSLATE} --beam-size 0", ("--beam-size: must be a whole number > 0",), absent=OUT),
+    "n-best over beam": Mistake(f"{TRANSLATE} --n-best 3", ("--n-best: must be at most beam_size (2)",), absent=OUT),
+    "temperature without sampling": Mistake(f"{TRANSLATE} --temperature 2", ("--temperature", "--sample"), absent=OUT),
+    "no threads": Mistake(f"{TRANSLATE} --threads 0", ("--threads: must be at least 1",), absent=OUT),
+    # evaluate
+    "neither model nor hyp": Mistake("evaluate --ref text/test.yy", ("give either MODEL with --src, or --hyp",)),
+    "both model and hyp": Mistake(
+        "evaluate model --src text/test.xx --hyp text/test.yy --ref text/test.yy", ("give either MODEL",)
+    ),
+    "model without src": Mistake("evaluate model --ref text/test.yy", ("give either MODEL with --src",)),
+    "unequal hyp": Mistake(
+        "evaluate --hyp text/valid.yy --ref text/test.yy --save out", ("6", "5", "lines"), absent=OUT
+    ),
+    "unequal ref": Mistake(
+        "evaluate model --src text/test.xx --ref text/test.yy --ref text/valid.yy --save out",
+        ("text/test.xx has 5 lines but text/valid.yy has 6",),
+        absent=OUT,
+    ),
+    "nothing to score": Mistake("evaluate --hyp a --ref a --save out", ("nothing to score",), write("a", b""), OUT),
+    "unknown BLEU tokenizer": Mistake(
+        "evaluate --hyp text/test.yy --ref text/test.yy --tokenize 14a", ("unknown BLEU tokenizer '14a'", "13a")
+    ),
+    "no such ref": Mistake("evaluate --hyp text/test.yy --ref gone", ("gone: no such file",)),
+    "scores into a folder": Mistake(
+        "evaluate --hyp text/test.yy --ref text/test.yy --save text", ("text: cannot be written",)
+    ),
+    # the others
+    "average of unlike models": Mistake(
+        "average model/best wide/best --output out",
+        ("wide/best", "another architecture", "model.norm_position"),
+        absent=OUT,
+    ),
+    "average of nothing": Mistake("average text --output out", ("text: not a model folder",), absent=OUT),
+    "average into a file": Mistake("average model/best --output toy.yaml", ("toy.yaml",)),
+    "curves of an empty folder": Mistake("curves text", ("text/metrics.jsonl: no metrics to draw",)),
+    "config and schema": Mistake("config toy.yaml --schema", ("give either a config file or --schema",)),
+    "neither config nor schema": Mistake("config", ("give either a config file or --schema",)),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_a_message(name: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2; one message that names the place and the remedy; no traceback; nothing half-made, no leftovers."""
+    mistake = MISTAKES[name]
+    if "CUDA" in name and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    mistake.prepare(place)
+    code = main(mistake.command.split())
+    streams = capfd.readouterr()
+    assert code == 2, streams.err
+    assert streams.err.count(": error: ") == 1
+    message = streams.err.split(": error: ")[1]
+    assert "Traceback" not in streams.err
+    for part in mistake.told:
+        assert part in message
+    for path in mistake.absent:
+        assert not os.path.lexists(place / path)
+    assert not list(place.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("what", [*COMMANDS, "nothing", "wrong choice"])
+def test_wrong_arguments(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Arguments that the parser refuses have the same exit code, and the usage."""
+    arguments = {"nothing": [], "wrong choice": ["translate", "m", "--device", "tpu"]}.get(what, [what, "--wrong"])
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: seq2seq" in capsys.readouterr().err
+
+
+def full_disk(*_: object) -> None:
+    """What the system says when no block is left."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("arguments", [TRANSLATE, "train toy.yaml", "average model/best --output out"])
+def test_a_full_disk(
+    arguments: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk is told as such, and nothing that looks complete is left."""
+    monkeypatch.setattr(os, "fsync", full_disk)
+    assert main(arguments.split()) == 2
+    message = capsys.readouterr().err
+    assert "no space left" in message.lower()
+    assert not (place / "out").is_file()
+    assert not (place / "run/best/model.safetensors").exists()
+    assert not (place / "out/model.safetensors").exists()
+    assert not list(place.rglob("*.tmp"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", ["translate model --device cpu", "config toy.yaml"])
+def test_full_standard_output(arguments: str, place: Path) -> None:
+    """Output sent to a full disk is lost output: an exit code and a message instead of success or a traceback."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command(*arguments.split()), stdout=full, stderr=subprocess.PIPE, input=b"kato\n", env=environment()
+        )
+    assert done.returncode == 2, done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    assert b"space" in done.stderr
+
+
+def test_a_metrics_file_on_a_full_disk(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The log may fill the disk as well as a checkpoint does; the same kind of message."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    from unittest import mock
+
+    from seq2seq.train.metrics import MetricsLog
+
+    with mock.patch.object(MetricsLog, "_reopen", staticmethod(lambda *_: open("/dev/full", "a", encoding="utf-8"))):
+        assert main(["train", "toy.yaml", "train.max_steps=2"]) == 2
+    assert "space" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_no_traceback(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C: exit code 130, and how to go on."""
+    from seq2seq.train.trainer import Trainer
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_step", interrupt)
+    assert main(["train", "toy.yaml"]) == 130
+    assert "the same command continues" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [None, *COMMANDS])
+def test_help(name: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Help of every command explains each of its arguments; that of all of them shows a first run."""
+    with pytest.raises(SystemExit) as exit_:
+        main([*([name] if name else []), "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    expected = {
+        None: ("seq2seq train my.yaml", "run_dir: runs/my", "exit codes", *COMMANDS),
+        "train": ("torchrun", "optim.lr=0.002"),
+        "evaluate": ("--src", "--hyp", "--ref", "--tokenize", "--beam-size", "signatures"),
+        "translate": ("--input", "--output", "--n-best", "--sample", "--seed", "standard input"),
+        "average": ("--output",),
+        "curves": ("RUN", "run folder"),
+        "config": ("--schema", "section.key=value"),
+    }
+    for part in expected[name]:
+        assert part in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The version is the package's."""
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"seq2seq {__version__}\n"
+
+
+def test_schema_and_resolved_config(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The schema is JSON; a resolved config with its overrides loads to the config it came from."""
+    assert main(["config", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["properties"].keys() >= {"run_dir", "data", "optim"}
+    assert main(["config", "toy.yaml", "optim.lr=0.5"]) == 0
+    (place / "resolved.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert load_config(place / "resolved.yaml") == load_config(place / "toy.yaml", ["optim.lr=0.5"])
+
+
+def test_from_text_to_translations(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Train, evaluate, translate, average, curves: each takes what the one before left."""
+    test = ["data.test.src=text/test.xx", "data.test.tgt=text/test.yy"]
+    assert main(["train", "toy.yaml", *test]) == 0
+    told = capsys.readouterr().out
+    assert "done: train.max_steps (12) reached; 12 steps" in told
+    assert "BLEU|nrefs:1" in told
+    arguments = ["--src", "text/test.xx", "--ref", "text/test.yy", "--device", "cpu"]
+    assert main(["evaluate", "run", *arguments, "--json", "--save", "scores.json", "--save-hyp", "hyp"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads((place / "scores.json").read_text(encoding="utf-8"))
+    trained = json.loads((place / "run/test.json").read_text(encoding="utf-8"))
+    for name in ("bleu", "chrf", "bleu_signature", "chrf_signature", "bleu_details", "num_lines"):
+        assert record[name] == trained[name]
+    assert (place / "hyp").read_bytes() == (place / "run/test.hyp.txt").read_bytes()
+    assert main(["evaluate", "--hyp", "hyp", "--ref", "text/test.yy"]) == 0
+    assert f"= {record['bleu']:.2f} " in capsys.readouterr().out
+    assert main(["translate", "run", "--input", "text/test.xx", "--output", "out", "--device", "cpu"]) == 0
+    assert (place / "out").read_bytes() == (place / "hyp").read_bytes()
+    assert main(["average", "run", "--output", "mean"]) == 0
+    assert "the average of 4 models" in capsys.readouterr().out
+    shutil.rmtree(place / "run/best")
+    assert (
+        main(["translate", "mean", "--input", "text/test.xx", "--output", "out", "--device", "cpu", "--beam-size", "1"])
+        == 0
+    )
+    assert len((place / "out").read_text(encoding="utf-8").split("\n")) == 6
+    pytest.importorskip("matplotlib")
+    (place / "run/curves.png").unlink()
+    assert main(["curves", "run"]) == 0
+    assert capsys.readouterr().out == "run/curves.png\n"
+    assert (place / "run/curves.png").stat().st_size > 1000
+
+
+def test_a_language_picks_the_tokenizer(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The ending of the reference, or --tgt-lang, decides how BLEU cuts; --tokenize goes before both."""
+    write_lines(place / "ref.zh", ["猫坐在垫子上。"])
+    for options, name in (([], "zh"), (["--tgt-lang", "de"], "13a"), (["--tokenize", "char"], "char")):
+        assert main(["evaluate", "--hyp", "ref.zh", "--ref", "ref.zh", *options]) == 0
+        assert f"tok:{name}" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_enough(place: Path) -> None:
+    """``seq2seq translate ... | head -1`` ends without a traceback."""
+    write_lines(place / "many", ["kato miren"] * 9000)
+    line = f"{' '.join(command('translate', 'model', '--input', 'many', '--beam-size', '1'))} | head -1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, env=environment(), timeout=60)
+    assert done.stdout.count(b"\n") == 1
+    assert b"Traceback" not in done.stderr
+    assert b"Exception" not in done.stderr
+
+
+def test_the_module_runs() -> None:
+    """``python -m seq2seq`` is the command, and its exit code reaches the shell."""
+    assert run_command("--version").stdout.decode().startswith("seq2seq ")
+    assert run_command("config", "nowhere.yaml").returncode == 2
