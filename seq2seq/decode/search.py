@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -137,21 +137,26 @@ def search(
     log_probs = torch.zeros(num_sentences, beam_size)
     if options.uniforms is None:
         log_probs[:, 1:] = -math.inf
-    choose = _extend_beams if options.uniforms is None else _extend_samples
     longest = np.array(max_lengths)
     for length in range(1, max(max_lengths) + 1):
         logits = state.step(ids).float()
+        log_norm = logits.logsumexp(dim=-1)
         last = torch.from_numpy(longest[sentences] == length)
         if last.any():  # only EOS may follow
-            forced = logits[:, options.eos_id].clone()
-            log_norm = logits.logsumexp(dim=-1)
             closed = last.repeat_interleave(beam_size).to(logits.device)
-            logits = logits.masked_fill(closed[:, None], -math.inf)
-            logits[:, options.eos_id] = forced
-        else:
-            log_norm = logits.logsumexp(dim=-1)
+            only_eos = torch.full_like(logits, -math.inf)
+            only_eos[:, options.eos_id] = logits[:, options.eos_id]
+            logits = torch.where(closed[:, None], only_eos, logits)
         log_probs = log_probs.to(logits.device)
-        tokens, parents, log_probs = choose(logits, log_norm, log_probs, sentences, length, lattice, options)
+        if options.uniforms is None:
+            extension = _extend_beams(logits, log_norm, log_probs, options)
+        else:
+            uniforms = torch.from_numpy(options.uniforms[sentences, :, length - 1]).to(logits.device)
+            extension = _extend_samples(logits, log_norm, log_probs, uniforms, options)
+        tokens, parents, log_probs, ended = extension
+        penalty = float(length_penalty(length, options.length_penalty))
+        for row, beam, log_prob in ended:
+            lattice.finish(int(sentences[row]), log_prob / penalty, log_prob, beam)
         # Which sentences go on?
         best_live = log_probs.max(dim=1).values.tolist()
         going = [
@@ -191,65 +196,54 @@ def _can_improve(
     return best_live / float(length_penalty(max_length, options.length_penalty)) > worst
 
 
-def _extend_beams(
-    logits: Tensor,
-    log_norm: Tensor,
-    log_probs: Tensor,
-    sentences: NDArray[np.int64],
-    length: int,
-    lattice: _Lattice,
-    options: SearchOptions,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The best K live hypotheses after one more token; those that choose EOS go to the lattice as finished.
+class _Extension(NamedTuple):
+    """Every sentence's hypotheses after one more token."""
 
-    Of the best 2K continuations at most K choose EOS, so K others are always among them.
+    tokens: Tensor  # [B, K] the last token of each live hypothesis
+    parents: Tensor  # [B, K] the hypothesis of the step before that it extends
+    log_probs: Tensor  # [B, K] of the whole hypothesis; -inf for one that is none
+    ended: list[tuple[int, int, float]]  # (row, parent, log-probability) of those that chose EOS
 
-    Returns:
-        Their last tokens, the hypotheses they extend, and their log-probabilities, each [B, K].
+
+def _extend_beams(logits: Tensor, log_norm: Tensor, log_probs: Tensor, options: SearchOptions) -> _Extension:
+    """The best K live hypotheses of each sentence, and those among its best 2K continuations that choose EOS.
+
+    At most K of the best 2K choose EOS, so K others are always among them.
+
+    Args:
+        logits: [B * K, V]; log_norm: [B * K], their log-sum-exp before any were shut out; log_probs: [B, K].
     """
     num_sentences, beam_size = log_probs.shape
-    vocabulary = logits.size(-1)
     # Each hypothesis' best 2K tokens suffice, and are found without normalising all its logits.
-    width = min(2 * beam_size, vocabulary)
+    width = min(2 * beam_size, logits.size(-1))
     best, best_ids = logits.topk(width, dim=-1)
     best = best - log_norm[:, None]
     totals = (log_probs[:, :, None] + best.view(num_sentences, beam_size, width)).flatten(1)
     totals, order = totals.topk(min(2 * beam_size, totals.size(1)), dim=1)
     tokens = best_ids.view(num_sentences, -1).gather(1, order)
     parents = order // width
-    ended = (tokens == options.eos_id) & (totals > -math.inf)
-    penalty = float(length_penalty(length, options.length_penalty))
-    for row, column in ended.nonzero().tolist():
-        total = float(totals[row, column])
-        lattice.finish(int(sentences[row]), total / penalty, total, int(parents[row, column]))
-    live = totals.masked_fill(tokens == options.eos_id, -math.inf)
-    live, chosen = live.topk(beam_size, dim=1)
-    return tokens.gather(1, chosen), parents.gather(1, chosen), live
+    ended = tokens == options.eos_id
+    live, chosen = totals.masked_fill(ended, -math.inf).topk(beam_size, dim=1)
+    listed = _list_ended(ended & (totals > -math.inf), parents, totals)
+    return _Extension(tokens.gather(1, chosen), parents.gather(1, chosen), live, listed)
 
 
 def _extend_samples(
-    logits: Tensor,
-    log_norm: Tensor,
-    log_probs: Tensor,
-    sentences: NDArray[np.int64],
-    length: int,
-    lattice: _Lattice,
-    options: SearchOptions,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Every live sample grows by one drawn token; same contract as :func:`_extend_beams`.
+    logits: Tensor, log_norm: Tensor, log_probs: Tensor, uniforms: Tensor, options: SearchOptions
+) -> _Extension:
+    """Every sample grows by one token drawn with its random number of ``uniforms`` [B, K].
 
     A finished sample stays as a dead row (log-probability -inf) until all of its sentence are finished.
     """
-    num_sentences, num_samples = log_probs.shape
-    assert options.uniforms is not None
-    uniforms = torch.from_numpy(options.uniforms[sentences, :, length - 1]).to(logits.device)
     tokens = _sample(logits, uniforms.flatten(), options)
-    step_log_p = (logits.gather(1, tokens[:, None]).squeeze(1) - log_norm).view(num_sentences, num_samples)
-    tokens = tokens.view(num_sentences, num_samples)
-    totals = log_probs + step_log_p
-    penalty = float(length_penalty(length, options.length_penalty))
-    for row, sample in ((tokens == options.eos_id) & (totals > -math.inf)).nonzero().tolist():
-        total = float(totals[row, sample])
-        lattice.finish(int(sentences[row]), total / penalty, total, sample)
-    parents = torch.arange(num_samples, device=logits.device).expand(num_sentences, -1)
-    return tokens, parents, totals.masked_fill(tokens == options.eos_id, -math.inf)
+    chosen = logits.gather(1, tokens[:, None]).squeeze(1) - log_norm
+    tokens, totals = tokens.view(log_probs.shape), log_probs + chosen.view(log_probs.shape)
+    parents = torch.arange(log_probs.size(1), device=logits.device).expand_as(tokens)
+    ended = tokens == options.eos_id
+    listed = _list_ended(ended & (totals > -math.inf), parents, totals)
+    return _Extension(tokens, parents, totals.masked_fill(ended, -math.inf), listed)
+
+
+def _list_ended(ended: Tensor, parents: Tensor, totals: Tensor) -> list[tuple[int, int, float]]:
+    rows = ended.nonzero()[:, 0].tolist()
+    return list(zip(rows, parents[ended].tolist(), totals[ended].tolist(), strict=True))
