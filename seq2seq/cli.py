@@ -6,6 +6,8 @@ Each command imports what it needs when it runs, so that help and mistakes answe
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }[args.command]
     try:
         command(args)
+        sys.stdout.flush()
     except UserError as error:
         print(f"seq2seq {args.command}: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -151,6 +154,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has enough
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"seq2seq {args.command}: error: no space left on the device; free some and repeat", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:  # what it holds has no place to go, and Python would try again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_USER_ERROR
     return 0
 
 

@@ -144,7 +144,7 @@ tokenizer:
         "x.yaml:4: lr: unknown key; it belongs to optim.lr",
         "x.yaml:6: model.preset: must be one of tiny, small, base, big, not 'tny'; did you mean tiny?",
         "x.yaml:7: model.d_model: must be a whole number > 0, not 'big'",
-        "x.yaml:8: model.dropout: must be a number >= 0 and < 1, not true",
+        "x.yaml:8: model.dropout: must be a number >= 0 and <= 0.9, not true",
         "x.yaml:10: optim.betas: must be a list of 2, each a number >= 0 and < 1, not [0.9]",
         "x.yaml:11: optim.eps: must be a number > 0, not inf",
         "x.yaml:12: optim.warmup_step: unknown key; did you mean warmup_steps?",

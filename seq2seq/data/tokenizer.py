@@ -144,7 +144,10 @@ class TokenizerPair:
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.model`` (joint), or ``tokenizer.src.model`` and ``tokenizer.tgt.model``."""
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot write the tokenizer ({error.strerror})") from None
         joint, src, tgt = _pair_paths(folder)
         models = {joint: self.src} if self.joint else {src: self.src, tgt: self.tgt}
         for path in {joint, src, tgt} - models.keys():

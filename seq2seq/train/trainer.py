@@ -55,6 +55,7 @@ from seq2seq.train.validation import translate_and_score, validate
 # What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
 _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
+_FIXED += ["train.metric"]  # scores of two metrics cannot be compared
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Trainer:
             self.data = prepare_data(config, show_progress=processes.is_main)
         self.valid_texts = read_texts(config.data.valid)
         self.test_texts = read_texts(config.data.test) if config.data.test else None
+        if self.test_texts == ([], []):  # told before the training, not after it
+            raise DataError("data.test: its files have no lines; name others, or leave it out")
         torch.manual_seed(config.seed)
         self.model = build_model(config, self.data.tokenizers).to(processes.device).train()
         self.optimizer = Optimizer(self.model, config.optim)

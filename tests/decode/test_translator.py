@@ -148,7 +148,9 @@ def test_a_line_too_long_is_cut_told_and_joined(translator: Translator) -> None:
     assert f"longer than {limit} tokens" in problems[0][1]
     pieces = translator._cut(line, limit)
     assert max(map(len, pieces)) <= limit
-    assert sum(pieces, []) == encoded  # cut at spaces, which belong to the next word: no token lost
+    assert [
+        i for piece in pieces for i in piece
+    ] == encoded  # cut at spaces, which belong to the next word: no token lost
     texts = translator.tokenizers.src.decode_batch(pieces)
     expected = [all_translations(translator, [text], BEAM)[0][0] for text in texts]
     assert found[1][0].text == " ".join(translation.text for translation in expected)

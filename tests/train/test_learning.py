@@ -28,7 +28,7 @@ def test_learns_to_reverse(tmp_path: Path) -> None:
     symbols that it has not seen; a copying or counting model would fail as well."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(3)
-    strings = {" ".join(rng.choice(list("abcdefghij"), size=rng.integers(2, 8))) for _ in range(6000)}
+    strings = {" ".join(rng.choice(list("abcdefghij"), size=rng.integers(2, 7))) for _ in range(6000)}
     ordered = sorted(strings)
     rng.shuffle(ordered)
     for name, part in (("test", ordered[:200]), ("valid", ordered[200:210]), ("train", ordered[210:])):
