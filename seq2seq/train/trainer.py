@@ -106,8 +106,8 @@ class Trainer:
         num_parameters = sum(p.numel() for p in self.model.parameters())
         train = self.data.train
         self.report.say(
-            f"{self.config.run_dir}: {num_parameters / 1e6:.1f} million parameters on {self.processes.device}, "
-            f"{self.processes.count} process(es); {train.num_pairs:,} pairs, {train.tgt_lengths.sum():,} target tokens"
+            f"{self.config.run_dir}: {num_parameters / 1e6:.1f} million parameters on {self.processes.count} x "
+            f"{self.processes.device.type}; {train.num_pairs:,} pairs, {train.tgt_lengths.sum():,} target tokens"
         )
         if self.progress.step:
             self.report.say(f"continuing after step {self.progress.step:,}")

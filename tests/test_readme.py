@@ -1,0 +1,62 @@
+"""The README is true: its config loads, its commands parse, the files that it names exist, its messages are ours."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from seq2seq.cli import _parser
+from seq2seq.config_file import load_config
+from seq2seq.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return [text for name, text in fenced if name == language]
+
+
+def test_the_first_config_is_complete(tmp_path: Path) -> None:
+    """Guards against an example config that the program would refuse."""
+    (config,) = blocks("yaml")
+    path = tmp_path / "my.yaml"
+    path.write_text(config, encoding="utf-8")
+    assert load_config(path).run_dir == Path("runs/my")
+
+
+def test_every_command_parses() -> None:
+    """Guards against options in the README that the command line does not have."""
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("seq2seq ")]
+    assert len(lines) >= 8
+    for line in lines:
+        words = shlex.split(line.split(" < ")[0].split(" > ")[0], comments=True)
+        _parser().parse_args(words[1:])
+
+
+def test_the_scripts_and_modules_exist() -> None:
+    """Guards against a layout that has moved on without its picture."""
+    for script in re.findall(r"bash (scripts/\S+\.sh)", README):
+        assert (ROOT / script).is_file(), script
+    layout = next(block for block in blocks("") if block.startswith("seq2seq/"))
+    shown = set(re.findall(r"\w+\.py", layout))
+    there = {path.name for path in (ROOT / "seq2seq").rglob("*.py")}
+    assert shown <= there
+    assert there - shown <= {"__init__.py", "__main__.py", "errors.py", "device.py", "symbols.py"}
+
+
+def test_the_messages_shown_are_real(tmp_path: Path) -> None:
+    """Guards against examples of messages that no longer look like that."""
+    shown = [line for line in README.splitlines() if line.startswith("my.yaml:")]
+    assert shown
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        "run_dir: r\ndata:\n  train: {src: a, tgt: b}\n  valid: {src: a, tgt: b}\n\n\n\nmodel:\n  dropuot: 0.3\n\n"
+        "train:\n  max_steps: many\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == shown
