@@ -1,7 +1,11 @@
 """Small models, batches and tokenizers that several test files share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# The models of the tests are too small for several threads; read by the processes that tests start, too.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
