@@ -119,7 +119,8 @@ class Translator:
     ) -> list[list[Translation]]:
         limit = self.config.data.max_length - 1  # room for EOS
         parts: list[_Part] = []
-        for index, ids in enumerate(self.tokenizers.src.encode(lines)):
+        filled = [line if line.strip() else "" for line in lines]  # white space of any kind has no translation
+        for index, ids in enumerate(self.tokenizers.src.encode(filled)):
             pieces = [ids]
             if len(ids) > limit:
                 pieces = self._cut(lines[index], limit)

@@ -70,6 +70,12 @@ def test_no_lines_give_no_lines(translator: Translator) -> None:
     assert translator.translate([]) == []
 
 
+@pytest.mark.parametrize("line", ["", "   ", "\t", "\t\r", "\u3000", "\x0c", "\u2028"])
+def test_a_blank_line_stays_blank(line: str, translator: Translator) -> None:
+    """Guards against words made up for a line of white space that the tokenizer knows as characters."""
+    assert translator.translate(["ka to", line], GREEDY)[1] == ""
+
+
 def test_blank_lines_give_empty_translations_of_every_rank(translator: Translator) -> None:
     """With n-best a blank line still has n outputs, as the format promises."""
     decode = BEAM.model_copy(update={"n_best": 2})
