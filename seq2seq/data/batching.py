@@ -150,21 +150,31 @@ class EpochPlan:
         return self.order[self.starts[index] : self.starts[index + 1]]
 
 
+def _sort_windows(order: Indices, src_lengths: Indices, tgt_lengths: Indices, window: int) -> None:
+    """Sort every ``window`` pairs of ``order``, in place, by target and then source length; ties stay in order.
+
+    Sorting plain integers is several times faster than ``np.lexsort``: each holds the lengths in its upper bits and the
+    pair's place in its lower 31. Lengths count as equal beyond 65,535 tokens, so that all fits.
+    """
+    lengths = np.minimum(tgt_lengths, 0xFFFF) << 47 | np.minimum(src_lengths, 0xFFFF) << 31
+    for begin in range(0, order.size, window):
+        pairs = order[begin : begin + window]
+        keys = lengths[pairs] | np.arange(pairs.size)
+        keys.sort()
+        order[begin : begin + window] = pairs[keys & 0x7FFFFFFF]
+
+
 def _cut_by_tokens(src_lengths: Indices, tgt_lengths: Indices, batch_tokens: int) -> Indices:
     """Boundaries of consecutive runs of pairs holding at most ``batch_tokens`` tokens on each side (at least a pair).
 
     The longest run that fits is found by binary search in the running sums, so the work is per batch, not per pair.
     """
-    src_ends, tgt_ends = np.cumsum(src_lengths), np.cumsum(tgt_lengths)
+    sums = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in (src_lengths, tgt_lengths)]
     starts = [0]
-    while starts[-1] < len(src_ends):
+    while starts[-1] < len(src_lengths):
         begin = starts[-1]
-        src_before, tgt_before = (src_ends[begin - 1], tgt_ends[begin - 1]) if begin else (0, 0)
-        end = min(
-            np.searchsorted(src_ends, src_before + batch_tokens, side="right"),
-            np.searchsorted(tgt_ends, tgt_before + batch_tokens, side="right"),
-        )
-        starts.append(max(int(end), begin + 1))
+        end = min(int(sum_.searchsorted(sum_[begin] + batch_tokens, side="right")) - 1 for sum_ in sums)
+        starts.append(max(end, begin + 1))
     return np.array(starts, dtype=np.int64)
 
 
@@ -180,12 +190,12 @@ def plan_epoch(
     Args:
         src_lengths, tgt_lengths: [pairs], tokens with EOS.
     """
+    src, tgt = src_lengths.astype(np.int64), tgt_lengths.astype(np.int64)
     rng = np.random.Generator(np.random.PCG64([seed, epoch]))
-    order = rng.permutation(len(tgt_lengths))
-    window = max(1, 100 * batch_tokens * len(tgt_lengths) // max(1, int(tgt_lengths.sum(dtype=np.int64))))
-    windows = np.arange(len(order)) // window
-    order = order[np.lexsort((src_lengths[order], tgt_lengths[order], windows))]
-    starts = _cut_by_tokens(src_lengths[order].astype(np.int64), tgt_lengths[order].astype(np.int64), batch_tokens)
+    order = rng.permutation(len(tgt))
+    window = max(1, 100 * batch_tokens * len(tgt) // max(1, int(tgt.sum())))
+    _sort_windows(order, src, tgt, window)
+    starts = _cut_by_tokens(src[order], tgt[order], batch_tokens)
     # A step moves as a whole: its sentences keep their order, the steps change theirs.
     steps = np.split(order, starts[1:-1])
     shuffled = [steps[i] for i in rng.permutation(len(steps))]

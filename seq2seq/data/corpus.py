@@ -11,29 +11,29 @@ It is written under a temporary name beside its place and made visible by one re
 complete. Fingerprints are the caller's: whatever the corpus depends on (text files, tokenizers, filters).
 """
 
-import hashlib
+from __future__ import annotations
+
 import json
-import os
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from itertools import pairwise
+from dataclasses import asdict, astuple, dataclass
+from functools import cached_property, partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq.data.bitext import SentencePair, digest_file
-from seq2seq.data.corpus_writer import FILES, SIDES, VERSION, CorpusWriter, Side
+from seq2seq.data.corpus_writer import FILES, VERSION, CorpusWriter, Ids, Sentences, Side, join_sentences
+from seq2seq.data.parallel import Workers
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError
 
-Ids = NDArray[np.uint16] | NDArray[np.uint32]
-
 _CHUNK_PAIRS = 8192
-_CHUNK_CHARACTERS = 1 << 24  # keeps memory flat where lines are huge
-_NUM_THREADS = min(4, os.cpu_count() or 1)  # the result does not depend on it
+_CHUNK_CHARACTERS = 1 << 21  # keeps memory flat where lines are huge
+_FEW_CHUNKS = 4  # so few are done before other processes have started
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,9 @@ class FilterCounts:
     too_long: int = 0
     ratio: int = 0
 
+    def __add__(self, other: FilterCounts) -> FilterCounts:
+        return FilterCounts(*map(operator.add, astuple(self), astuple(other)))
+
     def __str__(self) -> str:
         return (
             f"{self.kept:,} of {self.read:,} pairs kept; left out: {self.empty:,} with a blank side, "
@@ -77,7 +80,7 @@ class Corpus:
         dtypes = {name: np.dtype(dtype) for name, dtype in meta["dtypes"].items()}
         self._arrays = {name: np.asarray(np.memmap(folder / name, dtype=dtypes[name], mode="r")) for name in FILES}
 
-    def __reduce__(self) -> tuple[Callable[[Path], "Corpus"], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path], Corpus], tuple[Path]]:
         return open_corpus, (self.folder,)
 
     @property
@@ -97,11 +100,11 @@ class Corpus:
 
     def src(self, i: int) -> Ids:
         """[length] ids of source sentence ``i``, EOS included; a read-only view."""
-        return self._sentence("src", i)
+        return self.sentence("src", i)
 
     def tgt(self, i: int) -> Ids:
         """[length] ids of target sentence ``i``, EOS included; a read-only view."""
-        return self._sentence("tgt", i)
+        return self.sentence("tgt", i)
 
     def take(
         self, side: Side, indices: NDArray[np.integer] | Sequence[int]
@@ -120,7 +123,8 @@ class Corpus:
         tokens = np.arange(ends[-1] if chosen.size else 0) + np.repeat(starts - (ends - lengths), lengths)
         return self._arrays[f"{side}.ids"][tokens].astype(np.int64), lengths.astype(np.int32)
 
-    def _sentence(self, side: Side, i: int) -> Ids:
+    def sentence(self, side: Side, i: int) -> Ids:
+        """[length] ids of sentence ``i`` of one side, EOS included; a read-only view."""
         if not 0 <= i < self.num_pairs:
             raise IndexError(f"sentence {i} of {self.num_pairs}")
         start, end = self._arrays[f"{side}.offsets"][i : i + 2]
@@ -179,9 +183,15 @@ def build_corpus(
     and where the disk is full; then, and when ``pairs`` raises, ``folder`` is as it was before.
     """
     counts = FilterCounts()
-    with CorpusWriter(folder, tokenizers) as writer:
-        for chunk in _chunks(pairs):
-            counts = _add_chunk(writer, chunk, tokenizers, filters, counts)
+    encode = partial(_encode_chunk, tokenizers=tokenizers, filters=filters)
+    with CorpusWriter(folder, tokenizers) as writer, Workers() as workers:
+        chunks = _chunks(pairs)
+        first = list(islice(chunks, _FEW_CHUNKS + 1))
+        many = len(first) > _FEW_CHUNKS
+        encoded = workers.map(encode, chain(first, chunks)) if many else map(encode, first)
+        for chunk in encoded:
+            writer.add(chunk.src, chunk.tgt, chunk.lines)
+            counts += chunk.counts
             if on_progress is not None:
                 on_progress(counts.read)
         if counts.kept == 0:
@@ -192,63 +202,44 @@ def build_corpus(
     return open_corpus(folder, fingerprint)
 
 
-def resample_corpus(
-    corpus: Corpus, folder: Path, tokenizers: TokenizerPair, strength: float, seed: int, max_length: int
-) -> Corpus:
-    """The same pairs in the same order, cut into pieces anew by sampling (subword regularisation, BPE-dropout).
+class _Chunk(NamedTuple):
+    """Pairs on their way to another process, by columns: they travel much faster than one by one."""
 
-    A pure function of its arguments. A sentence that would exceed ``max_length`` tokens keeps its stored pieces. Where
-    ``folder`` already holds this very corpus, it is opened as it is.
-    """
-    if corpus.vocab_sizes != (tokenizers.src.vocab_size, tokenizers.tgt.vocab_size):
-        raise DataError(f"{corpus.folder}: was not built with these tokenizers; build the corpus again")
-    recipe = f"{corpus.fingerprint} {tokenizers.fingerprint} {strength!r} {seed} {max_length}"
-    fingerprint = hashlib.blake2b(recipe.encode(), digest_size=16).hexdigest()
-    if corpus_is_current(folder, fingerprint):
-        return open_corpus(folder, fingerprint)
-    bounds = [*range(0, corpus.num_pairs, _CHUNK_PAIRS), corpus.num_pairs]
-    with CorpusWriter(folder, tokenizers) as writer:
-        for number, (first, last) in enumerate(pairwise(bounds)):
-            sides = []
-            for side, tokenizer in zip(SIDES, (tokenizers.src, tokenizers.tgt), strict=True):
-                stored = [corpus._sentence(side, i).tolist()[:-1] for i in range(first, last)]
-                chunk_seed = int.from_bytes(hashlib.blake2b(f"{seed} {side} {number}".encode()).digest()[:8], "little")
-                sampled = tokenizer.encode_sampled(tokenizer.decode_batch(stored), strength, chunk_seed)
-                sides.append([s if len(s) < max_length else old for s, old in zip(sampled, stored, strict=True)])
-            writer.add(sides[0], sides[1], corpus.lines[first:last])
-        writer.finish(asdict(corpus.counts), fingerprint)
-    return open_corpus(folder, fingerprint)
+    src: tuple[str, ...]
+    tgt: tuple[str, ...]
+    lines: tuple[int, ...]
 
 
-def _chunks(pairs: Iterable[SentencePair]) -> Iterator[list[SentencePair]]:
+class _Encoded(NamedTuple):
+    """What is kept of a chunk."""
+
+    src: Sentences
+    tgt: Sentences
+    lines: NDArray[np.int64]
+    counts: FilterCounts
+
+
+def _chunks(pairs: Iterable[SentencePair]) -> Iterator[_Chunk]:
     chunk: list[SentencePair] = []
     characters = 0
     for pair in pairs:
         chunk.append(pair)
         characters += len(pair.src) + len(pair.tgt)
         if len(chunk) == _CHUNK_PAIRS or characters >= _CHUNK_CHARACTERS:
-            yield chunk
+            yield _Chunk(*zip(*chunk, strict=True))
             chunk, characters = [], 0
     if chunk:
-        yield chunk
+        yield _Chunk(*zip(*chunk, strict=True))
 
 
-def _add_chunk(
-    writer: CorpusWriter,
-    chunk: list[SentencePair],
-    tokenizers: TokenizerPair,
-    filters: Filters,
-    counts: FilterCounts,
-) -> FilterCounts:
-    """Filter, encode and write one chunk; gives ``counts`` with the chunk's own added."""
-    filled = [pair for pair in chunk if pair.src.strip() and pair.tgt.strip()]
-    src = tokenizers.src.encode([pair.src for pair in filled], _NUM_THREADS)
-    tgt = tokenizers.tgt.encode([pair.tgt for pair in filled], _NUM_THREADS)
-    tally = {"empty": len(chunk) - len(filled), "too_long": 0, "ratio": 0}
+def _encode_chunk(chunk: _Chunk, tokenizers: TokenizerPair, filters: Filters) -> _Encoded:
+    """Encode and filter one chunk; each pair that is left out is counted under the first reason that applies."""
+    src, tgt = tokenizers.src.encode(chunk.src), tokenizers.tgt.encode(chunk.tgt)
+    tally = {"empty": 0, "too_long": 0, "ratio": 0}
     kept = []
     for i, (s, t) in enumerate(zip(src, tgt, strict=True)):
         shorter, longer = sorted((len(s) + 1, len(t) + 1))
-        if not s or not t:
+        if shorter == 1 or not chunk.src[i].strip() or not chunk.tgt[i].strip():
             tally["empty"] += 1
         elif filters.max_length is not None and longer > filters.max_length:
             tally["too_long"] += 1
@@ -256,6 +247,9 @@ def _add_chunk(
             tally["ratio"] += 1
         else:
             kept.append(i)
-    writer.add([src[i] for i in kept], [tgt[i] for i in kept], [filled[i].line for i in kept])
-    new = {"read": len(chunk), "kept": len(kept), **tally}
-    return FilterCounts(**{name: count + new[name] for name, count in asdict(counts).items()})
+    return _Encoded(
+        join_sentences([src[i] for i in kept], tokenizers.src.vocab_size),
+        join_sentences([tgt[i] for i in kept], tokenizers.tgt.vocab_size),
+        np.array(chunk.lines, dtype=np.int64)[kept],
+        FilterCounts(read=len(chunk.lines), kept=len(kept), **tally),
+    )

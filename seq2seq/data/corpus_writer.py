@@ -11,9 +11,10 @@ import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,30 @@ from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError
 
 Side = Literal["src", "tgt"]
+Ids = NDArray[np.uint16] | NDArray[np.uint32]
 
 VERSION = 1
 SIDES: tuple[Side, Side] = ("src", "tgt")
 FILES = ("src.ids", "src.offsets", "tgt.ids", "tgt.offsets", "lines")
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Sentences(NamedTuple):
+    """Sentences of one side, as compact as they are stored."""
+
+    ids: Ids  # [tokens] all sentences end to end, each with its EOS
+    lengths: NDArray[np.int64]  # [sentences] tokens, EOS included
+
+
+def join_sentences(sentences: Sequence[Sequence[int]], vocab_size: int) -> Sentences:
+    """Lay sentences, given without EOS, end to end."""
+    lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
+    ids = np.fromiter(chain.from_iterable(sentences), _ids_dtype(vocab_size), int(lengths.sum()))
+    return Sentences(np.insert(ids, np.cumsum(lengths), EOS_ID), lengths + 1)
+
+
+def _ids_dtype(vocab_size: int) -> np.dtype[Any]:
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 class CorpusWriter:
@@ -39,7 +59,7 @@ class CorpusWriter:
         self._vocab_sizes = {"src": tokenizers.src.vocab_size, "tgt": tokenizers.tgt.vocab_size}
         self._dtypes: dict[str, str] = {"lines": "<i8"}
         for side in SIDES:
-            self._dtypes[f"{side}.ids"] = "<u2" if self._vocab_sizes[side] <= 1 << 16 else "<u4"
+            self._dtypes[f"{side}.ids"] = _ids_dtype(self._vocab_sizes[side]).str
             self._dtypes[f"{side}.offsets"] = "<i8"
 
     def __enter__(self) -> "CorpusWriter":
@@ -66,13 +86,13 @@ class CorpusWriter:
         if isinstance(error, OSError) and error.errno in _FULL_DISK:
             raise DataError(f"{self._folder}: no space left on the disk to build the corpus; free some") from error
 
-    def add(self, src: list[list[int]], tgt: list[list[int]], lines: Sequence[int] | NDArray[np.int64]) -> None:
-        """Append sentences, given without EOS."""
+    def add(self, src: Sentences, tgt: Sentences, lines: Sequence[int] | NDArray[np.int64]) -> None:
+        """Append sentence pairs."""
         for side, sentences in zip(SIDES, (src, tgt), strict=True):
-            ends = self._ends[side] + np.cumsum([len(ids) + 1 for ids in sentences], dtype=np.int64)
-            self._ends[side] = int(ends[-1]) if len(ends) else self._ends[side]
+            ends = self._ends[side] + np.cumsum(sentences.lengths)
+            self._ends[side] += sentences.ids.size
             self._append(f"{side}.offsets", ends)
-            self._append(f"{side}.ids", np.array([i for ids in sentences for i in (*ids, EOS_ID)], dtype=np.int64))
+            self._append(f"{side}.ids", sentences.ids)
         self._append("lines", np.asarray(lines))
 
     def finish(self, counts: Mapping[str, int], fingerprint: str) -> None:
@@ -106,7 +126,7 @@ class CorpusWriter:
         _sync_folder(self._folder.parent)
 
     def _append(self, name: str, values: NDArray[Any]) -> None:
-        data = values.astype(self._dtypes[name]).tobytes()
+        data = values.astype(self._dtypes[name], copy=False).data
         self._files[name].write(data)
         self._hashes[name].update(data)
 

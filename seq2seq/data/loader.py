@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -30,6 +31,8 @@ class Step:
 
     batches: list[PackedBatch]
     num_labels: int  # target tokens of the whole step, over all processes
+    num_src: int  # source tokens, likewise
+    waited: float = 0.0  # seconds that training stood still until the step was there
 
 
 def _pack(corpus: Corpus, indices: Indices) -> PackedBatch:
@@ -49,19 +52,20 @@ def load_steps(corpus: Corpus, plan: EpochPlan, share: Share, device: torch.devi
         batches = [_pack(corpus, part) for part in mine]
         if device.type == "cuda":
             batches = [batch.pin() for batch in batches]
-        return Step(batches, num_labels=int(corpus.tgt_lengths[step].sum()))
+        return Step(batches, int(corpus.tgt_lengths[step].sum()), int(corpus.src_lengths[step].sum()))
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:
         ahead: deque[Future[Step]] = deque()
         for index in range(first, plan.num_steps):
             ahead.append(pool.submit(prepare, index))
             if len(ahead) > STEPS_AHEAD:
-                yield _on_device(ahead.popleft().result(), device)
+                yield _receive(ahead.popleft(), device)
         while ahead:
-            yield _on_device(ahead.popleft().result(), device)
+            yield _receive(ahead.popleft(), device)
 
 
-def _on_device(step: Step, device: torch.device) -> Step:
-    if device.type == "cpu":
-        return step
-    return Step([batch.to(device) for batch in step.batches], step.num_labels)
+def _receive(prepared: Future[Step], device: torch.device) -> Step:
+    asked = time.monotonic()
+    step = prepared.result()
+    waited = time.monotonic() - asked
+    return replace(step, batches=[batch.to(device) for batch in step.batches], waited=waited)

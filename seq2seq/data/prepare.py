@@ -18,6 +18,7 @@ from tqdm import tqdm
 from seq2seq.config import Config, TextFiles
 from seq2seq.data.bitext import ParallelFiles, SentencePair, fingerprint_files, read_pairs
 from seq2seq.data.corpus import Corpus, Filters, build_corpus, corpus_is_current, open_corpus
+from seq2seq.data.digests import DigestMemory
 from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import DataError
 
@@ -64,11 +65,12 @@ def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
         DataError: the text cannot be used as it is; nothing half-made is left behind.
     """
     train_text, valid_text = _files(config.data.train), _files(config.data.valid)
-    text_hash = fingerprint_files(train_text)
+    digests = DigestMemory(config.cache_dir / "digests.json")
+    text_hash = fingerprint_files(train_text, digests.digest)
     tokenizers = _prepare_tokenizers(config, train_text, text_hash, show_progress)
     filters = Filters(config.data.max_length, config.data.max_ratio)
     train = _prepare_corpus("train", config, tokenizers, filters, train_text, text_hash, show_progress)
-    valid_hash = fingerprint_files(valid_text)
+    valid_hash = fingerprint_files(valid_text, digests.digest)
     no_filters = Filters(config.data.max_length if config.model.positions == "learned" else None, None)
     valid = _prepare_corpus("valid", config, tokenizers, no_filters, valid_text, valid_hash, show_progress)
     return PreparedData(tokenizers, train, valid)

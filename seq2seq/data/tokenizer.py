@@ -11,8 +11,9 @@ import io
 import os
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -60,8 +61,8 @@ class Tokenizer:
         self.fingerprint: str = hashlib.blake2b(model_proto, digest_size=16).hexdigest()
         self._sampler: Sampler | None = None
 
-    def __reduce__(self) -> tuple[type["Tokenizer"], tuple[bytes]]:
-        return Tokenizer, (self._proto,)
+    def __reduce__(self) -> tuple[Callable[[bytes], "Tokenizer"], tuple[bytes]]:
+        return _unpickled, (self._proto,)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
@@ -86,9 +87,9 @@ class Tokenizer:
             temporary.unlink(missing_ok=True)
             raise DataError(f"{path}: cannot write the tokenizer ({error.strerror})") from None
 
-    def encode(self, texts: Sequence[str], num_threads: int = 1) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The best segmentation of every text, as ids without BOS and EOS; a blank text gives an empty list."""
-        ids: list[list[int]] = self._processor.encode([_clean(text) for text in texts], num_threads=num_threads)
+        ids: list[list[int]] = self._processor.encode([_clean(text) for text in texts], num_threads=1)
         return ids
 
     def encode_sampled(self, texts: Sequence[str], strength: float, seed: int) -> list[list[int]]:
@@ -122,6 +123,12 @@ class Tokenizer:
         cleaned = [[int(i) for i in ids if i not in _CONTROL_IDS] for ids in batch]
         texts: list[str] = self._processor.decode(cleaned, num_threads=1) if cleaned else []
         return [text.replace("\n", " ").replace("\r", " ") for text in texts]
+
+
+@lru_cache(maxsize=4)
+def _unpickled(model_proto: bytes) -> Tokenizer:
+    """A process that is sent a tokenizer with every piece of its work keeps the first, and the words it has cached."""
+    return Tokenizer(model_proto)
 
 
 @dataclass(frozen=True)

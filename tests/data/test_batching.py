@@ -74,6 +74,35 @@ def test_plan_is_the_one_it_always_was():
     assert steps == [[6, 0, 5], [4], [10, 7], [2], [9], [8, 3, 1, 11]]
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    num_pairs=st.integers(1, 300),
+    lengths=st.sampled_from([(1,), (1, 2, 3), range(1, 41), (1, 2, 3, 65_534, 65_535, 65_536, 70_000)]),
+    batch_tokens=st.sampled_from([1, 7, 30, 200_000]),
+)
+def test_plan_sorts_windows_by_both_lengths(num_pairs, lengths, batch_tokens):
+    """Guards against lengths that run into each other where they share an integer; parity with numpy's lexsort.
+
+    The reference repeats the plan's recipe in the plainest way.
+    """
+    rng = np.random.default_rng(num_pairs)
+    src, tgt = rng.choice(lengths, (2, num_pairs)).astype(np.int32)
+    plan = plan_epoch(src, tgt, batch_tokens, 5, 6)
+    rng = np.random.Generator(np.random.PCG64([5, 6]))
+    order = rng.permutation(num_pairs)
+    window = max(1, 100 * batch_tokens * num_pairs // max(1, int(tgt.sum())))
+    clipped = [np.minimum(side, 65535)[order] for side in (src, tgt)]
+    order = order[np.lexsort((*clipped, np.arange(num_pairs) // window))].tolist()
+    steps = []
+    while order:
+        size = 1
+        while size < len(order) and max(src[order[: size + 1]].sum(), tgt[order[: size + 1]].sum()) <= batch_tokens:
+            size += 1
+        steps.append(order[:size])
+        order = order[size:]
+    assert [plan.step(i).tolist() for i in range(plan.num_steps)] == [steps[i] for i in rng.permutation(len(steps))]
+
+
 def test_plan_mixes_lengths_across_steps_but_not_within():
     """Guards against steps of like lengths served in order of length (a curriculum), and against unsorted steps."""
     src, tgt = made_up_lengths(20000)

@@ -194,6 +194,8 @@ def test_pairs_of_several_files_count_lines_over_all(tmp_path):
     both = ParallelFiles(one.src + two.src, one.tgt + two.tgt)
     expected = [("a", "1", 0), ("", "2", 1), ("b", "3", 2), ("c", "4", 3)]
     assert [tuple(pair) for pair in read_pairs(both)] == expected
+    thrice = ParallelFiles(both.src + one.src, both.tgt + one.tgt)
+    assert [pair.line for pair in read_pairs(thrice)] == list(range(7))
     with pytest.raises(DataError, match="has 3 lines"):
         list(read_pairs(ParallelFiles(one.src + two.src, two.tgt + one.tgt)))
 

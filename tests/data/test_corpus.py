@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seq2seq.data import corpus as corpus_module
-from seq2seq.data.bitext import SentencePair
-from seq2seq.data.corpus import Filters, build_corpus, corpus_is_current, open_corpus, resample_corpus
+from seq2seq.data import parallel
+from seq2seq.data.bitext import ParallelFiles, SentencePair, read_pairs
+from seq2seq.data.corpus import Filters, build_corpus, corpus_is_current, open_corpus
 from seq2seq.data.corpus_writer import CorpusWriter
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
@@ -107,7 +108,7 @@ def test_large_vocabulary_takes_wider_ids(tmp_path):
     class Wide:
         vocab_size, fingerprint = 70_000, "wide"
 
-        def encode(self, texts, num_threads=1):
+        def encode(self, texts):
             return [[65_536 + len(text)] for text in texts]
 
     corpus = build_corpus(tmp_path / "c", [SentencePair("a", "bb", 0)], TokenizerPair(Wide(), Wide()), Filters(), "f")
@@ -145,14 +146,39 @@ def test_filters_count_every_pair_once(tokenizers, tmp_path, small_chunks):
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
-def test_the_result_does_not_depend_on_chunks(tokenizers, tmp_path, monkeypatch):
-    """Guards against state carried over, or lost, between chunks."""
-    pairs = made_up_pairs(60)
-    for name, num_pairs, characters in (("a", 8192, 1 << 24), ("b", 7, 1 << 24), ("c", 8192, 100)):
+def test_the_result_does_not_depend_on_chunks_or_cores(tokenizers, tmp_path, monkeypatch):
+    """Guards against state carried over, or lost, between chunks, and against processes whose results change places."""
+    pairs = [*made_up_pairs(60), SentencePair("ka", " ", 60), SentencePair("ka " * 300, "to", 61)]
+
+    def build(name: str, cores: int, num_pairs: int, characters: int = 1 << 21, few: int = 0) -> dict[str, bytes]:
+        monkeypatch.setattr(parallel, "num_cores", lambda: cores)
+        monkeypatch.setattr(corpus_module, "_FEW_CHUNKS", few)
         monkeypatch.setattr(corpus_module, "_CHUNK_PAIRS", num_pairs)
         monkeypatch.setattr(corpus_module, "_CHUNK_CHARACTERS", characters)
         build_corpus(tmp_path / name, iter(pairs), tokenizers, Filters(), "f")
-    assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
+        return contents(tmp_path / name)
+
+    expected = build("alone", 1, 8192, few=99)
+    counts = {"read": 62, "kept": 60, "empty": 1, "too_long": 1, "ratio": 0}
+    assert json.loads(expected["meta.json"])["counts"] == counts
+    assert build("small chunks", 1, 7, few=99) == expected
+    assert build("few characters", 1, 8192, characters=100, few=99) == expected
+    assert build("another process", 1, 7) == expected
+    assert build("three processes", 3, 7) == expected
+    assert build("three processes, few characters", 3, 8192, characters=100, few=2) == expected
+
+
+def test_errors_in_the_text_come_through_processes(tokenizers, tmp_path, monkeypatch, small_chunks):
+    """Guards against a line number, or half a corpus, lost between processes; the error is in the last chunk."""
+    monkeypatch.setattr(parallel, "num_cores", lambda: 2)
+    lines = [b"ka to mi\n"] * 60
+    files = ParallelFiles((tmp_path / "text.en",), (tmp_path / "text.de",))
+    (tmp_path / "text.en").write_bytes(b"".join(lines))
+    for damaged, message in (([*lines[:59], b"\xff\n"], r"text\.de:60: not valid UTF-8"), (lines[:58], "has 58")):
+        (tmp_path / "text.de").write_bytes(b"".join(damaged))
+        with pytest.raises(DataError, match=message):
+            build_corpus(tmp_path / "c", read_pairs(files), tokenizers, Filters(), "f")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["text.de", "text.en"]
 
 
 def test_a_failing_build_leaves_nothing(tokenizers, tmp_path, small_chunks):
@@ -201,14 +227,16 @@ def test_a_full_disk_is_an_error_for_people(tokenizers, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     build_corpus(tmp_path / "ok", made_up_pairs(5), tokenizers, Filters(), "f")
+    for number in (5, 60):  # the larger one in other processes
 
-    def pairs():
-        yield from made_up_pairs(5)
-        monkeypatch.setattr(CorpusWriter, "_append", full)
+        def pairs(number=number):
+            yield from made_up_pairs(number)
+            monkeypatch.setattr(CorpusWriter, "_append", full)
 
-    with pytest.raises(DataError, match="full: no space left"):
-        build_corpus(tmp_path / "full", pairs(), tokenizers, Filters(), "f")
-    assert [path.name for path in tmp_path.iterdir()] == ["ok"]
+        with monkeypatch.context(), pytest.raises(DataError, match="full: no space left"):
+            build_corpus(tmp_path / "full", pairs(), tokenizers, Filters(), "f")
+        assert [path.name for path in tmp_path.iterdir()] == ["ok"]
+        monkeypatch.undo()
 
 
 def test_fingerprint_decides_whether_a_corpus_is_current(tokenizers, tmp_path):
@@ -256,42 +284,3 @@ def test_bad_description_is_refused(tokenizers, tmp_path, text):
     (folder / "meta.json").write_text(json.dumps(meta | {"version": 99}))
     with pytest.raises(DataError, match="format 99"):
         open_corpus(folder)
-
-
-def test_resampling_keeps_pairs_and_is_pure(tokenizers, tmp_path, small_chunks):
-    """Guards against sampled epochs that mix up pairs, or that a resumed run cannot make again."""
-    corpus = build_corpus(tmp_path / "c", made_up_pairs(40)[::2], tokenizers, Filters(), "f")
-
-    def sampled(name: str, seed: int, strength: float = 0.2, max_length: int = 256):
-        return resample_corpus(corpus, tmp_path / name, tokenizers, strength, seed, max_length)
-
-    one, again, other = sampled("one", 1), sampled("again", 1), sampled("other", 2)
-    assert contents(one.folder) == contents(again.folder)
-    assert contents(one.folder)["src.ids"] != contents(other.folder)["src.ids"]
-    assert len({corpus.fingerprint, one.fingerprint, other.fingerprint}) == 3
-    changed = 0
-    for i in range(corpus.num_pairs):
-        for tokenizer, old, new in ((tokenizers.src, corpus.src, one.src), (tokenizers.tgt, corpus.tgt, one.tgt)):
-            assert tokenizer.decode(new(i)) == tokenizer.decode(old(i))
-            assert new(i)[-1] == EOS_ID
-            changed += new(i).tolist() != old(i).tolist()
-    assert changed > corpus.num_pairs // 2
-    assert one.lines.tolist() == corpus.lines.tolist()
-    assert one.counts == corpus.counts
-    longest = max(corpus.src_lengths.max(), corpus.tgt_lengths.max())
-    tight = sampled("tight", 1, strength=0.9, max_length=int(longest))
-    assert max(tight.src_lengths.max(), tight.tgt_lengths.max()) <= longest
-
-
-def test_resampling_opens_what_is_there_already(tokenizers, tmp_path):
-    """Guards against work done twice after a restart, and against taking another epoch's samples."""
-    corpus = build_corpus(tmp_path / "c", made_up_pairs(10), tokenizers, Filters(), "f")
-    first = resample_corpus(corpus, tmp_path / "r", tokenizers, 0.2, 1, 256)
-    stamp = (first.folder / "meta.json").stat()
-    resample_corpus(corpus, tmp_path / "r", tokenizers, 0.2, 1, 256)
-    assert (first.folder / "meta.json").stat().st_ino == stamp.st_ino
-    second = resample_corpus(corpus, tmp_path / "r", tokenizers, 0.2, 2, 256)
-    assert second.fingerprint != first.fingerprint
-    wrong = TokenizerPair(tokenizers.tgt, tokenizers.src)
-    with pytest.raises(DataError, match="not built with these tokenizers"):
-        resample_corpus(corpus, tmp_path / "r", wrong, 0.2, 1, 256)

@@ -1,7 +1,8 @@
 """Promise: a loader started in the middle gives the rest of the epoch, and shares of a step make up the step."""
 
 import threading
-from itertools import pairwise
+import time
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -85,6 +86,25 @@ def test_shares_partition_each_step(corpus, plan, processes, accumulate):
         found = sorted(pair for batch in batches for pair in pairs_of(batch))
         assert found == stored(corpus, plan.step(number))
         assert {step.num_labels for step in steps} == {sum(batch.num_labels for batch in batches)}
+
+
+def test_waiting_is_measured(corpus, plan, monkeypatch):
+    """Guards against a figure that stays 0 when the loader is slow, or that counts what training itself takes."""
+    assert plan.num_steps >= 10
+    waited = []
+    for step in islice(load_steps(corpus, plan, Share(), CPU), 10):
+        waited.append(step.waited)
+        time.sleep(0.05)
+    assert sum(waited) < 0.2
+    pack = loader._pack
+
+    def slow(corpus, indices):
+        time.sleep(0.05)
+        return pack(corpus, indices)
+
+    monkeypatch.setattr(loader, "_pack", slow)
+    waited = [step.waited for step in islice(load_steps(corpus, plan, Share(), CPU), 10)]
+    assert 0.4 < sum(waited) < 5
 
 
 def test_an_error_in_packing_surfaces(corpus, plan, monkeypatch):

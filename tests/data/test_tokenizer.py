@@ -105,12 +105,6 @@ def test_decode_takes_any_ids(tokenizers, data):
             tokenizer.decode([tokenizer.vocab_size])
 
 
-def test_encoding_does_not_depend_on_threads(tokenizer):
-    """Guards against results in another order."""
-    texts = made_up_text(300, seed=3)
-    assert tokenizer.encode(texts, 1) == tokenizer.encode(texts, 3) == [tokenizer.encode([t])[0] for t in texts]
-
-
 def test_sampling_is_a_pure_function(tokenizer):
     """Guards against samples that depend on what ran before, or seeds that make no difference."""
     texts = made_up_text(50, seed=4)
@@ -121,6 +115,13 @@ def test_sampling_is_a_pure_function(tokenizer):
     assert tokenizer.encode_sampled(texts, 0.2, seed=1) == first
     assert pickle.loads(pickle.dumps(tokenizer)).encode_sampled(texts, 0.2, seed=1) == first
     assert len({str(sample) for sample in [first, *others]}) == 6
+
+
+def test_a_process_loads_a_model_once(tokenizers):
+    """Guards against workers that load the model, and fill its cache of words, with every chunk they are sent."""
+    data = {kind: pickle.dumps(tokenizer) for kind, tokenizer in tokenizers.items()}
+    assert pickle.loads(data["bpe"]) is pickle.loads(data["bpe"])
+    assert pickle.loads(data["unigram"]).fingerprint == tokenizers["unigram"].fingerprint
 
 
 def test_sampling_is_the_same_in_another_process(tokenizer, tmp_path):

@@ -1,0 +1,54 @@
+"""Digests of text files, remembered: a start need not read again what has not changed since the last one."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from seq2seq.data.bitext import digest_file
+from seq2seq.errors import UserError
+from seq2seq.storage import write_text
+
+_SETTLED = 3_000_000_000  # nanoseconds; file systems stamp times with a coarseness of up to two seconds
+
+
+class DigestMemory:
+    """The digests of files by path, kept in a JSON file.
+
+    A digest is taken from memory where the file's size, inode and times of last change are what they were. Two changes
+    within one tick of the clock leave the same times, so a file that changed a moment before it was read is not
+    remembered (git's rule for its index). Of the times, ctime is the one that no program can set back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """``path`` need not exist; where it cannot be read or written, digests are computed each time."""
+        self._path = path
+        self._known: dict[str, list[object]] = {}
+        with suppress(OSError, ValueError):
+            known = json.loads(path.read_bytes())
+            self._known = known if isinstance(known, dict) else {}
+
+    def digest(self, path: Path) -> str:
+        """What :func:`digest_file` gives for the file as it is now."""
+        key, stamp = str(path.absolute()), _stamp(path)
+        match self._known.get(key):
+            case [known_stamp, str(known)] if stamp is not None and known_stamp == stamp:
+                return known
+        started = time.time_ns()
+        digest = digest_file(path)
+        if stamp is not None and stamp == _stamp(path) and max(stamp[2:]) < started - _SETTLED:
+            self._known[key] = [stamp, digest]
+            with suppress(UserError):  # a folder that others have made for us may be read-only
+                write_text(self._path, json.dumps(self._known, indent=1))
+        return digest
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Size, inode, and times of last change; None where the path leads to no file, which :func:`digest_file` tells."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]

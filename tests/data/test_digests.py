@@ -1,0 +1,147 @@
+"""Promise: a remembered digest is the digest of the file as it is now."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from seq2seq.data import digests
+from seq2seq.data.bitext import digest_file
+from seq2seq.data.digests import DigestMemory
+from seq2seq.data.prepare import prepare_data
+from seq2seq.errors import DataError
+
+HOUR = 3600 * 10**9
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The paths whose content was read."""
+    paths = []
+
+    def reading(path):
+        paths.append(path)
+        return digest_file(path)
+
+    monkeypatch.setattr(digests, "digest_file", reading)
+    return paths
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """An hour has passed."""
+    monkeypatch.setattr(digests.time, "time_ns", lambda: int(time.time() * 1e9) + HOUR)
+
+
+def test_what_has_not_changed_is_read_once(tmp_path, read, later):
+    """Guards against a start that takes as long as the text is large."""
+    text, other, memory = tmp_path / "text", tmp_path / "other", tmp_path / "cache" / "digests.json"
+    text.write_bytes(b"abc")
+    other.write_bytes(b"d")
+    for _ in range(3):
+        known = DigestMemory(memory)
+        assert known.digest(text) == digest_file(text)
+        assert known.digest(other) == digest_file(other)
+        assert known.digest(text) == digest_file(text)
+    assert read == [text, other]
+    assert [path.name for path in memory.parent.iterdir()] == ["digests.json"]
+
+
+def rewrite(path):
+    path.write_bytes(b"xyz")
+
+
+def rewrite_and_hide(path):
+    stat = path.stat()
+    path.write_bytes(b"xyz")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def replace_and_hide(path):
+    stat = path.stat()
+    path.with_name("new").write_bytes(b"xyz")
+    os.utime(path.with_name("new"), ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    path.with_name("new").replace(path)
+
+
+@pytest.mark.parametrize(
+    "change", [rewrite, rewrite_and_hide, replace_and_hide, lambda path: path.write_bytes(b"abcd")]
+)
+def test_a_changed_file_is_read_again(tmp_path, read, later, change):
+    """Guards against training on with the fingerprint of another text: same size, even the same time of change."""
+    text = tmp_path / "text"
+    text.write_bytes(b"abc")
+    before = DigestMemory(tmp_path / "m").digest(text)
+    time.sleep(0.02)  # beyond a tick of the clock
+    change(text)
+    assert DigestMemory(tmp_path / "m").digest(text) == digest_file(text) != before
+    assert len(read) == 2
+
+
+def test_a_file_changed_just_now_is_not_remembered(tmp_path, read):
+    """Guards against a second change within the same tick of the clock, which leaves the times as they are."""
+    text = tmp_path / "text"
+    text.write_bytes(b"abc")
+    for _ in range(2):
+        DigestMemory(tmp_path / "m").digest(text)
+    assert len(read) == 2
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(tmp_path, later, monkeypatch):
+    """Guards against the digest of half the old and half the new text under the stamp of either."""
+    text = tmp_path / "text"
+    text.write_bytes(b"abc")
+
+    def changing(path):
+        digest = digest_file(path)
+        time.sleep(0.02)
+        path.write_bytes(b"xyz")
+        return digest
+
+    monkeypatch.setattr(digests, "digest_file", changing)
+    DigestMemory(tmp_path / "m").digest(text)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", '{"PATH": 3}', '{"PATH": [[1, 2], 3]}', '{"PATH": [null, "x"]}']
+)
+def test_a_damaged_memory_is_no_memory(tmp_path, later, content):
+    """Guards against a start that fails for a file that is a mere convenience."""
+    text, memory = tmp_path / "text", tmp_path / "m"
+    text.write_bytes(b"abc")
+    memory.write_text(content.replace("PATH", str(text)))
+    assert DigestMemory(memory).digest(text) == digest_file(text)
+    assert list(json.loads(memory.read_text())) == [str(text)]
+
+
+def test_a_missing_file_is_told_and_a_read_only_cache_is_not(tmp_path, later):
+    """Guards against a traceback for a wrong path, and against failing where others have built the cache."""
+    with pytest.raises(DataError, match="missing"):
+        DigestMemory(tmp_path / "m").digest(tmp_path / "missing")
+    text, no_folder = tmp_path / "text", tmp_path / "text" / "m"  # a file is no folder, whoever asks
+    text.write_bytes(b"abc")
+    assert DigestMemory(no_folder).digest(text) == digest_file(text)
+
+
+def test_a_second_start_reads_no_text_and_sees_a_change(tmp_path, tiny_config, later, monkeypatch):
+    """Guards against a memory that nobody asks, and against one that hides a changed corpus."""
+    config, opened, open_file = tiny_config(), [], Path.open
+
+    def opening(path, *args, **options):
+        opened.append(path.name)
+        return open_file(path, *args, **options)
+
+    for name in ("train.en", "train.de"):  # of validation, too
+        (tmp_path / name).write_text("ka to mi ren sol\n" * 40)
+    first = prepare_data(config, show_progress=False)
+    monkeypatch.setattr(Path, "open", opening)
+    assert prepare_data(config, show_progress=False).fingerprint == first.fingerprint
+    assert opened
+    assert not {"train.en", "train.de"} & set(opened)
+    time.sleep(0.02)
+    (tmp_path / "train.de").write_text("ka to mi ren sol\n" * 39 + "ka to mi sol ren\n")
+    assert prepare_data(config, show_progress=False).fingerprint != first.fingerprint
