@@ -261,7 +261,12 @@ class TrainConfig(Section):
     """How long to train, in which steps, and what to keep. Training ends at the first bound that is reached."""
 
     batch_tokens: int = _option(4096, "Target tokens per optimizer step, over all processes and micro-batches.", gt=0)
-    accumulate: int = _option(1, "Micro-batches per step and process: less memory, the same gradient.", gt=0)
+    accumulate: int | None = _option(
+        None,
+        "Micro-batches per step and process: more take less memory and give the same gradient; null is 1 on CUDA, and "
+        "on the CPU as many as keep each near 1,500 target tokens.",
+        gt=0,
+    )
     label_smoothing: float = _option(
         0.1, "Share of probability spread over the whole vocabulary in the loss.", ge=0, lt=1
     )

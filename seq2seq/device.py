@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from seq2seq.errors import UserError
@@ -26,3 +28,26 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 def uses_bf16(precision: str, device: torch.device) -> bool:
     """Whether "fp32", "bf16" or "auto" (bf16 on CUDA, fp32 on the CPU) means to compute in bf16."""
     return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+
+
+def matmul_peak(device: torch.device, half: bool) -> float:
+    """Floating-point operations per second of a large matrix product on ``device`` with all threads: the best of a few.
+
+    It takes about a third of a second. Training cannot be faster than this.
+    """
+    size, repeats = (8192, 10) if device.type == "cuda" else (2048, 5)
+    dtype = torch.bfloat16 if half else torch.float32
+    a, b = torch.ones(2, size, size, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(repeats):
+        _finish(device)
+        started = time.perf_counter()
+        torch.mm(a, b)
+        _finish(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -49,7 +49,7 @@ class FeedForward(nn.Module):
         """[tokens, D] -> [tokens, D]."""
         h = self.inner(x)
         if self.activation == "relu":
-            h = F.relu(h)
+            h = F.relu(h, inplace=True)
         elif self.activation == "gelu":
             h = F.gelu(h)
         else:

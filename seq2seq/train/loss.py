@@ -16,40 +16,55 @@ CHUNK_TOKENS = 512  # the logits of a chunk, [512, V], are all that exists at a 
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
-    """The gradient of a chunk is computed right after its logits, so that no chunk's logits need to be kept."""
+    """The gradient of a chunk is computed right after its logits, so that no chunk's logits need to be kept.
+
+    With p the softmax of the logits z, s the smoothing and m the mean row of the weight matrix::
+
+        loss        = log sum exp z - (1 - s) z[label] - s h.m       (the mean of the logits is the product with m)
+        d loss / dz = p - (1 - s) onehot(label) - s / V              (the last term acts through m and the sum of h)
+
+    so that the smoothing takes no pass over the logits.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float, needs_grad: bool
     ) -> tuple[Tensor, Tensor]:
+        num_classes = weight.size(0)
         matrix = weight.to(hidden.dtype)  # the products are in the hidden states' precision, all sums in fp32
+        mean_row = weight.float().mean(dim=0)
+        counts = labels != IGNORE_LABEL
+        counted = hidden * counts[:, None]
+        label = labels.where(counts, 0)[:, None]
+        log_norm, label_logit = (torch.empty(labels.shape, device=hidden.device) for _ in range(2))
         if needs_grad:
             grad_hidden = torch.empty_like(hidden)
             grad_weight = torch.zeros_like(weight, dtype=torch.float32)
             ctx.save_for_backward(grad_hidden, grad_weight)
-        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        nll = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        num_classes = weight.size(0)
         for begin in range(0, hidden.size(0), CHUNK_TOKENS):
             rows = slice(begin, begin + CHUNK_TOKENS)
-            h = hidden[rows]
-            counts = labels[rows] != IGNORE_LABEL
-            label = labels[rows].where(counts, 0)[:, None]
-            log_p = torch.log_softmax((h @ matrix.t()).float(), dim=-1)
-            label_nll = -log_p.gather(1, label).squeeze(1) * counts
-            uniform_nll = -log_p.mean(dim=-1) * counts
-            nll += label_nll.sum()
-            loss += ((1 - smoothing) * label_nll + smoothing * uniform_nll).sum()
-            if needs_grad:
-                # d loss / d logits = softmax - (1 - smoothing) * one-hot - smoothing / V
-                grad = log_p.exp_().sub_(smoothing / num_classes)
-                grad.scatter_add_(1, label, grad.new_full(label.shape, smoothing - 1.0))
-                grad = grad.mul_(counts[:, None]).to(hidden.dtype)
-                torch.mm(grad, matrix, out=grad_hidden[rows])
-                if grad.dtype == torch.float32:
-                    grad_weight.addmm_(grad.t(), h)
-                else:
-                    grad_weight += grad.t() @ h
+            logits = (hidden[rows] @ matrix.t()).float()
+            label_logit[rows] = logits.gather(1, label[rows]).squeeze(1)
+            if not needs_grad:
+                log_norm[rows] = logits.logsumexp(dim=-1)
+                continue
+            # The largest probability is exp(largest logit - log_norm).
+            largest = logits.amax(dim=-1)
+            grad = logits.softmax(dim=-1)
+            log_norm[rows] = largest - grad.amax(dim=-1).log()
+            grad.scatter_add_(1, label[rows], grad.new_full((1, 1), smoothing - 1.0).expand(grad.size(0), 1))
+            grad = grad.to(hidden.dtype)
+            torch.mm(grad, matrix, out=grad_hidden[rows])
+            if grad.dtype == torch.float32:
+                grad_weight.addmm_(grad.t(), counted[rows])
+            else:
+                grad_weight += grad.t() @ counted[rows]
+        nll = ((log_norm - label_logit) * counts).sum()
+        uniform_nll = log_norm - hidden.float() @ mean_row
+        loss = (1 - smoothing) * nll + smoothing * (uniform_nll * counts).sum()
+        if needs_grad:
+            grad_hidden.sub_((smoothing * mean_row).to(grad_hidden.dtype)).mul_(counts[:, None])
+            grad_weight.sub_(counted.sum(dim=0, dtype=torch.float32), alpha=smoothing / num_classes)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(nll)
         return loss, nll

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from seq2seq.config import TrainConfig
 from seq2seq.errors import UserError
+from seq2seq.model.flops import FlopsPerToken
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import MetricsLog
 
@@ -28,17 +29,50 @@ class StepRecord:
     epoch: int  # counted from 1
     lr: float
     tokens: int  # target tokens of all processes
+    src_tokens: int  # likewise
+    waited: float  # seconds that the step stood still until its data was there
     sums: Tensor  # [3]: this process' loss and negative log-likelihood, summed over its tokens; the gradient's norm
+
+
+class Speedometer:
+    """Speed over the latest steps, in tokens and in arithmetic: a running mean that forgets a step in about 20."""
+
+    def __init__(self, flops: FlopsPerToken, peak: float) -> None:
+        """``peak``: floating-point operations per second that all devices of the run can do at most."""
+        self._flops, self._peak = flops, peak
+        self._seconds = self._tokens = self._operations = self._waited = 0.0
+
+    def add(self, records: Sequence[StepRecord], seconds: float) -> dict[str, float]:
+        """Take the steps that the last ``seconds`` went to; gives their own speed, for the log."""
+        tokens, src_tokens = sum(r.tokens for r in records), sum(r.src_tokens for r in records)
+        operations, waited = self._flops.total(src_tokens, tokens), sum(r.waited for r in records)
+        kept = 0.95 ** len(records)
+        self._seconds, self._tokens = kept * self._seconds + seconds, kept * self._tokens + tokens
+        self._operations, self._waited = kept * self._operations + operations, kept * self._waited + waited
+        return {
+            "seconds": seconds,
+            "tokens_per_second": tokens / seconds,
+            "src_tokens_per_second": src_tokens / seconds,
+            "share_of_peak": operations / seconds / self._peak,
+            "waited": waited,
+        }
+
+    def __str__(self) -> str:
+        """What the progress line says."""
+        share = self._operations / self._seconds / self._peak
+        waiting = self._waited / self._seconds
+        note = f", {waiting:.0%} waiting for data" if waiting > 0.01 else ""
+        return f"{self._tokens / self._seconds:,.0f} tokens/s ({share:.0%} of matmul peak{note})"
 
 
 class Reporter:
     """Collects step records and tells them; every process has one, the main one writes and speaks."""
 
-    def __init__(self, processes: Processes, log: MetricsLog | None, first_step: int) -> None:
+    def __init__(self, processes: Processes, log: MetricsLog | None, first_step: int, speedometer: Speedometer) -> None:
         self._processes, self._log = processes, log
         self._unread: list[StepRecord] = []
         self._last_read = time.monotonic()
-        self._tokens_per_second = 0.0
+        self._speedometer = speedometer
         self.best = ""  # what the bar says of the best validation
         self._bar = tqdm(
             initial=first_step,
@@ -82,16 +116,15 @@ class Reporter:
                     f"step {record.step}: the loss ({loss}) or its gradient ({norm}) is not a finite number; nothing "
                     "was saved since. Lower optim.lr or raise optim.warmup_steps, and start again in a new run_dir"
                 )
-        self._tell_speed(records[-1], sum(record.tokens for record in records), nll)
+        self._tell_speed(records, nll)
 
-    def _tell_speed(self, latest: StepRecord, tokens: int, nll: float) -> None:
-        now = time.monotonic()
+    def _tell_speed(self, records: Sequence[StepRecord], nll: float) -> None:
+        latest, now = records[-1], time.monotonic()
         seconds, self._last_read = now - self._last_read, now
-        speed = tokens / seconds
-        self._tokens_per_second = 0.95 * (self._tokens_per_second or speed) + 0.05 * speed
+        speed = self._speedometer.add(records, seconds)
         if self._log is not None:
-            self._log.timing(latest.step, {"seconds": seconds, "tokens_per_second": speed})
-        text = f"epoch {latest.epoch}, loss {nll:.3f}, {self._tokens_per_second:,.0f} tokens/s{self.best}"
+            self._log.timing(latest.step, speed)
+        text = f"epoch {latest.epoch}, loss {nll:.3f}, {self._speedometer}{self.best}"
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(latest.step - self._bar.n)
 

@@ -34,13 +34,15 @@ from tqdm import tqdm
 
 from seq2seq.config import Config, diff_configs, dump_config
 from seq2seq.data.batching import EpochPlan, plan_epoch
-from seq2seq.data.corpus import Corpus, resample_corpus
+from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Share, Step, load_steps
 from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
+from seq2seq.data.resample import Resampler
 from seq2seq.decode.translator import Translator
-from seq2seq.device import uses_bf16
+from seq2seq.device import matmul_peak, uses_bf16
 from seq2seq.errors import ConfigError, DataError, UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
+from seq2seq.model.flops import training_flops
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_weights, save_model_folder, unique_tensors
 from seq2seq.storage import write_text
@@ -49,13 +51,15 @@ from seq2seq.train.distributed import Processes
 from seq2seq.train.loss import smoothed_cross_entropy
 from seq2seq.train.metrics import MetricsLog, draw_curves
 from seq2seq.train.optim import Optimizer, learning_rate
-from seq2seq.train.reporter import Reporter, StepRecord
+from seq2seq.train.reporter import Reporter, Speedometer, StepRecord
 from seq2seq.train.validation import translate_and_score, validate
 
 # What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
 _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
 _FIXED += ["train.metric"]  # scores of two metrics cannot be compared
+
+_CPU_MICRO_BATCH_TOKENS = 1500  # target tokens
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,10 @@ class Trainer:
         self.half = uses_bf16(config.train.precision, processes.device)
         with _main_first(processes):
             self.data = prepare_data(config, show_progress=processes.is_main)
+        self.resampler: Resampler | None = None
+        if config.tokenizer.sampling:
+            strength, max_length = config.tokenizer.sampling, config.data.max_length
+            self.resampler = Resampler(self.data.train, self.data.tokenizers, strength, max_length)
         self.valid_texts = read_texts(config.data.valid)
         self.test_texts = read_texts(config.data.test) if config.data.test else None
         if self.test_texts == ([], []):  # told before the training, not after it
@@ -99,7 +107,9 @@ class Trainer:
         if processes.is_main:
             write_text(config.run_dir / CONFIG, dump_config(config))
             log = MetricsLog(config.run_dir, self.progress.step)
-        self.report = Reporter(processes, log, self.progress.step)
+        flops = training_flops(config.model, self.model.output_weight.size(0))
+        peak = matmul_peak(processes.device, self.half) * processes.count
+        self.report = Reporter(processes, log, self.progress.step, Speedometer(flops, peak))
         self._introduce()
 
     def _introduce(self) -> None:
@@ -125,6 +135,8 @@ class Trainer:
             self._save()
             scores = self._test() if self.test_texts is not None else None
         finally:
+            if self.resampler is not None:
+                self.resampler.close()
             self.report.close()
         if self.processes.is_main:
             self._draw()
@@ -134,7 +146,7 @@ class Trainer:
         """The rest of the present epoch. Returns why training is over, or None where it goes on."""
         config, progress = self.config.train, self.progress
         corpus, plan = self._corpus_and_plan(progress.epoch)
-        share = Share(self.processes.rank, self.processes.count, config.accumulate)
+        share = Share(self.processes.rank, self.processes.count, self._micro_batches())
         started = time.monotonic()
         for step in load_steps(corpus, plan, share, self.processes.device, first=progress.step_in_epoch):
             self._step(step)
@@ -151,6 +163,18 @@ class Trainer:
             if progress.step % config.save_every == 0:
                 self._save()
         return None
+
+    def _micro_batches(self) -> int:
+        """Into how many parts this process cuts its share of a step, so that activations take little memory.
+
+        On the CPU parts of this size are as fast as whole steps: what they compute stays in the caches.
+        """
+        config = self.config.train
+        if config.accumulate is not None:
+            return config.accumulate
+        if self.processes.device.type == "cuda":
+            return 1
+        return max(1, round(config.batch_tokens / self.processes.count / _CPU_MICRO_BATCH_TOKENS))
 
     def _step(self, step: Step) -> None:
         """One optimizer step: the gradient of the summed loss over the step's target tokens, divided by their number.
@@ -180,7 +204,9 @@ class Trainer:
         if self.average is not None:
             self._update_average(self.average)
         measured = torch.cat([sums, norm.reshape(1)])
-        self.report.step(StepRecord(progress.step, progress.epoch + 1, lr, step.num_labels, measured))
+        self.report.step(
+            StepRecord(progress.step, progress.epoch + 1, lr, step.num_labels, step.num_src, step.waited, measured)
+        )
 
     @torch.no_grad()
     def _update_average(self, average: Transformer) -> None:
@@ -191,18 +217,15 @@ class Trainer:
     def _corpus_and_plan(self, epoch: int) -> tuple[Corpus, EpochPlan]:
         """The training corpus as this epoch sees it, and the order of its pairs."""
         config, corpus = self.config, self.data.train
-        if config.tokenizer.sampling:
+        if self.resampler is not None:
             with _main_first(self.processes):
-                corpus = resample_corpus(
-                    corpus,
-                    sampled_folder(config, epoch),
-                    self.data.tokenizers,
-                    config.tokenizer.sampling,
-                    _mixed_seed(config.seed, epoch, 0),
-                    config.data.max_length,
-                )
-            if self.processes.is_main and epoch:
-                shutil.rmtree(sampled_folder(config, epoch - 1), ignore_errors=True)
+                corpus = self.resampler.sample(sampled_folder(config, epoch), _mixed_seed(config.seed, epoch, 0))
+            if self.processes.is_main:
+                if epoch:
+                    shutil.rmtree(sampled_folder(config, epoch - 1), ignore_errors=True)
+                if config.train.max_epochs is None or epoch + 1 < config.train.max_epochs:
+                    seed = _mixed_seed(config.seed, epoch + 1, 0)
+                    self.resampler.sample_ahead(sampled_folder(config, epoch + 1), seed)
         lengths = (corpus.src_lengths, corpus.tgt_lengths)
         return corpus, plan_epoch(*lengths, config.train.batch_tokens, config.seed, epoch)
 

@@ -35,10 +35,10 @@ def test_same_seed_same_mask():
     masks = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        masks.append(dropout(x))
+        masks.append(dropout(x.clone()))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
-    assert not torch.equal(dropout(x), dropout(x))
+    assert not torch.equal(dropout(x.clone()), dropout(x.clone()))
 
 
 def test_evaluation_and_zero_are_the_identity():
@@ -55,10 +55,10 @@ def test_gradient_is_the_mask(dtype):
     """Guards against a backward pass with another mask than the forward pass, and against a change of dtype."""
     torch.manual_seed(0)
     x = torch.randn(9, 11).to(dtype).requires_grad_()
-    out = Dropout(0.25)(x)
+    out = Dropout(0.25)(1 * x)
     assert out.dtype == dtype
     (grad,) = torch.autograd.grad(out, x, torch.ones_like(out))
-    assert torch.equal(grad * x, out)
+    torch.testing.assert_close(grad * x, out)  # bf16: one rounding more or less
     assert set(grad.unique().tolist()) == {0.0, float(torch.tensor(4 / 3, dtype=dtype))}
 
 

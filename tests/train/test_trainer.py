@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 import torch
 
+from seq2seq.data.resample import Resampler
 from seq2seq.errors import ConfigError, DataError, ModelError, UserError
 from seq2seq.evaluate import Scores
 from seq2seq.storage import load_tensors, read_metadata
@@ -83,7 +84,7 @@ def undisturbed(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 def stopping(name: str, call: int, after: bool = False) -> Any:
     """Let the ``call``-th call of something the trainer uses raise Stopped, before it does its work or after."""
-    owner: Any = Trainer if hasattr(Trainer, name) else trainer_module
+    owner: Any = next(owner for owner in (Trainer, Resampler, trainer_module) if hasattr(owner, name))
     original = getattr(owner, name)
     count = 0
 
@@ -141,7 +142,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
         ("_save_model", 3, True),
         ("save_checkpoint", 1, True),
         ("save_checkpoint", 2, False),
-        ("resample_corpus", 2, True),
+        ("sample", 2, True),
     ],
 )
 def test_no_moment_is_a_bad_one_to_stop(
@@ -218,7 +219,7 @@ def half_done(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("optim.lr=0.5", "optim.lr: 0.01 -> 0.5"),
         ("optim.name=muon", 'optim.name: "adamw" -> "muon"'),
         ("train.batch_tokens=99", "train.batch_tokens: 120 -> 99"),
-        ("train.accumulate=2", "train.accumulate: 1 -> 2"),
+        ("train.accumulate=2", "train.accumulate: null -> 2"),
         ("train.label_smoothing=0", "train.label_smoothing: 0.1 -> 0.0"),
         ("train.ema_decay=0.5", "train.ema_decay: 0.0 -> 0.5"),
         ("train.precision=bf16", 'train.precision: "auto" -> "bf16"'),

@@ -1,0 +1,78 @@
+"""The FLOP count against PyTorch's own counter on the real model and loss, and against numbers worked out by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from seq2seq.config import ModelConfig
+from seq2seq.data.batching import PackedBatch
+from seq2seq.model.flops import FlopsPerToken, forward_flops, training_flops
+from seq2seq.model.transformer import Transformer
+from seq2seq.train.loss import smoothed_cross_entropy
+from tests.conftest import VOCABULARY
+
+LENGTHS = [(7, 5), (3, 9), (6, 6)]
+Pairs = list[tuple[list[int], list[int]]]
+
+
+def _in_place_addmm(this: Any, a: list[int], b: list[int], *_: Any, **__: Any) -> int:
+    """[m, k] times [k, n] added to what is there; the counter does not know this form."""
+    return 2 * a[0] * a[1] * b[1]
+
+
+def _count(run: Callable[[], object]) -> float:
+    """What the counter sees in products of matrices with weights: attention's own are batched or fused kernels."""
+    aten = torch.ops.aten
+    with FlopCounterMode(display=False, custom_mapping={aten.addmm_: _in_place_addmm}) as counter:
+        run()
+    counts = counter.get_flop_counts()["Global"]
+    return sum(counts.get(op, 0) for op in (aten.mm, aten.addmm, aten.addmm_))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"norm_position": "post", "activation": "gelu", "d_ff": 40},
+        {"activation": "swiglu"},
+        {"num_kv_heads": 2},
+        {"num_kv_heads": 1, "activation": "swiglu", "norm": "rmsnorm", "positions": "rotary"},
+        {"encoder_layers": 3, "decoder_layers": 1, "tie_embeddings": "none"},
+        {"encoder_layers": 1, "decoder_layers": 3, "attention_window": 2},
+    ],
+)
+def test_the_count_is_that_of_the_real_training_step(
+    options: dict[str, object],
+    make_model: Callable[..., Transformer],
+    make_pairs: Callable[[list[tuple[int, int]]], Pairs],
+    batch_of: Callable[[Pairs], PackedBatch],
+) -> None:
+    """A layer forgotten or counted for the wrong side would make every reported FLOP/s wrong."""
+    model, batch = make_model(**options), batch_of(make_pairs(LENGTHS))
+
+    def step() -> None:
+        loss, _ = smoothed_cross_entropy(model(batch), model.output_weight, batch.labels, 0.1)
+        loss.backward()
+
+    def forward() -> None:
+        with torch.no_grad():
+            smoothed_cross_entropy(model(batch), model.output_weight, batch.labels, 0.1)
+
+    num_src, num_tgt = (sum(lengths) for lengths in zip(*LENGTHS, strict=True))
+    assert _count(forward) == forward_flops(model.config, VOCABULARY).total(num_src, num_tgt)
+    assert _count(step) == training_flops(model.config, VOCABULARY).total(num_src, num_tgt)
+
+
+def test_the_base_model_by_hand() -> None:
+    """Vaswani et al. 2017, base, with 32,000 pieces.
+
+    Multiply-adds per source token: 6 encoder layers of 4 * 512^2 + 2 * 512 * 2048 = 3,145,728, and the keys and values
+    of 6 decoder layers, 2 * 512^2 = 524,288 each. Per target token: 6 decoder layers of 6 * 512^2 + 2 * 512 * 2048 =
+    3,670,016, and 512 * 32,000 = 16,384,000 for the logits.
+    """
+    counted = training_flops(ModelConfig(preset="base"), 32_000)
+    assert counted == FlopsPerToken(src=6 * 22_020_096, tgt=6 * 38_404_096)
+    assert counted.total(10, 20) == 6 * (220_200_960 + 768_081_920)
