@@ -1,0 +1,139 @@
+"""Job: a real training run of this package, read from its own log.
+
+Everything that training does is in it: loading, dropout, clipping, the optimizer, the average of the weights, and the
+metrics files. Validation and saving come after the last step and are not measured.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from bench import workload
+from bench.meter import peak_memory_bytes, versions
+from bench.workload import SHAPES, TrainSpec
+from seq2seq import __version__
+from seq2seq.config import Config
+from seq2seq.data.bitext import ParallelFiles, read_pairs
+from seq2seq.data.loader import load_steps
+from seq2seq.device import choose_device
+from seq2seq.train.distributed import Processes
+from seq2seq.train.trainer import Trainer
+
+
+def make_config(spec: TrainSpec, run_dir: Path) -> Config:
+    """The workload as a config of this package; defaults where the workload says nothing."""
+    layers, d_model, d_ff, heads = SHAPES[spec.size]
+    num_steps = spec.warmup + spec.steps
+    valid_src, valid_tgt = _valid_files(spec)
+    return Config.model_validate(
+        {
+            "run_dir": run_dir,
+            "seed": workload.SEED,
+            "data": {
+                "train": {"src": spec.src, "tgt": spec.tgt},
+                "valid": {"src": valid_src, "tgt": valid_tgt},
+                "max_length": workload.MAX_LENGTH,
+                "cache_dir": Path(spec.folder) / "cache",
+            },
+            "tokenizer": {"kind": "bpe", "vocab_size": spec.vocab_size},
+            "model": {
+                "encoder_layers": layers,
+                "decoder_layers": layers,
+                "d_model": d_model,
+                "d_ff": d_ff,
+                "num_heads": heads,
+                "dropout": workload.DROPOUT,
+                "norm_position": spec.norm_position,
+            },
+            "optim": {
+                "lr": workload.LEARNING_RATE,
+                "betas": workload.BETAS,
+                "eps": workload.EPS,
+                "warmup_steps": workload.WARMUP_STEPS,
+                "clip_norm": workload.CLIP_NORM,
+            },
+            "train": {
+                "batch_tokens": spec.batch_tokens,
+                "label_smoothing": workload.LABEL_SMOOTHING,
+                "max_steps": num_steps,
+                "validate_every": 10 * num_steps,
+                "save_every": 10 * num_steps,
+                "device": spec.device,
+                "threads": spec.threads,
+            },
+            "decode": {"beam_size": 1, "max_length_ratio": 1.0, "max_length_offset": 0},
+        }
+    )
+
+
+def _valid_files(spec: TrainSpec) -> tuple[Path, Path]:
+    """The first few pairs: a run wants validation text, and validates once when it is over."""
+    src_path, tgt_path = Path(spec.folder) / "valid.src", Path(spec.folder) / "valid.tgt"
+    if not (src_path.is_file() and tgt_path.is_file()):
+        pairs = read_pairs(ParallelFiles(tuple(map(Path, spec.src)), tuple(map(Path, spec.tgt))))
+        first = [next(pairs) for _ in range(4)]
+        src_path.write_text("".join(f"{pair.src}\n" for pair in first), encoding="utf-8")
+        tgt_path.write_text("".join(f"{pair.tgt}\n" for pair in first), encoding="utf-8")
+    return src_path, tgt_path
+
+
+class _Probe:
+    """Stands between the loader and the training: how long is it waited for, and when is a step done?"""
+
+    def __init__(self, load_steps: Callable[..., Iterator[Any]], device: str) -> None:
+        self._load_steps, self._device = load_steps, device
+        self.waits: list[float] = []  # seconds, of each step
+        self.first_step_done: float | None = None
+        self.peak_bytes = 0
+
+    def __call__(self, *args: Any, **options: Any) -> Iterator[Any]:
+        steps = self._load_steps(*args, **options)
+        try:
+            while True:
+                started = time.perf_counter()
+                step = next(steps, None)
+                self.waits.append(time.perf_counter() - started)
+                if step is None:
+                    return
+                yield step
+                self.first_step_done = self.first_step_done or time.time()
+        finally:  # before validation and saving
+            self.peak_bytes = peak_memory_bytes(self._device)
+
+
+def run(values: dict[str, Any]) -> dict[str, Any]:
+    """Train for a few steps."""
+    started = values.pop("started")
+    spec = TrainSpec(**values)
+    run_dir = Path(spec.folder) / f"run-{started}"
+    probe = _Probe(load_steps, spec.device)
+    module = Trainer.__module__
+    with mock.patch(f"{module}.load_steps", probe), mock.patch(f"{module}.draw_curves"):
+        training = Trainer(make_config(spec, run_dir), Processes(0, 1, choose_device(spec.device)))
+        training.run()
+    timing = [r for r in _records(run_dir / "timing.jsonl") if "seconds" in r and r["step"] > spec.warmup]
+    measured = [r for r in _records(run_dir / "metrics.jsonl") if "loss" in r and r["step"] > spec.warmup]
+    steps, _ = workload.load_steps(spec.steps_file)
+    expected = [step.num_tgt for step in steps[spec.warmup :]]
+    assert [record["tokens"] for record in measured] == expected, "other sentence pairs than the peers'"
+    assert probe.first_step_done is not None
+    return {
+        "seconds": sum(record["seconds"] for record in timing),
+        "step_seconds": [record["seconds"] for record in timing],
+        "wait_seconds": sum(probe.waits[spec.warmup :]),
+        "startup_seconds": probe.first_step_done - started,
+        "peak_bytes": probe.peak_bytes,
+        "fill": 1.0,  # packed: nothing but attention on the CPU sees padding
+        "last_loss": measured[-1]["loss"],
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "versions": {"seq2seq": __version__, **versions("torch")},
+    }
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,84 @@
+"""OpenNMT-py: its Transformer, built from its own options, and the criterion that its loss uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from bench.padded import PaddedBatch, train
+from bench.workload import DROPOUT, LABEL_SMOOTHING, PAD_ID, PeerShape
+
+TITLE, PACKAGE, MODULE = "OpenNMT-py", "OpenNMT-py", "onmt"
+INSTALL = (
+    "pip install --no-deps OpenNMT-py==3.5.1; pip install pyonmttok configargparse spacy rapidfuzz pyahocorasick six "
+    "fasttext-wheel"
+)
+
+
+def _options(shape: PeerShape) -> Any:
+    """The defaults of its command line with the recipe of its documentation's Transformer."""
+    from onmt.opts import model_opts
+    from onmt.utils.parse import ArgumentParser
+
+    parser = ArgumentParser()
+    model_opts(parser)
+    options, _ = parser.parse_known_args([])
+    stated = {
+        "model_task": "seq2seq",
+        "model_type": "text",
+        "encoder_type": "transformer",
+        "decoder_type": "transformer",
+        "enc_layers": shape.layers,
+        "dec_layers": shape.layers,
+        "enc_hid_size": shape.d_model,
+        "dec_hid_size": shape.d_model,
+        "src_word_vec_size": shape.d_model,
+        "tgt_word_vec_size": shape.d_model,
+        "heads": shape.heads,
+        "transformer_ff": shape.d_ff,
+        "position_encoding": True,
+        "share_embeddings": True,
+        "share_decoder_embeddings": True,
+        "add_qkvbias": True,
+        "dropout": [DROPOUT],
+        "attention_dropout": [0.0],
+        # Of the training options.
+        "optim": "adam",
+        "freeze_word_vecs_enc": False,
+        "freeze_word_vecs_dec": False,
+        "parallel_mode": "data_parallel",
+        "world_size": 1,
+        "use_ckpting": [],
+    }
+    vars(options).update(stated)
+    return options
+
+
+class _Model(nn.Module):
+    def __init__(self, shape: PeerShape) -> None:
+        super().__init__()
+        from onmt.model_builder import build_base_model
+
+        vocabulary = {"<blank>": PAD_ID, **{str(i): i for i in range(1, shape.vocab_size)}}
+        self.onmt = build_base_model(_options(shape), {"src": vocabulary, "tgt": vocabulary})
+        for module in self.onmt.modules():  # as its builder initialises a new model
+            for name, parameter in module.named_parameters(recurse=False):
+                if name == "weight" and parameter.dim() > 1:
+                    nn.init.xavier_uniform_(parameter)
+                elif name == "bias":
+                    nn.init.zeros_(parameter)
+        # Its LossCompute computes this, and statistics besides.
+        self.criterion = nn.CrossEntropyLoss(ignore_index=PAD_ID, reduction="sum", label_smoothing=LABEL_SMOOTHING)
+
+    def forward(self, batch: PaddedBatch) -> Tensor:
+        tgt = nn.functional.pad(batch.tgt_in, (0, 1))[:, :, None]  # it leaves the last token out itself
+        hidden, _ = self.onmt(batch.src[:, :, None], tgt, batch.src_lengths)
+        logits = self.onmt.generator(hidden.flatten(0, 1))
+        loss: Tensor = self.criterion(logits, batch.labels.flatten())
+        return loss / batch.num_labels
+
+
+def run(values: dict[str, Any]) -> dict[str, Any]:
+    """The job."""
+    return train(values, _Model, PACKAGE)

@@ -1,0 +1,3 @@
+"""Programs that translate with the same weights, one small file each, run by :mod:`bench.decoding`."""
+
+NAMES = ("ctranslate2", "transformers")

@@ -1,0 +1,120 @@
+"""CTranslate2 with our weights, which ``bench.translators.convert`` has written for it; without PyTorch.
+
+What it does otherwise than this package: with ``length_penalty`` alpha a hypothesis' score is divided by
+length ** alpha, here by ((5 + length) / 6) ** alpha, so that beams with alpha > 0 may rank otherwise; greedy search and
+alpha = 0 are the same. The longest output is one number for all lines, here that of the longest line: translations that
+run into a loop become longer than ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.decoding import DecodeSpec, Loaded, measure
+from seq2seq.config_file import load_saved_config
+from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from seq2seq.data.tokenizer import TokenizerPair
+
+TITLE, PACKAGE, MODULE = "CTranslate2", "ctranslate2", "ctranslate2"
+INSTALL = "pip install ctranslate2"
+_TUNING_LINES = 200
+START, _END = "<s>", "</s>"
+_SPECIAL = {PAD_ID: "<blank>", UNK_ID: "<unk>", BOS_ID: START, EOS_ID: _END}
+
+
+def pieces(size: int) -> list[str]:
+    """Names of the ids: the ids themselves, since our tokenizer does the cutting."""
+    return [_SPECIAL.get(i, str(i)) for i in range(size)]
+
+
+def candidates(threads: int) -> Iterator[dict[str, int]]:
+    """Settings worth trying: from one translation on all threads to one on each, with small and large batches."""
+    inters = sorted({1, max(1, threads // 2), threads})
+    for inter, batch_tokens in itertools.product(inters, (512, 2048, 8192)):
+        yield {"inter_threads": inter, "intra_threads": threads // inter, "batch_tokens": batch_tokens}
+
+
+class _Converted:
+    """A converted model, and the tokenizers and limits of the original."""
+
+    def __init__(self, spec: DecodeSpec) -> None:
+        self.spec = spec
+        self.tokenizers = TokenizerPair.load(Path(spec.model))
+        limits = load_saved_config(Path(spec.model) / "config.yaml").decode
+        longest = max(map(len, self.tokenizers.src.encode(spec.read()))) + 1
+        self._max_output = int(longest * limits.max_length_ratio) + limits.max_length_offset
+
+    def load(self, settings: dict[str, int]) -> Any:
+        """One translator of theirs on the converted model."""
+        import ctranslate2
+
+        spec = self.spec
+        inter, intra = settings["inter_threads"], settings["intra_threads"]
+        return ctranslate2.Translator(
+            spec.converted,
+            device=spec.device,
+            compute_type=spec.number_format,
+            inter_threads=inter,
+            intra_threads=intra,
+        )
+
+    def translate(self, translator: Any, lines: list[str], batch_tokens: int) -> list[str]:
+        """Text to text; it sorts by length and cuts into batches itself."""
+        ids = self.tokenizers.src.encode(lines)
+        filled = [i for i, sentence in enumerate(ids) if sentence]
+        results = translator.translate_batch(
+            [[*map(str, ids[i]), _END] for i in filled],
+            beam_size=self.spec.beam_size,
+            length_penalty=self.spec.length_penalty,
+            max_batch_size=batch_tokens,
+            batch_type="tokens",
+            max_input_length=0,  # no limit
+            max_decoding_length=self._max_output,
+        )
+        texts = [""] * len(lines)
+        hypotheses = [[int(piece) for piece in result.hypotheses[0] if piece.isdigit()] for result in results]
+        for i, text in zip(filled, self.tokenizers.tgt.decode_batch(hypotheses), strict=True):
+            texts[i] = text
+        return texts
+
+
+def _load(spec: DecodeSpec) -> Loaded:
+    converted = _Converted(spec)
+    translator = converted.load(spec.settings)
+    # A single sentence is fastest with all threads on it; loaded when it is first needed, which costs memory.
+    alone: list[Any] = []
+
+    def translate_one(lines: list[str]) -> list[str]:
+        if not alone:
+            one = {"inter_threads": 1, "intra_threads": spec.threads}
+            alone.append(translator if spec.settings["inter_threads"] == 1 else converted.load(one))
+            converted.translate(alone[0], lines, 8192)
+        return converted.translate(alone[0], lines, 8192)
+
+    return Loaded(lambda lines: converted.translate(translator, lines, spec.settings["batch_tokens"]), translate_one)
+
+
+def run(values: dict[str, Any]) -> dict[str, Any]:
+    """The job; with ``tune`` it only tries settings on part of the text and tells what each took."""
+    if values.pop("tune", False):
+        return _tune(values)
+    return measure(values, _load, PACKAGE)
+
+
+def _tune(values: dict[str, Any]) -> dict[str, Any]:
+    values.pop("started")
+    spec = DecodeSpec(**values)
+    converted, lines = _Converted(spec), spec.read()[:_TUNING_LINES]
+    tried: list[dict[str, Any]] = []
+    for settings in candidates(spec.threads):
+        translator = converted.load(settings)
+        converted.translate(translator, lines[:8], 512)
+        started = time.perf_counter()
+        converted.translate(translator, lines, settings["batch_tokens"])
+        tried.append({"settings": settings, "seconds": time.perf_counter() - started})
+        del translator
+    return {"tried": tried, "settings": min(tried, key=lambda one: one["seconds"])["settings"]}
