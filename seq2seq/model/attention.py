@@ -121,7 +121,7 @@ def attention(
     return out
 
 
-def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """Attention of every hypothesis' latest token over keys that its sentence's hypotheses share.
 
     Args:
@@ -137,10 +137,9 @@ def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) ->
     num_sentences, num_kv_heads, head_width, _ = keys.shape
     shape = (num_sentences, -1, num_kv_heads, q.size(1) // num_kv_heads, head_width)
     # [B, G, H / G * K, E]: the queries of a key/value head are the rows of one matrix.
-    q = (q * head_width**-0.5).view(shape).permute(0, 2, 3, 1, 4)
+    q = q.view(shape).permute(0, 2, 3, 1, 4)
     scores = torch.matmul(q.flatten(2, 3), keys).view(*q.shape[:4], -1)
-    if mask is not None:
-        scores += mask[:, None]
+    scores = torch.add(mask[:, None], scores, alpha=head_width**-0.5)
     mixed = torch.matmul(scores.softmax(dim=-1).flatten(2, 3), values)
     return mixed.view(q.shape).permute(0, 3, 1, 2, 4).reshape(num_sentences * q.size(3), -1)
 
@@ -218,17 +217,17 @@ class SelfAttention(nn.Module):
         out: Tensor = self.out(mixed.flatten(1))
         return out
 
-    def step(self, x: Tensor, cache: KeyValueCache, mask: Tensor | None, rotation: Tensor | None) -> Tensor:
+    def step(self, x: Tensor, cache: KeyValueCache, mask: Tensor, rotation: Tensor | None) -> Tensor:
         """One more token of every hypothesis.
 
-        x: [B * K, D]; mask: [B, 1, K, N], which tokens a hypothesis holds, the new one included, None if all; rotation:
-        [B * K, E]. Returns [B * K, D].
+        x: [B * K, D]; mask: [B, 1, K, N], which tokens a hypothesis holds, the new one included; rotation: [B * K, E].
+        Returns [B * K, D].
         """
         q, k, v = self._project(x, rotation)
         keys, values = cache.append(k, v)
         if self.window is not None:
             seen = cache.hypotheses * (self.window + 1)
-            keys, values, mask = keys[..., -seen:], values[:, :, -seen:], None if mask is None else mask[..., -seen:]
+            keys, values, mask = keys[..., -seen:], values[:, :, -seen:], mask[..., -seen:]
         out: Tensor = self.out(attend_step(q, keys, values, mask))
         return out
 

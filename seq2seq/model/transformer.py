@@ -162,9 +162,9 @@ class DecoderState:
             self.layers.append(LayerCache(target, src_keys, src_values))
 
     @property
-    def tgt_mask(self) -> Tensor | None:
-        """[B, 1, K, N]: 0 for the tokens that a hypothesis holds, else minus infinity; None if each holds all."""
-        return None if self.num_hypotheses == 1 else self._held[..., : self.length * self.num_hypotheses]
+    def tgt_mask(self) -> Tensor:
+        """[B, 1, K, N]: 0 for the tokens that a hypothesis holds, else minus infinity."""
+        return self._held[..., : self.length * self.num_hypotheses]
 
     def step(self, ids: Tensor) -> Tensor:
         """Feed the last token of every hypothesis, [B * K] int64; returns the next token's logits, [B * K, V]."""
@@ -188,7 +188,7 @@ class DecoderState:
             layer.target.select(sentences, moved)
             layer.src_keys = move_sentences(layer.src_keys, sentences, moved)
             layer.src_values = move_sentences(layer.src_values, sentences, moved)
-        held = self._held[..., : self.length * self.num_hypotheses]
+        held = self.tgt_mask
         held.copy_(held.gather(2, parents[:, None, :, None].expand_as(held)))
 
 
@@ -220,6 +220,7 @@ class Transformer(nn.Module):
             self.tgt_positions = LearnedPositions(max_length, d_model)
         else:
             self.src_positions = self.tgt_positions = SinusoidalPositions(d_model)
+        self.quantized_output: nn.Module | None = None  # in place of the output's inner products (quantize.py)
         self.dropout = Dropout(config.dropout)
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
@@ -288,7 +289,8 @@ class Transformer(nn.Module):
         for layer, cache in zip(self.decoder_layers, state.layers, strict=True):
             assert isinstance(layer, DecoderLayer)
             x = layer.step(x, rotation, cache, state)
-        return F.linear(self.decoder_norm(x), self.output_weight)
+        h = self.decoder_norm(x)
+        return F.linear(h, self.output_weight) if self.quantized_output is None else self.quantized_output(h)
 
     def _embed(self, embedding: nn.Embedding, positions: nn.Module | None, side: Packed) -> Tensor:
         """Embeddings times D^1/2 (section 3.4) plus absolute positions: [tokens, D]."""
