@@ -47,6 +47,7 @@ def _add_decode_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--max-length-ratio", type=float, metavar="R", help="longest output per source token")
     options.add_argument("--max-length-offset", type=int, metavar="T", help="tokens added to the longest output")
     options.add_argument("--batch-tokens", type=int, metavar="T", help="source tokens times beam size per batch")
+    options.add_argument("--quantize", choices=["int8", "none"], help="int8: faster on the CPU, nearly as good")
     options.add_argument("--sample", action="store_true", default=None, help="draw words at random instead")
     options.add_argument("--temperature", type=float, metavar="X", help="sampling: below 1 keeps to likely words")
     options.add_argument("--top-k", type=int, metavar="K", help="sampling: from the K likeliest words only")
@@ -193,6 +194,8 @@ def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeCon
     names = ["beam_size", "length_penalty", "n_best", "max_length_ratio", "max_length_offset", "batch_tokens"]
     names += ["sample", "temperature", "top_k", "top_p", "seed"]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.quantize is not None:
+        given["quantize"] = None if args.quantize == "none" else args.quantize
     return override_decode(default, given)
 
 

@@ -4,7 +4,8 @@ Data order is a pure function of ``(lengths, batch_tokens, seed, epoch)``: nothi
 the middle of an epoch. The plan is made once for all processes; a step's sentences are then dealt to micro-batches, so
 the number of processes changes neither the order of the data nor the number of steps.
 
-Shapes: ``B`` sentences, ``T`` tokens of one side of a batch, ``L`` tokens of its longest sentence.
+Shapes: ``B`` sentences, ``T`` tokens of one side of a batch, ``L`` tokens of its longest sentence
+(or more).
 """
 
 from __future__ import annotations
@@ -75,18 +76,20 @@ class PackedBatch:
         return PackedBatch(self.src.pin(), self.tgt.pin(), self.labels.pin_memory(), self.num_labels)
 
 
-def pack(ids: NDArray[np.integer], lengths: NDArray[np.integer]) -> Packed:
+def pack(ids: NDArray[np.integer], lengths: NDArray[np.integer], grid_length: int | None = None) -> Packed:
     """Lay out a stream of sentences.
 
     Args:
         ids: [T], the sentences end to end.
         lengths: [B], tokens of each; at least one sentence, and at least one token in each.
+        grid_length: L, no less than the longest; default: the longest.
     """
     lengths = lengths.astype(np.int64)
     assert lengths.size > 0
     assert lengths.min() > 0
     assert lengths.sum() == ids.size
-    num_sentences, max_length = lengths.size, int(lengths.max())
+    num_sentences, max_length = lengths.size, grid_length or int(lengths.max())
+    assert lengths.max() <= max_length
     offsets = np.zeros(num_sentences + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
     sentence = np.repeat(np.arange(num_sentences), lengths)
@@ -105,10 +108,10 @@ def pack(ids: NDArray[np.integer], lengths: NDArray[np.integer]) -> Packed:
     )
 
 
-def pack_sentences(sentences: Sequence[Sequence[int]]) -> Packed:
-    """Lay out sentences given one by one (each a non-empty sequence of ids)."""
+def pack_sentences(sentences: Sequence[Sequence[int]], grid_length: int | None = None) -> Packed:
+    """Lay out sentences given one by one (each a non-empty sequence of ids); ``grid_length`` as for :func:`pack`."""
     lengths = np.array([len(sentence) for sentence in sentences])
-    return pack(np.concatenate([np.asarray(sentence, dtype=np.int64) for sentence in sentences]), lengths)
+    return pack(np.concatenate([np.asarray(sentence, dtype=np.int64) for sentence in sentences]), lengths, grid_length)
 
 
 def pack_pairs(

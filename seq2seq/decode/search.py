@@ -16,6 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
+
+_PIECE = 64  # tokens of the vocabulary that are looked through together for the best continuation
 
 
 class SearchState(Protocol):
@@ -24,11 +27,8 @@ class SearchState(Protocol):
     def step(self, ids: Tensor) -> Tensor:
         """Feed the last token of every hypothesis, [B * K]; return the next token's logits, [B * K, V]."""
 
-    def select_rows(self, rows: Tensor) -> None:
-        """Go on with these of the present hypotheses, [new B * K]."""
-
-    def select_sentences(self, sentences: Tensor) -> None:
-        """Go on with these of the present sentences, [new B]."""
+    def select(self, sentences: Tensor, parents: Tensor) -> None:
+        """Go on with these of the present sentences, [new B], and these hypotheses of each, [new B, K]."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,15 @@ class _Lattice:
     """All tokens chosen so far with back-pointers, and the finished hypotheses of each sentence."""
 
     def __init__(self, num_sentences: int) -> None:
-        self.sentences: list[NDArray[np.int64]] = []  # of each step: [B], which sentences its rows belong to
-        self.tokens: list[NDArray[np.int64]] = []  # [B, K]
-        self.parents: list[NDArray[np.int64]] = []  # [B, K], the hypothesis of the step before
+        self.rows: list[dict[int, int]] = []  # of each step: where it has a sentence
+        self.tokens: list[list[list[int]]] = []  # [B, K]
+        self.parents: list[list[list[int]]] = []  # [B, K], the hypothesis of the step before
         self.finished: list[list[tuple[float, float, int, int]]] = [[] for _ in range(num_sentences)]
 
-    def add_step(self, sentences: NDArray[np.int64], tokens: Tensor, parents: Tensor) -> None:
-        self.sentences.append(sentences)
-        self.tokens.append(tokens.cpu().numpy())
-        self.parents.append(parents.cpu().numpy())
+    def add_step(self, rows: dict[int, int], tokens: Tensor, parents: Tensor) -> None:
+        self.rows.append(rows)
+        self.tokens.append(tokens.tolist())
+        self.parents.append(parents.tolist())
 
     def finish(self, sentence: int, score: float, log_prob: float, beam: int) -> None:
         """The hypothesis ``beam`` of the latest step (or the empty one) has been followed by EOS."""
@@ -104,9 +104,9 @@ class _Lattice:
         score, log_prob, length, beam = finished
         ids: list[int] = []
         for step in reversed(range(length)):
-            row = int(np.searchsorted(self.sentences[step], sentence))
-            ids.append(int(self.tokens[step][row, beam]))
-            beam = int(self.parents[step][row, beam])
+            row = self.rows[step][sentence]
+            ids.append(self.tokens[step][row][beam])
+            beam = self.parents[step][row][beam]
         return Hypothesis(tuple(reversed(ids)), log_prob, score)
 
 
@@ -132,7 +132,8 @@ def search(
     lattice = _Lattice(num_sentences)
     state = start(beam_size, max(max_lengths))
     ids = torch.full((num_sentences * beam_size,), options.bos_id)
-    sentences = np.arange(num_sentences)
+    sentences = np.arange(num_sentences)  # those still being decoded; one that leaves is replaced by the last one
+    rows = {s: s for s in range(num_sentences)}
     # Beams start equal, so all but one are shut out at first; samples are independent from the start.
     log_probs = torch.zeros(num_sentences, beam_size)
     if options.uniforms is None:
@@ -163,21 +164,28 @@ def search(
             not last[row] and _can_improve(best_live[row], lattice.finished[s], int(longest[s]), options)
             for row, s in enumerate(sentences)
         ]
-        keep = torch.tensor([row for row, goes in enumerate(going) if goes], dtype=torch.int64, device=logits.device)
-        if keep.numel() == 0:
+        if not any(going):
             break
-        lattice.add_step(sentences, tokens, parents)
+        lattice.add_step(rows, tokens, parents)
+        keep = torch.from_numpy(_close_gaps(np.array(going)))
         if keep.numel() < len(sentences):
-            state.select_sentences(keep)
-            sentences = sentences[keep.cpu().numpy()]
-        rows = (keep[:, None] * beam_size + parents[keep]).flatten()
-        if not torch.equal(rows, torch.arange(len(parents) * beam_size, device=rows.device)):
-            state.select_rows(rows)
+            sentences = sentences[keep.numpy()]
+            rows = {int(s): row for row, s in enumerate(sentences)}
+        keep = keep.to(logits.device)
         ids, log_probs = tokens[keep].flatten(), log_probs[keep]
+        state.select(keep, parents[keep])
     return [
         [lattice.hypothesis(s, done) for done in sorted(finished, key=lambda f: -f[0])[:beam_size]]
         for s, finished in enumerate(lattice.finished)
     ]
+
+
+def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The rows that go on, each in its old place, but for the last ones, which move to where a row is free."""
+    size = int(going.sum())
+    keep = np.arange(size)
+    keep[~going[:size]] = size + np.flatnonzero(going[size:])
+    return keep
 
 
 def _can_improve(
@@ -213,19 +221,36 @@ def _extend_beams(logits: Tensor, log_norm: Tensor, log_probs: Tensor, options: 
     Args:
         logits: [B * K, V]; log_norm: [B * K], their log-sum-exp before any were shut out; log_probs: [B, K].
     """
-    num_sentences, beam_size = log_probs.shape
-    # Each hypothesis' best 2K tokens suffice, and are found without normalising all its logits.
-    width = min(2 * beam_size, logits.size(-1))
-    best, best_ids = logits.topk(width, dim=-1)
-    best = best - log_norm[:, None]
-    totals = (log_probs[:, :, None] + best.view(num_sentences, beam_size, width)).flatten(1)
-    totals, order = totals.topk(min(2 * beam_size, totals.size(1)), dim=1)
-    tokens = best_ids.view(num_sentences, -1).gather(1, order)
-    parents = order // width
+    beam_size = log_probs.size(1)
+    totals, tokens, parents = _best_continuations(logits, log_probs - log_norm.view(log_probs.shape), 2 * beam_size)
     ended = tokens == options.eos_id
     live, chosen = totals.masked_fill(ended, -math.inf).topk(beam_size, dim=1)
     listed = _list_ended(ended & (totals > -math.inf), parents, totals)
     return _Extension(tokens.gather(1, chosen), parents.gather(1, chosen), live, listed)
+
+
+def _best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The ``count`` largest of logits [B * K, V] plus their hypothesis' offset [B, K], over all of a sentence.
+
+    The vocabulary is cut into pieces, and only the ``count`` pieces with the largest maxima, among which all of the
+    largest are, are searched: that costs a quarter of a search through all.
+
+    Returns:
+        Sums, tokens and hypotheses, [B, count] each, or fewer if there are no more.
+    """
+    num_sentences, vocabulary = offsets.size(0), logits.size(-1)
+    pieces = functional.pad(logits, (0, -vocabulary % _PIECE), value=-math.inf).view(*offsets.shape, -1, _PIECE)
+    num_pieces = pieces.size(2)
+    maxima = (pieces.amax(dim=-1) + offsets[:, :, None]).flatten(1)
+    _, chosen = maxima.topk(min(count, maxima.size(1)), dim=1)  # [B, pieces kept]
+    parents = chosen // num_pieces
+    sums = pieces.flatten(1, 2)[torch.arange(num_sentences, device=logits.device)[:, None], chosen]
+    sums = (sums + offsets.gather(1, parents)[:, :, None]).flatten(1)
+    best, order = sums.topk(min(count, offsets.size(1) * vocabulary), dim=1)
+    piece = order // _PIECE
+    # Only where fewer than `count` are possible does the padding come in; its tokens are never used.
+    tokens = (chosen.gather(1, piece) % num_pieces * _PIECE + order % _PIECE).clamp_(max=vocabulary - 1)
+    return best, tokens, parents.gather(1, piece)
 
 
 def _extend_samples(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +23,8 @@ from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.search import Hypothesis, SearchOptions, search
 from seq2seq.device import choose_device, uses_bf16
+from seq2seq.errors import UserError
+from seq2seq.model.quantize import quantize
 from seq2seq.model.transformer import DecoderState, Transformer
 from seq2seq.model_folder import load_model_folder
 
@@ -65,6 +68,7 @@ class Translator:
         self.config = config
         self.tokenizers = tokenizers
         self.device = model.output_weight.device
+        self._quantized: Transformer | None = None  # made when it is first needed
         self._half = uses_bf16(precision, self.device)
         self._joiner = "" if (config.data.target_language or "").split("-")[0] in _UNSPACED else " "
 
@@ -138,20 +142,50 @@ class Translator:
         """Longest first, in batches of like lengths; results in the order of ``parts``."""
         order = sorted(range(len(parts)), key=lambda i: -len(parts[i].ids))
         beam_size = decode.n_best if decode.sample else decode.beam_size
-        results: list[list[Translation]] = [[] for _ in parts]
+        batches: list[list[int]] = []
         while order:
             size = max(1, decode.batch_tokens // (beam_size * len(parts[order[0]].ids)))
-            batch, order = order[:size], order[size:]
-            for i, hypotheses in zip(batch, self._search([parts[i] for i in batch], decode), strict=True):
+            batches.append(order[:size])
+            order = order[size:]
+        results: list[list[Translation]] = [[] for _ in parts]
+        found = self._search_all([[parts[i] for i in batch] for batch in batches], decode)
+        for batch, searched in zip(batches, found, strict=True):
+            for i, hypotheses in zip(batch, searched, strict=True):
                 best = hypotheses[: decode.n_best]
                 texts = self.tokenizers.tgt.decode_batch([hypothesis.ids for hypothesis in best])
                 results[i] = [Translation(t, h.score, h.log_prob) for t, h in zip(texts, best, strict=True)]
         return results
 
+    def _search_all(self, batches: list[list[_Part]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
+        """Search batch by batch; on the CPU as many at a time as PyTorch has threads, on one thread each.
+
+        The matrices of a step are small: four threads that share each of them take half the time of one thread, four
+        that have a batch each a quarter.
+        """
+        model = self._model_for(decode)
+        num_threads = torch.get_num_threads()
+        if len(batches) == 1 or num_threads == 1 or self.device.type != "cpu":
+            yield from (self._search(model, batch, decode) for batch in batches)
+            return
+        with ThreadPoolExecutor(min(num_threads, len(batches)), initializer=lambda: torch.set_num_threads(1)) as pool:
+            try:
+                yield from pool.map(lambda batch: self._search(model, batch, decode), batches)
+            finally:
+                torch.set_num_threads(num_threads)  # the workers have changed what threads to come start with
+
+    def _model_for(self, decode: DecodeConfig) -> Transformer:
+        if decode.quantize is None:
+            return self.model
+        if self.device.type != "cpu":
+            raise UserError(f"decode.quantize: {decode.quantize} is for the CPU; set it to null or use device cpu")
+        if self._quantized is None:
+            self._quantized = quantize(self.model)
+        return self._quantized
+
     @torch.inference_mode()
-    def _search(self, parts: list[_Part], decode: DecodeConfig) -> list[list[Hypothesis]]:
+    def _search(self, model: Transformer, parts: list[_Part], decode: DecodeConfig) -> list[list[Hypothesis]]:
         lengths = [int(len(part.ids) * decode.max_length_ratio) + decode.max_length_offset for part in parts]
-        max_lengths = [max(1, min(length, self.model.max_length or length)) for length in lengths]
+        max_lengths = [max(1, min(length, model.max_length or length)) for length in lengths]
         beam_size, uniforms = decode.beam_size, None
         if decode.sample:  # random numbers belong to the line, so that its samples do not depend on its batch
             beam_size = decode.n_best
@@ -169,10 +203,14 @@ class Translator:
             top_k=decode.top_k,
             top_p=decode.top_p,
         )
-        src = pack_sentences([part.ids for part in parts]).to(self.device)
+        # Kernels add up in vectors of 16: over whole ones a sum is the same bit for bit however many masked ones follow.
+        # Rounding to int8 needs that, as it makes large differences of the least ones; it is no slower.
+        grid_length = -(-max(len(part.ids) for part in parts) // 16) * 16
+        grid_length = min(grid_length, model.max_length or grid_length)
+        src = pack_sentences([part.ids for part in parts], grid_length).to(self.device)
         with self._autocast():
             return search(
-                lambda hypotheses, steps: DecoderState(self.model, src, hypotheses, steps), max_lengths, options
+                lambda hypotheses, steps: DecoderState(model, src, hypotheses, steps), max_lengths, options
             )
 
     def _autocast(self) -> AbstractContextManager[object]:

@@ -121,41 +121,69 @@ def attention(
     return out
 
 
-class KeyValueCache:
-    """Keys and values of one layer's self-attention over what each hypothesis holds so far.
+def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+    """Attention of every hypothesis' latest token over keys that its sentence's hypotheses share.
 
-    Tokens come first in memory, so that what is used is one piece whatever room there is. The room is taken once, and
-    twice: hypotheses are reordered from one half into the other.
+    Args:
+        q: [B * K, H, E].
+        keys: [B, G, E, N], of all that some hypothesis of the sentence may see. Transposed, because small products
+            with them are several times faster so.
+        values: [B, G, N, E].
+        mask: [B, 1, K or 1, N], 0 or minus infinity, added to the scores.
+
+    Returns:
+        [B * K, H * E].
+    """
+    num_sentences, num_kv_heads, head_width, _ = keys.shape
+    shape = (num_sentences, -1, num_kv_heads, q.size(1) // num_kv_heads, head_width)
+    # [B, G, H / G * K, E]: the queries of a key/value head are the rows of one matrix.
+    q = q.view(shape).permute(0, 2, 3, 1, 4)
+    scores = torch.matmul(q.flatten(2, 3), keys).view(*q.shape[:4], -1)
+    scores = torch.add(mask[:, None], scores, alpha=head_width**-0.5)
+    mixed = torch.matmul(scores.softmax(dim=-1).flatten(2, 3), values)
+    return mixed.view(q.shape).permute(0, 3, 1, 2, 4).reshape(num_sentences * q.size(3), -1)
+
+
+def move_sentences(x: Tensor, sentences: Tensor, moved: Tensor) -> Tensor:
+    """``x[sentences]`` for [B, ...], written over ``x``.
+
+    Args:
+        sentences: [new B] indices, no more than there are.
+        moved: those places in ``sentences`` that do not hold their own number: only they are copied.
+    """
+    if moved.numel():
+        x[moved] = x[sentences[moved]]
+    return x[: sentences.size(0)]
+
+
+class KeyValueCache:
+    """Keys and values of one layer's self-attention over what the hypotheses hold so far.
+
+    A token stays where it was written: not the keys follow a hypothesis that is given up or doubled, but a mask that
+    says which of its sentence's tokens it descends from (:class:`seq2seq.model.transformer.DecoderState`). The few
+    products with masked tokens cost less than copying keys and values at every step.
     """
 
-    def __init__(self, rows: int, num_kv_heads: int, max_length: int, head_width: int, like: Tensor) -> None:
-        self.rows, self.length = rows, 0
-        self._shape = (num_kv_heads, head_width)
-        self._width = num_kv_heads * head_width
-        room = max_length * rows * self._width
-        self._now, self._next = like.new_empty(2, room), like.new_empty(2, room)  # keys and values
-
-    def _used(self, storage: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Keys and values in ``storage``, [length * rows, G * E] each."""
-        keys, values = storage[:, : self.length * rows * self._width].view(2, -1, self._width).unbind()
-        return keys, values
+    def __init__(self, sentences: int, hypotheses: int, max_length: int, like: Tensor) -> None:
+        """Room for ``hypotheses`` of ``max_length`` tokens for each sentence; ``like``: values [B, G, any, E]."""
+        _, num_kv_heads, _, head_width = like.shape
+        self.hypotheses, self.used = hypotheses, 0
+        self._keys = like.new_empty(sentences, num_kv_heads, head_width, max_length * hypotheses)
+        self._values = like.new_empty(sentences, num_kv_heads, max_length * hypotheses, head_width)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add one token's k and v, [B * K, G, E]; returns all keys and values so far, [B * K, G, length, E]."""
-        self.length += 1
-        both = [used.view(self.length, self.rows, *self._shape) for used in self._used(self._now, self.rows)]
-        both[0][-1], both[1][-1] = k, v
-        keys, values = (used.permute(1, 2, 0, 3) for used in both)
-        return keys, values
+        """Add one token's k and v, [B * K, G, E]; returns all so far: keys [B, G, E, N] and values [B, G, N, E]."""
+        new = slice(self.used, self.used + self.hypotheses)
+        self.used += self.hypotheses
+        self._keys[..., new] = k.unflatten(0, (-1, self.hypotheses)).permute(0, 2, 3, 1)
+        self._values[:, :, new] = v.unflatten(0, (-1, self.hypotheses)).transpose(1, 2)
+        return self._keys[..., : self.used], self._values[:, :, : self.used]
 
-    def select(self, rows: Tensor) -> None:
-        """Go on with ``rows`` [new B * K] of the present rows, in that order (repeats allowed)."""
-        tokens = torch.arange(self.length, device=rows.device)[:, None] * self.rows + rows
-        targets = self._used(self._next, rows.size(0))
-        for source, target in zip(self._used(self._now, self.rows), targets, strict=True):
-            torch.index_select(source, 0, tokens.flatten(), out=target)
-        self._now, self._next = self._next, self._now
-        self.rows = rows.size(0)
+    def select(self, sentences: Tensor, moved: Tensor) -> None:
+        """Go on with these sentences; arguments as for :func:`move_sentences`."""
+        move_sentences(self._keys[..., : self.used], sentences, moved)
+        move_sentences(self._values[:, :, : self.used], sentences, moved)
+        self._keys, self._values = (x[: sentences.size(0)] for x in (self._keys, self._values))
 
 
 class SelfAttention(nn.Module):
@@ -189,15 +217,18 @@ class SelfAttention(nn.Module):
         out: Tensor = self.out(mixed.flatten(1))
         return out
 
-    def step(self, x: Tensor, cache: KeyValueCache, rotation: Tensor | None) -> Tensor:
-        """One more token of every hypothesis. x: [B * K, D]; rotation: [B * K, E]. Returns [B * K, D]."""
+    def step(self, x: Tensor, cache: KeyValueCache, mask: Tensor, rotation: Tensor | None) -> Tensor:
+        """One more token of every hypothesis.
+
+        x: [B * K, D]; mask: [B, 1, K, N], which tokens a hypothesis holds, the new one included; rotation: [B * K, E].
+        Returns [B * K, D].
+        """
         q, k, v = self._project(x, rotation)
         keys, values = cache.append(k, v)
         if self.window is not None:
-            keys, values = keys[:, :, -self.window - 1 :], values[:, :, -self.window - 1 :]
-        grouped = self.num_kv_heads != self.num_heads
-        mixed = scaled_dot_product_attention(q[:, :, None], keys, values, enable_gqa=grouped)
-        out: Tensor = self.out(mixed.flatten(1))
+            seen = cache.hypotheses * (self.window + 1)
+            keys, values, mask = keys[..., -seen:], values[:, :, -seen:], mask[..., -seen:]
+        out: Tensor = self.out(attend_step(q, keys, values, mask))
         return out
 
 
@@ -225,18 +256,16 @@ class CrossAttention(nn.Module):
         return out
 
     def project_once(self, memory: Tensor, memory_side: Packed) -> tuple[Tensor, Tensor]:
-        """Keys and values of the source for all steps of a search: two of [B, G, L, E]."""
+        """The source for all steps of a search: keys [B, G, E, L] and values [B, G, L, E]."""
         k, v = (x.index_select(0, memory_side.grid) for x in self._project_memory(memory))
         shape = (memory_side.num_sentences, memory_side.max_length, self.num_kv_heads, self.head_width)
-        return k.view(shape).transpose(1, 2).contiguous(), v.view(shape).transpose(1, 2).contiguous()
+        return k.view(shape).permute(0, 2, 3, 1).contiguous(), v.view(shape).transpose(1, 2).contiguous()
 
     def step(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """One more token of every hypothesis; a sentence's hypotheses are queries over one copy of its source.
 
-        x: [B * K, D]; keys, values: [B, G, L, E]; mask: [B, 1, 1, L] bool. Returns [B * K, D].
+        x: [B * K, D]; keys: [B, G, E, L]; values: [B, G, L, E]; mask: [B, 1, 1, L]. Returns [B * K, D].
         """
-        q = self.q(x).view(keys.size(0), -1, self.num_heads, self.head_width).transpose(1, 2)  # [B, H, K, E]
-        grouped = self.num_kv_heads != self.num_heads
-        mixed = scaled_dot_product_attention(q, keys, values, attn_mask=mask, enable_gqa=grouped)
-        out: Tensor = self.out(mixed.transpose(1, 2).reshape(x.size(0), -1))
+        q = self.q(x).view(x.size(0), self.num_heads, self.head_width)
+        out: Tensor = self.out(attend_step(q, keys, values, mask))
         return out

@@ -30,9 +30,10 @@ class _Table(nn.Module):
         raise NotImplementedError
 
     def at(self, positions: Tensor, max_length: int) -> Tensor:
-        if max_length > self.rows.size(0):
-            self.rows = self.compute(2 * max_length).to(self.rows.device)
-        return self.rows[positions]
+        rows = self.rows  # read once: another thread may replace them
+        if max_length > rows.size(0):
+            self.rows = rows = self.compute(2 * max_length).to(rows.device)
+        return rows[positions]
 
 
 class SinusoidalPositions(_Table):

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from seq2seq.config import ModelConfig
 from seq2seq.data.batching import Packed, PackedBatch
-from seq2seq.model.attention import CrossAttention, KeyValueCache, SelfAttention, key_mask
+from seq2seq.model.attention import CrossAttention, KeyValueCache, SelfAttention, key_mask, move_sentences
 from seq2seq.model.dropout import Dropout
 from seq2seq.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 
@@ -120,12 +120,12 @@ class DecoderLayer(nn.Module):
             lambda h: self.cross_attention(h, tgt, memory, src),
         )
 
-    def step(self, x: Tensor, rotation: Tensor | None, cache: LayerCache, src_mask: Tensor) -> Tensor:
+    def step(self, x: Tensor, rotation: Tensor | None, cache: LayerCache, state: DecoderState) -> Tensor:
         """One token of every hypothesis, [B * K, D] -> [B * K, D]."""
         return self._sublayers(
             x,
-            lambda h: self.self_attention.step(h, cache.target, rotation),
-            lambda h: self.cross_attention.step(h, cache.src_keys, cache.src_values, src_mask),
+            lambda h: self.self_attention.step(h, cache.target, state.tgt_mask, rotation),
+            lambda h: self.cross_attention.step(h, cache.src_keys, cache.src_values, state.src_mask),
         )
 
 
@@ -134,42 +134,62 @@ class LayerCache:
 
     def __init__(self, target: KeyValueCache, src_keys: Tensor, src_values: Tensor) -> None:
         self.target = target
-        self.src_keys, self.src_values = src_keys, src_values  # [B, G, L, E]
+        self.src_keys, self.src_values = src_keys, src_values  # [B, G, E, L] and [B, G, L, E]
 
 
 class DecoderState:
-    """A search in progress: the encoded sources, projected once, and the keys and values of all hypotheses."""
+    """A search in progress: the encoded sources, projected once, and the keys and values of all hypotheses.
+
+    ``N``: cached tokens of a sentence, those of all its hypotheses at the first step, then at the second, and so on.
+    """
 
     def __init__(self, model: Transformer, src: Packed, num_hypotheses: int, max_length: int) -> None:
         """Encode ``src`` and make room for ``num_hypotheses`` (K) of up to ``max_length`` tokens for each sentence."""
         self.model = model
         self.length = 0  # tokens decoded so far
-        self.max_length = max_length
-        self.src_mask = key_mask(src)  # [B, 1, 1, L]
+        self.max_length, self.num_hypotheses = max_length, num_hypotheses
         memory = model.encode(src)
-        rows = src.num_sentences * num_hypotheses
+        self.src_mask = memory.new_zeros(src.num_sentences, 1, 1, src.max_length)
+        self.src_mask.masked_fill_(~key_mask(src), -math.inf)
+        # Which cached tokens each hypothesis holds: at first none.
+        room = max_length * num_hypotheses
+        self._held = memory.new_full((src.num_sentences, 1, num_hypotheses, room), -math.inf)
         self.layers: list[LayerCache] = []
         for layer in model.decoder_layers:
             assert isinstance(layer, DecoderLayer)
             src_keys, src_values = layer.cross_attention.project_once(memory, src)
-            attention = layer.self_attention
-            target = KeyValueCache(rows, attention.num_kv_heads, max_length, attention.head_width, like=src_keys)
+            target = KeyValueCache(src.num_sentences, num_hypotheses, max_length, like=src_values)
             self.layers.append(LayerCache(target, src_keys, src_values))
+
+    @property
+    def tgt_mask(self) -> Tensor:
+        """[B, 1, K, N]: 0 for the tokens that a hypothesis holds, else minus infinity."""
+        return self._held[..., : self.length * self.num_hypotheses]
 
     def step(self, ids: Tensor) -> Tensor:
         """Feed the last token of every hypothesis, [B * K] int64; returns the next token's logits, [B * K, V]."""
+        self.length += 1
+        assert self.length <= self.max_length
+        self._held[..., (self.length - 1) * self.num_hypotheses :].diagonal(dim1=2, dim2=3).zero_()
         return self.model.decode_step(ids.to(self.src_mask.device), self)
 
-    def select_rows(self, rows: Tensor) -> None:
-        """Go on with these hypotheses: [new B * K] indices into the present rows, in order."""
-        for layer in self.layers:
-            layer.target.select(rows)
+    def select(self, sentences: Tensor, parents: Tensor) -> None:
+        """Go on with other hypotheses, and fewer sentences.
 
-    def select_sentences(self, sentences: Tensor) -> None:
-        """Go on with these sentences' sources: [new B] indices; the rows are selected by :meth:`select_rows`."""
-        self.src_mask = self.src_mask[sentences]
+        Args:
+            sentences: [new B] indices into the present sentences. Only those that change their place are copied.
+            parents: [new B, K] indices into the present hypotheses of each.
+        """
+        sentences, parents = sentences.to(self.src_mask.device), parents.to(self.src_mask.device)
+        moved = (sentences != torch.arange(sentences.size(0), device=sentences.device)).nonzero().squeeze(1)
+        self.src_mask = move_sentences(self.src_mask, sentences, moved)
+        self._held = move_sentences(self._held, sentences, moved)
         for layer in self.layers:
-            layer.src_keys, layer.src_values = layer.src_keys[sentences], layer.src_values[sentences]
+            layer.target.select(sentences, moved)
+            layer.src_keys = move_sentences(layer.src_keys, sentences, moved)
+            layer.src_values = move_sentences(layer.src_values, sentences, moved)
+        held = self.tgt_mask
+        held.copy_(held.gather(2, parents[:, None, :, None].expand_as(held)))
 
 
 class Transformer(nn.Module):
@@ -200,6 +220,7 @@ class Transformer(nn.Module):
             self.tgt_positions = LearnedPositions(max_length, d_model)
         else:
             self.src_positions = self.tgt_positions = SinusoidalPositions(d_model)
+        self.quantized_output: nn.Module | None = None  # in place of the output's inner products (quantize.py)
         self.dropout = Dropout(config.dropout)
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
@@ -260,16 +281,16 @@ class Transformer(nn.Module):
 
     def decode_step(self, ids: Tensor, state: DecoderState) -> Tensor:
         """Logits of the token after ``ids`` [B * K] int64, the last ones of the hypotheses of ``state``: [B * K, V]."""
-        positions = torch.full_like(ids, state.length)
+        positions = torch.full_like(ids, state.length - 1)
         x = self.tgt_embedding(ids) * math.sqrt(self.config.d_model)
         if self.tgt_positions is not None:
             x = x + self.tgt_positions(positions, state.max_length)
         rotation = self.rotary(positions, state.max_length) if self.rotary is not None else None
         for layer, cache in zip(self.decoder_layers, state.layers, strict=True):
             assert isinstance(layer, DecoderLayer)
-            x = layer.step(x, rotation, cache, state.src_mask)
-        state.length += 1
-        return F.linear(self.decoder_norm(x), self.output_weight)
+            x = layer.step(x, rotation, cache, state)
+        h = self.decoder_norm(x)
+        return F.linear(h, self.output_weight) if self.quantized_output is None else self.quantized_output(h)
 
     def _embed(self, embedding: nn.Embedding, positions: nn.Module | None, side: Packed) -> Tensor:
         """Embeddings times D^1/2 (section 3.4) plus absolute positions: [tokens, D]."""

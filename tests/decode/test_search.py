@@ -44,10 +44,10 @@ class ToyState:
         self.rows_fed += len(self.rows)
         return torch.stack([toy_logits(*row, self.vocabulary, self.sharpness) for row in self.rows])
 
-    def select_rows(self, rows):
-        self.rows = [self.rows[int(row)] for row in rows]
-
-    def select_sentences(self, sentences):
+    def select(self, sentences, parents):
+        assert parents.shape == (len(sentences), self.beam_size)
+        chosen = [int(s) * self.beam_size + int(k) for s, row in zip(sentences, parents, strict=True) for k in row]
+        self.rows = [self.rows[row] for row in chosen]
         self.sentences = [self.sentences[int(s)] for s in sentences]
 
 

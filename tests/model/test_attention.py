@@ -101,19 +101,20 @@ def test_key_mask():
 
 
 def test_cache_appends_and_selects():
-    """Guards against a reordering that overwrites a row before it was read, and one that loses what comes after."""
-    cache = KeyValueCache(rows=3, num_kv_heads=2, max_length=5, head_width=4, like=torch.empty(0))
-    tokens = [torch.randn(3, 2, 4) for _ in range(3)]
+    """Guards against a sentence that is overwritten before it was moved, and one that loses what comes after."""
+    cache = KeyValueCache(sentences=3, hypotheses=2, max_length=5, like=torch.empty(3, 2, 1, 4))
+    tokens = [torch.randn(6, 2, 4) for _ in range(3)]  # [B * K, G, E]
     for token in tokens[:2]:
         cache.append(token, -token)
-    cache.select(torch.tensor([2, 0, 0]))
+    cache.select(torch.tensor([2, 1, 0]), moved=torch.tensor([0, 2]))
     keys, values = cache.append(tokens[2], -tokens[2])
-    expected = torch.stack([tokens[0][[2, 0, 0]], tokens[1][[2, 0, 0]], tokens[2]], dim=2)
-    assert torch.equal(keys, expected)
-    assert torch.equal(values, -expected)
-    cache.select(torch.tensor([1]))  # fewer rows
-    keys, _ = cache.append(tokens[0][:1], tokens[0][:1])
-    assert torch.equal(keys, torch.cat([expected[[1]], tokens[0][:1, :, None]], dim=2))
+    swapped = [token.view(3, 2, 2, 4)[[2, 1, 0]] for token in tokens[:2]]
+    expected = torch.cat([*swapped, tokens[2].view(3, 2, 2, 4)], dim=1)  # [B, N, G, E]
+    assert torch.equal(keys, expected.permute(0, 2, 3, 1))
+    assert torch.equal(values, -expected.transpose(1, 2))
+    cache.select(torch.tensor([2]), moved=torch.tensor([0]))  # fewer
+    keys, _ = cache.append(tokens[0][:2], tokens[0][:2])
+    assert torch.equal(keys, torch.cat([expected[[2]], tokens[0][None, :2]], dim=1).permute(0, 2, 3, 1))
 
 
 @pytest.mark.gpu

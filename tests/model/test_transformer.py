@@ -336,18 +336,14 @@ def test_cached_steps_equal_the_whole(make_model, make_pairs, options):
             src = pack_sentences([sources[owner]])
             full = model.decode(pack_sentences([prefix]), model.encode(src), src)[-1] @ model.output_weight.t()
             torch.testing.assert_close(logits[row], full, atol=1e-5, rtol=1e-4)
-        rows = list(range(len(prefixes)))
-        if step == 1:
-            rows = [1, 0, 2, 2, 5, 4]
-            state.select_rows(torch.tensor(rows))
-        elif step == 3:  # sentence 1 leaves, and sentence 0 goes on with one hypothesis twice
-            rows = [1, 1, 4, 5]
-            state.select_sentences(torch.tensor([0, 2]))
-            state.select_rows(torch.tensor(rows))
-        elif step == 5:
-            rows = [3, 2]
-            state.select_rows(torch.tensor(rows))
-            state.select_sentences(torch.tensor([1]))
+        sentences, parents = {
+            1: ([0, 1, 2], [[1, 0], [0, 0], [1, 0]]),
+            3: ([0, 2], [[1, 1], [0, 1]]),  # sentence 1 leaves, and sentence 0 goes on with one hypothesis twice
+            4: ([1, 0], [[0, 1], [1, 0]]),  # they change places
+            6: ([1], [[1, 0]]),
+        }.get(step, (list(range(len(owners) // 2)), [[0, 1]] * (len(owners) // 2)))
+        state.select(torch.tensor(sentences), torch.tensor(parents))
+        rows = [2 * s + k for s, beams in zip(sentences, parents, strict=True) for k in beams]
         new = torch.randint(4, 23, (len(rows),), generator=rng).tolist()
         prefixes = [[*prefixes[row], token] for row, token in zip(rows, new, strict=True)]
         owners = [owners[row] for row in rows]

@@ -1,0 +1,57 @@
+"""Linear layers in 8-bit integers, for translating on the CPU.
+
+A weight is rounded to whole multiples of its row's largest over 127, and so is every row of activations as it comes.
+Products are summed in 32-bit integers, exactly, and one multiplication by both scales makes floats of them. As a row's
+scale and its sums depend on that row alone, so does its result: not on the batch.
+
+Shapes: ``T`` tokens, ``I`` inputs and ``O`` outputs of a layer.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from seq2seq.model.transformer import Transformer
+
+
+def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """x: [rows, columns] -> int8 numbers [rows, columns], and scales [rows, 1] that they are to be multiplied by."""
+    largest = x.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * 127)
+    return (x * (127.0 / largest)).round_().to(torch.int8), largest / 127.0
+
+
+class Int8Linear(nn.Module):
+    """``nn.Linear`` with an int8 weight."""
+
+    weight: Tensor  # [O, I] int8
+    scales: Tensor  # [O]
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Quantise ``weight`` [O, I]."""
+        super().__init__()
+        quantized, scales = _quantize_rows(weight.detach().float())
+        self.register_buffer("weight", quantized)
+        self.register_buffer("scales", scales.squeeze(1))
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T, I] -> [T, O]."""
+        quantized, scales = _quantize_rows(x)
+        out = torch._int_mm(quantized, self.weight.t()).float().mul_(scales).mul_(self.scales)
+        return out if self.bias is None else out.add_(self.bias)
+
+
+def quantize(model: Transformer) -> Transformer:
+    """A copy for translating whose linear layers and output are int8; what is not replaced is shared with ``model``."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    model = copy.deepcopy(model, memo=shared)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear):
+                setattr(module, name, Int8Linear(child.weight, child.bias))
+    model.quantized_output = Int8Linear(model.output_weight, None)
+    return model
