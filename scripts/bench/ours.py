@@ -1,7 +1,7 @@
 """Job: a real training run of this package, read from its own log.
 
-Everything that training does is in it: loading, dropout, clipping, the optimizer, the average of the weights, and the
-metrics files. Validation and saving come after the last step and are not measured.
+Everything that training does is in it: loading, dropout, clipping, the optimizer, and the metrics files.
+Validation and saving come after the last step and are not measured.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def make_config(spec: TrainSpec, run_dir: Path) -> Config:
             "train": {
                 "batch_tokens": spec.batch_tokens,
                 "label_smoothing": workload.LABEL_SMOOTHING,
+                "ema_decay": 0,  # peers average no weights
                 "max_steps": num_steps,
                 "validate_every": 10 * num_steps,
                 "save_every": 10 * num_steps,

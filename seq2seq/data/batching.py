@@ -10,8 +10,10 @@ Shapes: ``B`` sentences, ``T`` tokens of one side of a batch, ``L`` tokens of it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -43,6 +45,13 @@ class Packed:
     def num_sentences(self) -> int:
         """B."""
         return self.lengths.size(0)
+
+    @cached_property
+    def key_bias(self) -> Tensor:
+        """[B, 1, 1, L] fp32, to be added to attention scores over the grid: 0 for a token, else minus infinity."""
+        cells = torch.arange(self.max_length, device=self.lengths.device)
+        bias = torch.zeros(self.num_sentences, self.max_length, device=self.lengths.device)
+        return bias.masked_fill_(cells >= self.lengths[:, None], -math.inf)[:, None, None, :]
 
     def to(self, device: torch.device) -> Packed:
         """The same side on ``device``; copies from pinned memory do not block."""

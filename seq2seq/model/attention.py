@@ -6,6 +6,7 @@ sentence in search, ``H`` heads, ``G`` key/value heads (``G`` divides ``H``), ``
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -44,17 +45,12 @@ class _FromGrid(torch.autograd.Function):
         return grid.index_copy_(0, ctx.side.cells, grad), None
 
 
-def key_mask(side: Packed) -> Tensor:
-    """[B, 1, 1, L] bool: which cells of the padded grid hold a token."""
-    cells = torch.arange(side.max_length, device=side.lengths.device)
-    return (cells < side.lengths[:, None])[:, None, None, :]
-
-
-def _window_mask(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
-    """[L, L] bool: keys at most ``window`` tokens away, and none ahead if ``causal``."""
+def _window_bias(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
+    """[L, L]: 0 for keys at most ``window`` tokens away, and none ahead if ``causal``; else minus infinity."""
     at = torch.arange(length, device=device)
     distance = at[:, None] - at
-    return (distance <= window) & (distance >= (0 if causal else -window))
+    outside = (distance > window) | (distance < (0 if causal else -window))
+    return torch.zeros(length, length, device=device).masked_fill_(outside, -math.inf)
 
 
 def _padded_attention(
@@ -67,17 +63,17 @@ def _padded_attention(
         out: Tensor = grid.view(side.num_sentences, side.max_length, *x.shape[1:]).transpose(1, 2)
         return out
 
-    mask: Tensor | None = None
+    bias: Tensor | None = None
     if window is not None:
-        mask = _window_mask(q_side.max_length, window, causal, q.device) & key_mask(k_side)
+        bias = (_window_bias(q_side.max_length, window, causal, q.device) + k_side.key_bias).to(q.dtype)
     elif not causal:  # causal needs no mask for padding: it comes after all real tokens
-        mask = key_mask(k_side)
+        bias = k_side.key_bias.to(q.dtype)
     out = scaled_dot_product_attention(
         heads_first(q, q_side),
         heads_first(k, k_side),
         heads_first(v, k_side),
-        attn_mask=mask,
-        is_causal=mask is None,
+        attn_mask=bias,
+        is_causal=bias is None,
         enable_gqa=k.size(1) != q.size(1),
     )
     packed: Tensor = _FromGrid.apply(out.transpose(1, 2).flatten(0, 1), q_side)

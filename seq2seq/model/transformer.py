@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from seq2seq.config import ModelConfig
 from seq2seq.data.batching import Packed, PackedBatch
-from seq2seq.model.attention import CrossAttention, KeyValueCache, SelfAttention, key_mask, move_sentences
+from seq2seq.model.attention import CrossAttention, KeyValueCache, SelfAttention, move_sentences
 from seq2seq.model.dropout import Dropout
 from seq2seq.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 
@@ -149,8 +149,7 @@ class DecoderState:
         self.length = 0  # tokens decoded so far
         self.max_length, self.num_hypotheses = max_length, num_hypotheses
         memory = model.encode(src)
-        self.src_mask = memory.new_zeros(src.num_sentences, 1, 1, src.max_length)
-        self.src_mask.masked_fill_(~key_mask(src), -math.inf)
+        self.src_mask = src.key_bias.to(memory.dtype, copy=True)  # [B, 1, 1, L]
         # Which cached tokens each hypothesis holds: at first none.
         room = max_length * num_hypotheses
         self._held = memory.new_full((src.num_sentences, 1, num_hypotheses, room), -math.inf)

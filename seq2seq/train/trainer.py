@@ -39,7 +39,7 @@ from seq2seq.data.loader import Share, Step, load_steps
 from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
 from seq2seq.data.resample import Resampler
 from seq2seq.decode.translator import Translator
-from seq2seq.device import matmul_peak, uses_bf16
+from seq2seq.device import keep_freed_memory, matmul_peak, uses_bf16
 from seq2seq.errors import ConfigError, DataError, UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.model.flops import training_flops
@@ -83,6 +83,7 @@ class Trainer:
         self.config, self.processes = config, processes
         if config.train.threads is not None:
             torch.set_num_threads(config.train.threads)
+        keep_freed_memory()
         self.half = uses_bf16(config.train.precision, processes.device)
         with _main_first(processes):
             self.data = prepare_data(config, show_progress=processes.is_main)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seq2seq.data.batching import Packed, pack_sentences
-from seq2seq.model.attention import KeyValueCache, attention, key_mask
+from seq2seq.model.attention import KeyValueCache, attention
 
 Q_LENGTHS, K_LENGTHS = [4, 1, 7, 3], [2, 6, 1, 9]
 
@@ -95,9 +95,9 @@ def test_what_a_sentence_does_not_see_changes_nothing(same_side, causal, window)
     assert not torch.equal(clean[q_rows], dirty[q_rows])
 
 
-def test_key_mask():
+def test_key_bias():
     """Guards against a mask one token too long or short."""
-    assert key_mask(side_of([2, 3])).tolist() == [[[[True, True, False]]], [[[True, True, True]]]]
+    assert side_of([2, 3]).key_bias.tolist() == [[[[0.0, 0.0, -math.inf]]], [[[0.0, 0.0, 0.0]]]]
 
 
 def test_cache_appends_and_selects():
