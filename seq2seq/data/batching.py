@@ -10,10 +10,8 @@ Shapes: ``B`` sentences, ``T`` tokens of one side of a batch, ``L`` tokens of it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -29,8 +27,8 @@ Indices = NDArray[np.int64]
 class Packed:
     """One side of a batch: its sentences end to end in one stream, without padding.
 
-    The last two fields map the stream to a padded grid of ``B * L`` cells and back, for attention kernels that need
-    one; cells past a sentence's end repeat token 0 and are masked by whoever uses them.
+    The fields from ``cells`` on map the stream to a padded grid of ``B * L`` cells and back, for attention kernels that
+    need one; cells past a sentence's end repeat token 0 and are to be masked.
     """
 
     ids: Tensor  # [T] int64
@@ -39,19 +37,13 @@ class Packed:
     lengths: Tensor  # [B] int64
     cells: Tensor  # [T] int64, the grid cell of each token
     grid: Tensor  # [B * L] int64, the token of each grid cell
+    key_bias: Tensor  # [B, 1, 1, L] fp32, to be added to attention scores: 0 for a token, else minus infinity
     max_length: int  # L
 
     @property
     def num_sentences(self) -> int:
         """B."""
         return self.lengths.size(0)
-
-    @cached_property
-    def key_bias(self) -> Tensor:
-        """[B, 1, 1, L] fp32, to be added to attention scores over the grid: 0 for a token, else minus infinity."""
-        cells = torch.arange(self.max_length, device=self.lengths.device)
-        bias = torch.zeros(self.num_sentences, self.max_length, device=self.lengths.device)
-        return bias.masked_fill_(cells >= self.lengths[:, None], -math.inf)[:, None, None, :]
 
     def to(self, device: torch.device) -> Packed:
         """The same side on ``device``; copies from pinned memory do not block."""
@@ -85,17 +77,56 @@ class PackedBatch:
         return PackedBatch(self.src.pin(), self.tgt.pin(), self.labels.pin_memory(), self.num_labels)
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """Fixed shapes for all batches of a run, so that what is compiled for one fits every other.
+
+    What a batch leaves unused of its tokens is filled with further sentences whose labels do not count; what it leaves
+    of its sentences is empty ones at the end.
+    """
+
+    src_tokens: int
+    tgt_tokens: int
+    sentences: int
+    max_length: int  # no sentence of either side is longer
+
+    @classmethod
+    def of(cls, max_length: int, max_sentences: int, batch_tokens: int, num_parts: int) -> Capacity:
+        """Room for each of ``num_parts`` micro-batches of any step that :func:`plan_epoch` cuts and :func:`deal` deals.
+
+        Args:
+            max_length: of the corpus' sentences on either side, in tokens.
+            max_sentences: of a step (:func:`most_sentences`).
+        """
+        uneven = max_length if num_parts > 1 else 0  # parts differ by at most a sentence
+        tokens = max(max_length, -(-batch_tokens // num_parts) + uneven)
+        # Every filling sentence needs a token on both sides, and there are as many as the longer side's filling needs.
+        fillings = -(-tokens // max_length) + 1
+        tokens = -(-(tokens + fillings) // 128) * 128  # matrix kernels like round numbers
+        fillings = -(-tokens // max_length)
+        return cls(tokens, tokens, -(-max_sentences // num_parts) + fillings, max_length)
+
+    def fillings(self, src_tokens: int, tgt_tokens: int) -> tuple[Indices, Indices]:
+        """Lengths of the sentences, on both sides, that fill a batch of so many tokens."""
+        src, tgt = self.src_tokens - src_tokens, self.tgt_tokens - tgt_tokens
+        number = -(-max(src, tgt) // self.max_length)
+        assert 0 < number <= min(src, tgt), "the batch is larger than its capacity"
+        parts = np.arange(number)
+        return src // number + (parts < src % number), tgt // number + (parts < tgt % number)
+
+
 def pack(ids: NDArray[np.integer], lengths: NDArray[np.integer], grid_length: int | None = None) -> Packed:
     """Lay out a stream of sentences.
 
     Args:
         ids: [T], the sentences end to end.
-        lengths: [B], tokens of each; at least one sentence, and at least one token in each.
+        lengths: [B], tokens of each; at least one sentence. None is empty, but for some at the end (:class:`Capacity`).
         grid_length: L, no less than the longest; default: the longest.
     """
     lengths = lengths.astype(np.int64)
     assert lengths.size > 0
-    assert lengths.min() > 0
+    assert lengths.min() >= 0
+    assert (np.diff(np.flatnonzero(lengths == 0), append=lengths.size) == 1).all(), "empty sentences come last"
     assert lengths.sum() == ids.size
     num_sentences, max_length = lengths.size, grid_length or int(lengths.max())
     assert lengths.max() <= max_length
@@ -106,6 +137,8 @@ def pack(ids: NDArray[np.integer], lengths: NDArray[np.integer], grid_length: in
     cells = sentence * max_length + positions
     grid = np.zeros(num_sentences * max_length, dtype=np.int64)
     grid[cells] = np.arange(ids.size)
+    key_bias = np.full(num_sentences * max_length, -np.inf, dtype=np.float32)
+    key_bias[cells] = 0
     return Packed(
         ids=torch.from_numpy(ids.astype(np.int64)),
         positions=torch.from_numpy(positions),
@@ -113,6 +146,7 @@ def pack(ids: NDArray[np.integer], lengths: NDArray[np.integer], grid_length: in
         lengths=torch.from_numpy(lengths),
         cells=torch.from_numpy(cells),
         grid=torch.from_numpy(grid),
+        key_bias=torch.from_numpy(key_bias.reshape(num_sentences, 1, 1, max_length)),
         max_length=max_length,
     )
 
@@ -128,21 +162,41 @@ def pack_pairs(
     src_lengths: NDArray[np.integer],
     tgt_ids: NDArray[np.integer],
     tgt_lengths: NDArray[np.integer],
+    capacity: Capacity | None = None,
 ) -> PackedBatch:
     """Lay out sentence pairs for training; every sentence ends with EOS.
 
     With no pair at all (a micro-batch of a step that has fewer sentences than micro-batches), the batch is one pair of
     single tokens whose label does not count, so that every process does the same work.
+
+    Args:
+        capacity: fills the batch up to fixed shapes; None leaves it as long as it is.
     """
-    if src_lengths.size == 0:
+    num_labels = tgt_ids.size
+    if capacity is None and num_labels == 0:
         src = tgt = pack(np.array([EOS_ID]), np.array([1]))
         return PackedBatch(src, tgt, torch.tensor([IGNORE_LABEL]), num_labels=0)
-    shifted = np.empty_like(tgt_ids)
-    shifted[1:] = tgt_ids[:-1]
-    starts = np.cumsum(tgt_lengths) - tgt_lengths
-    shifted[starts] = BOS_ID
-    labels = torch.from_numpy(tgt_ids.astype(np.int64))
-    return PackedBatch(pack(src_ids, src_lengths), pack(shifted, tgt_lengths), labels, num_labels=labels.numel())
+    sources: Indices = src_ids.astype(np.int64)
+    labels: Indices = tgt_ids.astype(np.int64)
+    grid_length = None
+    shifted = np.empty_like(labels)
+    shifted[1:] = labels[:-1]
+    shifted[np.cumsum(tgt_lengths) - tgt_lengths] = BOS_ID
+    if capacity is not None:
+        src_filling, tgt_filling = capacity.fillings(sources.size, num_labels)
+        empty = np.zeros(capacity.sentences - src_lengths.size - src_filling.size, dtype=np.int64)
+        src_lengths = np.concatenate([src_lengths, src_filling, empty])
+        tgt_lengths = np.concatenate([tgt_lengths, tgt_filling, empty])
+        sources = _filled(sources, capacity.src_tokens, EOS_ID)
+        shifted = _filled(shifted, capacity.tgt_tokens, EOS_ID)
+        labels = _filled(labels, capacity.tgt_tokens, IGNORE_LABEL)
+        grid_length = capacity.max_length
+    src, tgt = pack(sources, src_lengths, grid_length), pack(shifted, tgt_lengths, grid_length)
+    return PackedBatch(src, tgt, torch.from_numpy(labels), num_labels)
+
+
+def _filled(ids: Indices, size: int, value: int) -> Indices:
+    return np.concatenate([ids, np.full(size - ids.size, value)])
 
 
 @dataclass(frozen=True)
@@ -176,8 +230,10 @@ def _sort_windows(order: Indices, src_lengths: Indices, tgt_lengths: Indices, wi
         order[begin : begin + window] = pairs[keys & 0x7FFFFFFF]
 
 
-def _cut_by_tokens(src_lengths: Indices, tgt_lengths: Indices, batch_tokens: int) -> Indices:
-    """Boundaries of consecutive runs of pairs holding at most ``batch_tokens`` tokens on each side (at least a pair).
+def _cut(src_lengths: Indices, tgt_lengths: Indices, batch_tokens: int, max_sentences: int) -> Indices:
+    """Boundaries of consecutive runs of at most ``max_sentences`` pairs and ``batch_tokens`` tokens on each side.
+
+    A run has at least a pair, whatever its length.
 
     The longest run that fits is found by binary search in the running sums, so the work is per batch, not per pair.
     """
@@ -186,8 +242,13 @@ def _cut_by_tokens(src_lengths: Indices, tgt_lengths: Indices, batch_tokens: int
     while starts[-1] < len(src_lengths):
         begin = starts[-1]
         end = min(int(sum_.searchsorted(sum_[begin] + batch_tokens, side="right")) - 1 for sum_ in sums)
-        starts.append(max(end, begin + 1))
+        starts.append(max(min(end, begin + max_sentences), begin + 1))
     return np.array(starts, dtype=np.int64)
+
+
+def most_sentences(tgt_lengths: NDArray[np.integer], batch_tokens: int) -> int:
+    """Most sentences of a step: four times what it has of sentences of median length. Only very short ones meet it."""
+    return max(1, 4 * batch_tokens // int(np.median(tgt_lengths))) if tgt_lengths.size else 1
 
 
 def plan_epoch(
@@ -197,7 +258,7 @@ def plan_epoch(
 
     1. Shuffle the pairs. 2. Sort them by length, in windows of about 100 steps, so that a step's sentences need little
     padding where a kernel pads, yet steps differ from epoch to epoch. 3. Cut into steps of at most ``batch_tokens``
-    tokens on either side. 4. Shuffle the steps.
+    tokens on either side, and of :func:`most_sentences`. 4. Shuffle the steps.
 
     Args:
         src_lengths, tgt_lengths: [pairs], tokens with EOS.
@@ -207,7 +268,7 @@ def plan_epoch(
     order = rng.permutation(len(tgt))
     window = max(1, 100 * batch_tokens * len(tgt) // max(1, int(tgt.sum())))
     _sort_windows(order, src, tgt, window)
-    starts = _cut_by_tokens(src[order], tgt[order], batch_tokens)
+    starts = _cut(src[order], tgt[order], batch_tokens, most_sentences(tgt, batch_tokens))
     # A step moves as a whole: its sentences keep their order, the steps change theirs.
     steps = np.split(order, starts[1:-1])
     shuffled = [steps[i] for i in rng.permutation(len(steps))]

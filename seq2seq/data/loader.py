@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from seq2seq.data.batching import EpochPlan, Indices, PackedBatch, deal, pack_pairs
+from seq2seq.data.batching import Capacity, EpochPlan, Indices, PackedBatch, deal, pack_pairs
 from seq2seq.data.corpus import Corpus
 
 STEPS_AHEAD = 4
@@ -23,6 +23,7 @@ class Share:
     rank: int = 0
     processes: int = 1
     accumulate: int = 1
+    capacity: Capacity | None = None  # of each batch, where shapes must not change
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Step:
     waited: float = 0.0  # seconds that training stood still until the step was there
 
 
-def _pack(corpus: Corpus, indices: Indices) -> PackedBatch:
-    return pack_pairs(*corpus.take("src", indices), *corpus.take("tgt", indices))
+def _pack(corpus: Corpus, indices: Indices, capacity: Capacity | None) -> PackedBatch:
+    return pack_pairs(*corpus.take("src", indices), *corpus.take("tgt", indices), capacity)
 
 
 def load_steps(corpus: Corpus, plan: EpochPlan, share: Share, device: torch.device, first: int = 0) -> Iterator[Step]:
@@ -49,7 +50,7 @@ def load_steps(corpus: Corpus, plan: EpochPlan, share: Share, device: torch.devi
         step = plan.step(index)
         parts = deal(step, share.processes * share.accumulate)
         mine = parts[share.rank * share.accumulate : (share.rank + 1) * share.accumulate]
-        batches = [_pack(corpus, part) for part in mine]
+        batches = [_pack(corpus, part, share.capacity) for part in mine]
         if device.type == "cuda":
             batches = [batch.pin() for batch in batches]
         return Step(batches, int(corpus.tgt_lengths[step].sum()), int(corpus.src_lengths[step].sum()))

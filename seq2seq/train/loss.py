@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from seq2seq.data.batching import PackedBatch
 from seq2seq.data.symbols import IGNORE_LABEL
+from seq2seq.model.transformer import Transformer
 
-CHUNK_TOKENS = 512  # the logits of a chunk, [512, V], are all that exists at a time
+# The logits of a chunk of tokens are all that exist at a time. On the CPU they should stay in its caches.
+_CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**28}
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
@@ -41,8 +44,9 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             grad_hidden = torch.empty_like(hidden)
             grad_weight = torch.zeros_like(weight, dtype=torch.float32)
             ctx.save_for_backward(grad_hidden, grad_weight)
-        for begin in range(0, hidden.size(0), CHUNK_TOKENS):
-            rows = slice(begin, begin + CHUNK_TOKENS)
+        chunk_tokens = max(1, _CHUNK_LOGITS[hidden.device.type] // num_classes)
+        for begin in range(0, hidden.size(0), chunk_tokens):
+            rows = slice(begin, begin + chunk_tokens)
             logits = (hidden[rows] @ matrix.t()).float()
             label_logit[rows] = logits.gather(1, label[rows]).squeeze(1)
             if not needs_grad:
@@ -54,7 +58,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             log_norm[rows] = largest - grad.amax(dim=-1).log()
             grad.scatter_add_(1, label[rows], grad.new_full((1, 1), smoothing - 1.0).expand(grad.size(0), 1))
             grad = grad.to(hidden.dtype)
-            torch.mm(grad, matrix, out=grad_hidden[rows])
+            grad_hidden[rows] = grad @ matrix
             if grad.dtype == torch.float32:
                 grad_weight.addmm_(grad.t(), counted[rows])
             else:
@@ -96,3 +100,17 @@ def smoothed_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, smoot
     needs_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     loss, nll = _SmoothedCrossEntropy.apply(hidden, weight, labels, smoothing, needs_grad)
     return loss, nll
+
+
+class LossOf(nn.Module):
+    """A model and its loss in one module: what is compiled, and what the processes of a run share."""
+
+    def __init__(self, model: Transformer, smoothing: float, bf16: bool) -> None:
+        """``bf16``: compute in bf16."""
+        super().__init__()
+        self.model, self.smoothing, self.bf16 = model, smoothing, bf16
+
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Smoothed loss and negative log-likelihood, summed over the batch: see :func:`smoothed_cross_entropy`."""
+        with torch.autocast(batch.labels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return smoothed_cross_entropy(self.model(batch), self.model.output_weight, batch.labels, self.smoothing)

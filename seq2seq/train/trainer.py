@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from seq2seq.config import Config, diff_configs, dump_config
-from seq2seq.data.batching import EpochPlan, plan_epoch
+from seq2seq.data.batching import Capacity, EpochPlan, most_sentences, plan_epoch
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Share, Step, load_steps
 from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
@@ -48,7 +48,7 @@ from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_we
 from seq2seq.storage import write_text
 from seq2seq.train.checkpoint import Checkpoint, Progress, load_latest_checkpoint, save_checkpoint
 from seq2seq.train.distributed import Processes
-from seq2seq.train.loss import smoothed_cross_entropy
+from seq2seq.train.loss import LossOf
 from seq2seq.train.metrics import MetricsLog, draw_curves
 from seq2seq.train.optim import Optimizer, learning_rate
 from seq2seq.train.reporter import Reporter, Speedometer, StepRecord
@@ -101,9 +101,7 @@ class Trainer:
         # The average of the weights, if there is one, is what validates, translates and is kept as best and last.
         self.average = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema_decay else None
         self.progress = self._resume()
-        self.parallel: nn.Module = self.model
-        if processes.count > 1:
-            self.parallel = DistributedDataParallel(self.model)
+        self.loss = self._make_loss()
         log = None
         if processes.is_main:
             write_text(config.run_dir / CONFIG, dump_config(config))
@@ -112,6 +110,13 @@ class Trainer:
         peak = matmul_peak(processes.device, self.half) * processes.count
         self.report = Reporter(processes, log, self.progress.step, Speedometer(flops, peak))
         self._introduce()
+
+    def _make_loss(self) -> nn.Module:
+        """The model with its loss, shared by the processes; on CUDA one compiled graph, as shapes never change."""
+        loss: nn.Module = LossOf(self.model, self.config.train.label_smoothing, self.half)
+        if self.processes.device.type == "cuda":
+            loss.compile(dynamic=False, fullgraph=True)
+        return DistributedDataParallel(loss) if self.processes.count > 1 else loss
 
     def _introduce(self) -> None:
         num_parameters = sum(p.numel() for p in self.model.parameters())
@@ -147,7 +152,7 @@ class Trainer:
         """The rest of the present epoch. Returns why training is over, or None where it goes on."""
         config, progress = self.config.train, self.progress
         corpus, plan = self._corpus_and_plan(progress.epoch)
-        share = Share(self.processes.rank, self.processes.count, self._micro_batches())
+        share = self._share()
         started = time.monotonic()
         for step in load_steps(corpus, plan, share, self.processes.device, first=progress.step_in_epoch):
             self._step(step)
@@ -165,17 +170,23 @@ class Trainer:
                 self._save()
         return None
 
-    def _micro_batches(self) -> int:
-        """Into how many parts this process cuts its share of a step, so that activations take little memory.
+    def _share(self) -> Share:
+        """What this process computes of each step, in which micro-batches.
 
-        On the CPU parts of this size are as fast as whole steps: what they compute stays in the caches.
+        On the CPU these are small, so that activations take little memory, at the speed of whole steps: what is
+        computed stays in the caches. On CUDA all have the same shapes.
         """
-        config = self.config.train
-        if config.accumulate is not None:
-            return config.accumulate
-        if self.processes.device.type == "cuda":
-            return 1
-        return max(1, round(config.batch_tokens / self.processes.count / _CPU_MICRO_BATCH_TOKENS))
+        config, processes, corpus = self.config.train, self.processes, self.data.train
+        if processes.device.type == "cpu":
+            number = max(1, round(config.batch_tokens / processes.count / _CPU_MICRO_BATCH_TOKENS))
+            return Share(processes.rank, processes.count, config.accumulate or number)
+        number = config.accumulate or 1
+        lengths = [int(corpus.src_lengths.max()), int(corpus.tgt_lengths.max())]
+        if self.resampler is not None:  # another sampling may be longer
+            lengths.append(self.config.data.max_length)
+        most = most_sentences(corpus.tgt_lengths, config.batch_tokens)
+        capacity = Capacity.of(max(lengths), most, config.batch_tokens, processes.count * number)
+        return Share(processes.rank, processes.count, number, capacity)
 
     def _step(self, step: Step) -> None:
         """One optimizer step: the gradient of the summed loss over the step's target tokens, divided by their number.
@@ -190,13 +201,9 @@ class Trainer:
         sums = torch.zeros(2, device=self.processes.device)
         for number, batch in enumerate(step.batches):
             # The processes exchange gradients once, with the last micro-batch.
-            local = number < len(step.batches) - 1 and isinstance(self.parallel, DistributedDataParallel)
-            with self.parallel.no_sync() if local else nullcontext():  # type: ignore[operator]
-                with torch.autocast(self.processes.device.type, dtype=torch.bfloat16, enabled=self.half):
-                    hidden = self.parallel(batch)
-                    loss, nll = smoothed_cross_entropy(
-                        hidden, self.model.output_weight, batch.labels, config.train.label_smoothing
-                    )
+            local = number < len(step.batches) - 1 and isinstance(self.loss, DistributedDataParallel)
+            with self.loss.no_sync() if local else nullcontext():  # type: ignore[operator]
+                loss, nll = self.loss(batch)
                 (loss * scale).backward()
             sums += torch.stack([loss.detach(), nll])
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm or math.inf)

@@ -98,9 +98,9 @@ def test_waiting_is_measured(corpus, plan, monkeypatch):
     assert sum(waited) < 0.2
     pack = loader._pack
 
-    def slow(corpus, indices):
+    def slow(corpus, indices, capacity):
         time.sleep(0.05)
-        return pack(corpus, indices)
+        return pack(corpus, indices, capacity)
 
     monkeypatch.setattr(loader, "_pack", slow)
     waited = [step.waited for step in islice(load_steps(corpus, plan, Share(), CPU), 10)]
@@ -111,10 +111,10 @@ def test_an_error_in_packing_surfaces(corpus, plan, monkeypatch):
     """Guards against an error in the thread that hangs the run or ends the epoch early; the steps before it come."""
     pack, bad = loader._pack, plan.step(6)[0]
 
-    def fail(corpus, indices):
+    def fail(corpus, indices, capacity):
         if bad in indices:
             raise RuntimeError("planted")
-        return pack(corpus, indices)
+        return pack(corpus, indices, capacity)
 
     monkeypatch.setattr(loader, "_pack", fail)
     steps = load_steps(corpus, plan, Share(), CPU)

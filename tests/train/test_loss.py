@@ -3,14 +3,18 @@
 Shapes: ``T`` tokens, ``D`` width, ``V`` vocabulary.
 """
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from seq2seq.config import ModelConfig
+from seq2seq.data.batching import Capacity, pack_pairs
 from seq2seq.data.symbols import IGNORE_LABEL
+from seq2seq.model.transformer import Transformer
 from seq2seq.train import loss as loss_module
-from seq2seq.train.loss import smoothed_cross_entropy
+from seq2seq.train.loss import LossOf, smoothed_cross_entropy
 
 
 def case(num_tokens=23, width=8, vocabulary=11, dtype=torch.float32):
@@ -26,8 +30,8 @@ def case(num_tokens=23, width=8, vocabulary=11, dtype=torch.float32):
 @pytest.mark.parametrize("chunk", [1, 4, 23, 512])
 def test_value_and_gradients(monkeypatch, smoothing, chunk):
     """Guards against a wrong smoothing term, ignored labels that count, and tokens lost between chunks."""
-    monkeypatch.setattr(loss_module, "CHUNK_TOKENS", chunk)
     hidden, weight, labels = case()
+    monkeypatch.setattr(loss_module, "_CHUNK_LOGITS", {"cpu": chunk * weight.size(0)})
     logits = hidden @ weight.t()
     expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
     found, nll = smoothed_cross_entropy(hidden, weight, labels, smoothing)
@@ -105,7 +109,7 @@ def test_no_work_for_gradients_that_nobody_asked_for():
 
 def test_all_logits_never_exist(monkeypatch):
     """Guards against memory that grows with tokens times vocabulary: nothing of more than a chunk's logits is made."""
-    monkeypatch.setattr(loss_module, "CHUNK_TOKENS", 16)
+    monkeypatch.setattr(loss_module, "_CHUNK_LOGITS", {"cpu": 16 * 64})
     hidden, weight, labels = case(num_tokens=160, width=8, vocabulary=64)
     largest = 0
 
@@ -136,3 +140,41 @@ def test_half_precision():
     assert [grad.dtype for grad in grads] == [torch.bfloat16, torch.float32]
     for one, other in zip(grads, wanted, strict=True):
         assert (one.float() - other).norm() < 1e-2 * other.norm()
+
+
+def toy_pairs(rng, count):
+    src_lengths, tgt_lengths = rng.integers(1, 9, size=(2, count))
+    src, tgt = (rng.integers(4, 30, size=lengths.sum()) for lengths in (src_lengths, tgt_lengths))
+    return src, src_lengths, tgt, tgt_lengths
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary"])
+def test_batches_of_fixed_shapes_are_one_graph_and_the_same(positions):
+    """What runs on CUDA, as far as a CPU can run it: filled batches have the loss and gradients of plain ones, and one
+    graph without a break serves them all."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        encoder_layers=1, decoder_layers=1, d_model=16, num_heads=2, d_ff=32, dropout=0, positions=positions
+    )
+    loss = LossOf(Transformer(config, 30, 30, max_length=12), 0.1, bf16=False)
+    capacity = Capacity.of(max_length=12, max_sentences=12, batch_tokens=96, num_parts=1)
+    graphs = 0
+
+    def backend(graph, _inputs):
+        nonlocal graphs
+        graphs += 1
+        return graph
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, dynamic=False, fullgraph=True, backend=backend)
+    rng = np.random.default_rng(0)
+    for count in (10, 3, 0):
+        pairs = toy_pairs(rng, count)
+        results = []
+        for program, batch in ((loss, pack_pairs(*pairs)), (compiled, pack_pairs(*pairs, capacity))):
+            total, nll = program(batch)
+            total.backward()
+            results.append([total.detach(), nll, *(p.grad.clone() for p in loss.parameters())])
+            loss.zero_grad()
+        torch.testing.assert_close(*results, atol=1e-5, rtol=1e-4)
+    assert graphs == 1

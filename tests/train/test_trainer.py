@@ -18,6 +18,7 @@ from seq2seq.data.resample import Resampler
 from seq2seq.errors import ConfigError, DataError, ModelError, UserError
 from seq2seq.evaluate import Scores
 from seq2seq.storage import load_tensors, read_metadata
+from seq2seq.train import loss as loss_module
 from seq2seq.train import trainer as trainer_module
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 from seq2seq.train.trainer import Trainer
@@ -348,7 +349,7 @@ def test_the_best_is_kept_by_the_chosen_metric(metric: str, best: int, text: Pat
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
 def test_a_loss_that_is_no_number_stops_the_run(broken: str, text: Path, tmp_path: Path) -> None:
     """Weights after a NaN are worthless: none are saved, the log shows it, the message names the step."""
-    original = trainer_module.smoothed_cross_entropy
+    original = loss_module.smoothed_cross_entropy
     calls = 0
 
     def cross_entropy(hidden: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -362,7 +363,7 @@ def test_a_loss_that_is_no_number_stops_the_run(broken: str, text: Path, tmp_pat
         return loss + 0 * (hidden * 0).sum().sqrt(), nll  # the slope of a root at 0 is infinite
 
     settings = ("train.save_every=2", "train.validate_every=100")
-    with mock.patch.object(trainer_module, "smoothed_cross_entropy", cross_entropy):
+    with mock.patch.object(loss_module, "smoothed_cross_entropy", cross_entropy):
         with pytest.raises(UserError, match=r"step 6: .* not a finite number.*optim\.lr"):
             train(toy_config(text, tmp_path / "run", *settings))
     assert [path.name[5:14] for path in list_checkpoints(tmp_path / "run")] == ["000000002", "000000004"]
