@@ -25,7 +25,14 @@ class SearchState(Protocol):
     """A model in the middle of a search (see :class:`seq2seq.model.transformer.DecoderState`)."""
 
     def step(self, ids: Tensor) -> Tensor:
-        """Feed the last token of every hypothesis, [B * K]; return the next token's logits, [B * K, V]."""
+        """Feed the last token of every hypothesis; return the next token's logits.
+
+        Args:
+            ids: [B] at the first step, when a sentence's hypotheses are all alike, then [B * K].
+
+        Returns:
+            [B, V] or [B * K, V].
+        """
 
     def select(self, sentences: Tensor, parents: Tensor) -> None:
         """Go on with these of the present sentences, [new B], and these hypotheses of each, [new B, K]."""
@@ -43,6 +50,12 @@ class SearchOptions:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    n_best: int | None = None  # hypotheses wanted, by default beam_size; for fewer the search ends earlier
+
+    @property
+    def num_wanted(self) -> int:
+        """How many finished hypotheses of a sentence count."""
+        return self.n_best or self.beam_size
 
 
 @dataclass(frozen=True)
@@ -116,7 +129,7 @@ def search(
     """Decode a batch of sentences.
 
     A sentence's live hypotheses are extended together; those that choose EOS are set aside as finished. A sentence
-    ends when no live hypothesis can come to score better than its best ``beam_size`` finished ones, or at its longest
+    ends when no live hypothesis can come to score better than its best ``num_wanted`` finished ones, or at its longest
     length, where EOS is the only choice. So every hypothesis is finished and scores compare like with like. Finished
     sentences leave the batch.
 
@@ -126,25 +139,22 @@ def search(
         max_lengths: [B], most tokens of each output, EOS included; at least 1.
 
     Returns:
-        For each sentence its finished hypotheses, best score first, at most ``beam_size``, at least one.
+        For each sentence its finished hypotheses, best score first, at most ``num_wanted``, at least one.
     """
-    num_sentences, beam_size = len(max_lengths), options.beam_size
+    num_sentences = len(max_lengths)
     lattice = _Lattice(num_sentences)
-    state = start(beam_size, max(max_lengths))
-    ids = torch.full((num_sentences * beam_size,), options.bos_id)
+    state = start(options.beam_size, max(max_lengths))
+    ids = torch.full((num_sentences,), options.bos_id)
     sentences = np.arange(num_sentences)  # those still being decoded; one that leaves is replaced by the last one
     rows = {s: s for s in range(num_sentences)}
-    # Beams start equal, so all but one are shut out at first; samples are independent from the start.
-    log_probs = torch.zeros(num_sentences, beam_size)
-    if options.uniforms is None:
-        log_probs[:, 1:] = -math.inf
+    log_probs = torch.zeros(num_sentences, 1)  # of the hypotheses: at first there is one, without tokens
     longest = np.array(max_lengths)
     for length in range(1, max(max_lengths) + 1):
         logits = state.step(ids).float()
         log_norm = logits.logsumexp(dim=-1)
         last = torch.from_numpy(longest[sentences] == length)
         if last.any():  # only EOS may follow
-            closed = last.repeat_interleave(beam_size).to(logits.device)
+            closed = last.repeat_interleave(log_probs.size(1)).to(logits.device)
             only_eos = torch.full_like(logits, -math.inf)
             only_eos[:, options.eos_id] = logits[:, options.eos_id]
             logits = torch.where(closed[:, None], only_eos, logits)
@@ -175,7 +185,7 @@ def search(
         ids, log_probs = tokens[keep].flatten(), log_probs[keep]
         state.select(keep, parents[keep])
     return [
-        [lattice.hypothesis(s, done) for done in sorted(finished, key=lambda f: -f[0])[:beam_size]]
+        [lattice.hypothesis(s, done) for done in sorted(finished, key=lambda f: -f[0])[: options.num_wanted]]
         for s, finished in enumerate(lattice.finished)
     ]
 
@@ -191,16 +201,16 @@ def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _can_improve(
     best_live: float, finished: list[tuple[float, float, int, int]], max_length: int, options: SearchOptions
 ) -> bool:
-    """Whether a live hypothesis may still enter the best ``beam_size`` finished ones.
+    """Whether a live hypothesis may still enter the best ``num_wanted`` finished ones.
 
     Log-probabilities only fall and the penalty only grows, so no continuation scores better than the present
     log-probability under the penalty of the longest length.
     """
     if best_live == -math.inf:
         return False
-    if options.uniforms is not None or len(finished) < options.beam_size:
+    if options.uniforms is not None or len(finished) < options.num_wanted:
         return True
-    worst = sorted((score for score, *_ in finished), reverse=True)[options.beam_size - 1]
+    worst = sorted((score for score, *_ in finished), reverse=True)[options.num_wanted - 1]
     return best_live / float(length_penalty(max_length, options.length_penalty)) > worst
 
 
@@ -221,10 +231,10 @@ def _extend_beams(logits: Tensor, log_norm: Tensor, log_probs: Tensor, options: 
     Args:
         logits: [B * K, V]; log_norm: [B * K], their log-sum-exp before any were shut out; log_probs: [B, K].
     """
-    beam_size = log_probs.size(1)
-    totals, tokens, parents = _best_continuations(logits, log_probs - log_norm.view(log_probs.shape), 2 * beam_size)
+    offsets = log_probs - log_norm.view(log_probs.shape)
+    totals, tokens, parents = _best_continuations(logits, offsets, 2 * options.beam_size)
     ended = tokens == options.eos_id
-    live, chosen = totals.masked_fill(ended, -math.inf).topk(beam_size, dim=1)
+    live, chosen = totals.masked_fill(ended, -math.inf).topk(options.beam_size, dim=1)
     listed = _list_ended(ended & (totals > -math.inf), parents, totals)
     return _Extension(tokens.gather(1, chosen), parents.gather(1, chosen), live, listed)
 
@@ -236,20 +246,21 @@ def _best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Te
     largest are, are searched: that costs a quarter of a search through all.
 
     Returns:
-        Sums, tokens and hypotheses, [B, count] each, or fewer if there are no more.
+        Sums, tokens and hypotheses, [B, count] each; sums of minus infinity where there are no more.
     """
     num_sentences, vocabulary = offsets.size(0), logits.size(-1)
-    pieces = functional.pad(logits, (0, -vocabulary % _PIECE), value=-math.inf).view(*offsets.shape, -1, _PIECE)
-    num_pieces = pieces.size(2)
+    num_pieces = -(-max(vocabulary, count) // _PIECE)
+    pieces = functional.pad(logits, (0, num_pieces * _PIECE - vocabulary), value=-math.inf)
+    pieces = pieces.view(*offsets.shape, num_pieces, _PIECE)
     maxima = (pieces.amax(dim=-1) + offsets[:, :, None]).flatten(1)
     _, chosen = maxima.topk(min(count, maxima.size(1)), dim=1)  # [B, pieces kept]
     parents = chosen // num_pieces
     sums = pieces.flatten(1, 2)[torch.arange(num_sentences, device=logits.device)[:, None], chosen]
     sums = (sums + offsets.gather(1, parents)[:, :, None]).flatten(1)
-    best, order = sums.topk(min(count, offsets.size(1) * vocabulary), dim=1)
+    best, order = sums.topk(count, dim=1)
     piece = order // _PIECE
-    # Only where fewer than `count` are possible does the padding come in; its tokens are never used.
-    tokens = (chosen.gather(1, piece) % num_pieces * _PIECE + order % _PIECE).clamp_(max=vocabulary - 1)
+    tokens = chosen.gather(1, piece) % num_pieces * _PIECE + order % _PIECE
+    tokens.clamp_(max=vocabulary - 1)  # the padding is chosen only where there are no more
     return best, tokens, parents.gather(1, piece)
 
 
@@ -260,10 +271,12 @@ def _extend_samples(
 
     A finished sample stays as a dead row (log-probability -inf) until all of its sentence are finished.
     """
-    tokens = _sample(logits, uniforms.flatten(), options)
-    chosen = logits.gather(1, tokens[:, None]).squeeze(1) - log_norm
-    tokens, totals = tokens.view(log_probs.shape), log_probs + chosen.view(log_probs.shape)
-    parents = torch.arange(log_probs.size(1), device=logits.device).expand_as(tokens)
+    copies = uniforms.size(1) // log_probs.size(1)  # K of the one hypothesis at the first step, then 1 of each
+    logits, log_norm = logits.repeat_interleave(copies, dim=0), log_norm.repeat_interleave(copies)
+    tokens = _sample(logits, uniforms.flatten(), options).view(uniforms.shape)
+    chosen = logits.gather(1, tokens.view(-1, 1)).squeeze(1) - log_norm
+    totals = log_probs.repeat_interleave(copies, dim=1) + chosen.view(tokens.shape)
+    parents = torch.arange(tokens.size(1), device=logits.device).expand_as(tokens) // copies
     ended = tokens == options.eos_id
     listed = _list_ended(ended & (totals > -math.inf), parents, totals)
     return _Extension(tokens, parents, totals.masked_fill(ended, -math.inf), listed)

@@ -160,19 +160,20 @@ class KeyValueCache:
     products with masked tokens cost less than copying keys and values at every step.
     """
 
-    def __init__(self, sentences: int, hypotheses: int, max_length: int, like: Tensor) -> None:
-        """Room for ``hypotheses`` of ``max_length`` tokens for each sentence; ``like``: values [B, G, any, E]."""
+    def __init__(self, sentences: int, room: int, like: Tensor) -> None:
+        """Room for ``room`` tokens of each sentence, those of all its hypotheses; ``like``: values [B, G, any, E]."""
         _, num_kv_heads, _, head_width = like.shape
-        self.hypotheses, self.used = hypotheses, 0
-        self._keys = like.new_empty(sentences, num_kv_heads, head_width, max_length * hypotheses)
-        self._values = like.new_empty(sentences, num_kv_heads, max_length * hypotheses, head_width)
+        self.used = 0
+        self._keys = like.new_empty(sentences, num_kv_heads, head_width, room)
+        self._values = like.new_empty(sentences, num_kv_heads, room, head_width)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add one token's k and v, [B * K, G, E]; returns all so far: keys [B, G, E, N] and values [B, G, N, E]."""
-        new = slice(self.used, self.used + self.hypotheses)
-        self.used += self.hypotheses
-        self._keys[..., new] = k.unflatten(0, (-1, self.hypotheses)).permute(0, 2, 3, 1)
-        self._values[:, :, new] = v.unflatten(0, (-1, self.hypotheses)).transpose(1, 2)
+        k, v = (x.unflatten(0, (self._keys.size(0), -1)) for x in (k, v))
+        new = slice(self.used, self.used + k.size(1))
+        self.used = new.stop
+        self._keys[..., new] = k.permute(0, 2, 3, 1)
+        self._values[:, :, new] = v.transpose(1, 2)
         return self._keys[..., : self.used], self._values[:, :, : self.used]
 
     def select(self, sentences: Tensor, moved: Tensor) -> None:
@@ -222,7 +223,7 @@ class SelfAttention(nn.Module):
         q, k, v = self._project(x, rotation)
         keys, values = cache.append(k, v)
         if self.window is not None:
-            seen = cache.hypotheses * (self.window + 1)
+            seen = (self.window + 1) * (x.size(0) // keys.size(0))
             keys, values, mask = keys[..., -seen:], values[:, :, -seen:], mask[..., -seen:]
         out: Tensor = self.out(attend_step(q, keys, values, mask))
         return out

@@ -140,36 +140,31 @@ class LayerCache:
 class DecoderState:
     """A search in progress: the encoded sources, projected once, and the keys and values of all hypotheses.
 
-    ``N``: cached tokens of a sentence, those of all its hypotheses at the first step, then at the second, and so on.
+    It starts with one hypothesis for each sentence, which the first :meth:`select` makes K of.
+    ``N``: cached tokens of a sentence: its first one, then those of all its hypotheses at the second step, and so on.
     """
 
     def __init__(self, model: Transformer, src: Packed, num_hypotheses: int, max_length: int) -> None:
         """Encode ``src`` and make room for ``num_hypotheses`` (K) of up to ``max_length`` tokens for each sentence."""
         self.model = model
         self.length = 0  # tokens decoded so far
-        self.max_length, self.num_hypotheses = max_length, num_hypotheses
+        self.max_length = max_length
         memory = model.encode(src)
         self.src_mask = src.key_bias.to(memory.dtype, copy=True)  # [B, 1, 1, L]
-        # Which cached tokens each hypothesis holds: at first none.
-        room = max_length * num_hypotheses
-        self._held = memory.new_full((src.num_sentences, 1, num_hypotheses, room), -math.inf)
+        self.tgt_mask = memory.new_empty(src.num_sentences, 1, 1, 0)  # [B, 1, K, N]: 0 for what a hypothesis holds
         self.layers: list[LayerCache] = []
         for layer in model.decoder_layers:
             assert isinstance(layer, DecoderLayer)
             src_keys, src_values = layer.cross_attention.project_once(memory, src)
-            target = KeyValueCache(src.num_sentences, num_hypotheses, max_length, like=src_values)
+            target = KeyValueCache(src.num_sentences, 1 + (max_length - 1) * num_hypotheses, like=src_values)
             self.layers.append(LayerCache(target, src_keys, src_values))
-
-    @property
-    def tgt_mask(self) -> Tensor:
-        """[B, 1, K, N]: 0 for the tokens that a hypothesis holds, else minus infinity."""
-        return self._held[..., : self.length * self.num_hypotheses]
 
     def step(self, ids: Tensor) -> Tensor:
         """Feed the last token of every hypothesis, [B * K] int64; returns the next token's logits, [B * K, V]."""
+        num_hypotheses = self.tgt_mask.size(2)
+        own = self.tgt_mask.new_full((num_hypotheses, num_hypotheses), -math.inf).fill_diagonal_(0.0)
+        self.tgt_mask = torch.cat([self.tgt_mask, own.expand(self.tgt_mask.size(0), 1, -1, -1)], dim=3)
         self.length += 1
-        assert self.length <= self.max_length
-        self._held[..., (self.length - 1) * self.num_hypotheses :].diagonal(dim1=2, dim2=3).zero_()
         return self.model.decode_step(ids.to(self.src_mask.device), self)
 
     def select(self, sentences: Tensor, parents: Tensor) -> None:
@@ -182,13 +177,11 @@ class DecoderState:
         sentences, parents = sentences.to(self.src_mask.device), parents.to(self.src_mask.device)
         moved = (sentences != torch.arange(sentences.size(0), device=sentences.device)).nonzero().squeeze(1)
         self.src_mask = move_sentences(self.src_mask, sentences, moved)
-        self._held = move_sentences(self._held, sentences, moved)
         for layer in self.layers:
             layer.target.select(sentences, moved)
             layer.src_keys = move_sentences(layer.src_keys, sentences, moved)
             layer.src_values = move_sentences(layer.src_values, sentences, moved)
-        held = self.tgt_mask
-        held.copy_(held.gather(2, parents[:, None, :, None].expand_as(held)))
+        self.tgt_mask = self.tgt_mask[sentences[:, None], :, parents].transpose(1, 2)
 
 
 class Transformer(nn.Module):

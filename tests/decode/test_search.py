@@ -31,14 +31,14 @@ class ToyState:
 
     def __init__(self, names, beam_size, steps, vocabulary, sharpness):
         self.sentences, self.beam_size, self.left = list(names), beam_size, steps
-        self.rows = [(name, ()) for name in names for _ in range(beam_size)]
+        self.rows = [(name, ()) for name in names]  # one for each sentence, until the first selection
         self.vocabulary, self.sharpness = vocabulary, sharpness
-        self.rows_fed = 0
+        self.rows_fed, self.hypotheses = 0, 1
 
     def step(self, ids):
         self.left -= 1
         assert self.left >= 0, "more steps than there is room for"
-        assert [s for s, _ in self.rows] == [s for s in self.sentences for _ in range(self.beam_size)]
+        assert [s for s, _ in self.rows] == [s for s in self.sentences for _ in range(self.hypotheses)]
         assert ids.shape == (len(self.rows),)
         self.rows = [(s, (*prefix, int(i))) for (s, prefix), i in zip(self.rows, ids, strict=True)]
         self.rows_fed += len(self.rows)
@@ -46,9 +46,12 @@ class ToyState:
 
     def select(self, sentences, parents):
         assert parents.shape == (len(sentences), self.beam_size)
-        chosen = [int(s) * self.beam_size + int(k) for s, row in zip(sentences, parents, strict=True) for k in row]
+        assert parents.min() >= 0
+        assert parents.max() < self.hypotheses
+        chosen = [int(s) * self.hypotheses + int(k) for s, row in zip(sentences, parents, strict=True) for k in row]
         self.rows = [self.rows[row] for row in chosen]
         self.sentences = [self.sentences[int(s)] for s in sentences]
+        self.hypotheses = self.beam_size
 
 
 def run(names, max_lengths, vocabulary=5, sharpness=1.0, **options):
@@ -149,7 +152,7 @@ def test_searching_stops_early(beam_size, monkeypatch):
     whole, never = run(names, max_lengths, sharpness=3.0, beam_size=beam_size, length_penalty=0.5)
     assert found == whole
     assert state.rows_fed < 0.7 * never.rows_fed
-    assert never.rows_fed == 12 * 14 * beam_size
+    assert never.rows_fed == 12 * (1 + 13 * beam_size)
 
 
 def test_greedy_is_the_chain_of_likeliest_tokens():
@@ -239,7 +242,7 @@ def test_finished_sentences_leave_the_batch():
     checks that at every step)."""
     _, state = run([0, 1, 2], [2, 9, 1], sharpness=0.1, beam_size=3)
     assert state.sentences == [1]
-    assert state.rows_fed <= 3 * (3 + 2 + 7)
+    assert state.rows_fed <= 3 + 3 * (2 + 2 + 7)
 
 
 def test_with_the_real_model(make_model, make_pairs):

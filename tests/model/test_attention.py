@@ -102,7 +102,7 @@ def test_key_bias():
 
 def test_cache_appends_and_selects():
     """Guards against a sentence that is overwritten before it was moved, and one that loses what comes after."""
-    cache = KeyValueCache(sentences=3, hypotheses=2, max_length=5, like=torch.empty(3, 2, 1, 4))
+    cache = KeyValueCache(sentences=3, room=10, like=torch.empty(3, 2, 1, 4))
     tokens = [torch.randn(6, 2, 4) for _ in range(3)]  # [B * K, G, E]
     for token in tokens[:2]:
         cache.append(token, -token)

@@ -328,7 +328,7 @@ def test_cached_steps_equal_the_whole(make_model, make_pairs, options):
     model = make_model(**options).eval()
     sources = [src for src, _ in make_pairs([(4, 1), (9, 1), (2, 1)])]
     state = DecoderState(model, pack_sentences(sources), num_hypotheses=2, max_length=9)
-    owners, prefixes = [0, 0, 1, 1, 2, 2], [[BOS_ID] for _ in range(6)]
+    owners, prefixes = [0, 1, 2], [[BOS_ID] for _ in range(3)]  # one hypothesis each, until the first selection
     rng = torch.Generator().manual_seed(3)
     for step in range(9):
         logits = state.step(torch.tensor([prefix[-1] for prefix in prefixes]))
@@ -337,13 +337,15 @@ def test_cached_steps_equal_the_whole(make_model, make_pairs, options):
             full = model.decode(pack_sentences([prefix]), model.encode(src), src)[-1] @ model.output_weight.t()
             torch.testing.assert_close(logits[row], full, atol=1e-5, rtol=1e-4)
         sentences, parents = {
+            0: ([0, 1, 2], [[0, 0]] * 3),
             1: ([0, 1, 2], [[1, 0], [0, 0], [1, 0]]),
             3: ([0, 2], [[1, 1], [0, 1]]),  # sentence 1 leaves, and sentence 0 goes on with one hypothesis twice
             4: ([1, 0], [[0, 1], [1, 0]]),  # they change places
             6: ([1], [[1, 0]]),
         }.get(step, (list(range(len(owners) // 2)), [[0, 1]] * (len(owners) // 2)))
         state.select(torch.tensor(sentences), torch.tensor(parents))
-        rows = [2 * s + k for s, beams in zip(sentences, parents, strict=True) for k in beams]
+        width = len(owners) // len(set(owners))
+        rows = [width * s + k for s, beams in zip(sentences, parents, strict=True) for k in beams]
         new = torch.randint(4, 23, (len(rows),), generator=rng).tolist()
         prefixes = [[*prefixes[row], token] for row, token in zip(rows, new, strict=True)]
         owners = [owners[row] for row in rows]
