@@ -204,15 +204,13 @@ class Translator:
             top_k=decode.top_k,
             top_p=decode.top_p,
         )
-        # Kernels add up in vectors of 16: over whole ones a sum is the same bit for bit however many masked ones follow.
-        # Rounding to int8 needs that, as it makes large differences of the least ones; it is no slower.
+        # Kernels add up in vectors of 16: over whole ones, a sum is the same bit for bit however many masked ones
+        # follow. Rounding to int8 needs that, as it makes large differences of the least ones; it is no slower.
         grid_length = -(-max(len(part.ids) for part in parts) // 16) * 16
         grid_length = min(grid_length, model.max_length or grid_length)
         src = pack_sentences([part.ids for part in parts], grid_length).to(self.device)
         with self._autocast():
-            return search(
-                lambda hypotheses, steps: DecoderState(model, src, hypotheses, steps), max_lengths, options
-            )
+            return search(lambda hypotheses, steps: DecoderState(model, src, hypotheses, steps), max_lengths, options)
 
     def _autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._half else nullcontext()
