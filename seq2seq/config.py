@@ -316,7 +316,8 @@ class DecodeConfig(Section):
     max_length_offset: int = _option(10, "Tokens added to the longest output.", ge=0)
     batch_tokens: int = _option(8192, "Source tokens times beam_size per batch.", gt=0)
     quantize: Literal["int8"] | None = _option(
-        None, "int8: linear layers in 8-bit integers, about twice as fast and nearly as good; for the CPU."
+        None,
+        "int8: linear layers in 8-bit integers, faster and nearly as good; for the CPU. A run measures itself without.",
     )
     sample: bool = _option(False, "Draw words at random instead of searching for the best ones.")
     temperature: float = _option(1.0, "Sampling: below 1 keeps to likely words, above 1 is more varied.", gt=0)

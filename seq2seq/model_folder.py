@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from seq2seq.config import Config, dump_config
 from seq2seq.config_file import load_saved_config
@@ -94,6 +96,13 @@ def load_weights(model: Transformer, weights: Mapping[str, Tensor], path: Path) 
             tensor.copy_(weights[name])
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves new weights as the memory holds them: drawing what a file replaces would take longer than reading it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in (Tensor.uniform_, Tensor.normal_) else func(*args, **(kwargs or {}))
+
+
 def load_model_folder(path: Path) -> LoadedModel:
     """Read a run folder's model or a model folder; checks weights, config and tokenizer against each other.
 
@@ -111,6 +120,7 @@ def load_model_folder(path: Path) -> LoadedModel:
         raise ModelError(f"{folder}: the tokenizer is not the one that {WEIGHTS} was trained with")
     if config.model.tie_embeddings == "all" and not tokenizers.joint:
         raise ModelError(f"{folder}: the config ties both vocabularies, but the tokenizers differ")
-    model = build_model(config, tokenizers)
+    with _Undrawn():
+        model = build_model(config, tokenizers)
     load_weights(model, weights, folder / WEIGHTS)
     return LoadedModel(model.eval(), config, tokenizers, metadata)

@@ -40,7 +40,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, I] -> [T, O]."""
-        quantized, scales = _quantize_rows(x)
+        quantized, scales = _quantize_rows(x.float())
         out = torch._int_mm(quantized, self.weight.t()).float().mul_(scales).mul_(self.scales)
         return out if self.bias is None else out.add_(self.bias)
 

@@ -52,7 +52,7 @@ from seq2seq.train.loss import LossOf
 from seq2seq.train.metrics import MetricsLog, draw_curves
 from seq2seq.train.optim import Optimizer, learning_rate
 from seq2seq.train.reporter import Reporter, Speedometer, StepRecord
-from seq2seq.train.validation import translate_and_score, validate
+from seq2seq.train.validation import measured_decode, translate_and_score, validate
 
 # What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
 _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
@@ -116,7 +116,7 @@ class Trainer:
         loss: nn.Module = LossOf(self.model, self.config.train.label_smoothing, self.half)
         if self.processes.device.type == "cuda":
             loss.compile(dynamic=False, fullgraph=True)
-        return DistributedDataParallel(loss) if self.processes.count > 1 else loss
+        return DistributedDataParallel(loss, gradient_as_bucket_view=True) if self.processes.count > 1 else loss
 
     def _introduce(self) -> None:
         num_parameters = sum(p.numel() for p in self.model.parameters())
@@ -341,7 +341,7 @@ class Trainer:
         if self.processes.is_main:
             write_text(run_dir / "test.hyp.txt", "".join(f"{line}\n" for line in hypotheses))
             src, ref = (fingerprint_lines(lines) for lines in self.test_texts)
-            record = {**scores.as_json(), "decode": self.config.decode.model_dump(), "model": best.metadata}
+            record = {**scores.as_json(), "decode": measured_decode(self.config).model_dump(), "model": best.metadata}
             record |= {"src_blake2b": src, "ref_blake2b": ref}
             write_text(run_dir / "test.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         return scores

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from seq2seq.config import Config
+from seq2seq.config import Config, DecodeConfig
 from seq2seq.data.batching import plan_epoch
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Share, load_steps
@@ -56,11 +56,16 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
     return total / int(np.sum(corpus.tgt_lengths))
 
 
+def measured_decode(config: Config) -> DecodeConfig:
+    """How a run translates to measure itself: as configured, but with the weights as they are, on any device."""
+    return config.decode.model_copy(update={"quantize": None})
+
+
 def translate_and_score(
     translator: Translator, src: list[str], ref: list[str], config: Config, processes: Processes
 ) -> tuple[list[str], Scores]:
     """Translate every line, each process its share, and score them; the same result in every process."""
-    mine = translator.translate(src[processes.rank :: processes.count], config.decode)
+    mine = translator.translate(src[processes.rank :: processes.count], measured_decode(config))
     hypotheses = [""] * len(src)
     for rank, share in enumerate(processes.gather(mine)):
         hypotheses[rank :: processes.count] = share

@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from seq2seq.data.batching import pack_sentences
 from seq2seq.decode import search as search_module
@@ -153,6 +154,33 @@ def test_searching_stops_early(beam_size, monkeypatch):
     assert found == whole
     assert state.rows_fed < 0.7 * never.rows_fed
     assert never.rows_fed == 12 * (1 + 13 * beam_size)
+
+
+@pytest.mark.parametrize("n_best", [1, 2])
+def test_fewer_wanted_are_found_sooner(n_best):
+    """The best alone are those of a search for all, after less work."""
+    names, max_lengths = list(range(12)), [14] * 12
+    every, whole = run(names, max_lengths, sharpness=2.0)
+    found, state = run(names, max_lengths, sharpness=2.0, n_best=n_best)
+    assert found == [hypotheses[:n_best] for hypotheses in every]
+    assert state.rows_fed < whole.rows_fed
+
+
+@pytest.mark.parametrize("vocabulary", [3, 64, 65, 700])
+@pytest.mark.parametrize("count", [2, 10])
+def test_best_continuations_are_those_of_a_full_sort(vocabulary, count):
+    """Guards against a piece of the vocabulary that is not looked through: several of the best in one piece, and in the
+    last one, which is not full."""
+    offsets = torch.tensor([[0.0, -0.3], [-5.0, 0.0], [0.0, -math.inf]])
+    logits = torch.randn(6, vocabulary, generator=torch.Generator().manual_seed(1))
+    logits[0, :] = logits[0].sort().values  # the best of the first hypothesis stand at the end, side by side
+    best, tokens, parents = search_module._best_continuations(logits, offsets, count)
+    totals = (logits.view(3, 2, vocabulary) + offsets[:, :, None]).flatten(1)
+    expected, order = functional.pad(totals, (0, count), value=-math.inf).topk(count, dim=1)
+    torch.testing.assert_close(best, expected)
+    real = expected > -math.inf
+    assert torch.equal((parents * vocabulary + tokens)[real], order[real])
+    assert ((tokens >= 0) & (tokens < vocabulary)).all()
 
 
 def test_greedy_is_the_chain_of_likeliest_tokens():

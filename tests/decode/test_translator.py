@@ -1,6 +1,7 @@
 """Text to text: one output for each input, in order, the same whatever shares the batch."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from seq2seq.config import DecodeConfig
 from seq2seq.decode import translator as translator_module
 from seq2seq.decode.translator import Translation, Translator
+from seq2seq.errors import UserError
 from tests.toy import sentences, toy_model
 
 GREEDY = DecodeConfig(beam_size=1, max_length_ratio=1, max_length_offset=3)
@@ -99,6 +101,101 @@ def test_translations_do_not_depend_on_their_batch(
             ours = [(t[0].score, t[0].log_prob) for t in found]
             theirs = [(single[i].score, single[i].log_prob) for i in order]
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("decode", [GREEDY, BEAM], ids=["greedy", "beam"])
+def test_int8_does_not_depend_on_the_batch(decode: DecodeConfig, translator: Translator, lines: list[str]) -> None:
+    """Contract 3, closer: guards against the least differences of fp32 sums, which rounding to int8 makes large."""
+    decode = decode.model_copy(update={"quantize": "int8", "n_best": decode.beam_size})
+    long = " ".join(lines[:3])  # so that its batch has a larger grid
+    single = [all_translations(translator, [line], decode)[0] for line in [*lines, long]]
+    for batch_tokens in (50, 10**6):
+        batched = decode.model_copy(update={"batch_tokens": batch_tokens})
+        found = all_translations(translator, [*lines, long], batched)
+        assert [[t.text for t in translations] for translations in found] == [[t.text for t in ts] for ts in single]
+        scores, expected = ([t.score for ts in every for t in ts] for every in (found, single))
+        np.testing.assert_allclose(scores, expected, atol=2e-6)
+
+
+def test_int8_is_close_to_fp32_and_something_else(translator: Translator, lines: list[str]) -> None:
+    """Guards against an option without effect, and one that translates worse; fp32 is untouched afterwards."""
+    plain = all_translations(translator, lines, GREEDY)
+    quantized = all_translations(translator, lines, GREEDY.model_copy(update={"quantize": "int8"}))
+    assert [t[0].score for t in quantized] != [t[0].score for t in plain]
+    assert sum(a[0].text == b[0].text for a, b in zip(plain, quantized, strict=True)) > 0.8 * len(lines)
+    assert all_translations(translator, lines, GREEDY) == plain
+
+
+def test_int8_is_for_the_cpu(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a kernel's message about shapes or devices."""
+    monkeypatch.setattr(translator, "device", torch.device("cuda"))
+    with pytest.raises(UserError, match=r"decode\.quantize: int8 is for the CPU; .* device cpu"):
+        translator.translate(["ka"], GREEDY.model_copy(update={"quantize": "int8"}))
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets PyTorch's number of threads for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_batches_are_dealt_to_threads(
+    translator: Translator, lines: list[str], threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against results in the order of completion, and against threads that fight for the same cores: each batch
+    has one thread of PyTorch's, and all is as before afterwards."""
+    decode = BEAM.model_copy(update={"batch_tokens": 60})
+    threads(1)
+    alone = all_translations(translator, lines, decode)
+    threads(3)
+    workers, all_started = set(), threading.Barrier(3)
+
+    def search(*arguments: object) -> object:
+        assert torch.get_num_threads() == 1
+        if threading.get_ident() not in workers:
+            workers.add(threading.get_ident())
+            all_started.wait(timeout=60)  # so that none is left without a batch
+        return whole(*arguments)
+
+    whole = translator_module.search
+    monkeypatch.setattr(translator_module, "search", search)
+    assert all_translations(translator, lines, decode) == alone
+    assert len(workers) == 3
+    assert threading.get_ident() not in workers
+    assert torch.get_num_threads() == 3
+    fresh: list[int] = []
+    thread = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert fresh == [3]
+
+
+def test_one_batch_needs_no_pool(
+    translator: Translator, threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line by itself has all threads, and waits for none to start."""
+    threads(3)
+    monkeypatch.setattr(translator_module, "ThreadPoolExecutor", None)
+    assert len(translator.translate(["ka to"], BEAM)) == 1
+
+
+def test_a_failing_batch_fails_the_call(
+    translator: Translator, lines: list[str], threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against an exception that stays in its thread, and against work that goes on after it."""
+    calls: list[int] = []
+
+    def fail(*arguments: object) -> None:
+        calls.append(1)
+        raise MemoryError("no room")
+
+    threads(2)
+    monkeypatch.setattr(translator_module, "search", fail)
+    with pytest.raises(MemoryError, match="no room"):
+        translator.translate(lines * 20, BEAM.model_copy(update={"batch_tokens": 1}))
+    assert torch.get_num_threads() == 2
 
 
 def test_n_best_comes_best_first(translator: Translator, lines: list[str]) -> None:

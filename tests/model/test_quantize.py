@@ -1,0 +1,77 @@
+"""Promise: int8 layers give nearly what the fp32 ones give, and a row's result depends on that row alone."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from seq2seq.data.batching import pack_sentences
+from seq2seq.data.symbols import BOS_ID
+from seq2seq.model.quantize import Int8Linear, quantize
+from seq2seq.model.transformer import DecoderState
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 24), (512, 96), (33, 7)])
+def test_close_to_fp32(inputs, outputs, bias):
+    """Guards against scales of rows and columns mixed up: both differ a hundredfold here, and errors are counted for
+    each output by itself."""
+    torch.manual_seed(0)
+    x = torch.randn(40, inputs) * torch.logspace(-1, 1, 40)[:, None]
+    weight = torch.randn(outputs, inputs) * torch.logspace(-1, 1, outputs)[:, None]
+    shift = torch.randn(outputs) if bias else None
+    expected = functional.linear(x, weight, shift)
+    unit = x.norm(dim=1, keepdim=True) * weight.norm(dim=1) / inputs**0.5
+    error = (Int8Linear(weight, shift)(x) - expected) / unit
+    assert error.abs().max() < 0.08
+    assert error.abs().mean() < 0.02
+
+
+def test_exact_where_int8_is():
+    """Whole numbers up to 127, the largest of every row among them, are not rounded; 512 products do not overflow."""
+    x, weight = (
+        torch.randint(-127, 128, (30, 512), generator=torch.Generator().manual_seed(i)).float() for i in (0, 1)
+    )
+    x[:, 0] = weight[:, 0] = 127
+    x[0], weight[0] = 127, 127
+    torch.testing.assert_close(Int8Linear(weight, None)(x), x @ weight.t(), rtol=1e-6, atol=0)
+
+
+def test_a_row_does_not_depend_on_the_others():
+    """Guards against a scale for the whole batch: bit for bit the same alone and beside far larger rows."""
+    torch.manual_seed(0)
+    layer, x = Int8Linear(torch.randn(96, 64), torch.randn(96)), torch.randn(50, 64)
+    x[1::2] *= 1000
+    together = layer(x)
+    for row in range(50):
+        assert torch.equal(layer(x[row : row + 1])[0], together[row])
+
+
+def test_rows_of_zeros():
+    """Guards against 0 / 0, in activations (after a ReLU) and in weights."""
+    weight, bias = torch.randn(8, 16), torch.randn(8)
+    weight[3] = 0
+    out = Int8Linear(weight, bias)(torch.cat([torch.zeros(1, 16), torch.ones(1, 16)]))
+    torch.testing.assert_close(out[0], bias)
+    assert out[1, 3] == bias[3]
+
+
+@torch.no_grad()
+def test_a_quantized_model(make_model, make_pairs):
+    """All linear layers and the output are int8, logits stay close, the rest is shared, and the model is as before."""
+    model = make_model(d_model=64, d_ff=128, tie_embeddings="all").eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    small = quantize(model)
+    assert not any(isinstance(module, nn.Linear) for module in small.modules())
+    assert sum(isinstance(module, Int8Linear) for module in small.modules()) == 1 + sum(
+        isinstance(module, nn.Linear) for module in model.modules()
+    )
+    assert small.tgt_embedding.weight is model.tgt_embedding.weight
+    assert small.output is small.tgt_embedding
+    assert model.quantized_output is None
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    src = pack_sentences([s for s, _ in make_pairs([(9, 1), (4, 1)])])
+    ids = torch.full((2,), BOS_ID)
+    plain, close = (DecoderState(m, src, 1, 1).step(ids) for m in (model, small))
+    assert 0 < (plain - close).abs().max() < 0.1 * plain.std()
