@@ -37,7 +37,9 @@ def benchmark(options: Options) -> dict[str, Any]:
         work.mkdir(parents=True)
         for stage in ("build", "open", "plan"):
             values = {**asdict(spec), "stage": stage, "planned_pairs": _PLANNED_PAIRS}
-            stages[stage].append(_checked(run_job("bench.data_job", values, jobs, options.threads)))
+            stages[stage].append(
+                _checked(run_job("bench.data_job", values, jobs, options.threads, watch_children=True))
+            )
         _checked(run_job("bench.prepare", asdict(spec), jobs, options.threads))
         stages["train"].append(_checked(run_job("bench.ours", asdict(spec), jobs, options.threads)))
         print(f"round {number}: built in {stages['build'][-1]['seconds']:.1f} s", flush=True)

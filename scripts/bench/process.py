@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parents[1]
-_SAMPLE_SECONDS = 0.05
+_SAMPLE_SECONDS = 0.2
 
 
-def run_job(module: str, spec: Mapping[str, Any], folder: Path, threads: int) -> dict[str, Any]:
+def run_job(
+    module: str, spec: Mapping[str, Any], folder: Path, threads: int, *, watch_children: bool = False
+) -> dict[str, Any]:
     """Run ``bench.worker`` on one job and return its result, which holds ``error`` where the job failed.
 
-    The result gets ``peak_tree_bytes``, the most memory that the process and its children held together (pages that
-    they share counted once), seen by looking at it now and then. What the job says goes to a log in ``folder``.
+    With ``watch_children`` the result gets ``peak_tree_bytes``, the most memory that the process and its children held
+    together (pages that they share counted once), seen by looking at it now and then; looking takes time from what is
+    measured. What the job says goes to a log in ``folder``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     number = len(list(folder.glob("*.json")))
@@ -36,16 +39,17 @@ def run_job(module: str, spec: Mapping[str, Any], folder: Path, threads: int) ->
             encoding="utf-8",
             env=_environment(threads, spec.get("device") == "cuda"),
         )
-        peak = _PeakMemory(process.pid)
+        peak = _PeakMemory(process.pid) if watch_children else None
         out, _ = process.communicate()
-        peak.stop()
+        if peak is not None:
+            peak.stop()
         log.write(out)
     lines = out.splitlines()
     try:
         result: dict[str, Any] = json.loads(lines[-1])
     except (IndexError, ValueError):
         return {"error": f"ended with status {process.returncode} and no result; see {folder / name}.log"}
-    return {**result, "peak_tree_bytes": peak.bytes}
+    return result if peak is None else {**result, "peak_tree_bytes": peak.bytes}
 
 
 def _environment(threads: int, cuda: bool) -> dict[str, str]:
