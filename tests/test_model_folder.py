@@ -79,6 +79,13 @@ def test_replacing_weights_keeps_a_usable_folder(folder, tiny_config, tiny_token
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
+def test_loading_draws_nothing(folder):
+    """Guards against the second that drawing a base model's weights takes, only to be replaced by those of the file."""
+    before = torch.get_rng_state()
+    load_model_folder(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_run_folders(folder, tmp_path):
     """Guards against loading the last model where there is a best one."""
     run = tmp_path / "run"
