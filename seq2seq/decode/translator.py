@@ -29,6 +29,7 @@ from seq2seq.model.transformer import DecoderState, Transformer
 from seq2seq.model_folder import load_model_folder
 
 WINDOW_LINES = 4096
+_SMALLEST_SHARE = 1024  # tokens times beam size: below it, the matrices of a step are too small for one thread
 
 # Written without spaces between words, so parts of a line are joined without one.
 _UNSPACED = {"zh", "lzh", "ja", "th", "lo", "km", "my", "yue", "wuu"}
@@ -142,9 +143,13 @@ class Translator:
         """Longest first, in batches of like lengths; results in the order of ``parts``."""
         order = sorted(range(len(parts)), key=lambda i: -len(parts[i].ids))
         beam_size = decode.n_best if decode.sample else decode.beam_size
+        budget = decode.batch_tokens
+        if self.device.type == "cpu":  # every thread should have some batches, unless they would be very small
+            share = beam_size * sum(len(part.ids) for part in parts) // (2 * torch.get_num_threads())
+            budget = min(budget, max(share, _SMALLEST_SHARE))
         batches: list[list[int]] = []
         while order:
-            size = max(1, decode.batch_tokens // (beam_size * len(parts[order[0]].ids)))
+            size = max(1, budget // (beam_size * len(parts[order[0]].ids)))
             batches.append(order[:size])
             order = order[size:]
         results: list[list[Translation]] = [[] for _ in parts]
