@@ -199,7 +199,10 @@ def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeCon
     return override_decode(default, given)
 
 
-def _set_threads(args: argparse.Namespace) -> None:
+def _prepare_translating(args: argparse.Namespace) -> None:
+    from seq2seq.device import keep_freed_memory
+
+    keep_freed_memory()
     if args.threads is not None:
         import torch
 
@@ -226,7 +229,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     else:
         from seq2seq.decode.translator import Translator
 
-        _set_threads(args)
+        _prepare_translating(args)
         src = read_text(args.src)
         for path, reference in zip(args.ref, references, strict=True):
             if len(reference) != len(src):  # told before the work, not after it
@@ -257,7 +260,7 @@ def _translate(args: argparse.Namespace) -> None:
 
     if args.input != "-" and not Path(args.input).is_file():
         raise UserError(f"--input: no such file: {args.input}")
-    _set_threads(args)
+    _prepare_translating(args)
     translator = Translator.load(args.model, args.device, args.precision)
     translate_file(translator, args.input, args.output, _decode_config(translator.config.decode, args))
 

@@ -36,7 +36,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed for the next step, where it is glibc; a training step is 2 to 10 % faster.
+    """Have the C library keep what is freed for the next step, where it is glibc; a step is 2 to 10 % faster.
 
     By default it gives large blocks back to the system, which has to clear every page of them again at the next step.
     """
