@@ -76,5 +76,6 @@ def draw_bars(path: Path, title: str, label: str, bars: Sequence[Bar]) -> bool:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return True
