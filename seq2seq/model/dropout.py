@@ -39,12 +39,13 @@ class Dropout(nn.Module):
 
     ``torch.nn.functional.dropout`` draws one 32-bit number per element on one CPU thread, which takes over a quarter
     of a training step. Here each element gets one random byte, so the probability is rounded to 1/256 and the kept
-    values are scaled by the exact inverse of the rounded keep probability. The words come from torch's generator of
-    the tensor's device: the same seed gives the same mask.
+    values are scaled by the exact inverse of the rounded keep probability. On the CPU the words come from
+    ``generator``, or from torch's own where it is None: the same seed gives the same mask.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
+        self.generator: torch.Generator | None = None
         self.threshold = round(p * 256)  # bytes below it, counted from the lowest, are dropped
         assert 0 <= self.threshold < 256
 
@@ -55,7 +56,7 @@ class Dropout(nn.Module):
         if x.is_cuda:  # there the plain one costs nothing, once it is compiled into what surrounds it
             return torch.nn.functional.dropout(x, self.threshold / 256)
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
-        words.random_(_LOWEST_INT64, None)
+        words.random_(_LOWEST_INT64, None, generator=self.generator)
         keep = (words.view(torch.int8)[: x.numel()].view(x.shape) >= self.threshold - 128).view(torch.int8).neg_()
         dropped: Tensor = _Dropped.apply(x, keep, 256 / (256 - self.threshold))
         return dropped

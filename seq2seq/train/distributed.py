@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from seq2seq.device import choose_device
 
@@ -45,6 +46,13 @@ class Processes:
         dist.all_reduce(total)
         result: list[float] = total.tolist()
         return result
+
+    def sum_tensors(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor, of the same shapes everywhere, by its sum over the processes."""
+        if self.count > 1:
+            for exchange in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+                assert exchange is not None
+                exchange.wait()
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank."""

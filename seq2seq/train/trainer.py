@@ -23,13 +23,12 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from seq2seq.config import Config, diff_configs, dump_config
@@ -48,6 +47,7 @@ from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_we
 from seq2seq.storage import write_text
 from seq2seq.train.checkpoint import Checkpoint, Progress, load_latest_checkpoint, save_checkpoint
 from seq2seq.train.distributed import Processes
+from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
 from seq2seq.train.loss import LossOf
 from seq2seq.train.metrics import MetricsLog, draw_curves
 from seq2seq.train.optim import Optimizer, learning_rate
@@ -59,7 +59,7 @@ _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "op
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
 _FIXED += ["train.metric"]  # scores of two metrics cannot be compared
 
-_CPU_MICRO_BATCH_TOKENS = 1500  # target tokens
+_CPU_MICRO_BATCH_TOKENS = 256, 1024  # target tokens: for fewer a thread does not pay; what is best
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ class Trainer:
         # The average of the weights, if there is one, is what validates, translates and is kept as best and last.
         self.average = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema_decay else None
         self.progress = self._resume()
-        self.loss = self._make_loss()
+        self.share = self._share()
+        self.gradients = self._make_gradients()
         log = None
         if processes.is_main:
             write_text(config.run_dir / CONFIG, dump_config(config))
@@ -111,12 +112,11 @@ class Trainer:
         self.report = Reporter(processes, log, self.progress.step, Speedometer(flops, peak))
         self._introduce()
 
-    def _make_loss(self) -> nn.Module:
-        """The model with its loss, shared by the processes; on CUDA one compiled graph, as shapes never change."""
-        loss: nn.Module = LossOf(self.model, self.config.train.label_smoothing, self.half)
-        if self.processes.device.type == "cuda":
-            loss.compile(dynamic=False, fullgraph=True)
-        return DistributedDataParallel(loss, gradient_as_bucket_view=True) if self.processes.count > 1 else loss
+    def _make_gradients(self) -> SequentialGradients | ThreadedGradients:
+        loss = LossOf(self.model, self.config.train.label_smoothing, self.half)
+        if self.processes.device.type == "cpu":
+            return ThreadedGradients(loss, self.processes, min(torch.get_num_threads(), self.share.accumulate))
+        return SequentialGradients(loss, self.processes)
 
     def _introduce(self) -> None:
         num_parameters = sum(p.numel() for p in self.model.parameters())
@@ -143,6 +143,7 @@ class Trainer:
         finally:
             if self.resampler is not None:
                 self.resampler.close()
+            self.gradients.close()
             self.report.close()
         if self.processes.is_main:
             self._draw()
@@ -152,9 +153,8 @@ class Trainer:
         """The rest of the present epoch. Returns why training is over, or None where it goes on."""
         config, progress = self.config.train, self.progress
         corpus, plan = self._corpus_and_plan(progress.epoch)
-        share = self._share()
         started = time.monotonic()
-        for step in load_steps(corpus, plan, share, self.processes.device, first=progress.step_in_epoch):
+        for step in load_steps(corpus, plan, self.share, self.processes.device, first=progress.step_in_epoch):
             self._step(step)
             progress.step_in_epoch += 1
             if progress.step_in_epoch == plan.num_steps:
@@ -173,12 +173,14 @@ class Trainer:
     def _share(self) -> Share:
         """What this process computes of each step, in which micro-batches.
 
-        On the CPU these are small, so that activations take little memory, at the speed of whole steps: what is
-        computed stays in the caches. On CUDA all have the same shapes.
+        On the CPU every thread gets as many, and they are small, so that activations take little memory. On CUDA all
+        have the same shapes.
         """
         config, processes, corpus = self.config.train, self.processes, self.data.train
         if processes.device.type == "cpu":
-            number = max(1, round(config.batch_tokens / processes.count / _CPU_MICRO_BATCH_TOKENS))
+            tokens = config.batch_tokens // processes.count
+            threads = max(1, min(torch.get_num_threads(), tokens // _CPU_MICRO_BATCH_TOKENS[0]))
+            number = threads * max(1, round(tokens / threads / _CPU_MICRO_BATCH_TOKENS[1]))
             return Share(processes.rank, processes.count, config.accumulate or number)
         number = config.accumulate or 1
         lengths = [int(corpus.src_lengths.max()), int(corpus.tgt_lengths.max())]
@@ -189,23 +191,11 @@ class Trainer:
         return Share(processes.rank, processes.count, number, capacity)
 
     def _step(self, step: Step) -> None:
-        """One optimizer step: the gradient of the summed loss over the step's target tokens, divided by their number.
-
-        The number is that of all processes and micro-batches together; a process scales its gradient by the number of
-        processes, because DistributedDataParallel takes their mean.
-        """
+        """One optimizer step, on the gradient of the mean loss per target token of all processes."""
         config, progress = self.config, self.progress
         progress.step += 1
-        torch.manual_seed(_mixed_seed(config.seed, progress.step, self.processes.rank))
-        scale = self.processes.count / step.num_labels
-        sums = torch.zeros(2, device=self.processes.device)
-        for number, batch in enumerate(step.batches):
-            # The processes exchange gradients once, with the last micro-batch.
-            local = number < len(step.batches) - 1 and isinstance(self.loss, DistributedDataParallel)
-            with self.loss.no_sync() if local else nullcontext():  # type: ignore[operator]
-                loss, nll = self.loss(batch)
-                (loss * scale).backward()
-            sums += torch.stack([loss.detach(), nll])
+        seed = _mixed_seed(config.seed, progress.step, self.processes.rank)
+        sums = self.gradients(step.batches, step.num_labels, seed)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm or math.inf)
         lr = learning_rate(progress.step, config.optim, config.train.max_steps)
         self.optimizer.step(lr)

@@ -1,0 +1,150 @@
+"""The gradient of a step, from its micro-batches.
+
+Both classes leave in the parameters the gradient of the step's mean loss per label, the same in all processes. They are
+called with ``(batches, num_labels, seed)``: this process's part of the step, how many labels the whole step has in all
+processes, and the seed of the dropout masks, another one in each process. They return smoothed loss and negative
+log-likelihood summed over ``batches``: fp32 [2], on the model's device.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from seq2seq.data.batching import PackedBatch
+from seq2seq.model.dropout import Dropout
+from seq2seq.train.distributed import Processes
+from seq2seq.train.loss import LossOf
+
+
+class SequentialGradients:
+    """One micro-batch after another; on CUDA through one compiled graph of model and loss, as shapes never change."""
+
+    def __init__(self, loss: LossOf, processes: Processes) -> None:
+        self._processes = processes
+        if processes.device.type == "cuda":
+            loss.compile(dynamic=False, fullgraph=True)
+        self._loss: nn.Module = loss
+        if processes.count > 1:
+            self._loss = DistributedDataParallel(loss, gradient_as_bucket_view=True)
+
+    def __call__(self, batches: Sequence[PackedBatch], num_labels: int, seed: int) -> Tensor:
+        """See the top of this file."""
+        torch.manual_seed(seed)
+        scale = self._processes.count / num_labels  # DistributedDataParallel takes the mean over the processes
+        sums = torch.zeros(2, device=self._processes.device)
+        for number, batch in enumerate(batches):
+            # The processes exchange gradients once, with the last micro-batch.
+            local = isinstance(self._loss, DistributedDataParallel) and number < len(batches) - 1
+            with self._loss.no_sync() if local else nullcontext():  # type: ignore[operator]
+                loss, nll = self._loss(batch)
+                (loss * scale).backward()
+            sums += torch.stack([loss.detach(), nll])
+        return sums
+
+    def close(self) -> None:
+        """Nothing is left running."""
+
+
+class ThreadedGradients:
+    """On the CPU: as many micro-batches at a time as there are threads, each in a replica that shares the weights.
+
+    Most operations of a step are too small to be shared by threads, and while one thread waits for the memory another
+    one can multiply. A parameter's gradient takes in the micro-batches in their order, whichever is ready first, and
+    every micro-batch has its own random numbers, so nothing depends on how the threads are scheduled.
+    """
+
+    def __init__(self, loss: LossOf, processes: Processes, num_threads: int) -> None:
+        self._processes = processes
+        self._parameters = list(loss.parameters())
+        self._replicas = [self._replica(loss) for _ in range(num_threads)]
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="gradients")
+        self._running = threading.local()  # .number: the micro-batch that a thread is at
+        self._changed = threading.Condition()  # guards the next two
+        self._turns = [0] * len(self._parameters)  # which micro-batch is added next to the gradient of each parameter
+        self._error: BaseException | None = None
+
+    def __call__(self, batches: Sequence[PackedBatch], num_labels: int, seed: int) -> Tensor:
+        """See the top of this file."""
+        self._turns, self._error = [0] * len(self._parameters), None
+        num_threads, num_replicas = torch.get_num_threads(), len(self._replicas)
+        threads_each = max(1, num_threads // num_replicas)
+        torch.set_num_threads(threads_each)  # the matrix library has one number for the whole process
+        try:
+            parts = []
+            for first in range(num_replicas):
+                mine = range(first, len(batches), num_replicas)
+                parts.append(self._pool.submit(self._run, first, mine, batches, num_labels, seed, threads_each))
+            sums = torch.stack([sums for part in parts for sums in part.result()]).sum(dim=0)
+        finally:
+            torch.set_num_threads(num_threads)
+        self._processes.sum_tensors([p.grad for p in self._parameters if p.grad is not None])
+        return sums
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def _replica(self, loss: LossOf) -> tuple[LossOf, torch.Generator]:
+        """The same parameters with gradients of their own, and what its dropout draws from."""
+        aliases = [nn.Parameter(p.detach()) for p in self._parameters]
+        replica = copy.deepcopy(loss, {id(p): alias for p, alias in zip(self._parameters, aliases, strict=True)})
+        generator = torch.Generator()
+        for module in replica.modules():
+            if isinstance(module, Dropout):
+                module.generator = generator
+        for index, alias in enumerate(aliases):
+            alias.register_post_accumulate_grad_hook(partial(self._add, index))
+        return replica, generator
+
+    def _run(
+        self,
+        replica: int,
+        numbers: range,
+        batches: Sequence[PackedBatch],
+        num_labels: int,
+        seed: int,
+        num_threads: int,
+    ) -> list[Tensor]:
+        """In a thread: the micro-batches ``numbers``, one after another; returns the two sums of each."""
+        torch.set_num_threads(num_threads)
+        loss_of, generator = self._replicas[replica]
+        sums = []
+        try:
+            for number in numbers:
+                self._running.number = number
+                generator.manual_seed(seed ^ number)
+                loss, nll = loss_of(batches[number])
+                (loss / num_labels).backward()
+                sums.append(torch.stack([loss.detach(), nll]))
+        except BaseException as error:
+            with self._changed:  # others may be waiting for this thread's turn
+                self._error = error
+                self._changed.notify_all()
+            raise
+        return sums
+
+    def _add(self, index: int, ready: Tensor) -> None:
+        """Add a replica's gradient of a parameter to the parameter's own when it is this micro-batch's turn."""
+        number, parameter = self._running.number, self._parameters[index]
+        with self._changed:
+            self._changed.wait_for(lambda: self._turns[index] == number or self._error is not None)
+            if self._error is not None:
+                raise self._error
+        assert ready.grad is not None
+        if parameter.grad is None:
+            parameter.grad = ready.grad
+        else:
+            parameter.grad += ready.grad
+        ready.grad = None
+        with self._changed:
+            self._turns[index] = number + 1
+            self._changed.notify_all()
