@@ -307,7 +307,9 @@ class TrainConfig(Section):
 class DecodeConfig(Section):
     """How the model writes a translation: beam search, or sampling."""
 
-    beam_size: int = _option(5, "Translations kept open while searching; 1 is greedy.", gt=0)
+    beam_size: int = _option(
+        5, "Translations kept open while searching, which ends when as many have finished; 1 is greedy.", gt=0
+    )
     length_penalty: float = _option(1.0, "alpha of Wu et al. 2016: larger prefers longer output; 0 is none.", ge=0)
     n_best: int = _option(1, "Translations to return per sentence, at most beam_size unless sampling.", gt=0)
     max_length_ratio: float = _option(

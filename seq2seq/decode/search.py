@@ -1,6 +1,8 @@
 """Beam search, greedy search and sampling over a step function; knows neither model nor text.
 
-Greedy search is beam search with one hypothesis. Sampling draws hypotheses independently and shares everything else.
+A sentence with ``K`` hypotheses is done when ``K`` have finished ("first come, first served", Kasai et al. 2022), as in
+most programs for translation. Greedy search is beam search with one hypothesis. Sampling draws hypotheses independently
+and shares everything else.
 
 Shapes: ``B`` sentences still being decoded, ``K`` hypotheses of each, ``V`` vocabulary.
 """
@@ -50,12 +52,6 @@ class SearchOptions:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    n_best: int | None = None  # hypotheses wanted, by default beam_size; for fewer the search ends earlier
-
-    @property
-    def num_wanted(self) -> int:
-        """How many finished hypotheses of a sentence count."""
-        return self.n_best or self.beam_size
 
 
 @dataclass(frozen=True)
@@ -129,9 +125,8 @@ def search(
     """Decode a batch of sentences.
 
     A sentence's live hypotheses are extended together; those that choose EOS are set aside as finished. A sentence
-    ends when no live hypothesis can come to score better than its best ``num_wanted`` finished ones, or at its longest
-    length, where EOS is the only choice. So every hypothesis is finished and scores compare like with like. Finished
-    sentences leave the batch.
+    ends when ``beam_size`` have finished, or at its longest length, where EOS is the only choice. So every hypothesis
+    is finished and scores compare like with like. Finished sentences leave the batch.
 
     Args:
         start: ``start(hypotheses, steps)`` gives the state before the first token, with room for that many hypotheses
@@ -139,7 +134,7 @@ def search(
         max_lengths: [B], most tokens of each output, EOS included; at least 1.
 
     Returns:
-        For each sentence its finished hypotheses, best score first, at most ``num_wanted``, at least one.
+        For each sentence ``beam_size`` finished hypotheses, best score first; fewer only where no more exist.
     """
     num_sentences = len(max_lengths)
     lattice = _Lattice(num_sentences)
@@ -152,9 +147,9 @@ def search(
     for length in range(1, max(max_lengths) + 1):
         logits = state.step(ids).float()
         log_norm = logits.logsumexp(dim=-1)
-        last = torch.from_numpy(longest[sentences] == length)
+        last = longest[sentences] == length
         if last.any():  # only EOS may follow
-            closed = last.repeat_interleave(log_probs.size(1)).to(logits.device)
+            closed = torch.from_numpy(last.repeat(log_probs.size(1))).to(logits.device)
             only_eos = torch.full_like(logits, -math.inf)
             only_eos[:, options.eos_id] = logits[:, options.eos_id]
             logits = torch.where(closed[:, None], only_eos, logits)
@@ -168,16 +163,12 @@ def search(
         penalty = float(length_penalty(length, options.length_penalty))
         for row, beam, log_prob in ended:
             lattice.finish(int(sentences[row]), log_prob / penalty, log_prob, beam)
-        # Which sentences go on?
-        best_live = log_probs.max(dim=1).values.tolist()
-        going = [
-            not last[row] and _can_improve(best_live[row], lattice.finished[s], int(longest[s]), options)
-            for row, s in enumerate(sentences)
-        ]
-        if not any(going):
+        num_finished = np.array([len(lattice.finished[s]) for s in sentences])
+        going = ~last & (num_finished < options.beam_size)
+        if not going.any():
             break
         lattice.add_step(rows, tokens, parents)
-        keep = torch.from_numpy(_close_gaps(np.array(going)))
+        keep = torch.from_numpy(_close_gaps(going))
         if keep.numel() < len(sentences):
             sentences = sentences[keep.numpy()]
             rows = {int(s): row for row, s in enumerate(sentences)}
@@ -185,7 +176,7 @@ def search(
         ids, log_probs = tokens[keep].flatten(), log_probs[keep]
         state.select(keep, parents[keep])
     return [
-        [lattice.hypothesis(s, done) for done in sorted(finished, key=lambda f: -f[0])[: options.num_wanted]]
+        [lattice.hypothesis(s, done) for done in sorted(finished, key=lambda f: -f[0])[: options.beam_size]]
         for s, finished in enumerate(lattice.finished)
     ]
 
@@ -198,22 +189,6 @@ def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
     return keep
 
 
-def _can_improve(
-    best_live: float, finished: list[tuple[float, float, int, int]], max_length: int, options: SearchOptions
-) -> bool:
-    """Whether a live hypothesis may still enter the best ``num_wanted`` finished ones.
-
-    Log-probabilities only fall and the penalty only grows, so no continuation scores better than the present
-    log-probability under the penalty of the longest length.
-    """
-    if best_live == -math.inf:
-        return False
-    if options.uniforms is not None or len(finished) < options.num_wanted:
-        return True
-    worst = sorted((score for score, *_ in finished), reverse=True)[options.num_wanted - 1]
-    return best_live / float(length_penalty(max_length, options.length_penalty)) > worst
-
-
 class _Extension(NamedTuple):
     """Every sentence's hypotheses after one more token."""
 
@@ -224,9 +199,10 @@ class _Extension(NamedTuple):
 
 
 def _extend_beams(logits: Tensor, log_norm: Tensor, log_probs: Tensor, options: SearchOptions) -> _Extension:
-    """The best K live hypotheses of each sentence, and those among its best 2K continuations that choose EOS.
+    """The best K live hypotheses of each sentence, and those among its best K continuations that choose EOS.
 
-    At most K of the best 2K choose EOS, so K others are always among them.
+    At most K of the best 2K continuations choose EOS, so K others are always among them. EOS counts only among the
+    best K: further down it would end a sentence with worse hypotheses than those that are still live.
 
     Args:
         logits: [B * K, V]; log_norm: [B * K], their log-sum-exp before any were shut out; log_probs: [B, K].
@@ -235,6 +211,7 @@ def _extend_beams(logits: Tensor, log_norm: Tensor, log_probs: Tensor, options: 
     totals, tokens, parents = _best_continuations(logits, offsets, 2 * options.beam_size)
     ended = tokens == options.eos_id
     live, chosen = totals.masked_fill(ended, -math.inf).topk(options.beam_size, dim=1)
+    ended[:, options.beam_size :] = False
     listed = _list_ended(ended & (totals > -math.inf), parents, totals)
     return _Extension(tokens.gather(1, chosen), parents.gather(1, chosen), live, listed)
 

@@ -203,7 +203,6 @@ class Translator:
             eos_id=EOS_ID,
             beam_size=beam_size,
             length_penalty=decode.length_penalty,
-            n_best=decode.n_best,
             uniforms=uniforms,
             temperature=decode.temperature,
             top_k=decode.top_k,
