@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from functools import partial
 
@@ -83,6 +83,7 @@ class ThreadedGradients:
             for first in range(num_replicas):
                 mine = range(first, len(batches), num_replicas)
                 parts.append(self._pool.submit(self._run, first, mine, batches, num_labels, seed, threads_each))
+            wait(parts)  # none may still be at work when another one's error is raised
             sums = torch.stack([sums for part in parts for sums in part.result()]).sum(dim=0)
         finally:
             torch.set_num_threads(num_threads)

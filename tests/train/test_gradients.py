@@ -1,0 +1,131 @@
+"""The gradient of a step does not depend on how it was computed: in which threads, order, or number of parts."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seq2seq.config import ModelConfig
+from seq2seq.data.batching import PackedBatch, pack_pairs
+from seq2seq.model.transformer import Transformer
+from seq2seq.train.distributed import Processes
+from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
+from seq2seq.train.loss import LossOf
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+def toy_loss(dropout: float, **shape: object) -> LossOf:
+    torch.manual_seed(0)
+    config = ModelConfig(encoder_layers=2, decoder_layers=2, d_model=16, num_heads=2, d_ff=32, dropout=dropout, **shape)
+    return LossOf(Transformer(config, 30, 30, max_length=12).train(), 0.1, bf16=False)
+
+
+def toy_batches(number: int) -> list[PackedBatch]:
+    rng = np.random.default_rng(0)
+    batches = []
+    for count in rng.integers(1, 9, size=number):
+        src_lengths, tgt_lengths = rng.integers(1, 9, size=(2, count))
+        src, tgt = (rng.integers(4, 30, size=lengths.sum()) for lengths in (src_lengths, tgt_lengths))
+        batches.append(pack_pairs(src, src_lengths, tgt, tgt_lengths))
+    return batches
+
+
+def taken(gradients: SequentialGradients | ThreadedGradients, loss: LossOf, batches: list[PackedBatch]) -> list[Tensor]:
+    """The two sums and all gradients of a step, which are dropped from the model."""
+    sums = gradients(batches, num_labels=sum(batch.num_labels for batch in batches), seed=2**64 - 3)
+    grads = []
+    for parameter in loss.parameters():
+        assert parameter.grad is not None
+        grads.append(parameter.grad)
+        parameter.grad = None
+    return [sums, *grads]
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("tied", ["all", "none"])
+@pytest.mark.parametrize("num_threads", [1, 3, 4])
+def test_threads_and_one_after_another_give_the_same_gradient(num_threads: int, tied: str) -> None:
+    loss, batches = toy_loss(dropout=0, tie_embeddings=tied), toy_batches(7)
+    wanted = taken(SequentialGradients(loss, ALONE), loss, batches)
+    gradients = ThreadedGradients(loss, ALONE, num_threads)
+    for _ in range(2):  # nothing is left over from a step
+        torch.testing.assert_close(taken(gradients, loss, batches), wanted, atol=1e-6, rtol=1e-5)
+    gradients.close()
+
+
+def test_the_order_in_which_threads_are_ready_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is repeated ends with the same weights, although sums of floats depend on their order and dropout on
+    the random numbers drawn before."""
+    loss, batches = toy_loss(dropout=0.3), toy_batches(6)
+    alone = ThreadedGradients(loss, ALONE, 1)
+    wanted = taken(alone, loss, batches)
+    alone.close()
+    forward = LossOf.forward
+    for late in range(3):
+
+        def late_forward(self: LossOf, batch: PackedBatch, late: int = late) -> tuple[Tensor, Tensor]:
+            number = next(i for i, other in enumerate(batches) if other is batch)
+            time.sleep(0.02 if number % 3 == late else 0)
+            return forward(self, batch)
+
+        monkeypatch.setattr(LossOf, "forward", late_forward)
+        gradients = ThreadedGradients(loss, ALONE, 3)
+        found = taken(gradients, loss, batches)
+        gradients.close()
+        assert all(torch.equal(one, other) for one, other in zip(found[1:], wanted[1:], strict=True))
+        torch.testing.assert_close(found[0], wanted[0])
+
+
+def test_every_micro_batch_and_seed_has_masks_of_its_own() -> None:
+    loss, (batch, *_) = toy_loss(dropout=0.3), toy_batches(1)
+    gradients = ThreadedGradients(loss, ALONE, 2)
+    one, two = (float(gradients([batch], batch.num_labels, seed)[0]) for seed in (8, 16))
+    both = float(gradients([batch, batch], batch.num_labels, 8)[0])
+    again = float(gradients([batch], batch.num_labels, 8)[0])
+    gradients.close()
+    assert one == again != two
+    assert both != pytest.approx(2 * one)
+
+
+def test_an_error_in_one_thread_reaches_the_caller_and_stops_the_others() -> None:
+    """And not: the others wait for the turn of one that has died."""
+    loss, batches = toy_loss(dropout=0), toy_batches(4)
+    broken = pack_pairs(np.array([29]), np.array([1]), np.array([4]), np.array([1]))
+    broken.src.ids.fill_(30)  # no such token
+    gradients = ThreadedGradients(loss, ALONE, 2)
+    with pytest.raises(IndexError):
+        gradients([broken, *batches], 10, 0)
+    loss.zero_grad()
+    taken(gradients, loss, batches)  # and it goes on
+    gradients.close()
+
+
+def test_threads_are_used_and_given_back() -> None:
+    """The optimizer, after the gradient, has all threads again; a lone micro-batch has them, too."""
+    loss, batches = toy_loss(dropout=0), toy_batches(4)
+    seen: list[tuple[str, int]] = []
+    loss.register_forward_pre_hook(lambda *_: seen.append((threading.current_thread().name, torch.get_num_threads())))
+    with torch_threads(4):
+        for num_threads in (4, 2, 1):
+            seen.clear()
+            gradients = ThreadedGradients(loss, ALONE, num_threads)
+            taken(gradients, loss, batches)
+            gradients.close()
+            assert len({name for name, _ in seen}) <= num_threads
+            assert {number for _, number in seen} == {4 // num_threads}
+            assert torch.get_num_threads() == 4
