@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from bench.machine import describe
@@ -18,19 +19,9 @@ _HEADER = ("data", "seconds", "", "memory MiB")
 
 def benchmark(options: Options) -> dict[str, Any]:
     """Measure, print the table and draw the picture; returns everything for the JSON file."""
-    work, jobs = options.out / "work" / "data", options.out / "jobs" / "data"
-    spec = TrainSpec(
-        size=options.size,
-        src=tuple(map(str, options.src)),
-        tgt=tuple(map(str, options.tgt)),
-        folder=str(work),
-        vocab_size=options.vocab_size,
-        batch_tokens=options.batch_tokens,
-        warmup=options.warmup,
-        steps=options.steps,
-        device=options.device,
-        threads=options.threads,
-    )
+    jobs = options.out / "jobs" / "data"
+    spec = TrainSpec.of(options, "data")
+    work = Path(spec.folder)
     stages: dict[str, list[dict[str, Any]]] = {"build": [], "open": [], "plan": [], "train": []}
     for number in range(1, options.rounds + 1):
         shutil.rmtree(work, ignore_errors=True)  # build from nothing

@@ -30,18 +30,7 @@ _HEADER = (
 def benchmark(options: Options) -> dict[str, Any]:
     """Measure, print the table and draw the picture; returns everything for the JSON file."""
     jobs = options.out / "jobs" / f"train-{options.size}"
-    spec = TrainSpec(
-        size=options.size,
-        src=tuple(map(str, options.src)),
-        tgt=tuple(map(str, options.tgt)),
-        folder=str(options.out / "work" / f"train-{options.size}"),
-        vocab_size=options.vocab_size,
-        batch_tokens=options.batch_tokens,
-        warmup=options.warmup,
-        steps=options.steps,
-        device=options.device,
-        threads=options.threads,
-    )
+    spec = TrainSpec.of(options, f"train-{options.size}")
     Path(spec.folder).mkdir(parents=True, exist_ok=True)
     work = run_job("bench.prepare", asdict(spec), jobs, options.threads)
     if "error" in work:

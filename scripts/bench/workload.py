@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.options import Options
+
 # preset of the product's config: layers on each side, d_model, d_ff, heads
 SHAPES = {
     "tiny": (1, 32, 64, 2),  # for the tests
@@ -40,6 +42,22 @@ class TrainSpec:
     device: str
     threads: int
     norm_position: str = "pre"
+
+    @classmethod
+    def of(cls, options: Options, name: str) -> TrainSpec:
+        """The benchmark ``name`` as the command line asks for it."""
+        return cls(
+            size=options.size,
+            src=tuple(map(str, options.src)),
+            tgt=tuple(map(str, options.tgt)),
+            folder=str(options.out / "work" / name),
+            vocab_size=options.vocab_size,
+            batch_tokens=options.batch_tokens,
+            warmup=options.warmup,
+            steps=options.steps,
+            device=options.device,
+            threads=options.threads,
+        )
 
     @property
     def steps_file(self) -> Path:
