@@ -15,7 +15,7 @@ from seq2seq.data.symbols import IGNORE_LABEL
 from seq2seq.model.transformer import Transformer
 
 # The logits of a chunk of tokens are all that exist at a time. On the CPU they should stay in its caches.
-_CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**28}
+_CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**28}
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
