@@ -18,7 +18,8 @@ from seq2seq.data.batching import Packed
 from seq2seq.model.positions import rotate
 from seq2seq.model.short_attention import ShortAttention, split_parts
 
-SHORT = 64  # longest sentence, in tokens, that plain products are faster for
+# Up to so many tokens, plain products are faster on a CPU. They are up to about 100, but need more memory.
+SHORT = 64
 
 
 class _ToGrid(torch.autograd.Function):
@@ -72,7 +73,7 @@ def _bias(q_side: Packed, k_side: Packed, *, causal: bool, window: int | None) -
 def _padded_attention(
     q: Tensor, k: Tensor, v: Tensor, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None
 ) -> Tensor:
-    """:func:`attention` by PyTorch's padded kernel, for long sentences on the CPU and for fp32 elsewhere."""
+    """:func:`attention` by PyTorch's padded kernel."""
 
     def heads_first(x: Tensor, side: Packed) -> Tensor:  # [T, H, E] -> [B, H, L, E]
         grid = _ToGrid.apply(x, side)
@@ -104,7 +105,7 @@ def attention(
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) in which no sentence sees another.
 
     Three ways, told apart by device, precision and length alone: variable-length attention on CUDA in half precision,
-    plain products for short sentences in fp32, and PyTorch's padded kernel elsewhere.
+    plain products for short sentences on the CPU in fp32, and PyTorch's padded kernel elsewhere.
 
     Args:
         heads: queries [T, H, E] of ``q_side``, then keys and values [S, G, E] of ``k_side``: three tensors, or two of
@@ -118,7 +119,7 @@ def attention(
         [T, H, E].
     """
     short = max(q_side.max_length, k_side.max_length) <= SHORT
-    if short and all(part.dtype == torch.float32 for part in heads):
+    if short and all(part.device.type == "cpu" and part.dtype == torch.float32 for part in heads):
         bias = _bias(q_side, k_side, causal=causal, window=window)
         mixed: Tensor = ShortAttention.apply(q_side, k_side, num_heads, bias, *heads)
         return mixed
