@@ -7,6 +7,7 @@ sentence in search, ``H`` heads, ``G`` key/value heads (``G`` divides ``H``), ``
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from seq2seq.data.batching import Packed
 from seq2seq.model.positions import rotate
+from seq2seq.model.short_attention import ShortAttention, split_parts
+
+# Up to so many tokens, plain products are faster on a CPU. They are up to about 100, but need more memory.
+SHORT = 64
 
 
 class _ToGrid(torch.autograd.Function):
@@ -53,27 +58,35 @@ def _window_bias(length: int, window: int, causal: bool, device: torch.device) -
     return torch.zeros(length, length, device=device).masked_fill_(outside, -math.inf)
 
 
+def _bias(q_side: Packed, k_side: Packed, *, causal: bool, window: int | None) -> Tensor:
+    """[1 or B, 1, 1 or L, L], to be added to the scores: 0 for a key that may be seen, else minus infinity.
+
+    Causal attention needs no mask for padding: it comes after all real tokens.
+    """
+    if window is None and not causal:
+        return k_side.key_bias
+    length = q_side.max_length
+    seen = _window_bias(length, length if window is None else window, causal, k_side.key_bias.device)[None, None]
+    return seen if causal else seen + k_side.key_bias
+
+
 def _padded_attention(
     q: Tensor, k: Tensor, v: Tensor, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None
 ) -> Tensor:
-    """:func:`attention` by PyTorch's padded kernel, for the CPU and for fp32."""
+    """:func:`attention` by PyTorch's padded kernel."""
 
     def heads_first(x: Tensor, side: Packed) -> Tensor:  # [T, H, E] -> [B, H, L, E]
         grid = _ToGrid.apply(x, side)
         out: Tensor = grid.view(side.num_sentences, side.max_length, *x.shape[1:]).transpose(1, 2)
         return out
 
-    bias: Tensor | None = None
-    if window is not None:
-        bias = (_window_bias(q_side.max_length, window, causal, q.device) + k_side.key_bias).to(q.dtype)
-    elif not causal:  # causal needs no mask for padding: it comes after all real tokens
-        bias = k_side.key_bias.to(q.dtype)
+    plain_causal = causal and window is None  # the kernel's own mask
     out = scaled_dot_product_attention(
         heads_first(q, q_side),
         heads_first(k, k_side),
         heads_first(v, k_side),
-        attn_mask=bias,
-        is_causal=bias is None,
+        attn_mask=None if plain_causal else _bias(q_side, k_side, causal=causal, window=window).to(q.dtype),
+        is_causal=plain_causal,
         enable_gqa=k.size(1) != q.size(1),
     )
     packed: Tensor = _FromGrid.apply(out.transpose(1, 2).flatten(0, 1), q_side)
@@ -81,22 +94,36 @@ def _padded_attention(
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None = None
+    heads: Sequence[Tensor],
+    num_heads: int,
+    q_side: Packed,
+    k_side: Packed,
+    *,
+    causal: bool,
+    window: int | None = None,
 ) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) in which no sentence sees another.
 
-    Two kernels, told apart by device and precision alone: variable-length attention on CUDA in half precision, and
-    the padded one elsewhere.
+    Three ways, told apart by device, precision and length alone: variable-length attention on CUDA in half precision,
+    plain products for short sentences on the CPU in fp32, and PyTorch's padded kernel elsewhere.
 
     Args:
-        q: [T, H, E], of ``q_side``.
-        k, v: [S, G, E], of ``k_side``; both sides hold the same sentences in the same order.
+        heads: queries [T, H, E] of ``q_side``, then keys and values [S, G, E] of ``k_side``: three tensors, or two of
+            which the second holds keys and values [S, 2 G, E], or all in one [T, H + 2 G, E]. Fewer are faster. Both
+            sides hold the same sentences in the same order.
+        num_heads: H.
         causal: whether a token sees only itself and what precedes it (self-attention).
         window: how many tokens away a key may be, to either side (self-attention); None: any.
 
     Returns:
         [T, H, E].
     """
+    short = max(q_side.max_length, k_side.max_length) <= SHORT
+    if short and all(part.device.type == "cpu" and part.dtype == torch.float32 for part in heads):
+        bias = _bias(q_side, k_side, causal=causal, window=window)
+        mixed: Tensor = ShortAttention.apply(q_side, k_side, num_heads, bias, *heads)
+        return mixed
+    q, k, v = split_parts(heads, num_heads, dim=1)
     if not (q.is_cuda and q.dtype in (torch.bfloat16, torch.float16)):
         return _padded_attention(q, k, v, q_side, k_side, causal=causal, window=window)
     from torch.nn.attention.varlen import varlen_attn
@@ -209,8 +236,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, side: Packed, rotation: Tensor | None) -> Tensor:
         """x: [T, D]; rotation: [T, E] for rotary positions. Returns [T, D]."""
-        q, k, v = self._project(x, rotation)
-        mixed = attention(q, k, v, side, side, causal=self.causal, window=self.window)
+        if rotation is None:
+            heads: Sequence[Tensor] = [self.qkv(x).view(x.size(0), -1, self.head_width)]
+        else:
+            heads = self._project(x, rotation)
+        mixed = attention(heads, self.num_heads, side, side, causal=self.causal, window=self.window)
         out: Tensor = self.out(mixed.flatten(1))
         return out
 
@@ -248,8 +278,8 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, side: Packed, memory: Tensor, memory_side: Packed) -> Tensor:
         """x: [T, D]; memory: [S, D], the encoded source. Returns [T, D]."""
         q = self.q(x).view(x.size(0), self.num_heads, self.head_width)
-        k, v = self._project_memory(memory)
-        out: Tensor = self.out(attention(q, k, v, side, memory_side, causal=False).flatten(1))
+        kv = self.kv(memory).view(memory.size(0), 2 * self.num_kv_heads, self.head_width)
+        out: Tensor = self.out(attention([q, kv], self.num_heads, side, memory_side, causal=False).flatten(1))
         return out
 
     def project_once(self, memory: Tensor, memory_side: Packed) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,12 @@ Shapes: ``T`` tokens, ``H`` heads, ``G`` key/value heads, ``E`` width of a head.
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from seq2seq.data.batching import Packed, pack_sentences
+from seq2seq.data.batching import Packed, pack, pack_sentences
+from seq2seq.model import attention as attention_module
 from seq2seq.model.attention import KeyValueCache, attention
 
 Q_LENGTHS, K_LENGTHS = [4, 1, 7, 3], [2, 6, 1, 9]
@@ -48,6 +50,10 @@ KINDS = [
 ]
 
 
+# Plain products for short sentences, PyTorch's kernel for all others.
+both_ways = pytest.mark.parametrize("short", [0, 1000])
+
+
 def case(same_side, num_kv_heads, device="cpu", dtype=torch.float32, width=6):
     """Random q, k, v with gradients, the sides, and a random gradient of the output."""
     torch.manual_seed(1)
@@ -58,13 +64,15 @@ def case(same_side, num_kv_heads, device="cpu", dtype=torch.float32, width=6):
     return q, k, v, q_side, k_side, torch.randn_like(q)
 
 
+@both_ways
 @pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
 @pytest.mark.parametrize(("same_side", "causal", "window"), KINDS)
-def test_padded_kernel_against_loops(same_side, causal, window, num_kv_heads):
+def test_padded_kernels_against_loops(monkeypatch, short, same_side, causal, window, num_kv_heads):
     """Guards against a wrong mask, heads grouped wrongly, padding that gets probability, and NaN from rows of the grid
     that see nothing: outputs and all gradients."""
+    monkeypatch.setattr(attention_module, "SHORT", short)
     *inputs, grad = case(same_side, num_kv_heads)
-    found = attention(*inputs, causal=causal, window=window)
+    found = attention(inputs[:3], 4, *inputs[3:], causal=causal, window=window)
     expected = reference(*inputs, causal=causal, window=window)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     for one, other in zip(
@@ -73,11 +81,13 @@ def test_padded_kernel_against_loops(same_side, causal, window, num_kv_heads):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+@both_ways
 @pytest.mark.parametrize(("same_side", "causal", "window"), KINDS)
-def test_what_a_sentence_does_not_see_changes_nothing(same_side, causal, window):
+def test_what_a_sentence_does_not_see_changes_nothing(monkeypatch, short, same_side, causal, window):
     """Guards against a leak between sentences: other values in one leave the rest's outputs and gradients bit-equal."""
+    monkeypatch.setattr(attention_module, "SHORT", short)
     q, k, v, q_side, k_side, grad = case(same_side, 4)
-    clean = attention(q, k, v, q_side, k_side, causal=causal, window=window)
+    clean = attention((q, k, v), 4, q_side, k_side, causal=causal, window=window)
     grads = torch.autograd.grad(clean, (q, k, v), grad)
     b = 2  # the sentence to spoil; not the first, which padding repeats
     q_rows, k_rows = (slice(int(side.offsets[b]), int(side.offsets[b + 1])) for side in (q_side, k_side))
@@ -85,7 +95,7 @@ def test_what_a_sentence_does_not_see_changes_nothing(same_side, causal, window)
     for x, rows in zip(spoilt, (q_rows, k_rows, k_rows), strict=True):
         x[rows] = 50 * torch.randn_like(x[rows])
         x.requires_grad_()
-    dirty = attention(*spoilt, q_side, k_side, causal=causal, window=window)
+    dirty = attention(spoilt, 4, q_side, k_side, causal=causal, window=window)
     dirty_grads = torch.autograd.grad(dirty, spoilt, grad)
     rows_of = (q_rows, q_rows, k_rows, k_rows)
     for one, other, rows in zip((clean, *grads), (dirty, *dirty_grads), rows_of, strict=True):
@@ -93,6 +103,54 @@ def test_what_a_sentence_does_not_see_changes_nothing(same_side, causal, window)
         others[rows] = False
         assert torch.equal(one[others], other[others])
     assert not torch.equal(clean[q_rows], dirty[q_rows])
+
+
+@both_ways
+@pytest.mark.parametrize("num_kv_heads", [4, 2])
+def test_heads_together_are_heads_apart(monkeypatch, short, num_kv_heads):
+    """Guards against heads that a fused tensor is cut at wrongly, in value or in gradient."""
+    monkeypatch.setattr(attention_module, "SHORT", short)
+
+    def run(heads, q_side, k_side, grad):
+        mixed = attention(heads, 4, q_side, k_side, causal=False)
+        return mixed, *torch.autograd.grad(mixed, (q, k, v), grad)
+
+    q, k, v, *rest = case(True, num_kv_heads)
+    for found, expected in zip(run([torch.cat([q, k, v], dim=1)], *rest), run([q, k, v], *rest), strict=True):
+        torch.testing.assert_close(found, expected)
+    q, k, v, *rest = case(False, num_kv_heads)
+    for found, expected in zip(run([q, torch.cat([k, v], dim=1)], *rest), run([q, k, v], *rest), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@both_ways
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("causal", [False, True])
+def test_empty_sentences_and_spare_cells(monkeypatch, short, causal, window):
+    """Guards against NaN where all keys of a sentence are masked, as in batches of fixed shapes."""
+    monkeypatch.setattr(attention_module, "SHORT", short)
+    q, k, v, side, _, grad = case(True, 2)
+    lengths = np.array([*Q_LENGTHS, 0, 0])
+    filled = pack(np.full(lengths.sum(), 5), lengths, grid_length=20)
+    expected = attention((q, k, v), 4, side, side, causal=causal, window=window)
+    found = attention((q, k, v), 4, filled, filled, causal=causal, window=window)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(
+        torch.autograd.grad(found, (q, k, v), grad), torch.autograd.grad(expected, (q, k, v), grad), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_memory_of_long_sentences_is_linear(short):
+    """Guards against scores of long sentences that are all held at once: one tensor's size says which way was taken."""
+    length = attention_module.SHORT + (0 if short else 1)
+    q, k, v = (torch.randn(length, 1, 2, requires_grad=True) for _ in range(3))
+    side = side_of([length])
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: (sizes.append(x.numel()), x)[1], lambda x: x):
+        attention((q, k, v), 1, side, side, causal=True)
+    assert (max(sizes) >= length**2) == short
 
 
 def test_key_bias():
@@ -126,8 +184,8 @@ def test_both_kernels_agree(same_side, causal, window, num_kv_heads):
     one: bf16 on CUDA against fp32, outputs and gradients, within what bf16 can hold."""
     q, k, v, q_side, k_side, grad = case(same_side, num_kv_heads, "cuda", torch.bfloat16, width=64)
     exact = [x.detach().float().requires_grad_() for x in (q, k, v)]
-    found = attention(q, k, v, q_side, k_side, causal=causal, window=window)
-    expected = attention(*exact, q_side, k_side, causal=causal, window=window)
+    found = attention((q, k, v), 4, q_side, k_side, causal=causal, window=window)
+    expected = attention(exact, 4, q_side, k_side, causal=causal, window=window)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, atol=2e-2, rtol=2e-2)
     for one, other in zip(

@@ -1,0 +1,108 @@
+"""Attention over short sentences by plain products.
+
+PyTorch's kernel for CPUs works on one head of one sentence at a time, and with twenty tokens the way there costs more
+than the arithmetic. Here the heads of all sentences are the matrices of one batched product. Its scores take memory
+that grows with the square of the length, so it is for short sentences only.
+
+Shapes: ``T`` tokens, ``N`` heads, ``H`` heads of queries, ``G`` heads of keys (and as many of values), ``R = H / G``
+heads of queries that share one of keys, ``E`` width of a head, ``B`` sentences, ``L`` grid length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seq2seq.data.batching import Packed
+
+
+def _to_grid(x: Tensor, side: Packed) -> Tensor:
+    """[T, N, E] -> [N, B, L, E] in one gather; cells past a sentence's end repeat token 0."""
+    heads = torch.arange(x.size(1), device=x.device)
+    rows = side.grid * x.size(1) + heads[:, None]  # [N, B * L]
+    grid = x.reshape(-1, x.size(2)).index_select(0, rows.flatten())
+    return grid.view(x.size(1), side.num_sentences, side.max_length, x.size(2))
+
+
+def _from_grid(grid: Tensor, side: Packed) -> Tensor:
+    """[N, B, L, E] -> [T, N, E]: the inverse of :func:`_to_grid`, and its gradient if only tokens have one."""
+    heads = torch.arange(grid.size(0), device=grid.device)
+    rows = side.cells[:, None] + heads * side.grid.size(0)  # [T, N]
+    return grid.flatten(0, 2).index_select(0, rows.flatten()).view(*rows.shape, -1)
+
+
+def split_parts(parts: Sequence[Tensor], num_heads: int, dim: int) -> Sequence[Tensor]:
+    """Queries, keys and values from one tensor, two or three, which hold their heads in this order along ``dim``.
+
+    num_heads: H.
+    """
+    num_kv_heads = (sum(part.size(dim) for part in parts) - num_heads) // 2
+    if len(parts) == 1:
+        return torch.split(parts[0], [num_heads, num_kv_heads, num_kv_heads], dim=dim)
+    return parts if len(parts) == 3 else (parts[0], *torch.split(parts[1], num_kv_heads, dim=dim))
+
+
+def _matrices(x: Tensor, num_kv_heads: int) -> Tensor:
+    """[N, B, L, E] -> [G * B, R * L, E], without a copy if R is 1: what belongs to one head of keys in one matrix."""
+    matrices = x.view(num_kv_heads, -1, *x.shape[1:]).transpose(1, 2)
+    return matrices.reshape(num_kv_heads * x.size(1), -1, x.size(3))
+
+
+def _softmax_(scores: Tensor) -> Tensor:
+    """Over the last dimension; may overwrite ``scores``."""
+    if scores.size(-1) >= 16:
+        return scores.softmax(dim=-1)
+    weights = scores.sub_(scores.amax(dim=-1, keepdim=True)).exp_()  # PyTorch's takes such short rows one by one
+    return weights.div_(weights.sum(dim=-1, keepdim=True))
+
+
+class ShortAttention(torch.autograd.Function):
+    """Queries, keys and values, in one tensor or several, to mixed values [T, H, E]; in fp32.
+
+    With scores Z = a Q K^T + bias, probabilities P = softmax(Z), and the outcome O = P V::
+
+        dV = P^T dO      dP = dO V^T      dZ = P * (dP - rowsum(P * dP))      dQ = a dZ K      dK = a dZ^T Q
+
+    Small products are several times slower if their right-hand matrix is transposed, so K and V are copied for that.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q_side: Packed, k_side: Packed, num_heads: int, bias: Tensor, *parts: Tensor) -> Tensor:
+        """bias: [1 or B, 1, 1 or L, L]; parts: ``heads`` of :func:`seq2seq.model.attention.attention`."""
+        ctx.sides = (q_side, *[k_side] * (len(parts) - 1))
+        ctx.num_heads = num_heads
+        grids = [_to_grid(part, side) for part, side in zip(parts, ctx.sides, strict=True)]
+        queries, keys, values = split_parts(grids, num_heads, dim=0)
+        q, k, v = (_matrices(x, keys.size(0)) for x in (queries, keys, values))
+        z = torch.bmm(q, k.transpose(1, 2).contiguous())  # [G * B, R * L, L]
+        z = z.view(keys.size(0), q_side.num_sentences, -1, q_side.max_length, k_side.max_length)
+        z = torch.add(bias, z, alpha=q.size(2) ** -0.5)
+        # Queries past a sentence's end mix nothing, and so they give no gradient; in an empty sentence they are NaN.
+        padding = q_side.key_bias.isneginf().view(q_side.num_sentences, 1, -1, 1)
+        p = _softmax_(z).masked_fill_(padding, 0.0).view(q.size(0), q.size(1), -1)
+        ctx.save_for_backward(p, *grids)
+        mixed = torch.bmm(p, v).view(keys.size(0), q_side.num_sentences, -1, *queries.shape[2:])
+        return _from_grid(mixed.transpose(1, 2).flatten(0, 1), q_side)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
+        """One gather gives the gradient of each part."""
+        p, *grids = ctx.saved_tensors
+        grads = [torch.empty_like(grid) for grid in grids]
+        queries, keys, values = split_parts(grids, ctx.num_heads, dim=0)
+        grad_queries, grad_keys, grad_values = split_parts(grads, ctx.num_heads, dim=0)
+        grad_mixed = _to_grid(grad[0], ctx.sides[0])
+        q, k, v, do = (_matrices(x, keys.size(0)) for x in (queries, keys, values, grad_mixed))
+        torch.bmm(p.transpose(1, 2), do, out=grad_values.flatten(0, 1))
+        dp = torch.bmm(do, v.transpose(1, 2).contiguous()).mul_(p)
+        dz = dp.addcmul_(p, dp.sum(dim=-1, keepdim=True), value=-1).mul_(q.size(2) ** -0.5)
+        torch.bmm(dz.transpose(1, 2), q, out=grad_keys.flatten(0, 1))
+        if queries.size(0) == keys.size(0):
+            torch.bmm(dz, k, out=grad_queries.flatten(0, 1))
+        else:
+            dq = torch.bmm(dz, k).view(keys.size(0), queries.size(1), -1, *queries.shape[2:])
+            grad_queries.copy_(dq.transpose(1, 2).flatten(0, 1))
+        return None, None, None, None, *(_from_grid(x, side) for x, side in zip(grads, ctx.sides, strict=True))
