@@ -19,14 +19,15 @@ from seq2seq.model.transformer import Transformer
 
 def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """x: [rows, columns] -> int8 numbers [rows, columns], and scales [rows, 1] that they are to be multiplied by."""
-    largest = x.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * 127)
-    return (x * (127.0 / largest)).round_().to(torch.int8), largest / 127.0
+    quotients = x.abs()
+    scales = quotients.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * 127).mul_(1 / 127)
+    return torch.div(x, scales, out=quotients).round_().to(torch.int8), scales
 
 
 class Int8Linear(nn.Module):
     """``nn.Linear`` with an int8 weight."""
 
-    weight: Tensor  # [O, I] int8
+    weight: Tensor  # [I, O] int8, in memory [O, I]
     scales: Tensor  # [O]
     bias: Tensor | None
 
@@ -34,15 +35,18 @@ class Int8Linear(nn.Module):
         """Quantise ``weight`` [O, I]."""
         super().__init__()
         quantized, scales = _quantize_rows(weight.detach().float())
-        self.register_buffer("weight", quantized)
+        self.register_buffer("weight", quantized.t())
         self.register_buffer("scales", scales.squeeze(1))
         self.register_buffer("bias", None if bias is None else bias.detach().float())
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, I] -> [T, O]."""
         quantized, scales = _quantize_rows(x.float())
-        out = torch._int_mm(quantized, self.weight.t()).float().mul_(scales).mul_(self.scales)
-        return out if self.bias is None else out.add_(self.bias)
+        sums = torch._int_mm(quantized, self.weight)
+        out = sums.view(torch.float32).copy_(sums).mul_(scales)  # in the same memory: most of the time is reading it
+        if self.bias is None:
+            return out.mul_(self.scales)
+        return torch.addcmul(self.bias, out, self.scales, out=out)
 
 
 def quantize(model: Transformer) -> Transformer:
