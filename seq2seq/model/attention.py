@@ -122,8 +122,8 @@ def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
 
     Args:
         q: [B * K, H, E].
-        keys: [B, G, E, N], of all that some hypothesis of the sentence may see. Transposed, because small products
-            with them are several times faster so.
+        keys: [B, G, E, N], of all that some hypothesis of the sentence may see. With three hypotheses or more, small
+            products with them are several times faster if they lie so in memory, too.
         values: [B, G, N, E].
         mask: [B, 1, K or 1, N], 0 or minus infinity, added to the scores.
 
@@ -160,12 +160,15 @@ class KeyValueCache:
     products with masked tokens cost less than copying keys and values at every step.
     """
 
-    def __init__(self, sentences: int, room: int, like: Tensor) -> None:
+    def __init__(self, sentences: int, room: int, num_hypotheses: int, like: Tensor) -> None:
         """Room for ``room`` tokens of each sentence, those of all its hypotheses; ``like``: values [B, G, any, E]."""
         _, num_kv_heads, _, head_width = like.shape
         self.used = 0
-        self._keys = like.new_empty(sentences, num_kv_heads, head_width, room)
         self._values = like.new_empty(sentences, num_kv_heads, room, head_width)
+        if num_hypotheses > 2:
+            self._keys = like.new_empty(sentences, num_kv_heads, head_width, room)
+        else:  # one row times a transposed matrix is as fast, and a token's key is written in one piece, not in E
+            self._keys = torch.empty_like(self._values).transpose(2, 3)
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add one token's k and v, [B * K, G, E]; returns all so far: keys [B, G, E, N] and values [B, G, N, E]."""

@@ -156,7 +156,8 @@ class DecoderState:
         for layer in model.decoder_layers:
             assert isinstance(layer, DecoderLayer)
             src_keys, src_values = layer.cross_attention.project_once(memory, src)
-            target = KeyValueCache(src.num_sentences, 1 + (max_length - 1) * num_hypotheses, like=src_values)
+            room = 1 + (max_length - 1) * num_hypotheses
+            target = KeyValueCache(src.num_sentences, room, num_hypotheses, like=src_values)
             self.layers.append(LayerCache(target, src_keys, src_values))
 
     def step(self, ids: Tensor) -> Tensor:

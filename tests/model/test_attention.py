@@ -100,9 +100,10 @@ def test_key_bias():
     assert side_of([2, 3]).key_bias.tolist() == [[[[0.0, 0.0, -math.inf]]], [[[0.0, 0.0, 0.0]]]]
 
 
-def test_cache_appends_and_selects():
+@pytest.mark.parametrize("num_hypotheses", [1, 4])  # keys lie otherwise in memory
+def test_cache_appends_and_selects(num_hypotheses):
     """Guards against a sentence that is overwritten before it was moved, and one that loses what comes after."""
-    cache = KeyValueCache(sentences=3, room=10, like=torch.empty(3, 2, 1, 4))
+    cache = KeyValueCache(sentences=3, room=10, num_hypotheses=num_hypotheses, like=torch.empty(3, 2, 1, 4))
     tokens = [torch.randn(6, 2, 4) for _ in range(3)]  # [B * K, G, E]
     for token in tokens[:2]:
         cache.append(token, -token)
