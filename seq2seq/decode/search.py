@@ -227,7 +227,9 @@ def _best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Te
     """
     num_sentences, vocabulary = offsets.size(0), logits.size(-1)
     num_pieces = -(-max(vocabulary, count) // _PIECE)
-    pieces = functional.pad(logits, (0, num_pieces * _PIECE - vocabulary), value=-math.inf)
+    pieces = logits
+    if vocabulary < num_pieces * _PIECE:
+        pieces = functional.pad(logits, (0, num_pieces * _PIECE - vocabulary), value=-math.inf)
     pieces = pieces.view(*offsets.shape, num_pieces, _PIECE)
     maxima = (pieces.amax(dim=-1) + offsets[:, :, None]).flatten(1)
     _, chosen = maxima.topk(min(count, maxima.size(1)), dim=1)  # [B, pieces kept]

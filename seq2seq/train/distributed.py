@@ -15,6 +15,8 @@ from torch import Tensor
 
 from seq2seq.device import choose_device
 
+_BUCKET_NUMBERS = 2**21  # sent together: one by one small tensors take three times as long, all at once a third longer
+
 
 @dataclass(frozen=True)
 class Processes:
@@ -49,10 +51,20 @@ class Processes:
 
     def sum_tensors(self, tensors: list[Tensor]) -> None:
         """Replace each tensor, of the same shapes everywhere, by its sum over the processes."""
-        if self.count > 1:
-            for exchange in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
-                assert exchange is not None
-                exchange.wait()
+        if self.count == 1:
+            return
+        buckets: list[list[Tensor]] = [[]]
+        for tensor in tensors:
+            if sum(other.numel() for other in buckets[-1]) >= _BUCKET_NUMBERS:
+                buckets.append([])
+            buckets[-1].append(tensor)
+        flat = [torch.cat([tensor.flatten() for tensor in bucket]) for bucket in buckets]
+        exchanges = [dist.all_reduce(numbers, async_op=True) for numbers in flat]
+        for bucket, numbers, exchange in zip(buckets, flat, exchanges, strict=True):
+            assert exchange is not None
+            exchange.wait()
+            for tensor, total in zip(bucket, numbers.split([tensor.numel() for tensor in bucket]), strict=True):
+                tensor.copy_(total.view_as(tensor))
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank."""
