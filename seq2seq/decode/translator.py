@@ -144,8 +144,8 @@ class Translator:
         order = sorted(range(len(parts)), key=lambda i: -len(parts[i].ids))
         beam_size = decode.n_best if decode.sample else decode.beam_size
         budget = decode.batch_tokens
-        if self.device.type == "cpu":  # every thread should have some batches, unless they would be very small
-            share = beam_size * sum(len(part.ids) for part in parts) // (2 * torch.get_num_threads())
+        if self.device.type == "cpu":  # every thread should have a batch, unless they would be very small
+            share = beam_size * sum(len(part.ids) for part in parts) // torch.get_num_threads()
             budget = min(budget, max(share, _SMALLEST_SHARE))
         batches: list[list[int]] = []
         while order:
