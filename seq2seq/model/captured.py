@@ -157,10 +157,7 @@ class StaticSteps:
 
     def run(self, shape: Shape, tensors: StaticTensors) -> None:
         """:func:`static_step`, from a graph on CUDA."""
-        if self.device.type == "cuda":
-            self._graphs.run(shape, partial(static_step, self.model, tensors))
-        else:
-            static_step(self.model, tensors)
+        self._graphs.run(shape, partial(static_step, self.model, tensors))
 
 
 class StaticDecoderState:

@@ -25,11 +25,14 @@ class Graphs:
         return len(self._graphs)
 
     def run(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Do what ``function`` does, by the graph called ``key`` if there is one already.
+        """Do what ``function`` does, from its first call on by the graph called ``key``; on the CPU just call it.
 
         ``function`` reads nothing back, finds and leaves everything in tensors that stay where they are, and may be
         called once more without harm.
         """
+        if self._device.type != "cuda":
+            function()
+            return
         if key not in self._graphs:
             self._graphs[key] = self._capture(function)
         self._graphs[key].replay()

@@ -1,6 +1,6 @@
 """Promise: steps of fixed shapes give what :class:`DecoderState` gives, whoever else is or was in their memory.
 
-On the CPU the function that CUDA captures runs as it is.
+On the CPU the function that CUDA captures runs as it is, or is recorded and done again as a graph would.
 """
 
 import math
@@ -8,11 +8,14 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from seq2seq.data.batching import pack_sentences
 from seq2seq.data.symbols import BOS_ID
 from seq2seq.model import captured
 from seq2seq.model.captured import StaticDecoderState, StaticSteps, static_step, with_weights_in
+from seq2seq.model.graphs import Graphs
 from seq2seq.model.transformer import DecoderState
 
 VARIANTS = {
@@ -24,7 +27,7 @@ VARIANTS = {
 }
 variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
-devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=gpu)])
+devices = pytest.mark.parametrize("device", ["cpu", "recorded", pytest.param("cuda", marks=gpu)])
 
 
 @pytest.fixture
@@ -33,6 +36,55 @@ def small_shapes(monkeypatch):
     monkeypatch.setattr(captured, "_SENTENCES", 1)
     monkeypatch.setattr(captured, "_STEPS", 2)
     monkeypatch.setattr(captured, "_SRC_TOKENS", 4)
+
+
+class Recording(TorchDispatchMode):
+    """What a CUDA graph is, on the CPU: the operations of a function in one run, to be done again on the very same
+    tensors and numbers, whatever Python would make of them by then."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.calls = []
+        function()  # once more than is recorded, as a capture is warmed up
+        with self:
+            function()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        assert operation not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), "a wait"
+        out = operation(*args, **(kwargs or {}))
+        self.calls.append((operation, args, kwargs or {}, out))
+        return out
+
+    def replay(self):
+        for operation, args, kwargs, out in self.calls:
+            again = operation(*args, **kwargs)
+            for kept, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                if isinstance(kept, torch.Tensor) and kept.data_ptr() != new.data_ptr():
+                    kept.copy_(new)
+
+
+class RecordedGraphs(Graphs):
+    """Recordings in the place of graphs."""
+
+    def run(self, key, function):
+        if key not in self._graphs:
+            self._graphs[key] = Recording(function)
+        self._graphs[key].replay()
+
+    def forget(self):
+        self._graphs = {}
+
+
+def kind(device):
+    return "cpu" if device == "recorded" else device
+
+
+def steps_of(model, device, dtype=torch.float32):
+    """Steps by graphs on CUDA, by recordings on the CPU (device "recorded"), or as plain calls."""
+    steps = StaticSteps(model, dtype)
+    if device == "recorded":
+        steps._graphs = RecordedGraphs(steps.device)
+    return steps
 
 
 def compare(found, expected, width, seed, num_steps, tolerance=1e-5):
@@ -70,8 +122,8 @@ def states(model, steps, lengths, width, num_steps, make_pairs, seed=0):
 def test_steps_equal_those_of_the_growing_cache(make_model, make_pairs, small_shapes, options, width, device):
     """Guards against a token written to a wrong slot, a mask of another hypothesis or sentence, a wrong position, and
     against anything that a search leaves for the next: batches follow each other in one memory, on CUDA by graphs."""
-    model = make_model(**options).eval().to(device)
-    steps = StaticSteps(model, torch.float32)
+    model = make_model(**options).eval().to(kind(device))
+    steps = steps_of(model, device)
     seen = []
     for seed, lengths in enumerate([[4, 9, 2, 7, 7], [3], [5, 2, 1, 3, 3, 2, 8, 4, 6], [9, 8], [4, 9, 2, 7, 7]]):
         pair = states(model, steps, lengths, width, 11, make_pairs, seed)
@@ -79,7 +131,7 @@ def test_steps_equal_those_of_the_growing_cache(make_model, make_pairs, small_sh
     assert seen[0] != seen[1]
     assert {shape.sentences for shape in seen[2]} == {16, 8, 4, 2}
     assert {shape.steps for shape in seen[2]} == {2, 4, 8, 16}
-    if device == "cuda":
+    if device != "cpu":
         assert len(steps._graphs) > 5
 
 
@@ -121,8 +173,8 @@ def test_dead_rows_disturb_nobody(make_model, make_pairs):
 @torch.inference_mode()
 def test_a_step_may_be_done_again(make_model, make_pairs, small_shapes, device):
     """Guards against a capture that changes the state: its warm-up does the step once more than asked for."""
-    model = make_model(positions="rotary").eval().to(device)
-    steps = StaticSteps(model, torch.float32)
+    model = make_model(positions="rotary").eval().to(kind(device))
+    steps = steps_of(model, device)
     found, expected = states(model, steps, [4, 9, 2], 2, 6, make_pairs)
     run = steps.run
 
@@ -138,11 +190,11 @@ def test_a_step_may_be_done_again(make_model, make_pairs, small_shapes, device):
 @torch.inference_mode()
 def test_positions_outlive_their_table(make_model, make_pairs, small_shapes, device):
     """Guards against a graph that reads a table of positions which has since been replaced by a longer one."""
-    model = make_model().eval().to(device)
-    steps = StaticSteps(model, torch.float32)
+    model = make_model().eval().to(kind(device))
+    steps = steps_of(model, device)
     compare(*states(model, steps, [4, 9], 2, 6, make_pairs), 2, 0, 6)
     model.tgt_positions.rows.fill_(7.0)
-    model.tgt_positions.rows = model.tgt_positions.compute(2048).to(device)
+    model.tgt_positions.rows = model.tgt_positions.compute(2048).to(kind(device))
     compare(*states(model, steps, [4, 9], 2, 6, make_pairs), 2, 0, 6)
 
 
@@ -168,9 +220,9 @@ def test_cast_weights_give_what_autocast_gives(make_model, make_pairs, batch_of,
 @torch.inference_mode()
 def test_half_precision(make_model, make_pairs, small_shapes, device):
     """Guards against a dtype that does not fit: bf16 keys, values and masks, fp32 in between."""
-    model = make_model().eval().to(device)
-    steps = StaticSteps(with_weights_in(torch.bfloat16, model), torch.bfloat16)
-    with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):
+    model = make_model().eval().to(kind(device))
+    steps = steps_of(with_weights_in(torch.bfloat16, model), device, torch.bfloat16)
+    with torch.autocast(kind(device), dtype=torch.bfloat16, cache_enabled=False):
         compare(*states(model, steps, [4, 9, 2], 2, 6, make_pairs), 2, 0, 6, tolerance=0.1)
 
 
