@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from seq2seq.config import DecodeConfig
+from seq2seq.decode import search as search_module
 from seq2seq.decode import translator as translator_module
 from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import UserError
@@ -185,6 +186,41 @@ def test_cuda_translates_as_the_cpu_does(decode: DecodeConfig, translator: Trans
         if not decode.sample:
             same = sum(a == b for a, b in zip(half.translate(lines, batched), expected, strict=True))
             assert same > 0.8 * len(lines)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("decode", [BEAM, SAMPLE], ids=["beam", "sample"])
+def test_a_step_waits_for_the_device_once(
+    decode: DecodeConfig, translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against hidden waits, each of which leaves the device idle: PyTorch refuses all but the one read-back."""
+    on_cuda = Translator(copy.deepcopy(translator.model).cuda(), translator.config, translator.tokenizers, "fp32")
+    expected = on_cuda.translate(lines, decode)  # captures the graphs, for which the device is waited for
+    whole, read = translator_module.search, search_module._Extension.read
+    steps = []
+
+    def checked(start: Callable[[int, int], object], *arguments: object) -> object:
+        def begin(hypotheses: int, length: int) -> object:
+            state = start(hypotheses, length)
+            torch.cuda.set_sync_debug_mode("error")
+            return state
+
+        try:
+            return whole(begin, *arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def allowed(extension: object) -> object:
+        torch.cuda.set_sync_debug_mode("default")
+        steps.append(read(extension))
+        torch.cuda.set_sync_debug_mode("error")
+        return steps[-1]
+
+    monkeypatch.setattr(translator_module, "search", checked)
+    monkeypatch.setattr(search_module._Extension, "read", allowed)
+    assert on_cuda.translate(lines, decode) == expected
+    assert steps
 
 
 def test_int8_is_close_to_fp32_and_something_else(translator: Translator, lines: list[str]) -> None:
