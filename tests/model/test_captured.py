@@ -223,7 +223,7 @@ def test_cast_weights_give_what_autocast_gives(make_model, make_pairs, batch_of,
 @torch.inference_mode()
 def test_half_precision(make_model, make_pairs, small_shapes, device):
     """Guards against a dtype that does not fit: bf16 keys, values and masks, fp32 in between."""
-    model = make_model().eval().to(kind(device))
+    model = make_model(d_model=64, num_heads=2).eval().to(kind(device))
     steps = steps_of(with_weights_in(torch.bfloat16, model), device, torch.bfloat16)
     with torch.autocast(kind(device), dtype=torch.bfloat16, cache_enabled=False):
         compare(*states(model, steps, [4, 9, 2], 2, 6, make_pairs), 2, 0, 6, tolerance=0.1)
@@ -236,7 +236,7 @@ def test_half_precision(make_model, make_pairs, small_shapes, device):
 def test_memory_does_not_grow(make_model, make_pairs, small_shapes, half):
     """Guards against graphs or pools that pile up: after all shapes were seen, further batches need no more memory."""
     dtype = torch.bfloat16 if half else torch.float32
-    model = with_weights_in(dtype, make_model().eval().cuda())
+    model = with_weights_in(dtype, make_model(d_model=64, num_heads=2).eval().cuda())
     steps = StaticSteps(model, dtype)
 
     def many():
