@@ -99,10 +99,10 @@ class _Lattice:
         self.parents: list[list[list[int]]] = []  # [B, K], the hypothesis of the step before
         self.finished: list[list[tuple[float, float, int, int]]] = [[] for _ in range(num_sentences)]
 
-    def add_step(self, rows: dict[int, int], tokens: Tensor, parents: Tensor) -> None:
+    def add_step(self, rows: dict[int, int], tokens: NDArray[np.float64], parents: NDArray[np.float64]) -> None:
         self.rows.append(rows)
-        self.tokens.append(tokens.tolist())
-        self.parents.append(parents.tolist())
+        self.tokens.append(tokens.astype(int).tolist())
+        self.parents.append(parents.astype(int).tolist())
 
     def finish(self, sentence: int, score: float, log_prob: float, beam: int) -> None:
         """The hypothesis ``beam`` of the latest step (or the empty one) has been followed by EOS."""
@@ -149,36 +149,43 @@ def search(
         log_norm = logits.logsumexp(dim=-1)
         last = longest[sentences] == length
         if last.any():  # only EOS may follow
-            closed = torch.from_numpy(last.repeat(log_probs.size(1))).to(logits.device)
+            closed = _send(last.repeat(log_probs.size(1)), logits.device)
             only_eos = torch.full_like(logits, -math.inf)
             only_eos[:, options.eos_id] = logits[:, options.eos_id]
             logits = torch.where(closed[:, None], only_eos, logits)
-        log_probs = log_probs.to(logits.device)
+        log_probs = log_probs.to(logits.device, non_blocking=True)
         if options.uniforms is None:
             extension = _extend_beams(logits, log_norm, log_probs, options)
         else:
-            uniforms = torch.from_numpy(options.uniforms[sentences, :, length - 1]).to(logits.device)
+            uniforms = _send(options.uniforms[sentences, :, length - 1], logits.device)
             extension = _extend_samples(logits, log_norm, log_probs, uniforms, options)
-        tokens, parents, log_probs, ended = extension
+        tokens, parents, log_probs, _, _ = extension
+        read_tokens, read_parents, ended, ended_parents = extension.read()
         penalty = float(length_penalty(length, options.length_penalty))
-        for row, beam, log_prob in ended:
+        for row, at in np.argwhere(ended > -math.inf):
+            log_prob, beam = float(ended[row, at]), int(ended_parents[row, at])
             lattice.finish(int(sentences[row]), log_prob / penalty, log_prob, beam)
         num_finished = np.array([len(lattice.finished[s]) for s in sentences])
         going = ~last & (num_finished < options.beam_size)
         if not going.any():
             break
-        lattice.add_step(rows, tokens, parents)
-        keep = torch.from_numpy(_close_gaps(going))
-        if keep.numel() < len(sentences):
-            sentences = sentences[keep.numpy()]
+        lattice.add_step(rows, read_tokens, read_parents)
+        kept = _close_gaps(going)
+        if kept.size < len(sentences):
+            sentences = sentences[kept]
             rows = {int(s): row for row, s in enumerate(sentences)}
-        keep = keep.to(logits.device)
+        keep = _send(kept, logits.device)
         ids, log_probs = tokens[keep].flatten(), log_probs[keep]
         state.select(keep, parents[keep])
     return [
         [lattice.hypothesis(s, done) for done in sorted(finished, key=lambda f: -f[0])[: options.beam_size]]
         for s, finished in enumerate(lattice.finished)
     ]
+
+
+def _send(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """To the device, without waiting until it has done what it was told before."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -195,7 +202,17 @@ class _Extension(NamedTuple):
     tokens: Tensor  # [B, K] the last token of each live hypothesis
     parents: Tensor  # [B, K] the hypothesis of the step before that it extends
     log_probs: Tensor  # [B, K] of the whole hypothesis; -inf for one that is none
-    ended: list[tuple[int, int, float]]  # (row, parent, log-probability) of those that chose EOS
+    ended: Tensor  # [B, K] log-probabilities of those that chose EOS; -inf where none did
+    ended_parents: Tensor  # [B, K] and the hypotheses of the step before that they extend
+
+    def read(self) -> NDArray[np.float64]:
+        """Tokens, parents, ``ended`` and its parents, [4, B, K]: all that the host needs, in one wait for the device.
+
+        Doubles hold the whole numbers and the fp32 ones exactly.
+        """
+        parts = [self.tokens, self.parents, self.ended, self.ended_parents]
+        read: NDArray[np.float64] = torch.stack([part.double() for part in parts]).cpu().numpy()
+        return read
 
 
 def _extend_beams(logits: Tensor, log_norm: Tensor, log_probs: Tensor, options: SearchOptions) -> _Extension:
@@ -211,9 +228,9 @@ def _extend_beams(logits: Tensor, log_norm: Tensor, log_probs: Tensor, options: 
     totals, tokens, parents = _best_continuations(logits, offsets, 2 * options.beam_size)
     ended = tokens == options.eos_id
     live, chosen = totals.masked_fill(ended, -math.inf).topk(options.beam_size, dim=1)
-    ended[:, options.beam_size :] = False
-    listed = _list_ended(ended & (totals > -math.inf), parents, totals)
-    return _Extension(tokens.gather(1, chosen), parents.gather(1, chosen), live, listed)
+    best = slice(options.beam_size)
+    final = totals[:, best].masked_fill(~ended[:, best], -math.inf)
+    return _Extension(tokens.gather(1, chosen), parents.gather(1, chosen), live, final, parents[:, best])
 
 
 def _best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -257,10 +274,5 @@ def _extend_samples(
     totals = log_probs.repeat_interleave(copies, dim=1) + chosen.view(tokens.shape)
     parents = torch.arange(tokens.size(1), device=logits.device).expand_as(tokens) // copies
     ended = tokens == options.eos_id
-    listed = _list_ended(ended & (totals > -math.inf), parents, totals)
-    return _Extension(tokens, parents, totals.masked_fill(ended, -math.inf), listed)
-
-
-def _list_ended(ended: Tensor, parents: Tensor, totals: Tensor) -> list[tuple[int, int, float]]:
-    rows = ended.nonzero()[:, 0].tolist()
-    return list(zip(rows, parents[ended].tolist(), totals[ended].tolist(), strict=True))
+    live, final = totals.masked_fill(ended, -math.inf), totals.masked_fill(~ended, -math.inf)
+    return _Extension(tokens, parents, live, final, parents)

@@ -7,10 +7,12 @@ does not grow with the input.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.search import Hypothesis, SearchOptions, search
 from seq2seq.device import choose_device, uses_bf16
 from seq2seq.errors import UserError
+from seq2seq.model.captured import StaticDecoderState, StaticSteps, with_weights_in
 from seq2seq.model.quantize import quantize
 from seq2seq.model.transformer import DecoderState, Transformer
 from seq2seq.model_folder import load_model_folder
@@ -63,7 +66,10 @@ class Translator:
     """
 
     def __init__(self, model: Transformer, config: Config, tokenizers: TokenizerPair, precision: str = "auto") -> None:
-        """Translate with ``model`` on the device it is on; ``precision`` as in the config's train.precision."""
+        """Translate with ``model`` on the device it is on; ``precision`` as in the config's train.precision.
+
+        In bf16 on CUDA with the weights of now: they are copied.
+        """
         self.metadata: dict[str, str] = {}  # of the model folder, if the model comes from one
         self.model = model
         self.config = config
@@ -71,6 +77,11 @@ class Translator:
         self.device = model.output_weight.device
         self._quantized: Transformer | None = None  # made when it is first needed
         self._half = uses_bf16(precision, self.device)
+        self._static: StaticSteps | None = None
+        if self.device.type == "cuda":
+            dtype = torch.bfloat16 if self._half else torch.float32
+            self._static = StaticSteps(with_weights_in(dtype, model), dtype)
+        self._static_lock = threading.Lock()
         self._joiner = "" if (config.data.target_language or "").split("-")[0] in _UNSPACED else " "
 
     @classmethod
@@ -214,10 +225,16 @@ class Translator:
         grid_length = min(grid_length, model.max_length or grid_length)
         src = pack_sentences([part.ids for part in parts], grid_length).to(self.device)
         with self._autocast():
-            return search(lambda hypotheses, steps: DecoderState(model, src, hypotheses, steps), max_lengths, options)
+            if self._static is None:
+                return search(partial(DecoderState, model, src), max_lengths, options)
+            with self._static_lock:  # the tensors are those of one search at a time
+                return search(partial(StaticDecoderState, self._static, src), max_lengths, options)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._half else nullcontext()
+        """On CUDA without its cache: what a graph computes must not outlive it, and the weights are cast already."""
+        cached = self._static is None
+        kind = self.device.type
+        return torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=cached) if self._half else nullcontext()
 
     def _cut(self, line: str, limit: int) -> list[list[int]]:
         """Halve a line until its parts have at most ``limit`` tokens each, at the best place near the middle."""

@@ -1,5 +1,6 @@
 """Text to text: one output for each input, in order, the same whatever shares the batch."""
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 
@@ -8,9 +9,12 @@ import pytest
 import torch
 
 from seq2seq.config import DecodeConfig
+from seq2seq.decode import search as search_module
 from seq2seq.decode import translator as translator_module
 from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import UserError
+from seq2seq.model import captured
+from seq2seq.model.captured import StaticSteps
 from tests.toy import sentences, toy_model
 
 GREEDY = DecodeConfig(beam_size=1, max_length_ratio=1, max_length_offset=3)
@@ -122,6 +126,101 @@ def test_int8_does_not_depend_on_the_batch(decode: DecodeConfig, translator: Tra
     assert [translations[0].text for translations in together] == [translations[0].text for translations in alone]
     scores, expected = ([translations[0].score for translations in found] for found in (together, alone))
     np.testing.assert_allclose(scores, expected, atol=1e-4)
+
+
+@pytest.fixture
+def static(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> StaticSteps:
+    """Has the translator search in steps of fixed shapes, as on CUDA, small enough that a search goes through many."""
+    for name in ("_SENTENCES", "_STEPS", "_SRC_TOKENS"):
+        monkeypatch.setattr(captured, name, 2)
+    steps = StaticSteps(translator.model, torch.float32)
+    monkeypatch.setattr(translator, "_static", steps)
+    return steps
+
+
+SAMPLE = DecodeConfig(sample=True, n_best=3, max_length_ratio=1)
+
+
+@pytest.mark.parametrize("decode", [GREEDY, BEAM, SAMPLE], ids=["greedy", "beam", "sample"])
+def test_fixed_shapes_change_nothing(
+    decode: DecodeConfig, translator: Translator, lines: list[str], request: pytest.FixtureRequest
+) -> None:
+    """The search that CUDA runs gives the text of the other one, in batches of any size and order."""
+    expected = all_translations(translator, lines, decode)
+    steps = request.getfixturevalue("static")
+    ran = []
+    run = steps.run
+    steps.run = lambda shape, tensors: ran.append(shape) or run(shape, tensors)
+    for batch_tokens in (10**6, 1, 50, 300):
+        ran.clear()
+        found = all_translations(translator, lines, decode.model_copy(update={"batch_tokens": batch_tokens}))
+        assert [[t.text for t in ts] for ts in found] == [[t.text for t in ts] for ts in expected]
+        ours, theirs = ([t.score for ts in every for t in ts] for every in (found, expected))
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+        assert ran
+        if batch_tokens == 10**6:
+            assert len({shape.sentences for shape in ran}) > 2
+
+
+def test_fixed_shapes_are_for_one_search_at_a_time(
+    translator: Translator, lines: list[str], static: StaticSteps, threads: Callable[[int], None]
+) -> None:
+    """Guards against two threads that translate at once in the same tensors."""
+    decode = BEAM.model_copy(update={"batch_tokens": 60})
+    alone = all_translations(translator, lines, decode)
+    threads(3)
+    assert all_translations(translator, lines, decode) == alone
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("decode", [GREEDY, BEAM, SAMPLE], ids=["greedy", "beam", "sample"])
+def test_cuda_translates_as_the_cpu_does(decode: DecodeConfig, translator: Translator, lines: list[str]) -> None:
+    """In fp32 the text of the CPU, whatever the batches; in bf16 nearly so."""
+    expected = translator.translate(lines, decode)
+    model = copy.deepcopy(translator.model).cuda()
+    exact, half = (Translator(model, translator.config, translator.tokenizers, p) for p in ("fp32", "bf16"))
+    for batch_tokens in (10**6, 1, 300, 10**6):
+        batched = decode.model_copy(update={"batch_tokens": batch_tokens})
+        assert exact.translate(lines, batched) == expected
+        if not decode.sample:
+            same = sum(a == b for a, b in zip(half.translate(lines, batched), expected, strict=True))
+            assert same > 0.8 * len(lines)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("decode", [BEAM, SAMPLE], ids=["beam", "sample"])
+def test_a_step_waits_for_the_device_once(
+    decode: DecodeConfig, translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against hidden waits, each of which leaves the device idle: PyTorch refuses all but the one read-back."""
+    on_cuda = Translator(copy.deepcopy(translator.model).cuda(), translator.config, translator.tokenizers, "fp32")
+    expected = on_cuda.translate(lines, decode)  # captures the graphs, for which the device is waited for
+    whole, read = translator_module.search, search_module._Extension.read
+    steps = []
+
+    def checked(start: Callable[[int, int], object], *arguments: object) -> object:
+        def begin(hypotheses: int, length: int) -> object:
+            state = start(hypotheses, length)
+            torch.cuda.set_sync_debug_mode("error")
+            return state
+
+        try:
+            return whole(begin, *arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def allowed(extension: object) -> object:
+        torch.cuda.set_sync_debug_mode("default")
+        steps.append(read(extension))
+        torch.cuda.set_sync_debug_mode("error")
+        return steps[-1]
+
+    monkeypatch.setattr(translator_module, "search", checked)
+    monkeypatch.setattr(search_module._Extension, "read", allowed)
+    assert on_cuda.translate(lines, decode) == expected
+    assert steps
 
 
 def test_int8_is_close_to_fp32_and_something_else(translator: Translator, lines: list[str]) -> None:

@@ -1,0 +1,57 @@
+"""CUDA graphs: the kernels of a function, captured once and launched all at once from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import cache
+
+import torch
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The one that all graphs are captured on: matrix products keep a workspace for every stream they were ever on."""
+    return torch.cuda.Stream(device)
+
+
+class Graphs:
+    """One graph for each of some functions; they share the memory of what is passing, so only one runs at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def run(self, key: Hashable, function: Callable[[], None]) -> None:
+        """Do what ``function`` does, from its first call on by the graph called ``key``; on the CPU just call it.
+
+        ``function`` reads nothing back, finds and leaves everything in tensors that stay where they are, and may be
+        called once more without harm.
+        """
+        if self._device.type != "cuda":
+            function()
+            return
+        if key not in self._graphs:
+            self._graphs[key] = self._capture(function)
+        self._graphs[key].replay()
+
+    def forget(self) -> None:
+        """Free all graphs."""
+        if self._graphs:
+            torch.cuda.synchronize(self._device)  # one may be running
+        self._graphs = {}
+
+    def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        current, side = torch.cuda.current_stream(self._device), _side_stream(self._device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            function()  # loads kernels and reserves workspaces, which cannot be captured
+        current.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        pool = next((other.pool() for other in self._graphs.values()), None)  # a pool ends with the last of its graphs
+        # Other threads may go on using the device, as the one that loads training batches does.
+        with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+            function()
+        return graph

@@ -1,0 +1,73 @@
+"""Promise: a function is called to capture it, and from then on its graph is replayed; on the CPU it is just called."""
+
+from unittest import mock
+
+import pytest
+import torch
+
+from seq2seq.model import graphs as graphs_module
+from seq2seq.model.graphs import Graphs
+
+
+def counter(device):
+    """A tensor, a function that doubles it into another one, and how often Python ran that function."""
+    x, y, calls = torch.ones(3, device=device), torch.zeros(3, device=device), []
+
+    def double():
+        calls.append(1)
+        y.copy_(x * 2)
+
+    return x, y, double, calls
+
+
+def test_the_cpu_calls_the_function():
+    """Guards against anything of CUDA on a machine without."""
+    x, y, double, calls = counter("cpu")
+    graphs = Graphs(x.device)
+    for value in (1.0, 2.0, 3.0):
+        graphs.run("double", double)
+        assert torch.equal(y, x * 2)
+        x.fill_(value)
+    assert len(calls) == 3
+    graphs.forget()
+
+
+def test_what_is_captured_and_when(monkeypatch):
+    """Guards against a capture without warm-up or on another stream, a graph that is captured again, and against a
+    pool that is joined when none of its graphs is left: which PyTorch does not survive. CUDA is a stand-in here."""
+    cuda, side = mock.MagicMock(), mock.MagicMock()
+    made = [mock.MagicMock(name=f"graph {i}") for i in range(4)]
+    cuda.CUDAGraph.side_effect = made
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(graphs_module, "_side_stream", lambda device: side)
+    calls, graphs = [], Graphs(torch.device("cuda", 0))
+    for key in ("a", "a", "b", "a", "c"):
+        graphs.run(key, lambda key=key: calls.append(key))
+    assert calls == ["a", "a", "b", "b", "c", "c"]
+    assert [graph.replay.call_count for graph in made[:3]] == [3, 1, 1]
+    assert [call.kwargs["pool"] for call in cuda.graph.call_args_list] == [None, *[made[0].pool()] * 2]
+    assert all(call.kwargs["stream"] is side for call in cuda.graph.call_args_list)
+    assert [call.args for call in cuda.stream.call_args_list] == [(side,)] * 3
+    graphs.forget()
+    assert cuda.synchronize.call_count == 1
+    assert len(graphs) == 0
+    graphs.run("a", lambda: None)
+    assert cuda.graph.call_args.kwargs["pool"] is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_graph_is_replayed():
+    """Guards against a graph that computes once and never again, and against graphs that spoil each other."""
+    x, y, double, calls = counter("cuda")
+    z = torch.zeros(3, device="cuda")
+    graphs = Graphs(x.device)
+    for round_ in range(2):
+        for value in (1.0, 2.0, 3.0):
+            x.fill_(value)
+            graphs.run("double", double)
+            graphs.run("triple", lambda: z.copy_(x * 3))
+            assert y.tolist() == [2 * value] * 3
+            assert z.tolist() == [3 * value] * 3
+        assert len(calls) == 2 * (round_ + 1)
+        graphs.forget()
