@@ -264,7 +264,7 @@ class TrainConfig(Section):
     accumulate: int | None = _option(
         None,
         "Micro-batches per step and process: more take less memory and give the same gradient; null is 1 on CUDA, and "
-        "on the CPU, where every thread computes micro-batches of its own, a few for each, of about 512 target tokens.",
+        "on the CPU, where every thread computes micro-batches of its own, of about 1,024 target tokens.",
         gt=0,
     )
     label_smoothing: float = _option(

@@ -59,7 +59,7 @@ _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "op
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
 _FIXED += ["train.metric"]  # scores of two metrics cannot be compared
 
-_CPU_MICRO_BATCH_TOKENS = 256, 512  # target tokens: for fewer a thread does not pay; what is best
+_CPU_MICRO_BATCH_TOKENS = 256, 1024  # target tokens: for fewer a thread does not pay; what is best
 
 
 @dataclass(frozen=True)
