@@ -287,7 +287,11 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = _option(
         "auto", "Number format of the computation; auto is bf16 on CUDA and fp32 on the CPU."
     )
-    threads: int | None = _option(None, "CPU threads; null is all of them.", gt=0)
+    threads: int | None = _option(
+        None,
+        "CPU threads; null is all of them. Another number gives the same training but for rounding and dropout.",
+        gt=0,
+    )
 
     @model_validator(mode="before")
     @classmethod
