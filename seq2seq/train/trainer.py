@@ -59,7 +59,7 @@ _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "op
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
 _FIXED += ["train.metric"]  # scores of two metrics cannot be compared
 
-_CPU_MICRO_BATCH_TOKENS = 256, 1024  # target tokens: for fewer a thread does not pay; what is best
+_CPU_MICRO_BATCH_TOKENS = 1024  # target tokens; with fewer, threads wait for each other in Python
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,15 @@ class Trainer:
     def _share(self) -> Share:
         """What this process computes of each step, in which micro-batches.
 
-        On the CPU every thread gets as many, and they are small, so that activations take little memory. On CUDA all
-        have the same shapes.
+        On the CPU every thread gets as many, or where a step is too small for that, several threads share one; so
+        activations take little memory. On CUDA all have the same shapes.
         """
         config, processes, corpus = self.config.train, self.processes, self.data.train
         if processes.device.type == "cpu":
-            tokens = config.batch_tokens // processes.count
-            threads = max(1, min(torch.get_num_threads(), tokens // _CPU_MICRO_BATCH_TOKENS[0]))
-            number = threads * max(1, round(tokens / threads / _CPU_MICRO_BATCH_TOKENS[1]))
+            tokens, threads = config.batch_tokens // processes.count, torch.get_num_threads()
+            most = max(1, tokens // _CPU_MICRO_BATCH_TOKENS)
+            at_once = max(n for n in range(1, threads + 1) if threads % n == 0 and n <= most)
+            number = at_once * max(1, round(tokens / at_once / _CPU_MICRO_BATCH_TOKENS))
             return Share(processes.rank, processes.count, config.accumulate or number)
         number = config.accumulate or 1
         lengths = [int(corpus.src_lengths.max()), int(corpus.tgt_lengths.max())]
