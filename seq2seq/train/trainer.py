@@ -115,7 +115,7 @@ class Trainer:
     def _make_gradients(self) -> SequentialGradients | ThreadedGradients:
         loss = LossOf(self.model, self.config.train.label_smoothing, self.half)
         if self.processes.device.type == "cpu":
-            return ThreadedGradients(loss, self.processes, min(torch.get_num_threads(), self.share.accumulate))
+            return ThreadedGradients(loss, self.processes, at_once(torch.get_num_threads(), self.share.accumulate))
         return SequentialGradients(loss, self.processes)
 
     def _introduce(self) -> None:
@@ -173,15 +173,11 @@ class Trainer:
     def _share(self) -> Share:
         """What this process computes of each step, in which micro-batches.
 
-        On the CPU every thread gets as many, or where a step is too small for that, several threads share one; so
-        activations take little memory. On CUDA all have the same shapes.
+        On CUDA all have the same shapes.
         """
         config, processes, corpus = self.config.train, self.processes, self.data.train
         if processes.device.type == "cpu":
-            tokens, threads = config.batch_tokens // processes.count, torch.get_num_threads()
-            most = max(1, tokens // _CPU_MICRO_BATCH_TOKENS)
-            at_once = max(n for n in range(1, threads + 1) if threads % n == 0 and n <= most)
-            number = at_once * max(1, round(tokens / at_once / _CPU_MICRO_BATCH_TOKENS))
+            number = micro_batches_on_cpu(config.batch_tokens // processes.count, torch.get_num_threads())
             return Share(processes.rank, processes.count, config.accumulate or number)
         number = config.accumulate or 1
         lengths = [int(corpus.src_lengths.max()), int(corpus.tgt_lengths.max())]
@@ -342,6 +338,17 @@ class Trainer:
             draw_curves(self.config.run_dir)
         except UserError as error:
             self.report.say(f"no picture of the curves: {error}")
+
+
+def micro_batches_on_cpu(tokens: int, threads: int) -> int:
+    """How many micro-batches a step of so many target tokens is cut into: as many for each of those :func:`at_once`."""
+    parallel = at_once(threads, tokens // _CPU_MICRO_BATCH_TOKENS)
+    return parallel * max(1, round(tokens / parallel / _CPU_MICRO_BATCH_TOKENS))
+
+
+def at_once(threads: int, micro_batches: int) -> int:
+    """How many of the micro-batches to compute at a time, on as many threads each, so that no thread is left over."""
+    return max(n for n in range(1, threads + 1) if threads % n == 0 and n <= max(1, micro_batches))
 
 
 @contextmanager
