@@ -45,6 +45,7 @@ class Kill:
     aim: str
     step: int  # not before this step
     everyone: bool  # all processes at once, as by the system; else the main process alone
+    skipped: int = 0  # beginnings of what it is aimed at that it lets pass
     phase: str = ""
     at: int = 0  # step
     sampling: bool = False
@@ -105,16 +106,15 @@ def _start(folder: Path) -> Watched:
 def _aims(kills: int, rng: random.Random) -> list[Kill]:
     """What each kill is aimed at, in the order of a run, so that it comes forward between kills."""
     few = max(1, kills // 12)
-    early = ["tokenizer"] * few + ["corpus"] * few
-    late = ["test"] * few + ["curves"] * (few // 2)
+    early = [Kill("tokenizer", 0, False, skipped=i % 2) for i in range(few)]  # there is one for each side
+    early += [Kill("corpus", 0, False)] * few
+    late = [Kill("test", _STEPS, False)] * few + [Kill("curves", _STEPS, False)] * (few // 2)
     middle = max(0, kills - len(early) - len(late))
     cycle = ("step", "checkpoint", "validation", "model", "sampling", _AT_ANY_TIME)
     phases = [cycle[i % len(cycle)] for i in range(middle)]
     rng.shuffle(phases)
-    aims = [Kill(phase, 0, False) for phase in early]
-    aims += [Kill(phase, i * (_STEPS - 20) // max(1, middle), False) for i, phase in enumerate(phases)]
-    aims += [Kill(phase, _STEPS, False) for phase in late]
-    return [replace(kill, everyone=rng.random() < 0.25) for kill in aims[:kills]]
+    aims = [Kill(phase, i * (_STEPS - 20) // max(1, middle), False) for i, phase in enumerate(phases)]
+    return [replace(kill, everyone=rng.random() < 0.25) for kill in [*early, *aims, *late][:kills]]
 
 
 def _kill_once(
@@ -126,17 +126,15 @@ def _kill_once(
         if kill.aim == _AT_ANY_TIME:
             time.sleep(rng.uniform(0, _STARTING_SECONDS))
         else:
-            moment = run.wait_for(_moment(kill, rng), _PATIENCE)
-            if moment is None and run.process.poll() is None:
-                problems.append(f"hung, waiting for {kill.aim}")
-            elif moment is not None:
-                time.sleep(rng.uniform(0, 1.1 * undisturbed.seconds_of(moment.phase)))
-        if run.process.poll() == 0:  # it came to its end first: once more
-            run.wait(_GONE_SECONDS)
+            moment = run.wait_for(_moment(kill), _PATIENCE)
+            if moment is not None:
+                time.sleep(rng.uniform(0, 0.95 * undisturbed.seconds_of(moment.phase)))
+            elif (status := run.wait(_GONE_SECONDS)) != 0:
+                run.end_all()
+                problems.append(f"a start hung or failed (status {status}): see {folder / 'log'}")
+                return None
+        if run.process.poll() is not None:  # it came to its end first: once more
             continue
-        if run.process.poll() is not None:
-            problems.append(f"ended by itself with status {run.process.poll()}: see {folder / 'log'}")
-            return None
         if kill.everyone:
             os.killpg(run.process.pid, signal.SIGKILL)
         else:
@@ -148,17 +146,17 @@ def _kill_once(
         return replace(kill, phase=phase, at=step, sampling=sampling)
 
 
-def _moment(kill: Kill, rng: random.Random) -> Callable[[Mark], bool]:
+def _moment(kill: Kill) -> Callable[[Mark], bool]:
     """Whether a mark is the beginning of what a kill is aimed at; where that does not come, one of the next steps."""
-    skipped = rng.randrange(2) if kill.aim == "tokenizer" else 0  # there is one for each side
+    skipped = 0
 
     def is_it(mark: Mark) -> bool:
         nonlocal skipped
         if not mark.begins or mark.step < kill.step:
             return False
         if mark.phase == kill.aim:
-            skipped -= 1
-            return skipped < 0
+            skipped += 1
+            return skipped > kill.skipped
         return mark.phase == "step" and (not kill.step or mark.step >= kill.step + _STEPS_TO_WAIT)
 
     return is_it

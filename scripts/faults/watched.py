@@ -80,6 +80,10 @@ class Watched:
         """Kill every process that is left, so that none outlives the attack."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
+        if not self._silent:
+            for pid in {mark.pid for mark in self.marks}:  # torchrun gives each a session of its own
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
     def phase(self) -> tuple[str, int, bool]:
