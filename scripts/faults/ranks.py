@@ -27,9 +27,10 @@ from faults.watched import Watched
 _PAIRS = 2001  # odd, so that the last step is a short one
 _TIMEOUT = 300.0  # seconds until a run counts as hung
 _GONE_SECONDS = 20.0  # after a death all processes must be gone
+_OURS = "seq2seq train: "  # how a message of the package begins
 _TOLERANCE = 2e-4  # relative; fp32 sums in another order, grown over all steps
 _SETTINGS = ("train.threads=1", "model.dropout=0", "tokenizer.sampling=0", "data.cache_dir=../data")
-_SETTINGS += ("train.max_steps=50", "train.batch_tokens=1000", "train.validate_every=20")
+_SETTINGS += ("train.max_steps=50", "train.batch_tokens=1000", "train.validate_every=20", "optim.lr=1e-3")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +102,7 @@ class Runs:
         status = run.wait(_TIMEOUT)
         seconds = time.monotonic() - since
         run.end_all()
-        told = [line for line in _lines(self.log(name)) if "seq2seq train: " in line]
+        told = [line[line.index(_OURS) :] for line in _lines(self.log(name)) if _OURS in line]
         print(f"{name}: all gone after {seconds:.1f} s, status {status}: {' | '.join(told)}")
         self.check(status not in (0, None) and seconds < _GONE_SECONDS, f"{name}: {status} after {seconds:.1f} s")
         self.check(len(told) == 1 and message in told[0], f"{name}: messages: {told}")

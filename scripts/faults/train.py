@@ -49,6 +49,7 @@ class Kill:
     phase: str = ""
     at: int = 0  # step
     sampling: bool = False
+    gone: float = 0.0  # seconds until no process was left
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -139,11 +140,12 @@ def _kill_once(
             os.killpg(run.process.pid, signal.SIGKILL)
         else:
             run.process.kill()
+        killed = time.monotonic()
         if run.wait(_GONE_SECONDS) is None:
             problems.append(f"processes lived on {_GONE_SECONDS:.0f} s after their main process was killed")
             run.end_all()
         phase, step, sampling = run.phase()
-        return replace(kill, phase=phase, at=step, sampling=sampling)
+        return replace(kill, phase=phase, at=step, sampling=sampling, gone=time.monotonic() - killed)
 
 
 def _moment(kill: Kill) -> Callable[[Mark], bool]:
@@ -214,4 +216,5 @@ def _print_table(kills: list[Kill]) -> None:
     print(f"\n{'killed in':<14}{'main process':>14}{'all processes':>15}")
     for phase in sorted({kill.phase for kill in kills}, key=lambda name: -alone[name] - together[name]):
         print(f"{phase:<14}{alone[phase]:>14}{together[phase]:>15}")
-    print(f"while the next epoch was being sampled: {sum(kill.sampling for kill in kills)}\n")
+    print(f"of these while an epoch was being sampled: {sum(kill.sampling for kill in kills)}")
+    print(f"all processes gone after at most {max((kill.gone for kill in kills), default=0):.1f} s\n")
