@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seq2seq import __version__
-from seq2seq.errors import EXIT_USER_ERROR, ToldElsewhere, UserError
+from seq2seq.errors import EXIT_USER_ERROR, ToldElsewhereError, UserError
 
 if TYPE_CHECKING:
     from seq2seq.config import DecodeConfig
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         command(args)
         sys.stdout.flush()
-    except ToldElsewhere:
+    except ToldElsewhereError:
         return EXIT_USER_ERROR
     except UserError as error:
         print(f"seq2seq {args.command}: error: {error}", file=sys.stderr)
@@ -178,7 +178,7 @@ def _train(args: argparse.Namespace) -> None:
         check_files(config)
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":  # under torchrun the first process of each machine tells it
-            raise ToldElsewhere from error
+            raise ToldElsewhereError from error
         raise
     from seq2seq.train.distributed import joined_processes
     from seq2seq.train.trainer import Trainer

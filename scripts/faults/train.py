@@ -118,9 +118,7 @@ def _aims(kills: int, rng: random.Random) -> list[Kill]:
     return [replace(kill, everyone=rng.random() < 0.25) for kill in [*early, *aims, *late][:kills]]
 
 
-def _kill_once(
-    kill: Kill, folder: Path, undisturbed: Watched, rng: random.Random, problems: list[str]
-) -> Kill | None:
+def _kill_once(kill: Kill, folder: Path, undisturbed: Watched, rng: random.Random, problems: list[str]) -> Kill | None:
     """Start, wait for the moment, kill; None where the run hangs or fails by itself."""
     while True:
         run = _start(folder)
