@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seq2seq import __version__
-from seq2seq.errors import EXIT_STOPPED, EXIT_USER_ERROR, UserError
+from seq2seq.errors import EXIT_STOPPED, EXIT_USER_ERROR, ToldElsewhereError, UserError
 
 if TYPE_CHECKING:
     from seq2seq.config import DecodeConfig
@@ -82,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("config", type=Path, help="YAML file; `seq2seq config --schema` lists every key")
     train.add_argument("overrides", nargs="*", metavar="section.key=value", help="for example optim.lr=0.002")
+    train.add_argument(
+        "--verify-resume",
+        action="store_true",
+        help="train a few steps in one go and with a stop, and say whether both end bit-equal; the run itself is not started",
+    )
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -151,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = commands[args.command](args)
         sys.stdout.flush()
+    except ToldElsewhereError:
+        return EXIT_USER_ERROR
     except UserError as error:
         print(f"seq2seq {args.command}: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -177,12 +184,24 @@ def _train(args: argparse.Namespace) -> int:
     from seq2seq.config import check_files
     from seq2seq.config_file import load_config
 
-    config = load_config(args.config, args.overrides)
-    check_files(config)
+    try:
+        config = load_config(args.config, args.overrides)
+        check_files(config)
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0":  # under torchrun the first process of each machine tells it
+            raise ToldElsewhereError from error
+        raise
     from seq2seq.train.distributed import joined_processes
     from seq2seq.train.trainer import Trainer
 
     with joined_processes(config.train.device) as processes:
+        if args.verify_resume:
+            from seq2seq.train.verify import verify_resume
+
+            found = verify_resume(config, processes)
+            if processes.is_main:
+                print(found)
+            return 0
         summary = Trainer(config, processes).run()
     status = EXIT_STOPPED if summary.stopped else 0
     if not processes.is_main:

@@ -23,3 +23,7 @@ class DataError(UserError):
 
 class ModelError(UserError):
     """A model folder or a checkpoint that is missing, damaged or does not fit."""
+
+
+class ToldElsewhereError(UserError):
+    """Another process of the run has told why it ends; this one ends without a word."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from seq2seq.errors import UserError
+from seq2seq.storage import write_text
 
 METRICS = "metrics.jsonl"
 BAD_LINES = "bad_lines.jsonl"
@@ -55,9 +56,7 @@ class MetricsLog:
     @staticmethod
     def _reopen(path: Path, last_step: int) -> TextIO:
         kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= last_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, "".join(kept))
         return path.open("a", encoding="utf-8")
 
     def metrics(self, step: int, values: Mapping[str, float | int | str]) -> None:

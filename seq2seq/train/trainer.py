@@ -106,6 +106,8 @@ class Trainer:
         # The average of the weights, if there is one, is what validates, translates and is kept as best and last.
         self.average = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema_decay else None
         self.progress = self._resume()
+        processes.check_same("the text's fingerprint", self.data.fingerprint)
+        processes.check_same("the step to continue after", self.progress.step)
         self.share = self._share()
         self.gradients = self._make_gradients()
         self.guard = Guard(config.train, self.progress)
