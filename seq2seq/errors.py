@@ -6,6 +6,7 @@ dotted key), and what to do.
 """
 
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75  # "try again later" of sysexits.h: training was stopped by a signal, and saved
 
 
 class UserError(Exception):
