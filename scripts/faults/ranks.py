@@ -219,7 +219,7 @@ def _bounds(runs: Runs) -> None:
     epochs = ("train.max_epochs=2", "train.max_steps=1000")
     for name, bound in (("patience", patience), ("epochs", epochs)):
         for count in (1, 4):
-            runs.to_the_end(f"{name}-{count}", count, *bound, "train.metric=loss")
+            runs.to_the_end(f"{name}-{count}", count, *bound)
         runs.compare(f"{name}-4", f"{name}-1")
     runs.to_the_end("minutes", 4, "train.max_steps=100000", "train.max_minutes=0.05")
     print(f"minutes: ended after step {runs.metrics('minutes')[-1]['step']}")
