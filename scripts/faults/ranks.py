@@ -227,11 +227,14 @@ def _bounds(runs: Runs) -> None:
 
 def _error_in_one(runs: Runs) -> None:
     """The main process cannot write, or cannot use the text; no process can use the config."""
-    name = "cannot-write"
-    runs.expect_failure(name, runs.start(name, 4, "run_dir=/proc/nowhere"), "/proc/nowhere")
-    name = "cannot-save"
-    runs.expect_failure(name, runs.start(name, 4, blocked="checkpoints"), "cannot be written")
-    name = "bad-text"
-    runs.expect_failure(name, runs.start(name, 4, *runs.shortened(name, {"train": 50}, "zh")), "lines")
-    name = "bad-config"
-    runs.expect_failure(name, runs.start(name, 4, "train.max_step=5"), "train.max_step")
+    for name, settings, message in (
+        ("cannot-write", ["run_dir=/proc/nowhere"], "/proc/nowhere"),
+        ("cannot-save", [], "cannot be written"),
+        ("bad-text", runs.shortened("bad-text", {"train": 50}, "zh"), "lines"),
+        ("bad-config", ["train.max_step=5"], "train.max_step"),
+    ):
+        run = runs.start(name, 4, *settings, blocked="checkpoints" if name == "cannot-save" else "")
+        end = time.monotonic() + _TIMEOUT
+        while not any(_OURS in line for line in _lines(runs.log(name))) and time.monotonic() < end:
+            time.sleep(0.1)
+        runs.expect_failure(name, run, message)
