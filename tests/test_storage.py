@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from seq2seq import storage
+from seq2seq import disk, storage
 from seq2seq.errors import ModelError, UserError
 from seq2seq.storage import DIGEST, load_tensors, read_metadata, save_tensors, write_text, written_whole
 
@@ -157,6 +157,32 @@ def test_data_are_on_the_disk_before_they_are_visible(tmp_path, monkeypatch):
     write_text(tmp_path / "deep" / "x", "line\n")
     assert calls == ["fsync", "replace", "fsync"]
     assert (tmp_path / "deep" / "x").read_bytes() == b"line\n"
+
+
+def test_what_is_not_read_back_is_not_kept(file, monkeypatch):
+    """Guards against a disk that loses bits: older checkpoints would go, and the new one be found damaged too late."""
+    before = file.read_bytes()
+
+    def losing(tensors, path, metadata):
+        save_file(tensors, path, metadata)
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+
+    monkeypatch.setattr(storage, "save_file", losing)
+    with pytest.raises(UserError, match=r"x\.safetensors: cannot be written: what was read back is not what"):
+        save_tensors(file, some_tensors(), METADATA)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_the_space_is_looked_at_before_the_writing(file, monkeypatch):
+    """Guards against a disk filled to its last byte by a file that cannot be finished."""
+    monkeypatch.setattr(storage, "save_file", lambda *_: pytest.fail("written"))
+    free = type("Statvfs", (), {"f_bavail": 1, "f_frsize": 99, "f_blocks": 5})
+    monkeypatch.setattr(disk.os, "statvfs", lambda _: free)
+    with pytest.raises(UserError, match=r"x\.safetensors: no space left .* 1\.0 MB are needed and 0\.0 MB are"):
+        save_tensors(file, {"a": torch.zeros(250_000)}, {})
 
 
 def test_an_unwritable_place_is_a_message(tmp_path):
