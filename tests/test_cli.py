@@ -335,7 +335,7 @@ def test_a_second_process_on_a_run_is_refused(
     (place / "run/.lock").write_text("process 7 on example\n")
     monkeypatch.setattr(fcntl, "lockf", mock.Mock(side_effect=BlockingIOError))
     assert main(["train", "toy.yaml"]) == 2
-    assert "error: run: process 7 on example works on it; wait until" in capsys.readouterr().err
+    assert "run: process 7 on example works on it; wait until" in capsys.readouterr().err
     assert [path.name for path in (place / "run").iterdir()] == [".lock"]
 
 
