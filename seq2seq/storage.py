@@ -19,13 +19,14 @@ import numpy as np
 import safetensors
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
 from seq2seq.disk import check_space, is_full_disk, sync_folder, temporary_name
 from seq2seq.errors import ModelError, UserError
 
 DIGEST = "blake2b"  # the key of the digest among the texts
+_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL"}
+_DTYPES |= {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"}
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         advice = "no space left on the device; free some and run the same command again"
         what = advice if is_full_disk(error) else str(error)
         raise UserError(f"{path}: cannot be written: {what}") from error
@@ -86,12 +87,33 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     with written_whole(path) as temporary:
         # safetensors keeps metadata in no fixed order, so two like checkpoints would differ in bytes: one key has one.
         record = json.dumps({**metadata, DIGEST: _digest(on_cpu, metadata)}, sort_keys=True)
-        save_file(on_cpu, temporary, metadata={"seq2seq": record})
+        _write(temporary, on_cpu, {"seq2seq": record})
         if not _reads_back(temporary, on_cpu, json.loads(record)):
             raise UserError(
                 f"{path}: cannot be written: what was read back is not what was written, so the disk or the memory is "
                 "failing; the files before it are whole: copy them to another disk and continue there"
             )
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """The format of safetensors: length of the header, header (JSON, padded to 8 bytes), all tensors end to end.
+
+    The library would write through a temporary file of its own, which a kill leaves behind under a name that is not
+    ours, and which nobody but its owner may read.
+    """
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that all are aligned
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in names:
+        start, end = end, end + tensors[name].nbytes
+        shape = list(tensors[name].shape)
+        header[name] = {"dtype": _DTYPES[tensors[name].dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            file.write(_bytes(tensors[name]).data)
 
 
 def _reads_back(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
