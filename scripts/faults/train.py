@@ -37,7 +37,7 @@ _LONG_SECONDS = 2.0  # into a phase; sampling ahead may take an epoch
 _STEPS_TO_WAIT = 30  # for what a kill is aimed at
 _STEPS_TO_PASS = 10  # at most, since the start, so that kills do not all fall right after checkpoints
 _AT_ANY_TIME = "any time"
-_CLOCKS = ("timing.jsonl", "tensorboard", "digests.json", "curves.png", "sampled")  # and what is ready by chance
+_CLOCKS = ("timing.jsonl", "tensorboard", "digests.json", "curves.png", ".lock", "sampled")  # and what is by chance
 
 
 @dataclass(frozen=True)
