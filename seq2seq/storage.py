@@ -36,22 +36,32 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        put_in_place(temporary, path)
     except (OSError, safetensors.SafetensorError) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        what = "no space left on the device; free some and run the same command again" if full else str(error)
-        raise UserError(f"{path}: cannot be written: {what}") from error
+        raise unwritable(path, error) from error
     finally:
         with suppress(OSError):  # it is gone after the rename
             temporary.unlink()
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a file that is complete its name, so that it is whole after a loss of power, too."""
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def unwritable(path: Path, error: Exception) -> UserError:
+    """What to tell of a failed attempt to write ``path``."""
+    number = error.errno if isinstance(error, OSError) else None
+    full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    what = "no space left on the device; free some and run the same command again" if full else str(error)
+    return UserError(f"{path}: cannot be written: {what}")
 
 
 def write_text(path: Path, text: str) -> None:

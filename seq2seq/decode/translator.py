@@ -6,6 +6,8 @@ does not grow with the input.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -123,12 +125,33 @@ class Translator:
         Args:
             on_problem: called with the number of a line (from 1) that could not be translated as asked, and why.
         """
-        decode = decode or self.config.decode
+        for window in self.translate_windows(lines, decode or self.config.decode, on_problem):
+            yield from window
+
+    def translate_windows(
+        self,
+        lines: Iterable[str],
+        decode: DecodeConfig,
+        on_problem: Callable[[int, str], None] = lambda line, message: None,
+        done: int = 0,
+    ) -> Iterator[list[list[Translation]]]:
+        """:meth:`translate_stream` window by window; no more is read from ``lines`` than the windows given out hold.
+
+        Args:
+            done: the number of lines before these that were translated at another time, all of them whole windows.
+                Line numbers, windows and random numbers are then the same as if all had been translated now.
+        """
         remaining = iter(lines)
-        done = 0
         while window := list(islice(remaining, WINDOW_LINES)):
-            yield from self._translate_window(window, done, decode, on_problem)
+            yield self._translate_window(window, done, decode, on_problem)
             done += len(window)
+
+    def identity(self) -> dict[str, str]:
+        """What of a loaded model decides its translations: equal where they are, whatever its folder is called."""
+        config = [self.config.model.model_dump(mode="json"), self.config.data.max_length, self._joiner]
+        parts = json.dumps([self.metadata, self.tokenizers.fingerprint, *config], sort_keys=True)
+        model = hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()  # the metadata hold the weights' digest
+        return {"model": model, "device": self.device.type, "precision": "bf16" if self._half else "fp32"}
 
     def _translate_window(
         self, lines: list[str], first: int, decode: DecodeConfig, on_problem: Callable[[int, str], None]
