@@ -91,8 +91,8 @@ def _kills(args: argparse.Namespace, model: Path) -> bool:
         if not _killed_after(rng.uniform(0, longest), _start(model, source, killed, "--resume")):
             break
         kills += 1
-        if killed.exists():
-            print(f"after kill {kills}, {killed} looks finished")
+        if killed.exists() and killed.read_bytes() != undisturbed.read_bytes():
+            print(f"after kill {kills}, {killed} looks finished and is not")
             return False
     resumed = _seconds(model, source, killed, "--resume")
     again = _seconds(model, source, killed, "--resume")
