@@ -176,7 +176,7 @@ def _begin(output: OutputFile, source: str, run: Mapping[str, object], options: 
 
 
 def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
-    """In lines; the time left is known for a file, whose lines are counted first (a thousandth of the work)."""
+    """In lines; the time left is known for a file, whose lines are counted first: that is little beside the work."""
     total = None if hidden or source == "-" else sum(1 for _ in read_lines(Path(source)))
     return tqdm(desc="translating", unit=" lines", total=total, initial=lines.count, disable=hidden, mininterval=0.5)
 

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,7 @@ from seq2seq.model.transformer import DecoderState, Transformer
 from seq2seq.model_folder import load_model_folder
 
 WINDOW_LINES = 4096
+WINDOW_CHARACTERS = 1 << 22  # eight times as many as 4,096 usual lines have
 _SMALLEST_SHARE = 1024  # tokens times beam size: below it, the matrices of a step are too small for one thread
 
 # Written without spaces between words, so parts of a line are joined without one.
@@ -58,6 +58,20 @@ class _Part:
     line: int  # index in the window
     ids: list[int]  # with EOS
     key: tuple[int, int]  # (line of the whole input, part): what seeds its sampling
+
+
+def _windows(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Neither many lines nor long ones may fill the memory."""
+    window: list[str] = []
+    num_characters = 0
+    for line in lines:
+        window.append(line)
+        num_characters += len(line)
+        if len(window) == WINDOW_LINES or num_characters >= WINDOW_CHARACTERS:
+            yield window
+            window, num_characters = [], 0
+    if window:
+        yield window
 
 
 class Translator:
@@ -141,8 +155,7 @@ class Translator:
             done: the number of lines before these that were translated at another time, all of them whole windows.
                 Line numbers, windows and random numbers are then the same as if all had been translated now.
         """
-        remaining = iter(lines)
-        while window := list(islice(remaining, WINDOW_LINES)):
+        for window in _windows(lines):
             yield self._translate_window(window, done, decode, on_problem)
             done += len(window)
 
