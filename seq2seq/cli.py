@@ -288,7 +288,7 @@ def _translate(args: argparse.Namespace) -> None:
         raise UserError(f"--input: no such file: {args.input}")
     if args.resume:
         if "-" in (args.input, args.output):
-            raise UserError("--resume: give --input FILE and --output FILE; standard input and output are gone")
+            raise UserError("--resume: give --input FILE and --output FILE; what came through a pipe is gone")
         if os.path.exists(args.output) and (
             not os.path.isfile(args.output) or os.path.samefile(args.input, args.output)
         ):
