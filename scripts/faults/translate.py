@@ -102,7 +102,7 @@ def _kills(args: argparse.Namespace, model: Path) -> bool:
     print(f"output: {killed.stat().st_size:,} bytes, {num_lines:,} lines, {'equal' if equal else 'DIFFERENT'}")
     left = sorted(path.name for path in args.out.glob(".killed*"))
     print(f"beside it: {', '.join(left)}", flush=True)
-    return equal and num_lines == args.lines and kills == args.kills
+    return equal and (num_lines, kills) == (args.lines, args.kills)
 
 
 def _small_model(out: Path) -> Path:
