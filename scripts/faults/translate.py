@@ -20,7 +20,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[2]
+from faults.small_run import ROOT, environment
+
 _GREEDY = ("--beam-size", "1", "--max-length-ratio", "1", "--max-length-offset", "4", "--device", "cpu")
 _CONFIG = f"""\
 run_dir: {{run}}
@@ -111,19 +112,15 @@ def _small_model(out: Path) -> Path:
         shutil.rmtree(run, ignore_errors=True)
         config = out / "model.yaml"
         config.write_text(_CONFIG.format(run=run), encoding="utf-8")
-        subprocess.run([sys.executable, "-m", "seq2seq", "train", str(config)], check=True, env=_environment())
+        subprocess.run([sys.executable, "-m", "seq2seq", "train", str(config)], check=True, env=environment())
     return run
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def _start(model: Path, source: Path, target: Path, *options: str) -> subprocess.Popen[bytes]:
     arguments = ["translate", model, "--input", source, "--output", target, *_GREEDY, *options]
     with target.with_name(f"{target.name}.log").open("ab") as log:
         command = [sys.executable, "-m", "seq2seq", *map(str, arguments)]
-        return subprocess.Popen(command, env=_environment(), stdout=log, stderr=log)
+        return subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
 
 
 def _seconds(model: Path, source: Path, target: Path, *options: str) -> float:
