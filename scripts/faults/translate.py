@@ -9,6 +9,8 @@ small model is trained for a few seconds.
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import os
 import random
 import shutil
@@ -21,6 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from faults.small_run import ROOT, environment
+from seq2seq.data.bitext import read_lines
 
 _GREEDY = ("--beam-size", "1", "--max-length-ratio", "1", "--max-length-offset", "4", "--device", "cpu")
 _CONFIG = f"""\
@@ -52,27 +55,13 @@ def run(args: argparse.Namespace) -> int:
     """Kill, compare, measure."""
     args.out.mkdir(parents=True, exist_ok=True)
     model = args.model.resolve() if args.model else _small_model(args.out)
-    good = True
-    if args.kills:
-        good = _kills(args, model)
-    for lines in args.sizes:
-        source, target = args.out / f"memory-{lines}.in", args.out / f"memory-{lines}.out"
-        _write_input(source, lines, args.seed, args.gzip)
-        started = time.monotonic()
-        process = _start(model, source, target)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - started
-        num_lines = _count_lines(target) if status == 0 else 0
-        good = good and num_lines == lines
-        peak = usage.ru_maxrss / 1024
-        print(f"{lines:,} lines: {num_lines:,} translated in {seconds:,.0f} s, most memory {peak:,.0f} MiB", flush=True)
-        source.unlink()
-        target.unlink(missing_ok=True)
+    good = not args.kills or _survives_kills(args, model)
+    good = (not args.sizes or _has_flat_memory(args, model)) and good
     print("the promise held" if good else "THE PROMISE DID NOT HOLD")
     return 0 if good else 1
 
 
-def _kills(args: argparse.Namespace, model: Path) -> bool:
+def _survives_kills(args: argparse.Namespace, model: Path) -> bool:
     ending = ".gz" if args.gzip else ""
     source = args.out / f"in{ending}"
     _write_input(source, args.lines, args.seed, args.gzip)
@@ -86,24 +75,45 @@ def _kills(args: argparse.Namespace, model: Path) -> bool:
     work = seconds - start_up
     print(f"undisturbed: {args.lines:,} lines in {seconds:.1f} s, {start_up:.1f} of them to start", flush=True)
     rng = random.Random(args.seed)
-    kills = 0
+    kept: list[int] = []  # lines after every kill
     longest = 1.6 * (start_up + work / args.kills)  # some of the work should be left after the last kill
     for _ in tqdm(range(args.kills), desc="kills"):
         if not _killed_after(rng.uniform(0, longest), _start(model, source, killed, "--resume")):
-            break
-        kills += 1
+            print("done before all kills, which is too early to show anything; give more --lines")
+            return False
+        record = killed.with_name(f".{killed.name}.partial.json")
+        kept.append(json.loads(record.read_bytes())["num_lines"] if record.exists() else 0)
         if killed.exists() and killed.read_bytes() != undisturbed.read_bytes():
-            print(f"after kill {kills}, {killed} looks finished and is not")
+            print(f"after kill {len(kept)}, {killed} looks finished and is not")
             return False
     resumed = _seconds(model, source, killed, "--resume")
     again = _seconds(model, source, killed, "--resume")
     equal = undisturbed.read_bytes() == killed.read_bytes()
     num_lines = _count_lines(killed)
-    print(f"{kills} kills; the last start took {resumed:.1f} s, one more on the complete output {again:.1f} s")
+    print(f"lines kept after each of the {len(kept)} kills: {', '.join(map(str, kept))}")
+    print(f"the last start took {resumed:.1f} s, one more on the complete output {again:.1f} s")
     print(f"output: {killed.stat().st_size:,} bytes, {num_lines:,} lines, {'equal' if equal else 'DIFFERENT'}")
-    left = sorted(path.name for path in args.out.glob(".killed*"))
+    left = sorted(path.name for path in args.out.glob(".*killed*"))
     print(f"beside it: {', '.join(left)}", flush=True)
-    return equal and (num_lines, kills) == (args.lines, args.kills)
+    return equal and num_lines == args.lines and len(left) == 1
+
+
+def _has_flat_memory(args: argparse.Namespace, model: Path) -> bool:
+    peaks: list[float] = []
+    for lines in args.sizes:
+        source, target = args.out / f"memory-{lines}.in", args.out / f"memory-{lines}.out"
+        _write_input(source, lines, args.seed, args.gzip)
+        started = time.monotonic()
+        _, status, usage = os.wait4(_start(model, source, target).pid, 0)
+        seconds = time.monotonic() - started
+        if status != 0 or _count_lines(target) != lines:
+            print(f"{lines:,} lines: failed, see {target}.log")
+            return False
+        peaks.append(usage.ru_maxrss / 1024)
+        print(f"{lines:,} lines: {seconds:,.0f} s, most memory {peaks[-1]:,.0f} MiB", flush=True)
+        source.unlink()
+        target.unlink()
+    return max(peaks) < 1.1 * min(peaks)
 
 
 def _small_model(out: Path) -> Path:
@@ -142,8 +152,6 @@ def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _write_input(path: Path, num_lines: int, seed: int, compressed: bool) -> None:
-    import gzip
-
     with gzip.open(path, "wb") if compressed else path.open("wb") as file:
         for line in _lines(num_lines, random.Random(seed)):
             file.write(line)
@@ -163,6 +171,4 @@ def _lines(num_lines: int, rng: random.Random) -> Iterator[bytes]:
 
 
 def _count_lines(path: Path) -> int:
-    from seq2seq.data.bitext import read_lines
-
     return sum(1 for _ in read_lines(path))
