@@ -21,6 +21,8 @@ _ATTACKS: tuple[str, ...] = (
     "poison",
     "cost",
     "size",
+    "damage",
+    "disk",
     "translate",
 )  # modules of the folder `faults`: add_options(parser), and run(args), the exit status
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from seq2seq.errors import EXIT_STOPPED, EXIT_USER_ERROR, ToldElsewhereError, Us
 
 if TYPE_CHECKING:
     from seq2seq.config import DecodeConfig
+    from seq2seq.decode.translator import Translator
 
 _DESCRIPTION = """\
 Train encoder-decoder Transformers to translate, measure them, and use them.
@@ -214,6 +216,7 @@ def _train(args: argparse.Namespace) -> int:
         if os.environ.get("LOCAL_RANK", "0") != "0":  # under torchrun the first process of each machine tells it
             raise ToldElsewhereError from error
         raise
+    from seq2seq.disk import locked_run
     from seq2seq.train.distributed import joined_processes
     from seq2seq.train.trainer import Trainer
 
@@ -225,7 +228,8 @@ def _train(args: argparse.Namespace) -> int:
             if processes.is_main:
                 print(found)
             return 0
-        summary = Trainer(config, processes).run()
+        with locked_run(config.run_dir) if processes.is_main else nullcontext():
+            summary = Trainer(config, processes).run()
     status = EXIT_STOPPED if summary.stopped else 0
     if not processes.is_main:
         return status
@@ -264,6 +268,16 @@ def _prepare_translating(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
 
 
+def _load_translator(args: argparse.Namespace) -> Translator:
+    from seq2seq.decode.translator import Translator
+
+    translator = Translator.load(args.model, args.device, args.precision)
+    if translator.edited:
+        edited = "; ".join(translator.edited)
+        print(f"{args.model}: its config.yaml was edited after training: {edited}", file=sys.stderr)
+    return translator
+
+
 def _evaluate(args: argparse.Namespace) -> None:
     import json
 
@@ -280,14 +294,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.hyp is not None:
         hypotheses = read_text(args.hyp)
     else:
-        from seq2seq.decode.translator import Translator
-
         _prepare_translating(args)
         src = read_text(args.src)
         for path, reference in zip(args.ref, references, strict=True):
             if len(reference) != len(src):  # told before the work, not after it
                 raise UserError(f"{args.src} has {len(src)} lines but {path} has {len(reference)}")
-        translator = Translator.load(args.model, args.device, args.precision)
+        translator = _load_translator(args)
         decode = _decode_config(translator.config.decode, args)
         hypotheses = translator.translate(src, decode)
         language = language or translator.config.data.target_language
@@ -310,7 +322,6 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _translate(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     from seq2seq.decode.files import FileOptions, translate_file
-    from seq2seq.decode.translator import Translator
 
     if args.input != "-" and not Path(args.input).is_file():
         raise UserError(f"--input: no such file: {args.input}")
@@ -322,7 +333,7 @@ def _translate(args: argparse.Namespace) -> None:
         ):
             raise UserError(f"--resume: --output must be a file of its own, which {args.output} is not")
     _prepare_translating(args)
-    translator = Translator.load(args.model, args.device, args.precision)
+    translator = _load_translator(args)
     decode = _decode_config(translator.config.decode, args)
     translate_file(translator, args.input, args.output, decode, FileOptions(args.invalid_bytes, args.resume))
 

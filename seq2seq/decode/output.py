@@ -8,10 +8,10 @@ before it is. The record stays beside a complete output, so that the same comman
 from __future__ import annotations
 
 import fcntl
-import glob
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from seq2seq.disk import remove_leftovers
 from seq2seq.errors import UserError
 from seq2seq.storage import put_in_place, unwritable, write_text
 
@@ -79,6 +80,7 @@ class OutputFile:
     def clear(self) -> bool:
         """Start afresh; whether something was deleted for that."""
         self.record_path.unlink(missing_ok=True)  # first: without it, nobody goes on with the rest
+        remove_leftovers(self.record_path.parent, re.escape(self.record_path.name))
         held = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         self._file.truncate()
@@ -115,8 +117,6 @@ class OutputFile:
             self._file.close()
 
     def _read_record(self) -> Record | None:
-        for leftover in glob.glob(f"{glob.escape(str(self.record_path.with_name('.' + self.record_path.name)))}.*.tmp"):
-            os.unlink(leftover)  # of a process that was killed while it wrote a record
         try:
             return Record(**json.loads(self.record_path.read_text(encoding="utf-8")))
         except FileNotFoundError:

@@ -250,7 +250,7 @@ def test_killed_at_any_step_and_resumed(model: Path, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused_and_kept(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against an output made of two translations: of other options, lines, bytes, or by two processes."""
     arguments = resumable(model, tmp_path / "a", "out", "--resume")
-    assert killed_at(5, arguments)  # before the second window has its record; that of the first stands
+    assert killed_at(7, arguments)  # before the second window has its record; that of the first stands
 
     def refused(told: str, *options: str) -> None:
         before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
