@@ -337,8 +337,7 @@ def test_windows_join_seamlessly(translator: Translator, lines: list[str], monke
 
 
 def test_windows_read_no_further_than_needed(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is flat: the first translation is there before the input was read to its end."""
-    monkeypatch.setattr(translator_module, "WINDOW_LINES", 3)
+    """Memory is flat: the first translation is there before the input was read to its end, however long its lines."""
     taken = 0
 
     def endless() -> Iterator[str]:
@@ -347,8 +346,11 @@ def test_windows_read_no_further_than_needed(translator: Translator, monkeypatch
             taken += 1
             yield "kato"
 
-    next(translator.translate_stream(endless(), GREEDY))
-    assert taken == 3
+    for name, limit, expected in (("WINDOW_LINES", 3, 3), ("WINDOW_CHARACTERS", 2 * len("kato"), 2)):
+        monkeypatch.setattr(translator_module, name, limit)
+        taken = 0
+        next(translator.translate_stream(endless(), GREEDY))
+        assert taken == expected
 
 
 def test_a_line_too_long_is_cut_told_and_joined(translator: Translator) -> None:
