@@ -32,6 +32,7 @@ from seq2seq.config import (
 )
 from seq2seq.errors import ConfigError
 
+_LARGEST = 1 << 20  # bytes of a config file; beyond, something else was named by mistake
 _SURROGATE = re.compile("[\ud800-\udfff]")  # YAML escapes can write half a character, which no file can hold
 
 
@@ -117,7 +118,11 @@ class _Draft:
         self._overridden: list[Key] = []
         self._read: dict[int, tuple[yaml.Node, Any]] = {}
         try:
-            self._root = _compose(path.read_bytes().decode("utf-8-sig"))
+            with path.open("rb") as file:
+                content = file.read(_LARGEST + 1)
+            if len(content) > _LARGEST:
+                raise ValueError(f"it is larger than {_LARGEST >> 20} MiB, so it is no config file")
+            self._root = _compose(content.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             raise ConfigError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None

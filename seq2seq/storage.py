@@ -89,13 +89,14 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {})["seq2seq"])
-            assert isinstance(record, dict)
-            return record
+        if not isinstance(record, dict) or not all(isinstance(text, str) for text in record.values()):
+            raise ValueError
+        return record
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
     except (safetensors.SafetensorError, OSError, struct.error) as error:
         raise ModelError(f"{path}: damaged or not a safetensors file ({error})") from None
-    except (KeyError, ValueError, AssertionError):
+    except (KeyError, ValueError, RecursionError):
         raise ModelError(f"{path}: not written by seq2seq, or damaged") from None
 
 

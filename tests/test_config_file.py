@@ -394,7 +394,7 @@ def test_mistakes_in_decode_options_are_told_as_options() -> None:
     """All at once, by the names that a person typed, and by the same rules as in a file."""
     model = DecodeConfig()
     assert refused(model, beam_size=-1, top_p=float("nan"), temperature=0, sample="yes", zzz=1)[:4] == [
-        "--beam-size: must be a whole number > 0, not -1",
+        "--beam-size: must be a whole number > 0 and <= 1000, not -1",
         "--sample: must be true or false, not 'yes'",
         "--temperature: must be a number > 0, not 0",
         "--top-p: must be a number > 0 and <= 1, not nan",

@@ -88,11 +88,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for name, tensor in tensors.items():
             group, rest = name.split("/", 1)
             groups[group][rest] = tensor
-        saved = json.loads(metadata["progress"])
-        progress = Progress(**{field.name: saved[field.name] for field in fields(Progress)})
+        progress = _read_progress(metadata["progress"])
         return Checkpoint(progress, **groups, config=metadata["config"], data_fingerprint=metadata["data"])
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         raise ModelError(f"{path}: not a checkpoint of this version of seq2seq") from None
+
+
+def _read_progress(text: str) -> Progress:
+    saved = json.loads(text)
+    for field in fields(Progress):
+        value, whole = saved[field.name], isinstance(field.default, int)
+        if (type(value) is not int or value < 0) if whole else type(value) not in (int, float, type(field.default)):
+            raise TypeError(f"{field.name} is {value!r}")
+    return Progress(**{field.name: saved[field.name] for field in fields(Progress)})
 
 
 def load_latest_checkpoint(run_dir: Path, on_damage: Callable[[str], None]) -> Checkpoint | None:
