@@ -1,7 +1,8 @@
 """Damaged and hostile files for every reader: each gives its content or one clear error, quickly and in little memory.
 
 Inputs are mutated from valid files and from each other; those that reach new lines of the readers, or get a new answer,
-are kept and mutated further. What each reader must do is told in ``fuzz_targets.py``. A finding is an exception that is
+are kept and mutated further. What each reader must do is told in
+``fuzz_text.py`` and ``fuzz_folders.py``. A finding is an exception that is
 no UserError, an answer that is wrong, a crash of the process, memory beyond half a gigabyte, or more than ten seconds.
 It is written to the folder ``findings`` in --out: the input, one file for each of its parts, and what happened.
 """
@@ -21,7 +22,7 @@ import struct
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,13 +30,22 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from faults.fuzz_targets import TARGETS, Target
+from faults.fuzz_folders import CheckpointFile, CorpusFolder, ModelFolder
+from faults.fuzz_text import ConfigFile, Target, Text, TokenizerFile
 from faults.mutation import Input, Lines, Mutator
 from seq2seq.errors import UserError
 
+TARGETS: Mapping[str, Callable[[Path], Target]] = {
+    "text": Text,
+    "config": ConfigFile,
+    "corpus": CorpusFolder,
+    "checkpoint": CheckpointFile,
+    "tokenizer": TokenizerFile,
+    "model": ModelFolder,
+}
 _MEMORY = 512 << 20  # beyond what the process has at its start
 _SECONDS = 10.0
-_WATCHED = 1 / 16  # of the inputs with a known answer
+_WATCHED = 1 / 64  # of the inputs with a known answer
 _ACCEPTED = "accepted"
 _CRASHES = 30  # of one target, after which it is given up
 
@@ -164,29 +174,34 @@ class _Campaign:
     def _fuzz(self, num_inputs: int, seed: str) -> None:
         """Lines are slow to watch: only where the answer is new, and now and then."""
         mutator, rng = Mutator(seed, self._target.words), random.Random(seed)
-        lines, answers, kept = Lines(self._target.sources), set[str](), list[Input]()
+        lines, answers, kept, good = Lines(self._target.sources), set[str](), list[Input](), list[Input]()
         known = [*self._target.seeds, *(_unpack(path.read_bytes()) for path in self.kept())]
         told = self.shared.read()
         for number in range(num_inputs - told.done):
-            files = known[number] if number < len(known) else mutator.mutate(kept)
+            parents = good if good and rng.random() < 0.5 else kept
+            files = known[number] if number < len(known) else mutator.mutate(parents)
             told = told._replace(lines=lines.count, packed=_pack(files))
             self.shared.write(told)
             signal.setitimer(signal.ITIMER_REAL, _SECONDS)
             answer = self._try(files)
-            watched = answer not in answers or rng.random() < _WATCHED
-            new = watched and lines.new(partial(self._try, files)) or answer not in answers
+            new = not answer <= answers
+            if new or rng.random() < _WATCHED:
+                new = lines.new(partial(self._try, files)) or new
             signal.setitimer(signal.ITIMER_REAL, 0)
             if number < len(known):
                 kept.append(files)
             elif new:
                 kept.append(files)
                 (self._kept / f"{len(kept):05d}").write_bytes(told.packed)
-            answers.add(answer)
-            told = told._replace(done=told.done + 1, accepted=told.accepted + (answer == _ACCEPTED))
+            accepted = _ACCEPTED in answer
+            if accepted and kept[-1] is files:
+                good.append(files)
+            answers |= answer
+            told = told._replace(done=told.done + 1, accepted=told.accepted + accepted)
         self.shared.write(told._replace(lines=lines.count))
 
-    def _try(self, files: Input) -> str:
-        """The reader's answer without its numbers and quotations; reports what is no answer."""
+    def _try(self, files: Input) -> set[str]:
+        """The lines of the reader's answer without their numbers and quotations; reports what is no answer."""
         try:
             self._target.check(files)
             answer = _ACCEPTED
@@ -195,11 +210,10 @@ class _Campaign:
         except BaseException as error:
             frames = traceback.extract_tb(error.__traceback__)
             ours = [frame for frame in frames if "seq2seq" in frame.filename or "faults" in frame.filename]
-            last = ours[-1]
-            text = "".join(traceback.format_exception(error))
-            self._report(f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}", text, files)
+            place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+            self._report(f"{type(error).__name__} at {place}", "".join(traceback.format_exception(error)), files)
             answer = type(error).__name__
-        return re.sub(r"0x\w+|\d+|'[^']*'|\"[^\"]*\"|/\S*", "#", answer)[:200]
+        return {re.sub(r"0x\w+|\d+|'[^']*'|\"[^\"]*\"|/\S*", "#", line)[:80] for line in answer.split("\n")}
 
     def _report(self, what: str, details: str, files: Input) -> None:
         """Write down what was found; the first input for each place is enough."""

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 Input: TypeAlias = tuple[bytes, ...]
 
-LARGEST = 1 << 15  # bytes of one part
+_LARGEST = 1 << 12  # bytes of one part, unless it was larger from the start
 _NUMBERS = (0, 1, -1, 2, 7, 127, 128, 255, 256, 32767, 65535, 65536, 10**6, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1)
 _HUGE = (2**63, 2**64, 2**64 - 1, 10**9, 10**12, 10**30, 10**400, -(2**63))
 _PAIRS = ((b"[", b"]"), (b"{", b"}"), (b'{"a":', b"}"), (b"{a: ", b"}"), (b"(", b")"), (b"'", b"'"), (b'"', b'"'))
@@ -29,12 +29,13 @@ class Mutator:
         self._words = words
 
     def mutate(self, kept: Sequence[Input]) -> Input:
-        """A new input from one of ``kept``, late ones more often, after one mutation or a few."""
-        parts = list(kept[max(self._rng.randrange(len(kept)), self._rng.randrange(len(kept)))])
+        """A new input from one of ``kept``, small ones more often, after one mutation or a few."""
+        parts = list(min(self._rng.choice(kept), self._rng.choice(kept), key=lambda files: sum(map(len, files))))
         for _ in range(self._rng.choice((1, 1, 1, 2, 3, 5, 8))):
             at = self._rng.randrange(len(parts))
             other = self._rng.choice(kept)
-            parts[at] = self._step(parts[at], other[at] if at < len(other) else b"")[:LARGEST]
+            largest = max(_LARGEST, len(parts[at]))
+            parts[at] = self._step(parts[at], other[at] if at < len(other) else b"")[:largest]
         return tuple(parts)
 
     def _step(self, data: bytes, other: bytes) -> bytes:
@@ -49,7 +50,7 @@ class Mutator:
             case 2:
                 return before + after
             case 3:
-                return before + chosen * rng.choice((2, 3, 9, 64)) + after
+                return before + chosen * rng.choice((2, 2, 3, 9, 64)) + after
             case 4:
                 return before if rng.random() < 0.5 else after
             case 5:
@@ -64,7 +65,7 @@ class Mutator:
                 return self._lines(data)
             case 10:  # deep inside something
                 opening, closing = rng.choice(_PAIRS)
-                depth = rng.choice((1, 1, 2, 21, 400, 3000))
+                depth = rng.choice((1, 1, 1, 2, 21, 1000))
                 return before + opening * depth + chosen + closing * depth + after
             case 11:
                 first, last = self._span(other)

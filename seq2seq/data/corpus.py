@@ -106,7 +106,9 @@ class Corpus:
         expected = {"lines": self.num_pairs}
         for side in SIDES:
             expected[f"{side}.offsets"] = self.num_pairs + 1
-            expected[f"{side}.ids"] = int(self._arrays[f"{side}.offsets"][-1])
+            first, expected[f"{side}.ids"] = self._arrays[f"{side}.offsets"][[0, -1]].tolist()
+            if first != 0:
+                raise self._damaged(f"{side}.offsets", f"the first sentence starts at {first}")
         for name, size in expected.items():
             if self._arrays[name].size != size:
                 raise self._damaged(name, f"{self._arrays[name].size} numbers instead of {size}")
