@@ -16,6 +16,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _ATTACKS: tuple[str, ...] = (
+    "train",
+    "ranks",
+    "poison",
+    "cost",
+    "size",
+    "damage",
+    "disk",
     "fuzz",
 )  # modules of the folder `faults`: add_options(parser), and run(args), the exit status
 

@@ -23,7 +23,7 @@ from seq2seq import storage
 from seq2seq.config_file import load_config
 from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Filters, build_corpus, open_corpus
-from seq2seq.data.corpus_writer import FILES, SIDES
+from seq2seq.data.corpus_writer import FILES, META, SIDES, seal_meta
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import DataError
@@ -47,9 +47,8 @@ class CorpusFolder:
         pairs = [SentencePair(text, text[::-1], i) for i, text in enumerate(TEXT)]
         self._folder = folder / "c"
         build_corpus(self._folder, pairs, TokenizerPair(tokenizer, tokenizer), Filters(), "f")
-        self._names = ("meta.json", *FILES)
-        meta = json.dumps(json.loads((self._folder / "meta.json").read_bytes())).encode()
-        files = (meta, *((self._folder / name).read_bytes() for name in FILES))
+        self._names = (META, *FILES)
+        files = [(self._folder / name).read_bytes() for name in self._names]
         self._written = self._content()
         self.seeds = [(b"", *files), (b"sealed", *files)]
 
@@ -73,7 +72,7 @@ class CorpusFolder:
                 for name, data in zip(FILES, rest, strict=True):
                     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
                     tree["files"][name] |= {"bytes": len(data), "blake2b": digest}
-                meta = json.dumps(tree).encode()
+                meta = seal_meta(tree)
         for name, data in zip(self._names, (meta, *rest), strict=True):
             (self._folder / name).write_bytes(data)
         content = self._content()
@@ -89,7 +88,7 @@ def _sealed(header: bytes, record: bytes, data: bytes, texts: Mapping[str, str])
             tensors = load_safetensors(_assembled(header, b"{}", data))
             tree.pop(storage.DIGEST, None)
             tree[storage.DIGEST] = storage._digest(tensors, tree)
-        record = json.dumps(tree).encode()
+        record = json.dumps(tree, sort_keys=True).encode()
     return _assembled(header, record, data)
 
 

@@ -201,9 +201,22 @@ class ConfigFile:
 class TokenizerFile:
     """A SentencePiece model: refused, or texts become ids of the vocabulary and any ids become one line of text."""
 
-    words: Sequence[bytes] = (b"\x0a", b"\x12", b"\x1a", b"\x15", b"\x18\x01", b"\x18\x02", b"\x18\x03", b"\x18\x04", b"\x18\x06",
-             b"\xff" * 9 + b"\x01", b"\x0a\x00", b"\x0a\x05\x0a\x03<0x", b"<unk>", b"</s>", b"\n", b"\xe2\x96\x81",
-             b"\x15\x00\x00\xc0\x7f", b"\x15\x00\x00\x80\x7f", b"\x15\x00\x00\x80\xff")  # fmt: skip
+    words: Sequence[bytes] = (
+        *(
+            b"\x0a",
+            b"\x12",
+            b"\x1a",
+            b"\x15",
+            b"\x18\x01",
+            b"\x18\x02",
+            b"\x18\x03",
+            b"\x18\x04",
+            b"\x18\x06",
+            b"\x0a\x00",
+        ),
+        *(b"\xff" * 9 + b"\x01", b"\x0a\x05\x0a\x03<0x", b"<unk>", b"</s>", b"\n", b"\xe2\x96\x81"),
+        *(b"\x15\x00\x00\xc0\x7f", b"\x15\x00\x00\x80\x7f", b"\x15\x00\x00\x80\xff"),  # scores: NaN and infinity
+    )
     sources: Sequence[str] = sources("data/tokenizer.py", "data/sampling.py")
 
     def __init__(self, folder: Path) -> None:
