@@ -207,7 +207,7 @@ class ModelConfig(Section):
         "all needs tokenizer.joint; with separate vocabularies the default is target.",
     )
     attention_window: int | None = _option(
-        None, "Self-attention reaches this many tokens to each side; null is no limit.", gt=0
+        None, "Self-attention reaches this many tokens to each side; null is no limit.", gt=0, lt=2**31
     )
 
     @model_validator(mode="before")
@@ -321,17 +321,22 @@ class TrainConfig(Section):
 
 
 class DecodeConfig(Section):
-    """How the model writes a translation: beam search, or sampling."""
+    """How the model writes a translation: beam search, or sampling.
+
+    What a search costs has upper limits, far above all use: a model folder may come from a stranger.
+    """
 
     beam_size: int = _option(
-        5, "Translations kept open while searching, which ends when as many have finished; 1 is greedy.", gt=0
+        5, "Translations kept open while searching, which ends when as many have finished; 1 is greedy.", gt=0, le=1000
     )
-    length_penalty: float = _option(1.0, "alpha of Wu et al. 2016: larger prefers longer output; 0 is none.", ge=0)
-    n_best: int = _option(1, "Translations to return per sentence, at most beam_size unless sampling.", gt=0)
+    length_penalty: float = _option(
+        1.0, "alpha of Wu et al. 2016: larger prefers longer output; 0 is none.", ge=0, le=10
+    )
+    n_best: int = _option(1, "Translations to return per sentence, at most beam_size unless sampling.", gt=0, le=1000)
     max_length_ratio: float = _option(
-        2.0, "The longest output has this times the source tokens plus max_length_offset.", ge=0
+        2.0, "The longest output has this times the source tokens plus max_length_offset.", ge=0, le=100
     )
-    max_length_offset: int = _option(10, "Tokens added to the longest output.", ge=0)
+    max_length_offset: int = _option(10, "Tokens added to the longest output.", ge=0, le=10_000)
     batch_tokens: int = _option(8192, "Source tokens times beam_size per batch.", gt=0)
     quantize: Literal["int8"] | None = _option(
         None,

@@ -32,6 +32,8 @@ from seq2seq.config import (
 )
 from seq2seq.errors import ConfigError
 
+_LARGEST = 256 << 10  # bytes of a config file; to read so much takes seconds
+_DEEPEST = 20  # levels of sections and lists
 _SURROGATE = re.compile("[\ud800-\udfff]")  # YAML escapes can write half a character, which no file can hold
 
 
@@ -88,6 +90,12 @@ def override_decode(default: DecodeConfig, given: Mapping[str, object]) -> Decod
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = YAML_WORDS
 
+    def fetch_flow_collection_start(self, token_class: Any) -> None:
+        """Called at [ and {; PyYAML would spend seconds on a page of them."""
+        if self.flow_level >= _DEEPEST:
+            raise yaml.scanner.ScannerError(None, None, "nested too deeply", self.get_mark())
+        super().fetch_flow_collection_start(token_class)
+
 
 class _YamlError(Exception):
     """Text that YAML cannot read; holds the line and the reason."""
@@ -116,8 +124,13 @@ class _Draft:
         self.problems: dict[Key, tuple[float, str]] = {}
         self._overridden: list[Key] = []
         self._read: dict[int, tuple[yaml.Node, Any]] = {}
+        self._children: dict[int, dict[str, tuple[yaml.ScalarNode, yaml.Node]]] = {}
         try:
-            self._root = _compose(path.read_bytes().decode("utf-8-sig"))
+            with path.open("rb") as file:
+                content = file.read(_LARGEST + 1)
+            if len(content) > _LARGEST:
+                raise ValueError(f"it is larger than {_LARGEST >> 10} KiB, so it is no config file")
+            self._root = _compose(content.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             raise ConfigError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
@@ -164,16 +177,20 @@ class _Draft:
         """Line of a key in the file, or of the deepest section above it that the file has."""
         line, node = 1, self._root
         for part in key:
-            pairs = node.value if isinstance(node, yaml.MappingNode) else []
-            found = [pair for pair in pairs if pair[0].value == part]
-            if not found:
+            if not isinstance(node, yaml.MappingNode):
                 break
-            line, node = found[-1][0].start_mark.line + 1, found[-1][1]
+            if id(node) not in self._children:  # looked up by name: a file of many mistakes asks for many lines
+                named = {name.value: (name, child) for name, child in node.value if isinstance(name, yaml.ScalarNode)}
+                self._children[id(node)] = named
+            if part not in self._children[id(node)]:
+                break
+            name, node = self._children[id(node)][part]
+            line = name.start_mark.line + 1
         return line
 
     def _plain(self, node: yaml.Node, key: Key, above: tuple[int, ...] = ()) -> Any:
         """The plain value of a YAML node: what YAML can hold and a config needs, nothing that runs code."""
-        if id(node) in above or len(above) > 20:
+        if id(node) in above or len(above) > _DEEPEST:
             self.report(key, "nested too deeply, or inside itself")
             return None
         if id(node) not in self._read:  # an alias is read once

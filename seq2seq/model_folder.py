@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from seq2seq.config import Config, diff_configs, dump_config
 from seq2seq.config_file import load_saved_config
-from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.data.tokenizer import TOKENIZERS, TokenizerPair
 from seq2seq.errors import ConfigError, DataError, ModelError
 from seq2seq.model.transformer import Transformer
 from seq2seq.storage import load_tensors, save_tensors, write_text
@@ -116,16 +116,50 @@ def load_weights(model: Transformer, weights: Mapping[str, Tensor], path: Path) 
     Raises:
         ModelError: names or shapes differ from the model's, which ``path`` is blamed for.
     """
-    expected = unique_tensors(model.state_dict())
+    _check_fit(model, weights, path)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+
+
+def _check_fit(model: Transformer, weights: Mapping[str, Tensor], path: Path) -> None:
+    expected = dict(model.named_parameters())  # tied ones once, by their first name
     for name in sorted(expected.keys() ^ weights.keys()):
         state = "lacks" if name in expected else "has the unknown tensor"
         raise ModelError(f"{path}: does not fit its config: it {state} {name}")
-    with torch.no_grad():
-        for name, tensor in expected.items():
-            if tensor.shape != weights[name].shape:
-                shapes = f"{tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-                raise ModelError(f"{path}: does not fit its config: {name} has shape {shapes}")
-            tensor.copy_(weights[name])
+    for name, parameter in expected.items():
+        if parameter.shape != weights[name].shape:
+            shapes = f"{tuple(weights[name].shape)} instead of {tuple(parameter.shape)}"
+            raise ModelError(f"{path}: does not fit its config: {name} has shape {shapes}")
+        if not weights[name].is_floating_point():
+            raise ModelError(f"{path}: {name} holds {weights[name].dtype}, not floating-point numbers")
+
+
+def _check_config(config: Config, tokenizers: TokenizerPair, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a config that asks for another model than the weights are of, before memory is taken for that model."""
+    num_layers = config.model.encoder_layers + config.model.decoder_layers
+    if num_layers > len(weights):
+        raise ModelError(f"{path}: does not fit its config: {num_layers} layers in {len(weights)} tensors")
+    try:
+        with _Undrawn(), torch.device("meta"):  # shapes without memory
+            model = build_model(config, tokenizers)
+    except (RuntimeError, TypeError, OverflowError):  # PyTorch's, for numbers beyond 64 bits
+        raise ModelError(f"{path}: does not fit its config: no memory holds a model of that size") from None
+    _check_fit(model, weights, path)
+
+
+def _check_inside(root: Path, folder: Path) -> None:
+    """What ``folder`` holds must lie below ``root``: a link that a stranger packed could make any file be read."""
+    for file in (folder / name for name in (WEIGHTS, CONFIG, *TOKENIZERS)):
+        if not file.exists():
+            continue  # told by who reads it
+        if not file.resolve().is_relative_to(root.resolve()):
+            raise ModelError(
+                f"{file}: is a link to {file.resolve()}, outside the folder {root}; "
+                "if you trust it, put the file itself there (cp -rL copies a folder with the files behind its links)"
+            )
+        if not file.is_file():
+            raise ModelError(f"{file}: is not a regular file")
 
 
 class _Undrawn(TorchFunctionMode):
@@ -141,10 +175,14 @@ class _Undrawn(TorchFunctionMode):
 def load_model_folder(path: Path) -> LoadedModel:
     """Read a run folder's model or a model folder; checks weights, config and tokenizer against each other.
 
+    It may come from a stranger: nothing in it is run, no file outside ``path`` is read, and no more memory is taken
+    than its files account for.
+
     Raises:
         ModelError: something is missing, damaged, or belongs to another model.
     """
     folder = find_model_folder(path)
+    _check_inside(path, folder)
     try:
         config = load_saved_config(folder / CONFIG)
         tokenizers = TokenizerPair.load(folder)
@@ -157,6 +195,7 @@ def load_model_folder(path: Path) -> LoadedModel:
     edited = _compare_config(folder, config, settings) if settings is not None else ()
     if config.model.tie_embeddings == "all" and not tokenizers.joint:
         raise ModelError(f"{folder}: the config ties both vocabularies, but the tokenizers differ")
+    _check_config(config, tokenizers, weights, folder / WEIGHTS)
     with _Undrawn():
         model = build_model(config, tokenizers)
     load_weights(model, weights, folder / WEIGHTS)

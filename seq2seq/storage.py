@@ -175,10 +175,12 @@ def _read(path: Path, *, with_tensors: bool = True) -> tuple[dict[str, Tensor], 
             record = json.loads(text)
             if not isinstance(record, dict) or json.dumps(record, sort_keys=True) != text:
                 raise ValueError  # damage may leave the meaning as it was: \u00fc, \u00FC
+            if not all(isinstance(value, str) for value in record.values()):
+                raise ValueError
             return {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}, record  # noqa: SIM118
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
     except (safetensors.SafetensorError, OSError, struct.error) as error:
         raise ModelError(f"{path}: damaged or not a safetensors file ({error})") from None
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise ModelError(f"{path}: not written by seq2seq, or damaged") from None

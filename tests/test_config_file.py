@@ -199,6 +199,7 @@ tokenizer:
          "'<stream end>'"),
         ("---\nseed: 1", "x.yaml:5: not valid YAML: expected a single document in the stream, but found another "
          "document"),
+        ("seed: " + "[" * 3000, "x.yaml:5: not valid YAML: nested too deeply"),
         ("seed: \x01", "x.yaml:5: not valid YAML: character '\\x01' is not allowed"),
         ("seed: '" + "y" * 99 + "'", "x.yaml:5: seed: must be a whole number >= 0 and < 9223372036854775808, not "
          "'yyyyyyyyyyyyyyyyy...yyyyyyyyyyyyyyyyyy'"),
@@ -235,6 +236,23 @@ def test_each_mistake_is_told_in_words(write: Any, lines: str, expected: str) ->
 def test_rules_between_keys(write: Any, lines: str, expected: str) -> None:
     """Settings that contradict each other are refused before any work is done."""
     assert mistakes(write(MINIMAL + lines + "\n")) == [expected]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.attention_window=9223372036854775808",
+        "decode.beam_size=1000000000",
+        "decode={sample: true, n_best: 1000000000}",
+        "decode.length_penalty=1e5",
+        "decode.max_length_ratio=1e308",
+        "decode.max_length_offset=1000000000",
+    ],
+)
+def test_settings_that_no_memory_or_number_holds(write: Any, override: str) -> None:
+    """A model folder of a stranger must not fill the memory, or overflow, at the first line that is translated."""
+    (told,) = mistakes(write(MINIMAL), override)
+    assert " <" in told
 
 
 def test_several_broken_rules_are_told_together(write: Any) -> None:
@@ -281,6 +299,9 @@ def test_files_that_cannot_be_read(write: Any, tmp_path: Path) -> None:
     assert mistakes(tmp_path / "a\0b") == ["a\0b: cannot be read: embedded null byte"]
     assert "cannot be read" in mistakes(tmp_path)[0]
     assert mistakes(write(b"a: 1\nb: \xff\n")) == ["x.yaml:2: is not UTF-8 text; save the file as UTF-8"]
+    assert mistakes(write(b"#" * 300_000)) == [
+        "x.yaml: cannot be read: it is larger than 256 KiB, so it is no config file"
+    ]
     assert mistakes(write("- a\n")) == ["x.yaml:1: must hold keys such as run_dir: and data:, not ['a']"]
     assert load_config(write(b"\xef\xbb\xbf" + MINIMAL.encode().replace(b"\n", b"\r\n"))).seed == 1
 
@@ -394,7 +415,7 @@ def test_mistakes_in_decode_options_are_told_as_options() -> None:
     """All at once, by the names that a person typed, and by the same rules as in a file."""
     model = DecodeConfig()
     assert refused(model, beam_size=-1, top_p=float("nan"), temperature=0, sample="yes", zzz=1)[:4] == [
-        "--beam-size: must be a whole number > 0, not -1",
+        "--beam-size: must be a whole number > 0 and <= 1000, not -1",
         "--sample: must be true or false, not 'yes'",
         "--temperature: must be a number > 0, not 0",
         "--top-p: must be a number > 0 and <= 1, not nan",

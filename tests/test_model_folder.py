@@ -1,7 +1,9 @@
 """Promise: a model folder is complete and consistent, or a ModelError says what is wrong and where."""
 
+import os
 import re
 import shutil
+import sys
 
 import pytest
 import torch
@@ -141,6 +143,10 @@ def test_separate_tokenizers_under_tied_embeddings(tmp_path, tiny_config, tiny_t
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
+        ("encoder_layers: 1000000000", "1000000001 layers in 37 tensors"),
+        ("d_model: 1000000", r"has shape \(300, 16\) instead of \(300, 1000000\)"),
+        ("d_ff: 1000000000000", "instead of .1000000000000, 16."),
+        ("d_ff: 1000000000000000000000", "no memory holds a model of that size"),
         ("d_ff: 24", r"feed_forward\.inner\.weight has shape \(16, 16\) instead of \(24, 16\)"),
         ("decoder_layers: 2", "it lacks decoder_layers.1."),
         ("positions: learned", r"it lacks (src|tgt)_positions\.table\.weight"),
@@ -198,3 +204,64 @@ def test_unique_tensors_keeps_one_name_of_tied_ones():
     """Guards against a tie that safetensors refuses to save, and against equal but separate tensors taken for tied."""
     a, b = torch.zeros(2), torch.zeros(2)
     assert unique_tensors({"x": a, "y": a, "z": b}).keys() == {"x", "z"}
+
+
+def test_weights_that_are_no_numbers(folder):
+    """Guards against PyTorch's own error for a file of integers."""
+    tensors, metadata = load_tensors(folder / WEIGHTS)
+    tensors = {name: tensor.int() for name, tensor in tensors.items()}
+    save_tensors(folder / WEIGHTS, tensors, metadata)
+    refuses(folder, "holds torch.int32, not floating-point numbers")
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, "tokenizer.model"])
+def test_links_out_of_the_folder_are_refused(folder, tmp_path, name):
+    """Guards against a stranger's archive whose links make any file of the user be read. Links inside are fine, and so
+    is a link to the whole folder, which the user named."""
+    (folder / name).rename(folder / "real")
+    (folder / name).symlink_to("real")
+    load_model_folder(folder)
+    (tmp_path / "link").symlink_to(folder)
+    load_model_folder(tmp_path / "link")
+    (folder / "real").rename(tmp_path / "outside")
+    (folder / name).unlink()
+    (folder / name).symlink_to(tmp_path / "outside")
+    refuses(folder, "is a link to .*outside, outside the folder")
+    refuses(tmp_path / "link", "is a link to", folder.parent / "link")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best").symlink_to(folder)
+    refuses(tmp_path / "run", "is a link to")
+
+
+@pytest.mark.parametrize("name", [CONFIG, "tokenizer.model"])
+def test_only_regular_files_are_read(folder, name):
+    """Guards against waiting forever for a pipe that was packed in place of a file."""
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    refuses(folder, "is not a regular file")
+
+
+def test_a_strangers_folder_runs_no_code_and_opens_no_other_file(folder):
+    """Guards against a config that reaches beyond its folder while it is loaded: its data need not exist, and Python
+    itself tells of every file that is opened, of code that is compiled or run, and of pickles."""
+    seen = []
+    watching = True
+    kinds = ("open", "exec", "compile", "import", "os.system", "subprocess.Popen", "pickle.find_class", "os.listdir")
+
+    def watch(event, args):
+        if watching and event in kinds:
+            seen.append((event, str(args[0])))
+
+    load_model_folder(folder)  # what is imported late is imported now
+    sys.addaudithook(watch)
+    try:
+        load_model_folder(folder)
+    finally:
+        watching = False
+    assert {event for event, _ in seen} == {"open"}
+    assert {path for _, path in seen} == {str(folder / CONFIG), str(folder / "tokenizer.model")}
+    text = (folder / CONFIG).read_text()
+    call = f"seed: !!python/object/apply:os.mkdir [{folder / 'made'}]\n"
+    (folder / CONFIG).write_text(text.replace("seed: 1\n", call, 1))
+    refuses(folder, "the YAML tag .* is not allowed")
+    assert not (folder / "made").exists()

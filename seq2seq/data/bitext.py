@@ -2,7 +2,8 @@
 
 A line ends at LF and at nothing else. One CR directly before the LF, or at the end of an unterminated last line,
 belongs to the ending. A UTF-8 byte order mark at the start of a file is dropped. Lone CR, U+2028, NUL and form feed are
-ordinary characters. Files may be plain or gzip, told apart by their first bytes and not by their names.
+ordinary characters. Files may be plain or gzip, told apart by their first bytes and not by their names. A line beyond
+16 MiB is an error: no text has one, and a small gzip file can hold one that fills the memory.
 """
 
 import gzip
@@ -12,6 +13,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -21,6 +23,7 @@ from seq2seq.errors import DataError
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 20
+_LONGEST_LINE = 16 << 20  # bytes; to encode it takes a gigabyte
 
 
 class SentencePair(NamedTuple):
@@ -111,7 +114,12 @@ def _lines(file: BinaryIO, name: str) -> Iterator[bytes]:
     """The line rule."""
     number = 0
     try:
-        for raw in file:
+        for raw in iter(partial(file.readline, _LONGEST_LINE + 1), b""):
+            if len(raw) > _LONGEST_LINE:
+                raise DataError(
+                    f"{name}:{number + 1}: a line of more than {_LONGEST_LINE >> 20} MiB; is this text? "
+                    "If so, cut it into sentences"
+                )
             line = raw.removeprefix(_BOM) if number == 0 else raw
             number += 1
             if line:  # nothing at all remains of a file that is a byte order mark and no more

@@ -13,22 +13,24 @@ complete. Fingerprints are the caller's: whatever the corpus depends on (text fi
 
 from __future__ import annotations
 
-import json
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from seq2seq.data.bitext import SentencePair, digest_file
 from seq2seq.data.corpus_writer import (
     FILES,
     META,
+    SIDES,
     VERSION,
     CorpusWriter,
     Ids,
@@ -44,6 +46,7 @@ from seq2seq.errors import DataError
 _CHUNK_PAIRS = 8192
 _CHUNK_CHARACTERS = 1 << 21  # keeps memory flat where lines are huge
 _FEW_CHUNKS = 4  # so few are done before other processes have started
+_AGAIN = "delete the folder to have it built again"
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,51 @@ class FilterCounts:
         )
 
 
-class Corpus:
-    """A corpus opened for reading. Pickling it carries the folder's path alone. Made by :func:`open_corpus`."""
+class _FileMeta(BaseModel):
+    model_config = ConfigDict(strict=True)
 
-    def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
+    bytes: int
+    blake2b: str
+
+
+class _Meta(BaseModel):
+    """``meta.json``. The writer's words are believed only as far as the files bear them out."""
+
+    model_config = ConfigDict(strict=True)
+
+    num_pairs: int
+    fingerprint: str
+    vocab_sizes: dict[Side, int]
+    counts: dict[str, int]
+    dtypes: dict[str, Literal["<u2", "<u4", "<i8"]]  # nothing that numpy would take for more than a number
+    files: dict[str, _FileMeta]
+
+
+class Corpus:
+    """A corpus opened for reading. Pickling it carries the folder's path alone. Made by :func:`open_corpus`.
+
+    Reading raises DataError at sentences that cannot have been written, so that damage never becomes an index.
+    """
+
+    def __init__(self, folder: Path, meta: _Meta) -> None:
         self.folder = folder
-        self.num_pairs: int = meta["num_pairs"]
-        self.fingerprint: str = meta["fingerprint"]
-        self.counts = FilterCounts(**meta["counts"])
-        self.vocab_sizes: tuple[int, int] = (meta["vocab_sizes"]["src"], meta["vocab_sizes"]["tgt"])
-        dtypes = {name: np.dtype(dtype) for name, dtype in meta["dtypes"].items()}
-        self._arrays = {name: np.asarray(np.memmap(folder / name, dtype=dtypes[name], mode="r")) for name in FILES}
+        self.num_pairs = meta.num_pairs
+        self.fingerprint = meta.fingerprint
+        self.counts = FilterCounts(**meta.counts)
+        self.vocab_sizes: tuple[int, int] = (meta.vocab_sizes["src"], meta.vocab_sizes["tgt"])
+        self._arrays = {name: np.asarray(np.memmap(folder / name, dtype=meta.dtypes[name], mode="r")) for name in FILES}
+        expected = {"lines": self.num_pairs}
+        for side in SIDES:
+            expected[f"{side}.offsets"] = self.num_pairs + 1
+            first, expected[f"{side}.ids"] = self._arrays[f"{side}.offsets"][[0, -1]].tolist()
+            if first != 0:
+                raise self._damaged(f"{side}.offsets", f"the first sentence starts at {first}")
+        for name, size in expected.items():
+            if self._arrays[name].size != size:
+                raise self._damaged(name, f"{self._arrays[name].size} numbers instead of {size}")
+
+    def _damaged(self, name: str, what: str) -> DataError:
+        return DataError(f"{self.folder / name}: damaged, {what}; {_AGAIN}")
 
     def __reduce__(self) -> tuple[Callable[[Path], Corpus], tuple[Path]]:
         return open_corpus, (self.folder,)
@@ -101,12 +138,12 @@ class Corpus:
     @cached_property
     def src_lengths(self) -> NDArray[np.int32]:
         """[pairs] source tokens, EOS included."""
-        return np.diff(self._arrays["src.offsets"]).astype(np.int32)
+        return self._lengths("src")
 
     @cached_property
     def tgt_lengths(self) -> NDArray[np.int32]:
         """[pairs] target tokens, EOS included."""
-        return np.diff(self._arrays["tgt.offsets"]).astype(np.int32)
+        return self._lengths("tgt")
 
     def src(self, i: int) -> Ids:
         """[length] ids of source sentence ``i``, EOS included; a read-only view."""
@@ -126,19 +163,35 @@ class Corpus:
         chosen = np.asarray(indices, dtype=np.int64)
         if chosen.size and not 0 <= chosen.min() <= chosen.max() < self.num_pairs:
             raise IndexError(f"sentence index out of range for {self.num_pairs} pairs")
-        offsets = self._arrays[f"{side}.offsets"]
-        starts = offsets[chosen]
-        lengths = offsets[chosen + 1] - starts
+        lengths, starts = self._bounds(side, chosen)
         ends = np.cumsum(lengths)
         tokens = np.arange(ends[-1] if chosen.size else 0) + np.repeat(starts - (ends - lengths), lengths)
-        return self._arrays[f"{side}.ids"][tokens].astype(np.int64), lengths.astype(np.int32)
+        ids = self._checked(side, self._arrays[f"{side}.ids"][tokens])
+        return ids.astype(np.int64), lengths.astype(np.int32)
 
     def sentence(self, side: Side, i: int) -> Ids:
         """[length] ids of sentence ``i`` of one side, EOS included; a read-only view."""
         if not 0 <= i < self.num_pairs:
             raise IndexError(f"sentence {i} of {self.num_pairs}")
-        start, end = self._arrays[f"{side}.offsets"][i : i + 2]
-        return self._arrays[f"{side}.ids"][start:end]
+        (length,), (start,) = self._bounds(side, np.array([i]))
+        return self._checked(side, self._arrays[f"{side}.ids"][start : start + length])
+
+    def _lengths(self, side: Side) -> NDArray[np.int32]:
+        return self._bounds(side, slice(None))[0].astype(np.int32)
+
+    def _bounds(self, side: Side, chosen: NDArray[np.int64] | slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Lengths and starts of sentences, all within the ids."""
+        offsets, size = self._arrays[f"{side}.offsets"], self._arrays[f"{side}.ids"].size
+        starts, ends = offsets[:-1][chosen], offsets[1:][chosen]
+        lengths = ends - starts
+        if starts.size and (starts.min() < 0 or ends.max() > size or lengths.min() < 1 or lengths.max() >= 1 << 31):
+            raise self._damaged(f"{side}.offsets", "a sentence ends before it starts or lies outside the file")
+        return lengths, starts
+
+    def _checked(self, side: Side, ids: Ids) -> Ids:
+        if ids.size and ids.max() >= self.vocab_sizes[SIDES.index(side)]:
+            raise self._damaged(f"{side}.ids", f"the id {ids.max()} is beyond the vocabulary")
+        return ids
 
 
 def open_corpus(
@@ -152,29 +205,32 @@ def open_corpus(
     The description and file sizes are always checked, the fingerprint when given, and with ``verify`` the checksums of
     all data, which ``digest`` takes.
     """
-    again = "delete the folder to have it built again"
     try:
         content = (folder / META).read_bytes()
-        meta = json.loads(content)
-        if meta["version"] != VERSION:
-            raise DataError(f"{folder}: a corpus of format {meta['version']}, not {VERSION}; {again}")
-        if content != seal_meta(meta):
-            raise DataError(f"{folder / META}: damaged, its checksum is wrong; {again}")
+        tree = from_json(content)
+        if tree["version"] != VERSION:
+            raise DataError(f"{folder}: a corpus of format {tree['version']!r:.20}, not {VERSION}; {_AGAIN}")
+        if content != seal_meta(tree):
+            raise DataError(f"{folder / META}: damaged, its checksum is wrong; {_AGAIN}")
+        meta = _Meta.model_validate(tree)
         for name in FILES:
-            size, expected = (folder / name).stat().st_size, meta["files"][name]["bytes"]
+            size, expected = (folder / name).stat().st_size, meta.files[name].bytes
             if size != expected:
-                raise DataError(f"{folder / name}: damaged, {size} bytes instead of {expected}; {again}")
-            if verify and digest(folder / name) != meta["files"][name]["blake2b"]:
-                raise DataError(f"{folder / name}: damaged, its checksum is wrong; {again}")
+                raise DataError(f"{folder / name}: damaged, {size} bytes instead of {expected}; {_AGAIN}")
+            if verify and digest(folder / name) != meta.files[name].blake2b:
+                raise DataError(f"{folder / name}: damaged, its checksum is wrong; {_AGAIN}")
         corpus = Corpus(folder, meta)
     except FileNotFoundError as error:
         raise DataError(f"{folder}: not a corpus, {Path(error.filename).name} is missing; build it first") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder}: damaged corpus ({type(error).__name__}: {error}); {again}") from None
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise DataError(f"{folder / 'meta.json'}: damaged at {where}; {_AGAIN}") from None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise DataError(f"{folder}: damaged corpus ({type(error).__name__}: {error}); {_AGAIN}") from None
     if fingerprint is not None and fingerprint != corpus.fingerprint:
         raise DataError(
             f"{folder}: built from other text, tokenizers or filters "
-            f"(fingerprint {corpus.fingerprint}, now {fingerprint}); {again}"
+            f"(fingerprint {corpus.fingerprint}, now {fingerprint}); {_AGAIN}"
         )
     return corpus
 

@@ -23,9 +23,11 @@ from seq2seq.data.sampling import Sampler, make_sampler
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.errors import DataError
 
+TOKENIZERS = ("tokenizer.model", "tokenizer.src.model", "tokenizer.tgt.model")  # files of a pair: joint, or each
 _CONTROL_IDS = frozenset((PAD_ID, BOS_ID, EOS_ID))
 _SPACE_MARK = "\u2581"
 _WORD = re.compile(f"{_SPACE_MARK}[^{_SPACE_MARK}]*|[^{_SPACE_MARK}]+")
+_LARGEST = 64 << 20  # bytes of a model file; a quarter of a million pieces take 5 MiB
 _TRAIN_THREADS = 4  # fixed: the number of threads is recorded in the model and orders its floating-point sums
 
 
@@ -50,6 +52,8 @@ class Tokenizer:
                 raise ValueError("it is empty")
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
             specials = [getattr(self._processor, f"{name}_id")() for name in ("pad", "unk", "bos", "eos")]
+            self.vocab_size: int = self._processor.get_piece_size()
+            self._processor.id_to_piece(list(range(self.vocab_size)))  # each one is UTF-8, or a ValueError
         except (RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"not a SentencePiece model ({error}); train the tokenizer again") from None
         if specials != [PAD_ID, UNK_ID, BOS_ID, EOS_ID]:
@@ -57,7 +61,6 @@ class Tokenizer:
                 f"the tokenizer's ids for pad, unk, bos, eos are {specials}, not [0, 1, 2, 3]; "
                 "train it with this toolkit, or with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3"
             )
-        self.vocab_size: int = self._processor.get_piece_size()
         self.fingerprint: str = hashlib.blake2b(model_proto, digest_size=16).hexdigest()
         self._sampler: Sampler | None = None
 
@@ -68,7 +71,11 @@ class Tokenizer:
     def load(cls, path: Path) -> "Tokenizer":
         """Read a model file; raises DataError naming the path where that fails."""
         try:
-            return cls(path.read_bytes())
+            with path.open("rb") as file:
+                model_proto = file.read(_LARGEST + 1)
+            if len(model_proto) > _LARGEST:
+                raise DataError(f"not a SentencePiece model (it is larger than {_LARGEST >> 20} MiB)")
+            return cls(model_proto)
         except OSError as error:
             raise DataError(f"{path}: cannot read the tokenizer ({error.strerror}); check the path") from None
         except DataError as error:
@@ -244,4 +251,5 @@ def _reservoir(items: Iterator[bytes], size: int, seed: int) -> list[bytes]:
 
 
 def _pair_paths(folder: Path) -> tuple[Path, Path, Path]:
-    return folder / "tokenizer.model", folder / "tokenizer.src.model", folder / "tokenizer.tgt.model"
+    joint, src, tgt = (folder / name for name in TOKENIZERS)
+    return joint, src, tgt

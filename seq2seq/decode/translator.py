@@ -26,7 +26,7 @@ from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.search import Hypothesis, SearchOptions, search
 from seq2seq.device import choose_device, uses_bf16
-from seq2seq.errors import UserError
+from seq2seq.errors import ModelError, UserError
 from seq2seq.model.captured import StaticDecoderState, StaticSteps, with_weights_in
 from seq2seq.model.quantize import quantize
 from seq2seq.model.transformer import DecoderState, Transformer
@@ -206,6 +206,8 @@ class Translator:
         for batch, searched in zip(batches, found, strict=True):
             for i, hypotheses in zip(batch, searched, strict=True):
                 best = hypotheses[: decode.n_best]
+                if not best:  # every sentence ends at its longest length, so there was no number to rank by
+                    raise ModelError("the model computes no finite numbers: its weights are damaged or have diverged")
                 texts = self.tokenizers.tgt.decode_batch([hypothesis.ids for hypothesis in best])
                 results[i] = [Translation(t, h.score, h.log_prob) for t, h in zip(texts, best, strict=True)]
         return results

@@ -124,12 +124,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for name, tensor in tensors.items():
             group, rest = name.split("/", 1)
             groups[group][rest] = tensor
-        saved = json.loads(metadata["progress"])
-        progress = Progress(**{field.name: saved[field.name] for field in fields(Progress)})
+        progress = _read_progress(metadata["progress"])
         config, data, metrics = metadata["config"], metadata["data"], metadata.get("metrics", "")
         return Checkpoint(progress, **groups, config=config, data_fingerprint=data, metrics=metrics)
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         raise ModelError(f"{path}: not a checkpoint of this version of seq2seq") from None
+
+
+def _read_progress(text: str) -> Progress:
+    saved = json.loads(text)
+    for field in fields(Progress):
+        value, whole = saved[field.name], isinstance(field.default, int)
+        if (type(value) is not int or value < 0) if whole else type(value) not in (int, float, type(field.default)):
+            raise TypeError(f"{field.name} is {value!r}")
+    return Progress(**{field.name: saved[field.name] for field in fields(Progress)})
 
 
 def whole_checkpoints(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from seq2seq.data import bitext
 from seq2seq.data.bitext import (
     ParallelFiles,
     SentencePair,
@@ -220,3 +221,17 @@ def test_fingerprint_sees_content_order_and_sides(tmp_path):
     assert fingerprint_files(ParallelFiles((copy,), (b,))) == prints[0]
     write(a, b"A")
     assert fingerprint_files(ParallelFiles((a,), (b,))) != prints[0]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_line_without_end_is_an_error(tmp_path, monkeypatch, pack):
+    """Guards against a gzip file of a few kilobytes, or a device, whose one line fills the memory."""
+    monkeypatch.setattr(bitext, "_LONGEST_LINE", 1000)
+    good = b"a\n" + b"x" * 999 + b"\n" + b"y" * 1000
+    path = write(tmp_path / "text", pack(good))
+    assert [len(line) for line in read_lines(path)] == [1, 999, 1000]
+    for bad in (good + b"y", b"a\n" + b"x" * 1000 + b"\nz"):
+        lines = [read_lines(write(path, pack(bad))), read_stream(io.BytesIO(pack(bad)), "stdin")]
+        for reader in lines:
+            with pytest.raises(DataError, match=r"(text|stdin):[23]: a line of more than"):
+                list(reader)

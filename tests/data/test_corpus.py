@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from seq2seq.data import corpus as corpus_module
 from seq2seq.data import parallel
-from seq2seq.data.bitext import ParallelFiles, SentencePair, read_pairs
+from seq2seq.data.bitext import ParallelFiles, SentencePair, digest_file, read_pairs
 from seq2seq.data.corpus import Filters, build_corpus, corpus_is_current, open_corpus
-from seq2seq.data.corpus_writer import CorpusWriter
+from seq2seq.data.corpus_writer import CorpusWriter, seal_meta
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import DataError
@@ -310,3 +310,90 @@ def test_bad_description_is_refused(tokenizers, tmp_path, text):
     (folder / "meta.json").write_text(json.dumps(meta | {"version": 99}))
     with pytest.raises(DataError, match="format 99"):
         open_corpus(folder)
+
+
+def forge(folder: Path, changes: dict[str, object], name: str = "lines", data: bytes | None = None) -> None:
+    """Change a corpus (keys of its description, one file's content) and make its checksums right again."""
+    meta = json.loads((folder / "meta.json").read_bytes())
+    if data is not None:
+        (folder / name).write_bytes(data)
+    meta["files"][name] = {"bytes": (folder / name).stat().st_size, "blake2b": digest_file(folder / name)}
+    for key, value in changes.items():
+        *above, last = key.split("/")
+        tree = meta
+        for part in above:
+            tree = tree[part]
+        tree[last] = value
+    (folder / "meta.json").write_bytes(seal_meta(meta))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_pairs": 1e9}, "meta.json: damaged at num_pairs"),
+        ({"num_pairs": 10**12}, "lines: damaged, 20 numbers instead of 1000000000000"),
+        ({"num_pairs": -1}, "lines: damaged"),
+        ({"num_pairs": True}, "damaged at num_pairs"),
+        ({"fingerprint": None}, "damaged at fingerprint"),
+        ({"counts/read": "x"}, "damaged at counts.read"),
+        ({"counts/x": 1}, "damaged corpus"),
+        ({"vocab_sizes": {}}, "damaged corpus"),
+        ({"dtypes/lines": "O"}, "damaged at dtypes.lines"),
+        ({"dtypes/lines": "V9"}, "damaged at dtypes.lines"),
+        ({"dtypes/src.ids": "<u4"}, "damaged"),
+        ({"dtypes/src.offsets": "<u2"}, "src.offsets: damaged"),
+        ({"files": []}, "damaged at files"),
+        ({"version": [2]}, r"format \[2\], not 2"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(tokenizers, tmp_path, changes, message):
+    """Guards against believing numbers, found by fuzzing: 640 GiB were asked for, and other kinds became tracebacks."""
+    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, Filters(), "f")
+    forge(tmp_path / "c", changes)
+    with pytest.raises(DataError, match=message):
+        open_corpus(tmp_path / "c", verify=True)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"3", b"[1]", b'{"version": 2}', b"", b"\xff"])
+def test_any_description_is_an_error_at_most(tokenizers, tmp_path, content):
+    """Guards against JSON that is none, is nested beyond Python's recursion limit (found by fuzzing), or of something
+    else."""
+    build_corpus(tmp_path / "c", made_up_pairs(2), tokenizers, Filters(), "f")
+    (tmp_path / "c" / "meta.json").write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        open_corpus(tmp_path / "c")
+
+
+@pytest.mark.parametrize("value", [0, -5, 2**62, -(2**63), 7000])
+def test_sentences_outside_the_file_are_refused(tokenizers, tmp_path, value):
+    """Guards against offsets that were damaged on the disk, found by fuzzing: sentences came out cut, or as IndexError,
+    MemoryError and ValueError of numpy."""
+    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, Filters(), "f")
+    path = tmp_path / "c" / "src.offsets"
+    offsets = np.fromfile(path, "<i8")
+    offsets[7] = value
+    forge(tmp_path / "c", {}, "src.offsets", offsets.tobytes())
+    corpus = open_corpus(tmp_path / "c", verify=True)
+    for read in (
+        lambda: corpus.src_lengths,
+        lambda: corpus.take("src", np.arange(20)),
+        lambda: [corpus.src(i) for i in range(20)],
+    ):
+        with pytest.raises(DataError, match=r"src\.offsets: damaged, a sentence ends before"):
+            read()
+    for at in (0, 20):
+        forge(tmp_path / "c", {}, "src.offsets", np.insert(np.delete(offsets, at), at, 3).tobytes())
+        with pytest.raises(DataError, match=r"src\.(offsets|ids): damaged"):
+            open_corpus(tmp_path / "c")
+
+
+def test_an_id_beyond_the_vocabulary_is_refused(tokenizers, tmp_path):
+    """Guards against a damaged byte that ends in an assertion of the GPU, found by fuzzing."""
+    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, Filters(), "f")
+    ids = np.fromfile(tmp_path / "c" / "tgt.ids", "<u2")
+    ids[3] = tokenizers.tgt.vocab_size
+    forge(tmp_path / "c", {}, "tgt.ids", ids.tobytes())
+    corpus = open_corpus(tmp_path / "c", verify=True)
+    for read in (lambda: corpus.take("tgt", [0, 1]), lambda: [corpus.tgt(i) for i in range(3)]):
+        with pytest.raises(DataError, match=r"tgt\.ids: damaged, the id 330 is beyond the vocabulary"):
+            read()

@@ -296,3 +296,18 @@ def test_pair_saves_jointly_or_apart(tokenizers, tmp_path):
         assert (loaded.src is loaded.tgt) == pair.joint
     with pytest.raises(DataError, match=r"tokenizer\.model"):
         TokenizerPair.load(tmp_path)
+
+
+def test_files_that_are_no_tokenizer_for_us(tmp_path, monkeypatch):
+    """Guards against a piece that is not UTF-8, found by fuzzing: SentencePiece loads it, and sampling broke on it; and
+    against reading a huge file to its end."""
+    model, _ = train_tokenizer(["ka to mi", "to mi"] * 9, TokenizerSpec("bpe", 20, 1.0, byte_fallback=False))
+    model.save(tmp_path / "m")
+    proto = (tmp_path / "m").read_bytes()
+    (tmp_path / "m").write_bytes(proto.replace("\u2581".encode(), b"\xe2\x96\xff"))
+    with pytest.raises(DataError, match=r"m: not a SentencePiece model .*utf-8"):
+        Tokenizer.load(tmp_path / "m")
+    monkeypatch.setattr("seq2seq.data.tokenizer._LARGEST", len(proto) - 1)
+    (tmp_path / "m").write_bytes(proto)
+    with pytest.raises(DataError, match=r"m: not a SentencePiece model .it is larger"):
+        Tokenizer.load(tmp_path / "m")

@@ -12,7 +12,7 @@ from seq2seq.config import DecodeConfig
 from seq2seq.decode import search as search_module
 from seq2seq.decode import translator as translator_module
 from seq2seq.decode.translator import Translation, Translator
-from seq2seq.errors import UserError
+from seq2seq.errors import ModelError, UserError
 from seq2seq.model import captured
 from seq2seq.model.captured import StaticSteps
 from tests.toy import sentences, toy_model
@@ -410,3 +410,13 @@ def test_unspaced_targets_join_without_a_space(translator: Translator) -> None:
     assert " " in spaced
     pieces = translator.tokenizers.src.decode_batch(translator._cut(line, 23))
     assert chinese.translate([line], GREEDY)[0] == "".join(translator.translate(pieces, GREEDY))
+
+
+@pytest.mark.parametrize("decode", [GREEDY, BEAM, DecodeConfig(sample=True, max_length_ratio=1)])
+def test_a_model_without_numbers_is_an_error(translator: Translator, decode: DecodeConfig) -> None:
+    """Guards against an IndexError where weights hold NaN, found by fuzzing, and against a line that gets lost."""
+    broken = copy.deepcopy(translator.model)
+    with torch.no_grad():
+        broken.output_weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="no finite numbers"):
+        Translator(broken, translator.config, translator.tokenizers).translate(["ka to", ""], decode)

@@ -1,7 +1,8 @@
 """Promise: a checkpoint comes back exactly, a damaged one is named and passed over, and the latest ones are kept."""
 
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -124,6 +125,21 @@ def test_a_new_checkpoint_is_kept_beside_damaged_later_ones(tmp_path, damages):
     damaged.write_bytes(b"")
     save_checkpoint(tmp_path, checkpoint(850), keep_last=1)
     assert_same(load_latest_checkpoint(tmp_path, damages.append), checkpoint(850))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("step", 1.0), ("step", -1), ("epoch", "1"), ("validated_step", True), ("seconds", None), ("best_score", [])],
+)
+def test_progress_of_another_kind_is_refused(tmp_path, field, value):
+    """Guards against a checkpoint that loads and breaks the run later, found by fuzzing; None is a score, though."""
+    good = {**asdict(Progress(1)), field: value}
+    save_tensors(tmp_path / "x", {}, {"progress": json.dumps(good), "config": "", "data": ""})
+    with pytest.raises(ModelError, match="x: not a checkpoint"):
+        load_checkpoint(tmp_path / "x")
+    save_tensors(tmp_path / "x", {}, {"progress": "[" * 100_000, "config": "", "data": ""})
+    with pytest.raises(ModelError, match="x: not a checkpoint"):
+        load_checkpoint(tmp_path / "x")
 
 
 def test_a_checkpoint_under_anothers_name_is_found(tmp_path, damages):
