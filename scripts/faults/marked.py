@@ -19,6 +19,8 @@ _STEP = [0]  # the optimizer step that the process is at
 
 
 def _marked(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    from seq2seq.train.trainer import Trainer
+
     rank = os.environ.get("RANK", "0")
 
     def say(what: str) -> None:
@@ -26,8 +28,8 @@ def _marked(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
-        if phase == "step":
-            _STEP[0] = arguments[0].progress.step + 1
+        if arguments and isinstance(arguments[0], Trainer):
+            _STEP[0] = arguments[0].progress.step + (phase == "step")
         say("begin")
         try:
             return function(*arguments, **options)

@@ -33,6 +33,7 @@ _STEPS = 240
 _PATIENCE = 300.0  # seconds without news until a run counts as hung
 _GONE_SECONDS = 20.0  # after a kill no process may be there for longer
 _STARTING_SECONDS = 8.0  # about what a start takes before its first step
+_STARTS = 10  # for one kill
 _LONG_SECONDS = 2.0  # into a phase; sampling ahead may take an epoch
 _STEPS_TO_WAIT = 30  # for what a kill is aimed at
 _STEPS_TO_PASS = 10  # at most, since the start, so that kills do not all fall right after checkpoints
@@ -122,7 +123,7 @@ def _aims(kills: int, rng: random.Random) -> list[Kill]:
 
 def _kill_once(kill: Kill, folder: Path, undisturbed: Watched, rng: random.Random, problems: list[str]) -> Kill | None:
     """Start, wait for the moment, kill; None where the run hangs or fails by itself."""
-    while True:
+    for _ in range(_STARTS):
         run = _start(folder)
         if kill.aim == _AT_ANY_TIME:
             time.sleep(rng.uniform(0, _STARTING_SECONDS))
@@ -146,6 +147,8 @@ def _kill_once(kill: Kill, folder: Path, undisturbed: Watched, rng: random.Rando
             run.end_all()
         phase, step, sampling = run.phase()
         return replace(kill, phase=phase, at=step, sampling=sampling, gone=time.monotonic() - killed)
+    problems.append(f"{_STARTS} starts came to their end before they could be killed in {kill.aim}")
+    return None
 
 
 def _moment(kill: Kill, rng: random.Random) -> Callable[[Mark], bool]:
