@@ -10,6 +10,7 @@ import atexit
 import errno
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -42,7 +43,7 @@ where my.yaml is
 
 _EXIT_CODES = (
     "exit codes: 0 done; 1 a bug, please report it; 2 a mistake in what was given; 75 training was stopped by a signal "
-    "and saved; 130 interrupted"
+    "and saved; 130 interrupted; 143 terminated"
 )
 
 
@@ -118,7 +119,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     translate.add_argument("model", type=Path, metavar="MODEL", help="run folder (its best) or model folder")
     translate.add_argument("--input", metavar="FILE", default="-", help="text or gzip; - (default) is standard input")
-    translate.add_argument("--output", metavar="FILE", default="-", help="- (default) is standard output")
+    translate.add_argument(
+        "--output", metavar="FILE", default="-", help="x.gz is compressed; - (default): standard output"
+    )
+    translate.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where an earlier process of the same command was stopped, and leave what can be gone on with",
+    )
+    translate.add_argument(
+        "--invalid-bytes",
+        choices=["replace", "blank", "fail"],
+        default="replace",
+        help="lines that are not UTF-8: read with U+FFFD (default), leave blank, or stop; told by number in any case",
+    )
     _add_decode_options(translate)
 
     average = commands.add_parser(
@@ -143,6 +157,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which is to clean up on its way out as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = _parser().parse_args(arguments)
@@ -163,10 +185,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"seq2seq {args.command}: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        what, code = ("terminated", 143) if isinstance(interrupt, _Terminated) else ("interrupted", 130)
         hint = "; the same command continues from the last checkpoint" if args.command == "train" else ""
-        print(f"\nseq2seq {args.command}: interrupted{hint}", file=sys.stderr)
-        return 130
+        print(f"\nseq2seq {args.command}: {what}{hint}", file=sys.stderr)
+        return code
     except BrokenPipeError:  # whoever read the output has enough
         sys.stderr.close()
         return 1
@@ -297,13 +320,22 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _translate(args: argparse.Namespace) -> None:
-    from seq2seq.decode.files import translate_file
+    signal.signal(signal.SIGTERM, _terminate)
+    from seq2seq.decode.files import FileOptions, translate_file
 
     if args.input != "-" and not Path(args.input).is_file():
         raise UserError(f"--input: no such file: {args.input}")
+    if args.resume:
+        if "-" in (args.input, args.output):
+            raise UserError("--resume: give --input FILE and --output FILE; what came through a pipe is gone")
+        if os.path.exists(args.output) and (
+            not os.path.isfile(args.output) or os.path.samefile(args.input, args.output)
+        ):
+            raise UserError(f"--resume: --output must be a file of its own, which {args.output} is not")
     _prepare_translating(args)
     translator = _load_translator(args)
-    translate_file(translator, args.input, args.output, _decode_config(translator.config.decode, args))
+    decode = _decode_config(translator.config.decode, args)
+    translate_file(translator, args.input, args.output, decode, FileOptions(args.invalid_bytes, args.resume))
 
 
 def _average(args: argparse.Namespace) -> None:

@@ -41,17 +41,26 @@ def written_whole(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_name(path)
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        put_in_place(temporary, path)
     except OSError as error:
-        advice = "no space left on the device; free some and run the same command again"
-        what = advice if is_full_disk(error) else str(error)
-        raise UserError(f"{path}: cannot be written: {what}") from error
+        raise unwritable(path, error) from error
     finally:
         with suppress(OSError):  # it is gone after the rename
             temporary.unlink()
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a file that is complete its name, so that it is whole after a loss of power, too."""
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """What to tell of a failed attempt to write ``path``."""
+    advice = "no space left on the device; free some and run the same command again"
+    return UserError(f"{path}: cannot be written: {advice if is_full_disk(error) else error}")
 
 
 def write_text(path: Path, text: str) -> None:

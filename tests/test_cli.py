@@ -224,6 +224,14 @@ MISTAKES = {
     "output below a file": Mistake(
         TRANSLATE.replace("output out", "output toy.yaml/out"), ("toy.yaml/out: cannot be written",), absent=OUT
     ),
+    "resume of a pipe": Mistake(
+        "translate model --output out --device cpu --resume",
+        ("--resume: give --input FILE and --output FILE",),
+        absent=OUT,
+    ),
+    "resume onto the input": Mistake(
+        f"{TRANSLATE.replace('output out', 'output text/test.xx')} --resume", ("--output must be a file of its own",)
+    ),
     "no beam": Mistake(f"{TRANSLATE} --beam-size 0", ("--beam-size: must be a whole number > 0",), absent=OUT),
     "n-best over beam": Mistake(f"{TRANSLATE} --n-best 3", ("--n-best: must be at most beam_size (2)",), absent=OUT),
     "temperature without sampling": Mistake(f"{TRANSLATE} --temperature 2", ("--temperature", "--sample"), absent=OUT),

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, NoReturn
 
 from tqdm import tqdm
 
+from seq2seq import __version__
 from seq2seq.config import DecodeConfig
 from seq2seq.data.bitext import read_lines, read_stream
+from seq2seq.decode.output import OutputFile, Record, output_file
 from seq2seq.decode.translator import Translation, Translator
-from seq2seq.storage import written_whole
+from seq2seq.errors import DataError, UserError
+from seq2seq.storage import unwritable
 
 _REPORTS = 20  # problems told one by one; of the others only the number
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How files are read and written, whatever the model."""
+
+    invalid_bytes: Literal["replace", "blank", "fail"] = "replace"  # what becomes of a line that is not UTF-8
+    resume: bool = False  # go on with what an earlier process has left of this translation, and leave as much
 
 
 class _Problems:
@@ -24,8 +39,11 @@ class _Problems:
     def __init__(self, source: str) -> None:
         self.source = source
         self.count = 0
+        self.lines_told = 0  # by an earlier process: the first lines, whose problems are in the count
 
     def add(self, line: int, message: str) -> None:
+        if line <= self.lines_told:
+            return
         self.count += 1
         if self.count <= _REPORTS:
             tqdm.write(f"{self.source}:{line}: {message}", file=sys.stderr)
@@ -35,46 +53,151 @@ class _Problems:
             print(f"{self.source}: {self.count - _REPORTS:,} more lines with such remarks", file=sys.stderr)
 
 
-def _decode_lines(lines: Iterator[bytes], on_problem: Callable[[int, str], None]) -> Iterator[str]:
-    for number, raw in enumerate(lines, start=1):
+class _InputLines:
+    """The lines of the input as the model is to read them; knows the number and the digest of those it has given."""
+
+    def __init__(self, source: str, invalid_bytes: str) -> None:
+        self.count = 0
+        self.problems = _Problems("stdin" if source == "-" else source)
+        self._raw = read_stream(sys.stdin.buffer, "stdin") if source == "-" else read_lines(Path(source))
+        self._invalid_bytes = invalid_bytes
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def __iter__(self) -> Iterator[str]:
+        for raw in self._raw:
+            self.count += 1
+            line = self._decode(raw)
+            self._digest.update(line.encode() + b"\n")
+            yield line
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
+
+    def begin_with(self, record: Record) -> bool:
+        """Read over as many lines as ``record`` speaks of; whether it speaks of these."""
+        self.problems.lines_told, self.problems.count = record.num_lines, record.num_problems
+        for _ in islice(self, record.num_lines):
+            pass
+        return (self.count, self.digest) == (record.num_lines, record.input)
+
+    def end_here(self) -> bool:
+        """Whether no line is left; if one is, it is lost."""
+        return next(iter(self), None) is None
+
+    def _decode(self, raw: bytes) -> str:
         try:
-            yield raw.decode("utf-8")
+            return raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            on_problem(number, f"not valid UTF-8 (byte 0x{raw[error.start]:02x}); read with U+FFFD in its place")
-            yield raw.decode("utf-8", errors="replace")
+            what = f"not valid UTF-8 (byte 0x{raw[error.start]:02x})"
+        if self._invalid_bytes == "fail":
+            advice = "convert the file to UTF-8, or choose --invalid-bytes replace or blank"
+            raise DataError(f"{self.problems.source}:{self.count}: {what}; {advice}")
+        if self._invalid_bytes == "blank":
+            self.problems.add(self.count, f"{what}; its translation is left blank")
+            return ""
+        self.problems.add(self.count, f"{what}; read with U+FFFD in its place")
+        return raw.decode("utf-8", errors="replace")
 
 
-@contextmanager
-def _opened_whole(path: Path) -> Iterator[BinaryIO]:
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-        yield file
-
-
-def translate_file(translator: Translator, source: str, target: str, decode: DecodeConfig) -> None:
+def translate_file(
+    translator: Translator, source: str, target: str, decode: DecodeConfig, options: FileOptions | None = None
+) -> None:
     """Translate ``source`` to ``target``; "-" is standard input or output. A file appears only when it is complete.
 
-    With ``decode.n_best`` above 1 each line gives several, as number, score and translation between tabs.
+    A target whose name ends in .gz is compressed: the same lines always give the same bytes. With ``decode.n_best``
+    above 1 each line gives several, as number, score and translation between tabs.
 
     Raises:
-        DataError: the input cannot be read.
-        UserError: the output cannot be written.
+        DataError: the input cannot be read, or is not UTF-8 and ``options`` say fail.
+        UserError: the output cannot be written, or what is to be resumed is that of another translation.
     """
-    problems = _Problems("stdin" if source == "-" else source)
-    raw = read_stream(sys.stdin.buffer, "stdin") if source == "-" else read_lines(Path(source))
-    lines = _decode_lines(raw, problems.add)
-    opened: AbstractContextManager[BinaryIO] = (
-        nullcontext(sys.stdout.buffer) if target == "-" else _opened_whole(Path(target))
-    )
-    bar = tqdm(desc="translating", unit=" lines", disable=None if target == "-" else False, mininterval=0.5)
-    with opened as file, bar:
-        for number, translations in enumerate(translator.translate_stream(lines, decode, problems.add), start=1):
-            file.write(_format(number, translations, decode.n_best).encode("utf-8"))
-            bar.update()
-        file.flush()
-    problems.summarise()
+    options = options or FileOptions()
+    pack: Callable[[bytes], bytes] = _gzipped if target.endswith(".gz") else bytes
+    if target == "-" or Path(target).is_fifo() or Path(target).is_char_device():
+        lines = _InputLines(source, options.invalid_bytes)
+        with _stream(target) as file, _bar(lines, source, hidden=target == "-" and not sys.stderr.isatty()) as bar:
+            for text in _translated(translator, lines, decode, bar):
+                file.write(pack(text))
+            file.flush()
+        lines.problems.summarise()
+        return
+    run = {"version": __version__, **translator.identity()}
+    run |= {f"decode.{name}": value for name, value in decode.model_dump(mode="json").items()}
+    with output_file(Path(target)) as output:
+        found = _begin(output, source, run, options)
+        if found is None:
+            print(f"{target}: this translation is complete; nothing is left to do", file=sys.stderr)
+            return
+        lines = found
+        with _bar(lines, source, hidden=False) as bar:
+            for text in _translated(translator, lines, decode, bar):
+                output.write(pack(text))
+                if options.resume:
+                    output.keep(run, lines.count, lines.problems.count, lines.digest)
+        if output.size == 0:
+            output.write(pack(b""))
+        output.finish()
+    lines.problems.summarise()
+
+
+def _stream(target: str) -> AbstractContextManager[BinaryIO]:
+    try:
+        return nullcontext(sys.stdout.buffer) if target == "-" else Path(target).open("wb")
+    except OSError as error:
+        raise unwritable(Path(target), error) from error
+
+
+def _begin(output: OutputFile, source: str, run: Mapping[str, object], options: FileOptions) -> _InputLines | None:
+    """The input, read as far as the output is done; None if nothing is left to do."""
+    lines = _InputLines(source, options.invalid_bytes)
+    record = output.recall() if options.resume else None
+    if record is not None:
+        differences = [
+            f"{name} was {record.run.get(name)} and is {run.get(name)}"
+            for name in {**record.run, **run}
+            if record.run.get(name) != run.get(name)
+        ]
+        fits = not differences and lines.begin_with(record)
+        if fits and not output.complete:
+            output.go_on(record)
+            return lines
+        if fits and lines.end_here():
+            output.discard()
+            return None
+        if not output.complete:
+            what = "; ".join(differences) or f"the first {record.num_lines:,} lines of {source} were others"
+            advice = f"repeat that command, or delete {output.partial} to start afresh"
+            raise UserError(f"{output.target}: --resume cannot go on with what was begun: {what}; {advice}")
+        lines = _InputLines(source, options.invalid_bytes)
+    if output.clear():
+        print(f"{output.target}: started afresh, over what an earlier process had left", file=sys.stderr)
+    return lines
+
+
+def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
+    """In lines; the time left is known for a file, whose lines are counted first: that is little beside the work."""
+    total = None if hidden or source == "-" else sum(1 for _ in read_lines(Path(source)))
+    return tqdm(desc="translating", unit=" lines", total=total, initial=lines.count, disable=hidden, mininterval=0.5)
+
+
+def _translated(
+    translator: Translator, lines: _InputLines, decode: DecodeConfig, bar: tqdm[NoReturn]
+) -> Iterator[bytes]:
+    """The output for the lines that are left, window by window."""
+    first = lines.count + 1
+    for window in translator.translate_windows(lines, decode, lines.problems.add, done=lines.count):
+        numbered = enumerate(window, start=first)
+        yield "".join(_format(number, found, decode.n_best) for number, found in numbered).encode()
+        first += len(window)
+        bar.update(len(window))
 
 
 def _format(number: int, translations: list[Translation], n_best: int) -> str:
     if n_best == 1:
         return f"{translations[0].text}\n"
     return "".join(f"{number}\t{translation.score:.4f}\t{translation.text}\n" for translation in translations)
+
+
+def _gzipped(text: bytes) -> bytes:
+    return gzip.compress(text, compresslevel=6, mtime=0)

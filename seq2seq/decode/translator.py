@@ -6,6 +6,8 @@ does not grow with the input.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from seq2seq.model.transformer import DecoderState, Transformer
 from seq2seq.model_folder import load_model_folder
 
 WINDOW_LINES = 4096
+WINDOW_CHARACTERS = 1 << 22  # eight times as many as 4,096 usual lines have
 _SMALLEST_SHARE = 1024  # tokens times beam size: below it, the matrices of a step are too small for one thread
 
 # Written without spaces between words, so parts of a line are joined without one.
@@ -56,6 +58,20 @@ class _Part:
     line: int  # index in the window
     ids: list[int]  # with EOS
     key: tuple[int, int]  # (line of the whole input, part): what seeds its sampling
+
+
+def _windows(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Neither many lines nor long ones may fill the memory."""
+    window: list[str] = []
+    num_characters = 0
+    for line in lines:
+        window.append(line)
+        num_characters += len(line)
+        if len(window) == WINDOW_LINES or num_characters >= WINDOW_CHARACTERS:
+            yield window
+            window, num_characters = [], 0
+    if window:
+        yield window
 
 
 class Translator:
@@ -125,12 +141,32 @@ class Translator:
         Args:
             on_problem: called with the number of a line (from 1) that could not be translated as asked, and why.
         """
-        decode = decode or self.config.decode
-        remaining = iter(lines)
-        done = 0
-        while window := list(islice(remaining, WINDOW_LINES)):
-            yield from self._translate_window(window, done, decode, on_problem)
+        for window in self.translate_windows(lines, decode or self.config.decode, on_problem):
+            yield from window
+
+    def translate_windows(
+        self,
+        lines: Iterable[str],
+        decode: DecodeConfig,
+        on_problem: Callable[[int, str], None] = lambda line, message: None,
+        done: int = 0,
+    ) -> Iterator[list[list[Translation]]]:
+        """:meth:`translate_stream` window by window; no more is read from ``lines`` than the windows given out hold.
+
+        Args:
+            done: the number of lines before these that were translated at another time, all of them whole windows.
+                Line numbers, windows and random numbers are then the same as if all had been translated now.
+        """
+        for window in _windows(lines):
+            yield self._translate_window(window, done, decode, on_problem)
             done += len(window)
+
+    def identity(self) -> dict[str, str]:
+        """What of a loaded model decides its translations: equal where they are, whatever its folder is called."""
+        config = [self.config.model.model_dump(mode="json"), self.config.data.max_length, self._joiner]
+        parts = json.dumps([self.metadata, self.tokenizers.fingerprint, *config], sort_keys=True)
+        model = hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()  # the metadata hold the weights' digest
+        return {"model": model, "device": self.device.type, "precision": "bf16" if self._half else "fp32"}
 
     def _translate_window(
         self, lines: list[str], first: int, decode: DecodeConfig, on_problem: Callable[[int, str], None]
@@ -184,7 +220,7 @@ class Translator:
         """
         model = self._model_for(decode)
         num_threads = torch.get_num_threads()
-        if len(batches) == 1 or num_threads == 1 or self.device.type != "cpu":
+        if len(batches) < 2 or num_threads == 1 or self.device.type != "cpu":
             yield from (self._search(model, batch, decode) for batch in batches)
             return
         with ThreadPoolExecutor(min(num_threads, len(batches)), initializer=lambda: torch.set_num_threads(1)) as pool:

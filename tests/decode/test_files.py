@@ -3,12 +3,15 @@
 import gzip
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from seq2seq.cli import main
+from seq2seq.decode import translator as translator_module
+from seq2seq.decode.output import output_file
 from seq2seq.decode.translator import Translator
 from tests.toy import run_command, sentences, toy_model, write_lines
 
@@ -100,8 +103,10 @@ def test_ten_thousand_nasty_lines(model: Path, tmp_path: Path) -> None:
     assert "more lines with such remarks" in told
 
 
-def test_gzip_and_standard_streams_say_the_same(model: Path, tmp_path: Path) -> None:
-    """Plain or gzip, file or pipe: the same lines; the last one needs no ending."""
+def test_gzip_and_standard_streams_say_the_same(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plain or gzip, file or pipe: the same lines; the last one needs no ending. The bar knows the lines of a file."""
     lines = nasty_lines(60)
     data = b"\n".join(lines)
     (tmp_path / "in").write_bytes(data)
@@ -116,6 +121,7 @@ def test_gzip_and_standard_streams_say_the_same(model: Path, tmp_path: Path) -> 
             str(tmp_path / f"{name}.out"),
         ]
         assert main([*arguments, *OPTIONS]) == 0
+        assert "60/60" in capsys.readouterr().err
     expected = (tmp_path / "in.out").read_bytes()
     assert len(output_lines(expected)) == 60
     assert (tmp_path / "in.gz.out").read_bytes() == expected
@@ -129,11 +135,13 @@ def test_gzip_and_standard_streams_say_the_same(model: Path, tmp_path: Path) -> 
     ("data", "count"), [(b"", 0), (b"\n", 1), (b"\n\n", 2), (BOM, 0), (BOM + b"\n", 1), (b"ka", 1)]
 )
 def test_few_lines(data: bytes, count: int, model: Path, tmp_path: Path) -> None:
-    """The line count of empty and nearly empty files."""
+    """The line count of empty and nearly empty files; compressed, nothing is a gzip file, too."""
     (tmp_path / "in").write_bytes(data)
-    arguments = ["translate", str(model), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    arguments = ["translate", str(model), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out.gz")]
     assert main([*arguments, *OPTIONS]) == 0
-    assert len(output_lines((tmp_path / "out").read_bytes())) == count
+    written = (tmp_path / "out.gz").read_bytes()
+    assert written.startswith(b"\x1f\x8b")
+    assert len(output_lines(gzip.decompress(written))) == count
 
 
 def test_n_best_format(model: Path, tmp_path: Path) -> None:
@@ -168,3 +176,163 @@ def test_the_output_may_be_the_input(model: Path, tmp_path: Path) -> None:
     arguments = ["translate", str(model), "--input", str(tmp_path / "text"), "--output", str(tmp_path / "text")]
     assert main([*arguments, *OPTIONS]) == 0
     assert len(output_lines((tmp_path / "text").read_bytes())) == 2
+
+
+def test_an_output_that_is_no_file_is_written_to(model: Path, tmp_path: Path) -> None:
+    """Guards against a named pipe, or /dev/null, that is replaced by a file."""
+    write_lines(tmp_path / "in", ["", " "])
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    arguments = ["translate", str(model), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "pipe")]
+    assert main([*arguments, *OPTIONS]) == 0
+    assert os.read(reader, 100) == b"\n\n"
+    os.close(reader)
+    assert sorted(os.listdir(tmp_path)) == ["in", "pipe"]
+
+
+SAMPLING = ("--sample", "--n-best", "2", "--max-length-ratio", "1", "--device", "cpu")
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows in twelve lines."""
+    monkeypatch.setattr(translator_module, "WINDOW_LINES", 8)
+
+
+def resumable(model: Path, folder: Path, name: str, *options: str) -> list[str]:
+    """A command that translates twelve lines into ``folder / name``; its input is made where it is missing."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "in").exists():
+        lines = [b"kato", b"", b"ka\xff", b"ren " * 40, *(src.encode() for src, _ in sentences(8, seed=8))]
+        (folder / "in").write_bytes(b"\n".join(lines))
+    arguments = ["translate", str(model), "--input", str(folder / "in"), "--output", str(folder / name)]
+    return [*arguments, *SAMPLING, *options]
+
+
+def killed_at(call: int, arguments: list[str]) -> bool:
+    """Run the command in a process that ends, as by kill -9, at this call of fsync or rename; whether it came to it."""
+    pid = os.fork()
+    if pid == 0:
+        calls = iter(range(1, call))
+
+        def mortal(function):
+            return lambda *given: function(*given) if next(calls, None) else os._exit(9)
+
+        os.fsync, os.replace = mortal(os.fsync), mortal(os.replace)
+        os._exit(main(arguments))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_killed_at_any_step_and_resumed(model: Path, tmp_path: Path) -> None:
+    """Guards against lines lost, repeated, or sampled anew after a death: wherever it comes, the same command ends
+    with the bytes of an undisturbed run, until then nothing looks finished, and no litter is left."""
+    assert main(resumable(model, tmp_path / "whole", "out.gz")) == 0
+    assert main(resumable(model, tmp_path / "whole", "out")) == 0
+    whole = (tmp_path / "whole/out.gz").read_bytes()
+    assert gzip.decompress(whole) == (tmp_path / "whole/out").read_bytes()
+    assert len(output_lines(gzip.decompress(whole))) == 24
+    call = 1
+    while killed_at(call, arguments := resumable(model, folder := tmp_path / f"{call}", "out.gz", "--resume")):
+        if (folder / "out.gz").exists():  # the last step: all is done but the folder's entry
+            assert (folder / "out.gz").read_bytes() == whole
+        else:
+            with (folder / ".out.gz.partial").open("ab") as partial:
+                partial.write(b"half a window")
+        assert main(arguments) == 0
+        assert (folder / "out.gz").read_bytes() == whole, call
+        assert sorted(os.listdir(folder)) == [".out.gz.partial.json", "in", "out.gz"]
+        call += 1
+    assert call == 2 * 4 + 3 + 1  # a record takes four steps, the rename three
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_what_does_not_fit_is_refused_and_kept(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against an output made of two translations: of other options, lines, bytes, or by two processes."""
+    arguments = resumable(model, tmp_path / "a", "out", "--resume")
+    assert killed_at(7, arguments)  # before the second window has its record; that of the first stands
+
+    def refused(told: str, *options: str) -> None:
+        before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+        capsys.readouterr()
+        assert main([*arguments, *options]) == 2
+        message = capsys.readouterr().err
+        assert told in message
+        assert message.count("\n") == 1
+        assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+
+    def changed(name: str, old: bytes, new: bytes, told: str) -> None:
+        data = (tmp_path / "a" / name).read_bytes()
+        assert old in data
+        (tmp_path / "a" / name).write_bytes(data.replace(old, new, 1))
+        refused(told)
+        (tmp_path / "a" / name).write_bytes(data)
+
+    refused("decode.seed was 1 and is 7", "--seed", "7")
+    refused("the first 8 lines of", "--invalid-bytes", "blank")
+    changed("in", b"kato", b"kata", "the first 8 lines of")
+    changed(".out.partial", b"\t", b" ", "damaged")
+    changed(".out.partial.json", b"{", b"", "damaged")
+    with output_file(tmp_path / "a/out"):
+        refused("another process is writing it")
+    assert main([*arguments[:-1], "--seed", "7"]) == 0  # without --resume
+    assert "started afresh" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "a")) == ["in", "out"]
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_a_complete_output_is_left_alone(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command again finds nothing to do; when a line was added to the input, it translates anew."""
+    arguments = resumable(model, tmp_path, "out", "--resume")
+    assert main(arguments) == 0
+    before = (tmp_path / "out").stat()
+    assert main(arguments) == 0
+    assert "nothing is left to do" in capsys.readouterr().err
+    after = (tmp_path / "out").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert sorted(os.listdir(tmp_path)) == [".out.partial.json", "in", "out"]
+    with (tmp_path / "in").open("ab") as file:
+        file.write(b"\nsolvu")
+    assert main(arguments) == 0
+    assert len(output_lines((tmp_path / "out").read_bytes())) == 26
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_an_end_by_signal(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM cleans up as Ctrl-C does; with --resume it keeps the lines that are done, and says how to go on."""
+    translate = Translator._translate_window
+
+    def terminated(translator: Translator, lines: list[str], first: int, *rest: object) -> object:
+        if first == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return translate(translator, lines, first, *rest)
+
+    monkeypatch.setattr(Translator, "_translate_window", terminated)
+    arguments = resumable(model, tmp_path, "out")
+    assert main(arguments) == 143
+    assert os.listdir(tmp_path) == ["in"]
+    assert main([*arguments, "--resume"]) == 143
+    assert "the first 8 lines are done; the same command goes on" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == [".out.partial", ".out.partial.json", "in"]
+    monkeypatch.setattr(Translator, "_translate_window", translate)
+    assert main([*arguments, "--resume"]) == 0
+    assert "in:3: not valid UTF-8" not in capsys.readouterr().err  # which the process before has told
+
+
+def test_invalid_bytes(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line that is not UTF-8 is told by number, and read, left blank or refused as asked; its neighbours are not."""
+    (tmp_path / "in").write_bytes(b"kato\nka\xffto\nkato\n")
+    arguments = ["translate", str(model), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    outputs = {}
+    for choice in ("replace", "blank"):
+        assert main([*arguments, *OPTIONS, "--invalid-bytes", choice]) == 0
+        assert "in:2: not valid UTF-8 (byte 0xff)" in capsys.readouterr().err
+        outputs[choice] = output_lines((tmp_path / "out").read_bytes())
+        assert outputs[choice][0] == outputs[choice][2] != ""
+    assert outputs["blank"] == [outputs["replace"][0], "", outputs["replace"][0]] != outputs["replace"]
+    (tmp_path / "out").unlink()
+    assert main([*arguments, *OPTIONS, "--invalid-bytes", "fail"]) == 2
+    assert "in:2: not valid UTF-8 (byte 0xff); convert the file" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["in"]

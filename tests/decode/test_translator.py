@@ -247,6 +247,13 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
+def test_several_threads_translate_nothing(translator: Translator, threads: Callable[[int], None]) -> None:
+    """Guards against a traceback where all lines are blank, and none is left for any thread."""
+    threads(3)
+    assert translator.translate(["", " "]) == ["", ""]
+    assert translator.translate([]) == []
+
+
 def test_batches_are_dealt_to_threads(
     translator: Translator, lines: list[str], threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,8 +337,7 @@ def test_windows_join_seamlessly(translator: Translator, lines: list[str], monke
 
 
 def test_windows_read_no_further_than_needed(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is flat: the first translation is there before the input was read to its end."""
-    monkeypatch.setattr(translator_module, "WINDOW_LINES", 3)
+    """Memory is flat: the first translation is there before the input was read to its end, however long its lines."""
     taken = 0
 
     def endless() -> Iterator[str]:
@@ -340,8 +346,11 @@ def test_windows_read_no_further_than_needed(translator: Translator, monkeypatch
             taken += 1
             yield "kato"
 
-    next(translator.translate_stream(endless(), GREEDY))
-    assert taken == 3
+    for name, limit, expected in (("WINDOW_LINES", 3, 3), ("WINDOW_CHARACTERS", 2 * len("kato"), 2)):
+        monkeypatch.setattr(translator_module, name, limit)
+        taken = 0
+        next(translator.translate_stream(endless(), GREEDY))
+        assert taken == expected
 
 
 def test_a_line_too_long_is_cut_told_and_joined(translator: Translator) -> None:

@@ -1,0 +1,174 @@
+"""Kills (-9) of `translate --resume` on a large file; then the memory of translating files of several sizes.
+
+The input repeats the source side of the embedded corpus, mixed with blank lines, lines far too long for the model,
+invalid bytes and CRLF. It is translated once undisturbed and once with kills at random moments, the same command again
+after each; the two outputs must be equal in every byte, and no file may look finished before it is. Without --model a
+small model is trained for a few seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from faults.small_run import ROOT, environment
+from seq2seq.data.bitext import read_lines
+
+_GREEDY = ("--beam-size", "1", "--max-length-ratio", "1", "--max-length-offset", "4", "--device", "cpu")
+_CONFIG = f"""\
+run_dir: {{run}}
+data:
+  train: {{{{src: {ROOT}/data/train.en, tgt: {ROOT}/data/train.zh}}}}
+  valid: {{{{src: {ROOT}/data/valid.en, tgt: {ROOT}/data/valid.zh}}}}
+  max_length: 64
+tokenizer: {{{{joint: false, vocab_size: 900}}}}
+model: {{{{encoder_layers: 1, decoder_layers: 1, d_model: 32, num_heads: 2, d_ff: 64, dropout: 0}}}}
+optim: {{{{lr: 0.01, warmup_steps: 20}}}}
+train:
+  {{{{max_steps: 200, validate_every: 200, metric: loss, ema_decay: 0, device: cpu}}}}
+decode: {{{{beam_size: 1}}}}
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The size of the attack."""
+    parser.add_argument("--model", type=Path, metavar="DIR", help="run folder or model folder (default: a small one)")
+    parser.add_argument("--lines", type=int, default=100_000, help="of the input that is killed at (default: 100,000)")
+    parser.add_argument("--kills", type=int, default=20, help="0 leaves this part out (default: 20)")
+    parser.add_argument("--gzip", action="store_true", help="compressed input and output")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[], metavar="LINES", help="inputs to measure memory on")
+    parser.add_argument("--seed", type=int, default=1, help="of the input and the moments (default: 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Kill, compare, measure."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    model = args.model.resolve() if args.model else _small_model(args.out)
+    good = not args.kills or _survives_kills(args, model)
+    good = (not args.sizes or _has_flat_memory(args, model)) and good
+    print("the promise held" if good else "THE PROMISE DID NOT HOLD")
+    return 0 if good else 1
+
+
+def _survives_kills(args: argparse.Namespace, model: Path) -> bool:
+    ending = ".gz" if args.gzip else ""
+    source = args.out / f"in{ending}"
+    _write_input(source, args.lines, args.seed, args.gzip)
+    undisturbed, killed = args.out / f"undisturbed{ending}", args.out / f"killed{ending}"
+    for leftover in args.out.glob("*killed*"):
+        leftover.unlink()
+    nothing = args.out / "nothing.in"
+    nothing.touch()
+    start_up = _seconds(model, nothing, args.out / "nothing.out")
+    seconds = _seconds(model, source, undisturbed)
+    work = seconds - start_up
+    print(f"undisturbed: {args.lines:,} lines in {seconds:.1f} s, {start_up:.1f} of them to start", flush=True)
+    rng = random.Random(args.seed)
+    kept: list[int] = []  # lines after every kill
+    longest = 1.6 * (start_up + work / args.kills)  # some of the work should be left after the last kill
+    for _ in tqdm(range(args.kills), desc="kills"):
+        if not _killed_after(rng.uniform(0, longest), _start(model, source, killed, "--resume")):
+            print("done before all kills, which is too early to show anything; give more --lines")
+            return False
+        record = killed.with_name(f".{killed.name}.partial.json")
+        kept.append(json.loads(record.read_bytes())["num_lines"] if record.exists() else 0)
+        if killed.exists() and killed.read_bytes() != undisturbed.read_bytes():
+            print(f"after kill {len(kept)}, {killed} looks finished and is not")
+            return False
+    resumed = _seconds(model, source, killed, "--resume")
+    again = _seconds(model, source, killed, "--resume")
+    equal = undisturbed.read_bytes() == killed.read_bytes()
+    num_lines = _count_lines(killed)
+    print(f"lines kept after each of the {len(kept)} kills: {', '.join(map(str, kept))}")
+    print(f"the last start took {resumed:.1f} s, one more on the complete output {again:.1f} s")
+    print(f"output: {killed.stat().st_size:,} bytes, {num_lines:,} lines, {'equal' if equal else 'DIFFERENT'}")
+    left = sorted(path.name for path in args.out.glob(".*killed*"))
+    print(f"beside it: {', '.join(left)}", flush=True)
+    return equal and num_lines == args.lines and len(left) == 1
+
+
+def _has_flat_memory(args: argparse.Namespace, model: Path) -> bool:
+    peaks: list[float] = []
+    for lines in args.sizes:
+        source, target = args.out / f"memory-{lines}.in", args.out / f"memory-{lines}.out"
+        _write_input(source, lines, args.seed, args.gzip)
+        started = time.monotonic()
+        _, status, usage = os.wait4(_start(model, source, target).pid, 0)
+        seconds = time.monotonic() - started
+        if status != 0 or _count_lines(target) != lines:
+            print(f"{lines:,} lines: failed, see {target}.log")
+            return False
+        peaks.append(usage.ru_maxrss / 1024)
+        print(f"{lines:,} lines: {seconds:,.0f} s, most memory {peaks[-1]:,.0f} MiB", flush=True)
+        source.unlink()
+        target.unlink()
+    return max(peaks) < 1.1 * min(peaks)
+
+
+def _small_model(out: Path) -> Path:
+    run = out / "model"
+    if not (run / "best").exists():
+        shutil.rmtree(run, ignore_errors=True)
+        config = out / "model.yaml"
+        config.write_text(_CONFIG.format(run=run), encoding="utf-8")
+        subprocess.run([sys.executable, "-m", "seq2seq", "train", str(config)], check=True, env=environment())
+    return run
+
+
+def _start(model: Path, source: Path, target: Path, *options: str) -> subprocess.Popen[bytes]:
+    arguments = ["translate", model, "--input", source, "--output", target, *_GREEDY, *options]
+    with target.with_name(f"{target.name}.log").open("ab") as log:
+        command = [sys.executable, "-m", "seq2seq", *map(str, arguments)]
+        return subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
+
+
+def _seconds(model: Path, source: Path, target: Path, *options: str) -> float:
+    started = time.monotonic()
+    process = _start(model, source, target, *options)
+    if process.wait() != 0:
+        sys.exit(f"translate ended with status {process.returncode}; see {target}.log")
+    return time.monotonic() - started
+
+
+def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> bool:
+    """Whether it was killed, not done before."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait() < 0
+    return False
+
+
+def _write_input(path: Path, num_lines: int, seed: int, compressed: bool) -> None:
+    with gzip.open(path, "wb") if compressed else path.open("wb") as file:
+        for line in _lines(num_lines, random.Random(seed)):
+            file.write(line)
+
+
+def _lines(num_lines: int, rng: random.Random) -> Iterator[bytes]:
+    ordinary = (ROOT / "data/train.en").read_bytes().splitlines()
+    for _ in range(num_lines):
+        kind, line = rng.random(), rng.choice(ordinary)
+        if kind < 0.02:
+            line = rng.choice([b"", b"  ", "\u3000".encode()])
+        elif kind < 0.022:
+            line = b" ".join(rng.choices(ordinary, k=30))
+        elif kind < 0.024:
+            line = line[:5] + b"\xff\xc3" + line[5:]
+        yield line + (b"\r\n" if kind > 0.98 else b"\n")
+
+
+def _count_lines(path: Path) -> int:
+    return sum(1 for _ in read_lines(path))
