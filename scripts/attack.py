@@ -17,17 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Modules of the folder `faults`: add_options(parser), and run(args), the exit status.
-_ATTACKS = ("train", "ranks", "poison", "cost", "size", "damage", "disk", "translate")
-_ATTACKS: tuple[str, ...] = (
-    "train",
-    "ranks",
-    "poison",
-    "cost",
-    "size",
-    "damage",
-    "disk",
-    "fuzz",
-)  # modules of the folder `faults`: add_options(parser), and run(args), the exit status
+_ATTACKS = ("train", "ranks", "poison", "cost", "size", "damage", "disk", "translate", "fuzz")
 
 
 def main() -> int:
