@@ -2,6 +2,7 @@
 
     python scripts/attack.py train       # kill -9 at random moments; the run ends as if nothing had happened
     python scripts/attack.py translate   # the same for a large file and `translate --resume`
+    python scripts/attack.py fuzz        # damaged and hostile files for every reader
     python scripts/attack.py --help      # all of them; `python scripts/attack.py train --help`: one
 
 They work in ``--out`` (default: runs/attack), on the embedded corpus unless told otherwise.

@@ -95,6 +95,9 @@ def test_files_that_are_not_ours(tmp_path):
         save_file({"a": torch.zeros(2)}, path, metadata={"seq2seq": record})
         with pytest.raises(ModelError, match="x: "):
             load_tensors(path)
+    save_file({"a": torch.zeros(2)}, path, metadata={"seq2seq": '{"a": {}}'})
+    with pytest.raises(ModelError, match="not written by seq2seq"):
+        read_metadata(path)
     path.write_bytes(struct.pack("<Q", 2**63) + b"{}")
     with pytest.raises(ModelError, match="x: damaged"):
         load_tensors(path)

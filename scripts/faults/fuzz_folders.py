@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -138,9 +139,9 @@ class CheckpointFile:
             header, record, data = files
             self._path.write_bytes(_sealed(header, record, data, {}))
         found = load_checkpoint(self._path)
-        for name, value in vars(found.progress).items():
-            kinds = (float, int, type(None)) if name == "best_score" else (float, int) if name == "seconds" else (int,)
-            assert type(value) in kinds, (name, value)
+        for field in fields(Progress):
+            value = getattr(found.progress, field.name)
+            assert type(value) in ((int,) if type(field.default) is int else (int, float, type(field.default))), field
         assert type(found.config) is type(found.data_fingerprint) is str
         if whole:
             assert (found.progress, found.config, found.data_fingerprint) == (self._written.progress, "seed: 1\n", "f")

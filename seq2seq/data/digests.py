@@ -27,7 +27,7 @@ class DigestMemory:
         """``path`` need not exist; where it cannot be read or written, digests are computed each time."""
         self._path = path
         self._known: dict[str, list[object]] = {}
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             content = path.read_bytes()
             known = json.loads(content)
             if isinstance(known, dict) and _sealed(known.get("files")) == content:  # else damaged: a wrong digest lies

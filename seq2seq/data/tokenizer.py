@@ -8,6 +8,7 @@ spaces, so no model learns to write a line break.
 
 import hashlib
 import io
+import math
 import os
 import random
 import re
@@ -53,7 +54,10 @@ class Tokenizer:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
             specials = [getattr(self._processor, f"{name}_id")() for name in ("pad", "unk", "bos", "eos")]
             self.vocab_size: int = self._processor.get_piece_size()
-            self._processor.id_to_piece(list(range(self.vocab_size)))  # each one is UTF-8, or a ValueError
+            every = list(range(self.vocab_size))
+            self._processor.id_to_piece(every)  # UTF-8, or a ValueError
+            if not all(map(math.isfinite, self._processor.get_score(every))):
+                raise ValueError("a score is not a finite number")
         except (RuntimeError, TypeError, ValueError) as error:
             raise DataError(f"not a SentencePiece model ({error}); train the tokenizer again") from None
         if specials != [PAD_ID, UNK_ID, BOS_ID, EOS_ID]:

@@ -378,6 +378,8 @@ def test_sentences_outside_the_file_are_refused(tokenizers, tmp_path, value):
         lambda: corpus.src_lengths,
         lambda: corpus.take("src", np.arange(20)),
         lambda: [corpus.src(i) for i in range(20)],
+        lambda: corpus.take("src", [6]),
+        lambda: corpus.src(7 if value else 6),  # 0 could be its start
     ):
         with pytest.raises(DataError, match=r"src\.offsets: damaged, a sentence ends before"):
             read()

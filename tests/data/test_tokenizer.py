@@ -4,6 +4,7 @@ import math
 import pickle
 import random
 import re
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -299,14 +300,18 @@ def test_pair_saves_jointly_or_apart(tokenizers, tmp_path):
 
 
 def test_files_that_are_no_tokenizer_for_us(tmp_path, monkeypatch):
-    """Guards against a piece that is not UTF-8, found by fuzzing: SentencePiece loads it, and sampling broke on it; and
-    against reading a huge file to its end."""
+    """Guards against pieces that are not UTF-8 and scores that are not finite, found by fuzzing: SentencePiece loads
+    them, and sampling broke on them; and against reading a huge file to its end."""
     model, _ = train_tokenizer(["ka to mi", "to mi"] * 9, TokenizerSpec("bpe", 20, 1.0, byte_fallback=False))
     model.save(tmp_path / "m")
     proto = (tmp_path / "m").read_bytes()
     (tmp_path / "m").write_bytes(proto.replace("\u2581".encode(), b"\xe2\x96\xff"))
     with pytest.raises(DataError, match=r"m: not a SentencePiece model .*utf-8"):
         Tokenizer.load(tmp_path / "m")
+    for score in (math.nan, math.inf):
+        (tmp_path / "m").write_bytes(proto.replace(struct.pack("<f", -3), struct.pack("<f", score)))
+        with pytest.raises(DataError, match="a score is not a finite number"):
+            Tokenizer.load(tmp_path / "m")
     monkeypatch.setattr("seq2seq.data.tokenizer._LARGEST", len(proto) - 1)
     (tmp_path / "m").write_bytes(proto)
     with pytest.raises(DataError, match=r"m: not a SentencePiece model .it is larger"):

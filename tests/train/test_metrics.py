@@ -78,3 +78,10 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
     """An empty or wrong folder is told with the file that is missing."""
     with pytest.raises(UserError, match=r"metrics\.jsonl: no metrics to draw"):
         draw_curves(tmp_path)
+
+
+def test_a_damaged_line_is_left_out(tmp_path):
+    """Guards against a traceback for bytes that are no text, or JSON nested beyond Python's recursion limit."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2, "\xff"}\n' + b"[" * 100_000 + b'\n{"step": 3}\n')
+    assert [record["step"] for record in read_metrics(path)] == [1, 3]
