@@ -16,6 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _ATTACKS: tuple[str, ...] = (
+    "train",
+    "ranks",
     "damage",
     "disk",
 )  # modules of the folder `faults`: add_options(parser), and run(args), the exit status

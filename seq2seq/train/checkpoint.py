@@ -10,7 +10,7 @@ where the folder ``best`` is lost, a checkpoint from before it was made makes it
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -34,6 +34,11 @@ class Progress:
     best_score: float | None = None  # of the chosen metric; a loss counts negative, so that higher is better
     best_step: int = 0
     validations_since_best: int = 0
+    bad_in_a_row: int = 0  # this and what follows belong to the guard
+    losses_seen: int = 0
+    loss_mean: float = 0.0
+    loss_variance: float = 0.0
+    loss_limit: float | None = None  # above it a loss is bad
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,11 @@ def _folder(run_dir: Path) -> Path:
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """The run's checkpoint files, oldest first, by name alone."""
-    return sorted(_folder(run_dir).glob("step-*.safetensors"))
+    return sorted(path for path in _folder(run_dir).glob("step-*.safetensors") if path.stem[5:].isdecimal())
 
 
-def _path(run_dir: Path, step: int) -> Path:
-    return _folder(run_dir) / f"step-{step:09d}.safetensors"
+def _step_of(path: Path) -> int:
+    return int(path.stem[5:])
 
 
 def check_run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> None:
@@ -88,7 +93,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Pa
         UserError: it cannot be written; the earlier ones are untouched.
     """
     remove_leftovers(_folder(run_dir), r"step-\d+\.safetensors")  # of a run that was killed while it saved
-    path = _path(run_dir, checkpoint.progress.step)
+    path = _folder(run_dir) / f"step-{checkpoint.progress.step:09d}.safetensors"
     groups = {"weights": checkpoint.weights, "average": checkpoint.average, "optimizer": checkpoint.optimizer}
     tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
     metadata = {
@@ -123,38 +128,61 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: not a checkpoint of this version of seq2seq") from None
 
 
-def load_latest_checkpoint(run_dir: Path, on_damage: Callable[[str], None]) -> Checkpoint | None:
-    """The latest checkpoint that is whole and whose best model is there; None where the run has none yet.
-
-    Args:
-        on_damage: told of each damaged file that is passed over.
-
-    Raises:
-        ModelError: there are checkpoints, and every one is damaged; or the best model is, and none can make it again.
-    """
-    paths = list_checkpoints(run_dir)
-    latest: Checkpoint | None = None
+def _whole_checkpoints(
+    run_dir: Path, on_damage: Callable[[str], None], preferred: Callable[[int], bool] = lambda step: True
+) -> Iterator[Checkpoint]:
+    """The checkpoints that are whole, latest first."""
+    paths = sorted(list_checkpoints(run_dir), key=lambda path: (preferred(_step_of(path)), path))
+    found = False
     for path in reversed(paths):
         try:
             checkpoint = load_checkpoint(path)
-            if path != _path(run_dir, checkpoint.progress.step):
+            if checkpoint.progress.step != _step_of(path):
                 raise ModelError(f"{path}: damaged or mixed up: it holds step {checkpoint.progress.step}")
         except ModelError as error:
             on_damage(f"{error}; trying the one before")
             continue
-        if latest is None:
-            latest = checkpoint
-            lost = _why_best_is_lost(run_dir, checkpoint.progress)
-            if lost is None:
-                return checkpoint
-            on_damage(f"{lost}; trying a checkpoint from before it was made")
-        if checkpoint.progress.step < latest.progress.best_step:
-            return checkpoint  # training on from here makes the best model again
-    if latest is not None:
-        return _without_best(run_dir, latest, on_damage)
-    if paths:
+        found = True
+        yield checkpoint
+    if paths and not found:
         raise ModelError(f"{_folder(run_dir)}: every checkpoint is damaged; remove the folder to start anew")
-    return None
+
+
+def load_latest_checkpoint(
+    run_dir: Path, on_damage: Callable[[str], None], preferred: Callable[[int], bool] = lambda step: True
+) -> Checkpoint | None:
+    """The latest checkpoint that is whole; None where the run has none yet.
+
+    Args:
+        on_damage: told of each damaged file that is passed over.
+        preferred: of which steps one is wanted, if there is one.
+
+    Raises:
+        ModelError: there are checkpoints, and every one is damaged.
+    """
+    return next(_whole_checkpoints(run_dir, on_damage, preferred), None)
+
+
+def checkpoint_to_continue(run_dir: Path, on_damage: Callable[[str], None]) -> Checkpoint | None:
+    """The latest checkpoint that is whole and whose best model is there, or can be made again by training on from it.
+
+    None where the run has none yet; ``on_damage`` as for :func:`load_latest_checkpoint`.
+
+    Raises:
+        ModelError: there are checkpoints, and every one is damaged; or the best model is, and none can make it again.
+    """
+    whole = _whole_checkpoints(run_dir, on_damage)
+    latest = next(whole, None)
+    if latest is None:
+        return None
+    lost = _why_best_is_lost(run_dir, latest.progress)
+    if lost is None:
+        return latest
+    on_damage(f"{lost}; trying a checkpoint from before it was made")
+    for earlier in whole:
+        if earlier.progress.step < latest.progress.best_step:
+            return earlier
+    return _without_best(run_dir, latest, on_damage)
 
 
 def _why_best_is_lost(run_dir: Path, progress: Progress) -> str | None:
