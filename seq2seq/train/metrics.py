@@ -22,11 +22,11 @@ CURVES = "curves.png"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file; a last line cut off by a crash is left out. No file gives no records."""
+    """The records of a metrics file; damaged lines and a last one cut off are left out. No file gives no records."""
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
         try:
             record = json.loads(line)
         except ValueError:
@@ -92,6 +92,11 @@ class MetricsLog:
             self._board.close()
 
 
+def _with_numbers(records: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    """The records that have all of these fields, as a damaged one may not."""
+    return [record for record in records if all(isinstance(record.get(name), (int, float)) for name in names)]
+
+
 def draw_curves(run_dir: Path) -> Path:
     """Draw loss, validation scores, learning rate and gradient norm of a run into its ``curves.png``.
 
@@ -105,8 +110,8 @@ def draw_curves(run_dir: Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("drawing needs matplotlib: pip install 'seq2seq[plots]'") from None
-    training = [record for record in records if "loss" in record and "bad" not in record]
-    validation = [record for record in records if "valid_loss" in record]
+    training = [record for record in _with_numbers(records, "loss", "nll", "lr", "grad_norm") if "bad" not in record]
+    validation = _with_numbers(records, "valid_loss", "valid_bleu", "valid_chrf")
     figure = Figure(figsize=(11, 7), layout="constrained")
     loss, scores, rate, norm = figure.subplots(2, 2).flat
     steps = [record["step"] for record in training]
