@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--verify-resume",
         action="store_true",
-        help="train a few steps in one go and with a stop, and say whether both end bit-equal; the run itself is not started",
+        help="train a few steps in one go and with a stop, and say whether both end bit-equal; no more",
     )
 
     evaluate = commands.add_parser(

@@ -38,7 +38,8 @@ from seq2seq.train.metrics import draw_curves
 
 _STOP = 11  # checkpoints at 3, 6 and 9, validations at 5 and 10
 _OUTCOMES = ("refused", "passed over", "made again", "told", "no effect")
-_MAY_BE_SILENT = ("last/", "digests.json", "config.yaml")  # written anew by the run, or a mere memory
+# Written anew by the run; a mere memory; not read; the log after the checkpoint's step, which is written anew, too.
+_MAY_BE_SILENT = ("last/", "config.yaml", "data/digests.json", "timing.jsonl", "metrics.jsonl")
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,9 @@ def attempt(case: Case, work: Callable[[], list[str]]) -> str:
     if wrong and not of_the_log and not of_the_search:
         return f"WRONG: other {', '.join(wrong)}; told: {named}"
     if not named:
-        silent = (
-            case.translate
-            or (case.content is None and case.path.parent.name == "checkpoints")
-            or str(case.path).endswith(_MAY_BE_SILENT)
-            or str(case.path).startswith(_MAY_BE_SILENT)
-        )
-        return "no effect" if silent or case.path.name == "timing.jsonl" else "WRONG: nothing was said"
+        gone = case.content is None and case.path.parent.name == "checkpoints"  # as if it had never been
+        silent = case.translate or gone or str(case.path).startswith(_MAY_BE_SILENT)
+        return "no effect" if silent else "WRONG: nothing was said"
     if wrong or case.translate or case.path.name == "metrics.jsonl":
         return "told"
     return "made again" if case.path.parts[0] == "data" else "passed over"

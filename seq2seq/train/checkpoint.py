@@ -67,6 +67,10 @@ def _step_of(path: Path) -> int:
     return int(path.stem[5:])
 
 
+def _path(run_dir: Path, step: int) -> Path:
+    return _folder(run_dir) / f"step-{step:09d}.safetensors"
+
+
 def check_run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> None:
     """Make sure, before a run starts, that all it keeps at once will fit: ``keep_last`` checkpoints, the folders best
     and last, and the file that is written before the one that it replaces goes.
@@ -93,7 +97,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Pa
         UserError: it cannot be written; the earlier ones are untouched.
     """
     remove_leftovers(_folder(run_dir), r"step-\d+\.safetensors")  # of a run that was killed while it saved
-    path = _folder(run_dir) / f"step-{checkpoint.progress.step:09d}.safetensors"
+    path = _path(run_dir, checkpoint.progress.step)
     groups = {"weights": checkpoint.weights, "average": checkpoint.average, "optimizer": checkpoint.optimizer}
     tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
     metadata = {
@@ -128,61 +132,50 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: not a checkpoint of this version of seq2seq") from None
 
 
-def _whole_checkpoints(
+def whole_checkpoints(
     run_dir: Path, on_damage: Callable[[str], None], preferred: Callable[[int], bool] = lambda step: True
 ) -> Iterator[Checkpoint]:
-    """The checkpoints that are whole, latest first."""
-    paths = sorted(list_checkpoints(run_dir), key=lambda path: (preferred(_step_of(path)), path))
-    found = False
-    for path in reversed(paths):
-        try:
-            checkpoint = load_checkpoint(path)
-            if checkpoint.progress.step != _step_of(path):
-                raise ModelError(f"{path}: damaged or mixed up: it holds step {checkpoint.progress.step}")
-        except ModelError as error:
-            on_damage(f"{error}; trying the one before")
-            continue
-        found = True
-        yield checkpoint
-    if paths and not found:
-        raise ModelError(f"{_folder(run_dir)}: every checkpoint is damaged; remove the folder to start anew")
-
-
-def load_latest_checkpoint(
-    run_dir: Path, on_damage: Callable[[str], None], preferred: Callable[[int], bool] = lambda step: True
-) -> Checkpoint | None:
-    """The latest checkpoint that is whole; None where the run has none yet.
+    """The run's checkpoints that are whole, the latest first, each read when it is asked for.
 
     Args:
         on_damage: told of each damaged file that is passed over.
-        preferred: of which steps one is wanted, if there is one.
-
-    Raises:
-        ModelError: there are checkpoints, and every one is damaged.
+        preferred: the checkpoints of such steps come before all others.
     """
-    return next(_whole_checkpoints(run_dir, on_damage, preferred), None)
+    for path in sorted(list_checkpoints(run_dir), key=lambda p: (preferred(_step_of(p)), p), reverse=True):
+        try:
+            checkpoint = load_checkpoint(path)
+            if _step_of(path) != checkpoint.progress.step:
+                raise ModelError(f"{path}: damaged or mixed up: it holds step {checkpoint.progress.step}")
+        except ModelError as error:
+            on_damage(f"{error}; trying the one before")
+        else:
+            yield checkpoint
 
 
-def checkpoint_to_continue(run_dir: Path, on_damage: Callable[[str], None]) -> Checkpoint | None:
-    """The latest checkpoint that is whole and whose best model is there, or can be made again by training on from it.
+def load_latest_checkpoint(run_dir: Path, on_damage: Callable[[str], None]) -> Checkpoint | None:
+    """The latest checkpoint that is whole and whose best model is there; None where the run has none yet.
 
-    None where the run has none yet; ``on_damage`` as for :func:`load_latest_checkpoint`.
+    Args:
+        on_damage: told of each damaged file that is passed over.
 
     Raises:
         ModelError: there are checkpoints, and every one is damaged; or the best model is, and none can make it again.
     """
-    whole = _whole_checkpoints(run_dir, on_damage)
-    latest = next(whole, None)
-    if latest is None:
-        return None
-    lost = _why_best_is_lost(run_dir, latest.progress)
-    if lost is None:
-        return latest
-    on_damage(f"{lost}; trying a checkpoint from before it was made")
-    for earlier in whole:
-        if earlier.progress.step < latest.progress.best_step:
-            return earlier
-    return _without_best(run_dir, latest, on_damage)
+    latest: Checkpoint | None = None
+    for checkpoint in whole_checkpoints(run_dir, on_damage):
+        if latest is None:
+            latest = checkpoint
+            lost = _why_best_is_lost(run_dir, checkpoint.progress)
+            if lost is None:
+                return checkpoint
+            on_damage(f"{lost}; trying a checkpoint from before it was made")
+        if checkpoint.progress.step < latest.progress.best_step:
+            return checkpoint  # training on from here makes the best model again
+    if latest is not None:
+        return _without_best(run_dir, latest, on_damage)
+    if list_checkpoints(run_dir):
+        raise ModelError(f"{_folder(run_dir)}: every checkpoint is damaged; remove the folder to start anew")
+    return None
 
 
 def _why_best_is_lost(run_dir: Path, progress: Progress) -> str | None:

@@ -51,9 +51,9 @@ from seq2seq.train.checkpoint import (
     Checkpoint,
     Progress,
     check_run_space,
-    checkpoint_to_continue,
     load_latest_checkpoint,
     save_checkpoint,
+    whole_checkpoints,
 )
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
@@ -367,7 +367,7 @@ class Trainer:
             if self.processes.is_main:
                 tqdm.write(message, file=sys.stderr)
 
-        checkpoint = checkpoint_to_continue(run_dir, tell)
+        checkpoint = load_latest_checkpoint(run_dir, tell)
         if checkpoint is None:
             return Progress()
         fixed = [*_FIXED, *(["train.max_steps"] if self.config.optim.schedule in ("cosine", "linear") else [])]
@@ -382,9 +382,11 @@ class Trainer:
                 f"{run_dir}: its text has changed since the run was started; restore data.train and data.valid, or "
                 "choose another run_dir"
             )
-        if checkpoint.metrics and not is_sealed(run_dir / METRICS, checkpoint.metrics):
-            tell(f"{run_dir / METRICS}: damaged: not what it was at step {checkpoint.progress.step}; going on with it")
         self._restore(checkpoint)
+        if checkpoint.metrics and not is_sealed(run_dir / METRICS, checkpoint.metrics):
+            tell(
+                f"{run_dir / METRICS}: damaged: not as it was at step {checkpoint.progress.step}; what is left is kept"
+            )
         return checkpoint.progress
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -399,7 +401,8 @@ class Trainer:
         self.processes.wait()  # until the main process has written it
         # A checkpoint between the regular ones is there because of a signal; an undisturbed run would not have it.
         every = self.config.train.save_every
-        checkpoint = load_latest_checkpoint(self.config.run_dir, self.report.say, lambda step: step % every == 0)
+        found = whole_checkpoints(self.config.run_dir, self.report.say, lambda step: step % every == 0)
+        checkpoint = next(found, None)
         if checkpoint is not None:
             self._restore(checkpoint)
             self.report.say(f"went back to the weights of step {checkpoint.progress.step:,}")

@@ -13,7 +13,6 @@ from seq2seq.train.checkpoint import (
     Checkpoint,
     Progress,
     check_run_space,
-    checkpoint_to_continue,
     list_checkpoints,
     load_checkpoint,
     load_latest_checkpoint,
@@ -155,7 +154,7 @@ def test_a_lost_best_model_is_made_again(tmp_path, damages, save_best, loss):
         save_checkpoint(tmp_path, checkpoint(step, best_step), keep_last=5)
     for step in (7, 14):  # 14: stopped after a validation, before the next checkpoint
         save_best(step)
-        assert_same(checkpoint_to_continue(tmp_path, damages.append), checkpoint(12, 7))
+        assert_same(load_latest_checkpoint(tmp_path, damages.append), checkpoint(12, 7))
     assert not damages
     if loss == "of another step":
         save_best(2)
@@ -163,18 +162,18 @@ def test_a_lost_best_model_is_made_again(tmp_path, damages, save_best, loss):
         (tmp_path / "best" / WEIGHTS).write_bytes(b"")
     else:
         shutil.rmtree(tmp_path / "best")
-    assert_same(checkpoint_to_continue(tmp_path, damages.append), checkpoint(6, 2))
+    assert_same(load_latest_checkpoint(tmp_path, damages.append), checkpoint(6, 2))
     assert len(damages) == 1
     assert "best" in damages[0]
     for path in list_checkpoints(tmp_path)[:2]:
         path.unlink()
     if loss == "gone":
-        progress = checkpoint_to_continue(tmp_path, damages.append).progress
+        progress = load_latest_checkpoint(tmp_path, damages.append).progress
         assert (progress.step, progress.best_score, progress.best_step, progress.validated_step) == (12, None, 0, 0)
         assert "the next validation starts a new one" in damages[-1]
         return
     with pytest.raises(ModelError, match=r"best: the best model is damaged, .* put a copy in its place, or remove"):
-        checkpoint_to_continue(tmp_path, damages.append)
+        load_latest_checkpoint(tmp_path, damages.append)
 
 
 def test_a_run_that_will_not_fit_is_refused(tmp_path, monkeypatch):
