@@ -487,7 +487,7 @@ def test_a_damaged_log_is_named(
         log.write_text(log.read_text().replace('"nll": ', '"nll": 1', int(changed)))
         capsys.readouterr()
         assert train(toy_config(text, tmp_path / "run", *EVERY)).progress.step == 14
-        assert (f"{log}: damaged: not what it was at step 8" in capsys.readouterr().err) == changed
+        assert (f"{log}: damaged: not as it was at step 8" in capsys.readouterr().err) == changed
 
 
 def test_only_damaged_checkpoints_are_an_error(text: Path, half_done: Path, tmp_path: Path) -> None:
