@@ -15,15 +15,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-_ATTACKS: tuple[str, ...] = (
-    "train",
-    "ranks",
-    "poison",
-    "cost",
-    "size",
-    "damage",
-    "disk",
-)  # modules of the folder `faults`: add_options(parser), and run(args), the exit status
+# Modules of the folder `faults`: add_options(parser), and run(args), the exit status.
+_ATTACKS = ("train", "ranks", "poison", "cost", "size", "damage", "disk")
 
 
 def main() -> int:

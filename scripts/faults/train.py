@@ -33,9 +33,11 @@ _STEPS = 240
 _PATIENCE = 300.0  # seconds without news until a run counts as hung
 _GONE_SECONDS = 20.0  # after a kill no process may be there for longer
 _STARTING_SECONDS = 8.0  # about what a start takes before its first step
+_LONG_SECONDS = 2.0  # into a phase; sampling ahead may take an epoch
 _STEPS_TO_WAIT = 30  # for what a kill is aimed at
+_STEPS_TO_PASS = 10  # at most, since the start, so that kills do not all fall right after checkpoints
 _AT_ANY_TIME = "any time"
-_CLOCKS = ("timing.jsonl", "tensorboard", "digests.json", "curves.png", "sampled")  # and what is ready by chance
+_CLOCKS = ("timing.jsonl", "tensorboard", "digests.json", "curves.png", ".lock", "sampled")  # and what is by chance
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,9 @@ def _kill_once(kill: Kill, folder: Path, undisturbed: Watched, rng: random.Rando
         if kill.aim == _AT_ANY_TIME:
             time.sleep(rng.uniform(0, _STARTING_SECONDS))
         else:
-            moment = run.wait_for(_moment(kill), _PATIENCE)
+            moment = run.wait_for(_moment(kill, rng), _PATIENCE)
             if moment is not None:
-                time.sleep(rng.uniform(0, 0.95 * undisturbed.seconds_of(moment.phase)))
+                time.sleep(rng.uniform(0, min(_LONG_SECONDS, 0.95 * undisturbed.seconds_of(moment.phase))))
             elif (status := run.wait(_GONE_SECONDS)) != 0:
                 run.end_all()
                 problems.append(f"a start hung or failed (status {status}): see {folder / 'log'}")
@@ -146,18 +148,23 @@ def _kill_once(kill: Kill, folder: Path, undisturbed: Watched, rng: random.Rando
         return replace(kill, phase=phase, at=step, sampling=sampling, gone=time.monotonic() - killed)
 
 
-def _moment(kill: Kill) -> Callable[[Mark], bool]:
-    """Whether a mark is the beginning of what a kill is aimed at; where that does not come, one of the next steps."""
-    skipped = 0
+def _moment(kill: Kill, rng: random.Random) -> Callable[[Mark], bool]:
+    """Whether a mark is the beginning of what a kill is aimed at, or of what shows that this does not come any more."""
+    skipped, passed, to_pass = 0, 0, rng.randrange(_STEPS_TO_PASS)
 
     def is_it(mark: Mark) -> bool:
-        nonlocal skipped
-        if not mark.begins or mark.step < kill.step:
+        nonlocal skipped, passed
+        if not mark.begins:
             return False
-        if mark.phase == kill.aim:
+        passed += mark.phase == "step"
+        soon = kill.aim == "sampling" or kill.step in (0, _STEPS)
+        if mark.phase == kill.aim and mark.step >= kill.step and (soon or passed > to_pass):
             skipped += 1
             return skipped > kill.skipped
-        return mark.phase == "step" and (not kill.step or mark.step >= kill.step + _STEPS_TO_WAIT)
+        if kill.step == _STEPS:
+            return False
+        late = mark.step >= kill.step + (_STEPS_TO_WAIT if kill.step else 0)
+        return mark.phase == "test" or (mark.phase == "step" and late and passed > to_pass)
 
     return is_it
 

@@ -182,7 +182,7 @@ class Translator:
         """
         model = self._model_for(decode)
         num_threads = torch.get_num_threads()
-        if len(batches) == 1 or num_threads == 1 or self.device.type != "cpu":
+        if len(batches) < 2 or num_threads == 1 or self.device.type != "cpu":
             yield from (self._search(model, batch, decode) for batch in batches)
             return
         with ThreadPoolExecutor(min(num_threads, len(batches)), initializer=lambda: torch.set_num_threads(1)) as pool:

@@ -127,11 +127,11 @@ def joined_processes(device_name: str) -> Iterator[Processes]:
     if count == 1:
         yield Processes(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_ANSWER)
+    store = _meeting_place()
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_ANSWER)
     if dist.is_torchelastic_launched():
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False)
     try:
         yield Processes(rank, count, device, dist.new_group(backend="gloo", timeout=_WORK_OF_ONE))
     except BaseException as error:
@@ -142,10 +142,23 @@ def joined_processes(device_name: str) -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-def _is_first_to_fail(store: dist.Store) -> bool:
-    """Whether no other process has asked this since torchrun started them; also where that cannot be known."""
+def _meeting_place() -> Any:
+    """The store through which the processes find each other.
+
+    torchrun keeps one store when it starts the processes again, and in it the addresses of the dead ones, where the new
+    ones would wait for an answer; so each start has its own part. (On several machines the starts are counted apart.)
+    """
+    store, _, _ = next(dist.rendezvous("env://", timeout=_ANSWER))  # type: ignore[attr-defined]
+    alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0"
+    return dist.PrefixStore(f"start {start}", store)  # type: ignore[attr-defined]
+
+
+def _is_first_to_fail(store: Any) -> bool:
+    """Whether no other process has asked this since they started; also where that cannot be known."""
     try:
-        return store.add(f"seq2seq failed {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
+        number: int = store.add("failed", 1)
+        return number == 1
     except RuntimeError:  # the process that kept the store has ended
         return True
 

@@ -247,6 +247,13 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
+def test_several_threads_translate_nothing(translator: Translator, threads: Callable[[int], None]) -> None:
+    """Guards against a traceback where all lines are blank, and none is left for any thread."""
+    threads(3)
+    assert translator.translate(["", " "]) == ["", ""]
+    assert translator.translate([]) == []
+
+
 def test_batches_are_dealt_to_threads(
     translator: Translator, lines: list[str], threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,24 @@ def test_when_one_ends_all_end_and_one_tells_why(how: str, tmp_path: Path) -> No
     assert told.count("\n") == 1, told
 
 
+def test_a_new_start_does_not_meet_the_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun keeps its store when it starts the processes again; with the addresses of the dead ones in it, the new
+    ones waited for an answer without end."""
+    kept = dist.HashStore()
+    monkeypatch.setattr(dist, "rendezvous", lambda url, **_: iter([(kept, 0, 2)]))
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    first = distributed._meeting_place()
+    first.set("address", "of one who dies")
+    assert distributed._is_first_to_fail(first)
+    assert distributed._meeting_place().check(["address"])
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    second = distributed._meeting_place()
+    assert not second.check(["address"])
+    assert distributed._is_first_to_fail(second)
+    assert not distributed._is_first_to_fail(first)
+
+
 def test_no_process_outlives_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a run that goes on, unknown to all, beside the one that takes its place."""
     parents = iter([7, 7, 1])
@@ -97,6 +115,7 @@ def test_no_process_outlives_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     distributed._end_with(7)
     assert sent == [(os.getpid(), signal.SIGTERM)]
+    assert not list(parents), "too soon"
 
 
 def test_machines_that_do_not_share_a_disk_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
