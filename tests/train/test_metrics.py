@@ -93,6 +93,7 @@ def test_a_full_disk_leaves_no_file_open(tmp_path: Path) -> None:
     """One error, not a further one from each file that Python closes at its end."""
     log = MetricsLog(tmp_path, 0)
     log.metrics(1, {"loss": 1.0})
+    log.timing(1, {"seconds": 1.0})
     files = [log._metrics, log._timing, *([log._board.file] if log._board else [])]
     for file in files:
         full = os.open("/dev/full", os.O_WRONLY)
