@@ -159,8 +159,10 @@ def attack_translation(disk: Path, out: Path, steps: int) -> Iterator[tuple[str,
 
 def run(args: argparse.Namespace) -> int:
     """Meet a full disk in all commands that write."""
-    shutil.rmtree(args.out, ignore_errors=True)
     disk = args.out / "disk"
+    if disk.is_mount():  # of an attack that was killed
+        subprocess.run(["umount", str(disk)], check=True)
+    shutil.rmtree(args.out, ignore_errors=True)
     failures = 0
     with small_disk(disk) as mounted:
         if not mounted:
