@@ -46,6 +46,15 @@ _EXIT_CODES = (
     "and saved; 130 interrupted; 143 terminated"
 )
 
+_NO_SPACE = "no space left on the device; free some and repeat"
+_DEVICE_ERRORS = {  # of files that are written bit by bit, as the log; the others say which file
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.EFBIG: "a file would grow larger than the system allows; raise the limit (ulimit -f) and repeat",
+    errno.EIO: "the device failed to read or write (input/output error); copy what is whole to another one",
+    errno.EROFS: "the device can only be read; mount it for writing and repeat",
+}
+
 
 def _add_decode_options(parser: argparse.ArgumentParser) -> None:
     options = parser.add_argument_group("decoding (default: as the model's config says)")
@@ -194,9 +203,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        told = _DEVICE_ERRORS.get(error.errno or 0)
+        if told is None:
             raise
-        print(f"seq2seq {args.command}: error: no space left on the device; free some and repeat", file=sys.stderr)
+        print(f"seq2seq {args.command}: error: {told}", file=sys.stderr)
         try:
             sys.stdout.flush()
         except OSError:  # what it holds has no place to go, and Python would try again at its end

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 import torch
 
-from seq2seq import __version__
+from seq2seq import __version__, cli
 from seq2seq.cli import main
 from seq2seq.config_file import load_config
 from tests.toy import (
@@ -345,6 +345,17 @@ def test_full_standard_output(arguments: str, place: Path) -> None:
     assert done.returncode == 2, done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert b"space" in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EFBIG])
+def test_a_failing_device(number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A device that fails is no bug of ours: one message, no traceback. A file that is not there would be one."""
+    monkeypatch.setattr(cli, "_config", mock.Mock(side_effect=OSError(number, os.strerror(number))))
+    assert main(["config", "--schema"]) == 2
+    assert capsys.readouterr().err.startswith("seq2seq config: error: ")
+    monkeypatch.setattr(cli, "_config", mock.Mock(side_effect=FileNotFoundError))
+    with pytest.raises(FileNotFoundError):
+        main(["config", "--schema"])
 
 
 def test_a_second_process_on_a_run_is_refused(

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from faults.small_run import environment
 from faults.stored_run import differences, write_config, write_text
 from seq2seq.errors import ModelError
 from seq2seq.model_folder import load_model_folder
@@ -27,7 +28,7 @@ from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SIZE = 24 << 20
-_PATIENCE = 120  # seconds for a command; one that waits for space forever has failed
+_PATIENCE = 240  # seconds for a command; one that waits for space forever has failed
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +51,8 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a command line of the package to its end."""
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     words = [sys.executable, "-m", "seq2seq", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=_PATIENCE)
+    return subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=_PATIENCE)
 
 
 def fill(disk: Path, left: int) -> None:
@@ -112,26 +112,28 @@ def attack_training(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, st
             yield f"  goes on, {name}", f"WRONG: other {', '.join(wrong)}" if wrong else again
 
 
-def attack_log(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
-    """Fill the disk while the run trains, so that whatever is written next meets it: the log, TensorBoard, a save."""
+def attack_saving(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
+    """Fill the disk while the run trains, so that whatever is written next meets it: a checkpoint, a model, the log."""
     run, config = disk / "run", out / "small.yaml"
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    words = [sys.executable, "-m", "seq2seq", "train", str(config), "train.max_steps=4000", "train.save_every=100"]
+    bounds = ("train.max_steps=300", "train.save_every=50", "train.validate_every=100")
+    yield "undisturbed", judge(command("train", config, f"run_dir={out / 'saving'}", *bounds), lambda: None)
+    words = [sys.executable, "-m", "seq2seq", "train", str(config), *bounds]
     for number in range(max(1, steps // 4)):
         (disk / "useless").unlink(missing_ok=True)
         shutil.rmtree(run, ignore_errors=True)
-        child = subprocess.Popen(
-            [*words, "train.validate_every=1000"], stderr=subprocess.PIPE, text=True, env=environment
-        )
+        child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment())
         deadline = time.monotonic() + _PATIENCE
         while not list_checkpoints(run) and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(0.1 * number)
-        fill(disk, 0)
+        left = 150_000 * (number % 4)  # a model takes less, a checkpoint more
+        fill(disk, left)
         _, told = child.communicate(timeout=_PATIENCE)
         done = subprocess.CompletedProcess(words, child.returncode, "", told)
-        outcome = judge(done, lambda: what_is_broken(run))
-        yield f"train, filled {number / 10:.1f} s after the first checkpoint", outcome
+        yield f"filled after the first checkpoint, {left / 1e3:,.0f} kB left", judge(done, lambda: what_is_broken(run))
+        (disk / "useless").unlink()
+        again = judge(command("train", config, *bounds), lambda: None)
+        wrong = differences(run, out / "saving") if again == "ended well" else []
+        yield "  goes on", f"WRONG: other {', '.join(wrong)}" if wrong else again
 
 
 def attack_translation(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
@@ -157,15 +159,17 @@ def attack_translation(disk: Path, out: Path, steps: int) -> Iterator[tuple[str,
 
 def run(args: argparse.Namespace) -> int:
     """Meet a full disk in all commands that write."""
-    shutil.rmtree(args.out, ignore_errors=True)
     disk = args.out / "disk"
+    if disk.is_mount():  # of an attack that was killed
+        subprocess.run(["umount", str(disk)], check=True)
+    shutil.rmtree(args.out, ignore_errors=True)
     failures = 0
     with small_disk(disk) as mounted:
         if not mounted:
             print("this attack needs the right to mount a small file system: run it as root", file=sys.stderr)
             return 2
         print(f"a tmpfs of {_SIZE >> 20} MB at {disk}")
-        for part in (attack_training, attack_log, attack_translation):
+        for part in (attack_training, attack_saving, attack_translation):
             for name, outcome in tqdm(part(disk, args.out, args.steps), desc=part.__name__, unit=" commands"):
                 failures += outcome.startswith("WRONG")
                 tqdm.write(f"{name}: {outcome}", file=sys.stdout)

@@ -22,6 +22,7 @@ import sentencepiece
 
 from seq2seq.data.sampling import Sampler, make_sampler
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from seq2seq.disk import temporary_name
 from seq2seq.errors import DataError
 
 TOKENIZERS = ("tokenizer.model", "tokenizer.src.model", "tokenizer.tgt.model")  # files of a pair: joint, or each
@@ -87,7 +88,7 @@ class Tokenizer:
 
     def save(self, path: Path) -> None:
         """Write the model to a temporary file beside ``path``, then rename it into place."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_name(path)
         try:
             with temporary.open("wb") as file:
                 file.write(self._proto)

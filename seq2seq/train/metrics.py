@@ -8,7 +8,11 @@ speed, so an interrupted and continued run ends with the same file as an undistu
 from __future__ import annotations
 
 import json
+import os
+import socket
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,7 +26,7 @@ CURVES = "curves.png"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file; a last line cut off by a crash is left out. No file gives no records."""
+    """The records of a metrics file; damaged lines and a last one cut off are left out. No file gives no records."""
     if not path.is_file():
         return []
     records = []
@@ -46,12 +50,9 @@ class MetricsLog:
         self._bad_lines = run_dir / BAD_LINES
         if self._bad_lines.exists():
             self._reopen(self._bad_lines, last_step).close()
-        self._board: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=last_step + 1)
+        self._board: _Board | None = None
+        with suppress(ImportError):  # it need not be installed
+            self._board = _Board(run_dir / "tensorboard", last_step + 1)
 
     @staticmethod
     def _reopen(path: Path, last_step: int) -> TextIO:
@@ -77,19 +78,52 @@ class MetricsLog:
         if self._board is not None:
             for name, value in values.items():
                 if not isinstance(value, str):
-                    self._board.add_scalar(name, value, step)
+                    self._board.add(name, value, step)
 
     def flush(self) -> None:
         """Hand everything to the operating system, so that a killed process loses nothing of it."""
         self._metrics.flush()
         self._timing.flush()
+        if self._board is not None:
+            self._board.file.flush()
 
     def close(self) -> None:
-        """Close the files."""
-        self._metrics.close()
-        self._timing.close()
-        if self._board is not None:
-            self._board.close()
+        """Close the files: all of them, also where the disk is too full for what one still holds."""
+        with ExitStack() as files:
+            files.callback(self._metrics.close)
+            files.callback(self._timing.close)
+            if self._board is not None:
+                files.callback(self._board.file.close)
+
+
+class _Board:
+    """Scalars for TensorBoard. PyTorch's writer has a thread that dies with a traceback when the disk is full."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        """What the folder holds of ``first_step`` and later is no longer shown."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = Event, Summary
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() / 1e9:.6f}.{socket.gethostname()}.{os.getpid()}"
+        self.file = (folder / name).open("wb")
+        self._records = RecordWriter(self.file)
+        self._write(file_version="brain.Event:2")
+        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Add one number."""
+        self._write(step=step, summary=self._summary(value=[self._summary.Value(tag=name, simple_value=value)]))
+
+    def _write(self, **fields: Any) -> None:
+        self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+
+
+def _with_numbers(records: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
+    """The records that have all of these fields, as a damaged one may not."""
+    return [record for record in records if all(isinstance(record.get(name), (int, float)) for name in names)]
 
 
 def draw_curves(run_dir: Path) -> Path:
@@ -105,8 +139,8 @@ def draw_curves(run_dir: Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("drawing needs matplotlib: pip install 'seq2seq[plots]'") from None
-    training = [record for record in records if "loss" in record and "bad" not in record]
-    validation = [record for record in records if "valid_loss" in record]
+    training = [record for record in _with_numbers(records, "loss", "nll", "lr", "grad_norm") if "bad" not in record]
+    validation = _with_numbers(records, "valid_loss", "valid_bleu", "valid_chrf")
     figure = Figure(figsize=(11, 7), layout="constrained")
     loss, scores, rate, norm = figure.subplots(2, 2).flat
     steps = [record["step"] for record in training]

@@ -117,6 +117,17 @@ def test_samples_that_are_there_are_opened(corpus, tokenizers, sample, tmp_path)
         Resampler(corpus, TokenizerPair(tokenizers.tgt, tokenizers.src), 0.2, 256)
 
 
+def test_damaged_samples_are_made_again(sample, tmp_path):
+    """Guards against an epoch of other ids than were drawn, after one flipped bit in what an earlier start left."""
+    sample("a", 5)
+    whole = contents(tmp_path / "a")
+    ids = bytearray(whole["src.ids"])
+    ids[4] ^= 1
+    (tmp_path / "a/src.ids").write_bytes(ids)
+    sample("a", 5)
+    assert contents(tmp_path / "a") == whole
+
+
 def test_ahead_means_while_the_caller_goes_on(corpus, tokenizers, tmp_path):
     """Guards against samples that are begun only when they are asked for."""
     with Resampler(corpus, tokenizers, 0.2, 256) as resampler:

@@ -1,6 +1,7 @@
 """The metrics files: what a continued run keeps of them, and the picture."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,44 @@ def test_the_picture(tmp_path: Path, validations: int) -> None:
     log.close()
     assert draw_curves(tmp_path) == tmp_path / "curves.png"
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
+    """Curves in TensorBoard: every number of every step; after a start from step 2 what came later is gone."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for last_step, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+        log = MetricsLog(tmp_path, last_step)
+        for step in steps:
+            log.metrics(step, {"loss": step + last_step / 4, "reason": "text"})
+        log.close()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 3.5), (4, 4.5)]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_leaves_no_file_open(tmp_path: Path) -> None:
+    """One error, not a further one from each file that Python closes at its end."""
+    log = MetricsLog(tmp_path, 0)
+    log.metrics(1, {"loss": 1.0})
+    log.timing(1, {"seconds": 1.0})
+    files = [log._metrics, log._timing, *([log._board.file] if log._board else [])]
+    for file in files:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, file.fileno())
+        os.close(full)
+    with pytest.raises(OSError, match="No space left"):
+        log.close()
+    assert all(file.closed for file in files)
+
+
+def test_damaged_records_are_not_drawn(tmp_path: Path) -> None:
+    """A traceback at the end of a long run for a bit that flipped in its log: in a name, a number, a letter."""
+    pytest.importorskip("matplotlib")
+    record = {"step": 1, "loss": 2.0, "nll": 1.0, "grad_norm": 0.5, "lr": 0.1}
+    texts = [json.dumps({**record, "nll": "1"}), json.dumps(record).replace("nll", "oll"), json.dumps(record)]
+    (tmp_path / "metrics.jsonl").write_bytes("".join(f"{text}\n" for text in texts).encode() + b'{"step": \xff}\n')
+    assert draw_curves(tmp_path).exists()
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:

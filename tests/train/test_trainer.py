@@ -476,6 +476,20 @@ def test_a_damaged_checkpoint_is_passed_over(
     same_end(tmp_path / "run", undisturbed("dropout"))
 
 
+def test_a_damaged_log_is_named(
+    text: Path, half_done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another history than the run had, after one flipped digit; the run itself goes on."""
+    for changed in (False, True):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        shutil.copytree(half_done, tmp_path / "run")
+        log = tmp_path / "run/metrics.jsonl"
+        log.write_text(log.read_text().replace('"nll": ', '"nll": 1', int(changed)))
+        capsys.readouterr()
+        assert train(toy_config(text, tmp_path / "run", *EVERY)).progress.step == 14
+        assert (f"{log}: damaged: not as it was at step 8" in capsys.readouterr().err) == changed
+
+
 def test_only_damaged_checkpoints_are_an_error(text: Path, half_done: Path, tmp_path: Path) -> None:
     """Starting from step 0 over a run whose checkpoints are all damaged would destroy it silently."""
     shutil.copytree(half_done, tmp_path / "run")
