@@ -22,3 +22,7 @@ class DataError(UserError):
 
 class ModelError(UserError):
     """A model folder or a checkpoint that is missing, damaged or does not fit."""
+
+
+class OutOfMemoryError(UserError):
+    """Memory ran out; a smaller batch, a smaller model or a larger machine helps."""
