@@ -6,6 +6,7 @@ dotted key), and what to do.
 """
 
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75  # "try again later" of sysexits.h: training was stopped by a signal, and saved
 
 
 class UserError(Exception):
@@ -26,3 +27,7 @@ class ModelError(UserError):
 
 class OutOfMemoryError(UserError):
     """Memory ran out; a smaller batch, a smaller model or a larger machine helps."""
+
+
+class ToldElsewhereError(UserError):
+    """Another process of the run has told why it ends; this one ends without a word."""

@@ -109,7 +109,7 @@ def _find(config: Config, corpus: Corpus, processes: Processes) -> int:
         try:
             found = rehearse(_stating(config, tokens), processes)
         except OutOfMemoryError as error:
-            _say(f"  too much: {error}", processes)
+            _say(f"  too much: {str(error).split(':')[0]}", processes)
             return None
         seconds = time.monotonic() - started
         if found.peak is None or found.room is None:

@@ -60,6 +60,7 @@ def rehearse(config: Config, processes: Processes) -> Rehearsal:
         UserError: what would end the run with this message, too.
     """
     folder = config.run_dir / f"rehearsal-{processes.rank}"
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
     try:
         done = subprocess.run(
             [sys.executable, "-c", "from seq2seq.train.rehearsed_run import main; main()"],

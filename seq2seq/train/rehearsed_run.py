@@ -5,7 +5,9 @@ It is a :class:`Trainer` that differs in its steps and its lines alone, so what 
 
 from __future__ import annotations
 
+import ctypes
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Corpus, Filters, build_corpus
 from seq2seq.data.loader import Step
 from seq2seq.errors import ModelError, OutOfMemoryError, UserError
-from seq2seq.memory import memory_room, peak_memory
+from seq2seq.memory import memory_explained, memory_room, peak_memory
 from seq2seq.model_folder import unique_tensors
 from seq2seq.train.checkpoint import load_latest_checkpoint
 from seq2seq.train.distributed import Processes
@@ -33,6 +35,7 @@ from seq2seq.train.trainer import Trainer
 
 _USUAL_STEPS = 3  # to time a step that is not the heaviest
 _NEVER = 2**62  # steps
+_PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
 def heaviest_steps(
@@ -152,7 +155,8 @@ class RehearsedRun(Trainer):
     def _step(self, step: Step) -> None:
         started = time.monotonic()
         super()._step(step)
-        self.report.read_back()  # waits for the device
+        if self.processes.device.type == "cuda":
+            torch.cuda.synchronize(self.processes.device)
         self.step_seconds.append(time.monotonic() - started)
 
     def _validate(self) -> None:
@@ -207,8 +211,10 @@ def rehearse_here(config: Config, processes: Processes, neighbours: int) -> Rehe
 def main() -> None:
     """Read what to rehearse from standard input; print what came of it as one line of JSON."""
     script: dict[str, Any] = json.load(sys.stdin)
-    with suppress(OSError):  # if the system must kill a process for its memory, then this one
-        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # whoever asked for this may be killed
+        with suppress(OSError):  # if the system must kill a process for its memory, then this one
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     torch.set_num_threads(script["threads"])
     device = torch.device(script["device"])
     if device.type == "cuda":
@@ -220,7 +226,8 @@ def main() -> None:
     config = given.model_copy(update={"run_dir": Path(script["folder"]), "data": data, "train": train})
     answer: dict[str, object]
     try:
-        answer = asdict(rehearse_here(config, Processes(0, 1, device), script["neighbours"]))
+        with memory_explained(lambda: "the start, or at writing or reading a checkpoint"):
+            answer = asdict(rehearse_here(config, Processes(0, 1, device), script["neighbours"]))
     except OutOfMemoryError as error:
         answer = {"out_of_memory": str(error)}
     except UserError as error:
