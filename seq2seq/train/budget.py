@@ -19,7 +19,7 @@ from seq2seq.model_folder import CONFIG
 from seq2seq.storage import read_metadata
 from seq2seq.train.checkpoint import list_checkpoints
 from seq2seq.train.distributed import Processes
-from seq2seq.train.rehearsal import USABLE, Rehearsal, rehearse
+from seq2seq.train.rehearsal import Rehearsal, rehearse
 
 _MOST_PER_PROCESS = 25_000  # target tokens: the step of Vaswani et al. 2017
 _STEPS_PER_EPOCH = 100  # at least, so that small data is learnt in many steps
@@ -96,7 +96,7 @@ def _promised(measured: Mapping[int, Rehearsal | None], small: int, large: int) 
     if first.peak is None or second.peak is None or second.room is None or second.peak <= first.peak:
         return 2**62
     slope = (second.peak - first.peak) / (large - small)
-    tokens = large + (USABLE * second.room - second.peak) / slope
+    tokens = large + (second.usable * second.room - second.peak) / slope
     return int(tokens) // 128 * 128
 
 

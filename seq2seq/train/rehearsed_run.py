@@ -30,7 +30,7 @@ from seq2seq.memory import memory_explained, memory_room, peak_memory
 from seq2seq.model_folder import unique_tensors
 from seq2seq.train.checkpoint import load_latest_checkpoint
 from seq2seq.train.distributed import Processes
-from seq2seq.train.rehearsal import Rehearsal
+from seq2seq.train.rehearsal import USABLE, Rehearsal
 from seq2seq.train.trainer import Trainer
 
 _USUAL_STEPS = 3  # to time a step that is not the heaviest
@@ -200,6 +200,7 @@ def rehearse_here(config: Config, processes: Processes, neighbours: int) -> Rehe
     return Rehearsal(
         peak=peak_memory(processes.device),
         room=room,
+        usable=USABLE[processes.device.type],
         heaviest=run.describe_heaviest(),
         num_steps=run.usual.num_steps,
         step_seconds=float(np.mean(run.step_seconds[len(run.heaviest) :])),
