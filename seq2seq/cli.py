@@ -227,6 +227,7 @@ def _train(args: argparse.Namespace) -> int:
             raise ToldElsewhereError from error
         raise
     from seq2seq.disk import locked_run
+    from seq2seq.memory import memory_explained
     from seq2seq.train.distributed import joined_processes
     from seq2seq.train.trainer import Trainer
 
@@ -238,7 +239,8 @@ def _train(args: argparse.Namespace) -> int:
             if processes.is_main:
                 print(found)
             return 0
-        with locked_run(config.run_dir) if processes.is_main else nullcontext():
+        explained = memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model")
+        with locked_run(config.run_dir) if processes.is_main else nullcontext(), explained:
             summary = Trainer(config, processes).run()
     status = EXIT_STOPPED if summary.stopped else 0
     if not processes.is_main:
