@@ -1,7 +1,7 @@
 """What is in a text, line by line: facts without judgement, gathered where reading for training would stop.
 
-Every line becomes one record of :data:`LINE`, some thirty bytes, so that a corpus of any size is looked through once, on
-all cores, and every question about it (pairs that repeat, overlap with the test set, sides that drift apart) is a
+Every line becomes one record of :data:`LINE`, some thirty bytes, so that a corpus of any size is looked through once,
+on all cores, and every question about it (pairs that repeat, overlap with the test set, sides that drift apart) is a
 question to arrays of numbers. Texts are read again for the few lines that are shown.
 """
 
@@ -11,8 +11,8 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -52,17 +52,19 @@ _CHUNK_LINES = 8192
 _CHUNK_BYTES = 1 << 22  # keeps memory flat where lines are huge
 _FEW_CHUNKS = 4  # so few are done before other processes have started
 _MAIN_SCRIPT = 0.8
-_FEW_LETTERS = 8  # of so few letters no script is told: names and abbreviations are often foreign
+_FEW_LETTERS = 4  # fewer tell no script: abbreviations are foreign in many languages
 
-# What the bytes of UTF-8 look like when each is read as a character: a lead byte, then what Windows-1252 has for the bytes
-# 80 to BF. After A with tilde or circumflex, which can end a word, quotation marks do not count.
+# What the bytes of UTF-8 look like when each is read as a character: a lead byte, then what Windows-1252 has for the
+# bytes 80 to BF. After A with tilde or circumflex, which can end a word, quotation marks do not count.
 _SIGNS = "\u20ac\u0192\u2020\u2021\u02c6\u2030\u0160\u0152\u017d\u2022\u2013\u2014\u02dc\u2122\u0161\u0153\u017e\u0178"
 _CONTINUED = "\u0080-\u00bf\u201a\u201e\u2026\u2039\u2018\u2019\u201c\u201d\u203a" + _SIGNS
 _GARBLED = re.compile(
-    f"[\u00c2\u00c3][\u0080-\u00aa\u00ac-\u00ba\u00bc-\u00bf{_SIGNS}]|\u00e2\u20ac[{_CONTINUED}]"
+    f"[\u00c2\u00c3][\u0080-\u00aa\u00ac-\u00ba\u00bc-\u00bf{_SIGNS}]|\u00e2[\u20ac\u0080][{_CONTINUED}]"
     f"|(?:[\u00e3-\u00ed][{_CONTINUED}]{{2}}){{2}}|(?:[\u00d0\u00d1][{_CONTINUED}]){{2}}"
 )
-_MARKUP = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,5}|#x[0-9a-fA-F]{1,5});|</?[a-zA-Z][a-zA-Z0-9]{0,9}(?:\s[^<>]*)?/?>")
+_MARKUP = re.compile(
+    r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,5}|#x[0-9a-fA-F]{1,5});|</?[a-zA-Z][a-zA-Z0-9]{0,9}(?:\s[^<>]*)?/?>"
+)
 
 # Kinds of characters; letters are counted by script, from _LETTERS on.
 _OTHER, _SPACE, _PUNCTUATION, _DIGIT, _QUESTION, _CONTROL, _REPLACEMENT, _LETTERS = range(8)
@@ -95,7 +97,7 @@ class PartFacts:
         return np.concatenate(src), np.concatenate(tgt)
 
     def place(self, pair: int) -> tuple[int, int]:
-        """Which files (their number in the lists) hold the pair with this 0-based number, and its 0-based line there."""
+        """Which files (their number in the lists) hold the pair of this 0-based number, and its 0-based line there."""
         ends = np.cumsum(self._sizes())
         number = int(np.searchsorted(ends, pair, side="right"))
         return number, pair - int(ends[number - 1] if number else 0)
@@ -115,7 +117,9 @@ def inspect_parts(
     """
     with Workers() as workers:
         return {
-            name: PartFacts(name, *([_inspect_file(path, workers, on_lines) for path in side] for side in (t.src, t.tgt)))
+            name: PartFacts(
+                name, *([_inspect_file(path, workers, on_lines) for path in side] for side in (t.src, t.tgt))
+            )
             for name, t in parts.items()
         }
 

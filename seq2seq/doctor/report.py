@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Mark = Literal["ok", "doubtful", "WRONG", "not tried"]
-_INDENT = " " * 11  # as wide as the longest mark and two spaces
+_MARK_WIDTH = 11
+_WIDTH = 108  # of lines, but for examples
 
 
 class Limit(NamedTuple):
@@ -26,7 +28,9 @@ LIMITS = {
     # Left out of training by themselves; many of them point to a broken export. In a reference they cost BLEU.
     "blank": Limit(0.01, 0.5, "training leaves them out; are they lost translations?"),
     # Never part of a sentence, but harmless while rare.
-    "control": Limit(0.0001, _NEVER, "remove these characters; a line separator inside a line is often a lost line end"),
+    "control": Limit(
+        0.0001, _NEVER, "remove these characters; a line separator inside a line is often a lost line end"
+    ),
     "replaced": Limit(0.0001, 0.05, "characters were lost in an earlier conversion; go back to the original files"),
     "garbled": Limit(0.0001, 0.01, "UTF-8 was read as Latin-1 and encoded again; convert the original once"),
     "markup": Limit(0.001, _NEVER, "strip tags and resolve entities on both sides, or the model writes them"),
@@ -41,7 +45,9 @@ LIMITS = {
     "swapped": Limit(_ANY, 0.01, "the two sides have changed places here; swap them back"),
     # What is scored must not have been learnt. Short everyday sentences may recur by chance.
     "seen": Limit(0.001, 0.05, "the score would measure memory; remove these pairs from the training text"),
-    "seen source": Limit(0.05, _NEVER, "the same sentence with another translation is in train; better to remove it there"),
+    "seen source": Limit(
+        0.05, _NEVER, "the same sentence with another translation is in train; better to remove it there"
+    ),
     # Left out of training by themselves: lost, and only a few of a real text should be.
     "too long": Limit(0.01, 0.2, "training leaves them out; raise data.max_length, or cut them at sentence ends"),
     "ratio": Limit(0.02, 0.2, "training leaves them out; raise data.max_ratio if they are translations"),
@@ -64,9 +70,11 @@ class Verdict:
     examples: Sequence[str] = ()
 
     def __str__(self) -> str:
-        lines = [f"{self.mark:<9}  {self.text}"]
-        lines += [f"{_INDENT}{self.advice}"] if self.advice else []
-        return "\n".join([*lines, *(f"{_INDENT}  {example}" for example in self.examples)])
+        lines = [*textwrap.wrap(self.text, _WIDTH), *textwrap.wrap(self.advice, _WIDTH)]
+        lines += [f"  {example}" for example in self.examples]
+        return textwrap.indent("\n".join(lines), " " * _MARK_WIDTH).replace(
+            " " * _MARK_WIDTH, f"{self.mark:<{_MARK_WIDTH}}", 1
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Section:
     verdicts: Sequence[Verdict]
 
     def __str__(self) -> str:
-        return "\n".join([self.title, *(f"  {line}" for verdict in self.verdicts for line in str(verdict).split("\n"))])
+        return "\n".join([self.title, *(textwrap.indent(str(verdict), "  ") for verdict in self.verdicts)])
 
 
 def judged(kind: str, what: str, count: int, of: int, examples: Sequence[str] = ()) -> Verdict:

@@ -1,4 +1,4 @@
-"""The text of a run, judged: encodings, line counts, pairs that teach nothing or teach wrong, overlap with the tests."""
+"""The text of a run, judged: encodings, line counts, pairs that teach what is wrong, overlap with the tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.data.alignment import check_alignment
+from seq2seq.data.alignment import Drift, check_alignment
 from seq2seq.data.inspection import (
     BLANK,
     CONTROL,
@@ -80,7 +80,8 @@ def judge_text(parts: Mapping[str, PartFacts]) -> Iterator[Section]:
     """A section for each part of the text."""
     for name, part in parts.items():
         verdicts = list(_judge_files(part))
-        verdicts += _judge_pairs(part, parts["train"] if name != "train" else None)
+        if len(part.pairs[0]):
+            verdicts += _judge_pairs(part, parts["train"] if name != "train" else None)
         yield Section(f"Text of {name}: {len(part.pairs[0]):,} pairs", verdicts)
 
 
@@ -126,7 +127,9 @@ def _unreadable(facts: FileFacts) -> Iterator[Verdict]:
     if facts.error:
         yield Verdict("WRONG", facts.error)
     elif not len(facts.lines):
-        yield Verdict("WRONG", f"{short_path(facts.path)}: has no lines", "name another file, or remove it from the config")
+        yield Verdict(
+            "WRONG", f"{short_path(facts.path)}: has no lines", "name another file, or remove it from the config"
+        )
     else:
         first = raw_lines(facts.path, [0])[0]
         if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -137,30 +140,33 @@ def _unreadable(facts: FileFacts) -> Iterator[Verdict]:
 def _judge_counts(src: Path, tgt: Path, counts: tuple[int, int], found: bool) -> Iterator[Verdict]:
     if counts[0] != counts[1]:
         text = f"{short_path(src)} has {counts[0]:,} lines but {short_path(tgt)} has {counts[1]:,}"
-        advice = "line n of one must translate line n of the other" + ("; see below where they drift apart" if found else "")
+        advice = "line n of one must translate line n of the other" + (
+            "; see below where they drift apart" if found else ""
+        )
         yield Verdict("WRONG", text, advice)
 
 
-def _judge_drifts(src: FileFacts, tgt: FileFacts, drifts: Sequence[tuple[int, int, int]]) -> Iterator[Verdict]:
-    lines = raw_lines(src.path, [line for line, *_ in drifts[:_MANY_DRIFTS]])
-    for line, before, shift in drifts[:_MANY_DRIFTS]:
-        short, number = (tgt if shift < before else src), abs(shift - before)
-        what = f"{number} line{'s are' if number > 1 else ' is'} missing in {short_path(short.path)} (or too many in the other)"
-        yield Verdict(
-            "WRONG",
-            f"the sides drift apart near {short_path(src.path)}:{line + 1}: {what}",
-            f"from there on source line n belongs to target line n{shift:+d}; mend it there, and look again"
-            if shift
-            else "from there on they go together again",
-            [f"{short_path(src.path)}:{line + 1}: {printable(lines.get(line, b''), _WIDTH)}"],
-        )
+def _judge_drifts(src: FileFacts, tgt: FileFacts, drifts: Sequence[Drift]) -> Iterator[Verdict]:
+    shown = drifts[:_MANY_DRIFTS]
+    texts = raw_lines(src.path, [drift.line for drift in shown])
+    for line, before, shift in shown:
+        place, number = f"{short_path(src.path)}:{line + 1}", abs(shift - before)
+        short = short_path((tgt if shift < before else src).path)
+        what = f"{number} line{'s are' if number > 1 else ' is'} missing in {short}, or too many in the other"
+        advice = "from there on they go together again"
+        if shift:
+            advice = f"from there on source line n belongs to target line n{shift:+d}; mend it there and look again"
+        example = f"{place}: {printable(texts.get(line, b''), _WIDTH)}"
+        yield Verdict("WRONG", f"the sides drift apart near {place}: {what}", advice, [example])
 
 
 def _judge_fit(src: FileFacts, fit: float, unlike: Sequence[tuple[int, int]]) -> Iterator[Verdict]:
     path = short_path(src.path)
     if fit < _POOR_FIT:
         text = f"{path}: its lines and those of its partner hardly go together (fit {fit:.1f} of 4)"
-        yield Verdict("doubtful", text, "lengths, punctuation and digits are unrelated; is it the right partner, in order?")
+        yield Verdict(
+            "doubtful", text, "lengths, punctuation and digits are unrelated; is it the right partner, in order?"
+        )
     elif unlike:
         first, end = unlike[0]
         yield Verdict(
@@ -180,7 +186,13 @@ def _judge_pairs(part: PartFacts, train: PartFacts | None) -> list[Verdict]:
         findings += _seen(part, train)
     texts = _texts_of(chain.from_iterable(finding.spots for finding in findings))
     verdicts = [
-        judged(finding.kind, f"{_NAMES[finding.kind]}: {finding.what}", finding.count, finding.of, _examples(finding, texts))
+        judged(
+            finding.kind,
+            f"{_NAMES[finding.kind]}: {finding.what}",
+            finding.count,
+            finding.of,
+            _examples(finding, texts),
+        )
         for finding in findings
         if finding.count
     ]
@@ -219,7 +231,7 @@ def _pairwise(part: PartFacts) -> Iterator[_Finding]:
 
 
 def _foreign(part: PartFacts) -> Iterator[_Finding]:
-    """Pairs with a side in another script than its text, and those whose sides are in each other's."""
+    """Pairs with a side in another script than its text (copies aside), and those whose sides are in each other's."""
     src, tgt = part.pairs
     mains = main_script(src), main_script(tgt)
     swapped = np.zeros(len(src), bool)
@@ -230,7 +242,7 @@ def _foreign(part: PartFacts) -> Iterator[_Finding]:
     for side, main in zip((src, tgt), mains, strict=True):
         foreign |= (side["script"] > 0) & (side["script"] != main) & (main > 0)
     names = script_names()
-    pairs = np.flatnonzero(foreign & ~swapped)
+    pairs = np.flatnonzero(foreign & ~swapped & (src["key"] != tgt["key"]))
     notes = [" | ".join(names[side["script"][pair]] or "?" for side in (src, tgt)) for pair in pairs[:_NUM_EXAMPLES]]
     yield _finding(part, "script", pairs, notes)
 
@@ -253,7 +265,7 @@ def _finding(
     part: PartFacts, kind: str, pairs: NDArray[np.int64], notes: Sequence[str] = (), exact: int | None = None
 ) -> _Finding:
     """``exact``: how many of them are so to the letter."""
-    spots = []
+    spots: list[Spot] = []
     for pair in pairs[:_NUM_EXAMPLES]:
         number, line = part.place(int(pair))
         spots.append(((part.src[number].path, line), (part.tgt[number].path, line)))
@@ -263,7 +275,7 @@ def _finding(
     return _Finding(kind, what, len(pairs), len(part.pairs[0]), spots, list(notes))
 
 
-# -------------------------------------------------------------------------------------------------------------- examples
+# ------------------------------------------------------------------------------------------------------------- examples
 
 
 def _texts_of(spots: Iterable[Spot]) -> dict[tuple[Path, int], str]:
@@ -279,7 +291,7 @@ def _examples(finding: _Finding, texts: Mapping[tuple[Path, int], str]) -> list[
     examples = []
     for number, spot in enumerate(finding.spots):
         path, line = spot[0]
-        both = " | ".join(dict.fromkeys(texts.get(place, "") for place in spot))
+        both = " | ".join(dict.fromkeys(texts.get(place, "").strip() or "(blank)" for place in spot))
         note = f" ({finding.notes[number]})" if number < len(finding.notes) else ""
         examples.append(f"{short_path(path)}:{line + 1}: {both}{note}")
     return examples

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from seq2seq.config import Config
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.corpus_writer import SIDES, Side
-from seq2seq.data.inspection import BLANK, PartFacts, printable, raw_lines
+from seq2seq.data.inspection import BLANK, PartFacts, main_script, printable, raw_lines, script_names
 from seq2seq.data.prepare import PreparedData
 from seq2seq.data.symbols import UNK_ID
 from seq2seq.data.tokenizer import Tokenizer
@@ -19,7 +19,7 @@ from seq2seq.doctor.report import FERTILITY_CHARACTERS, FERTILITY_WORDS, Section
 from seq2seq.doctor.text import short_path
 
 _NAMES = {"src": "source", "tgt": "target"}
-_SPACED = 12  # characters per word; a script with more has no spaces between words
+_UNSPACED = ("han", "thai", "lao", "khmer", "myanmar", "tibetan")  # scripts without spaces between words
 _PORTION = 100_000  # pairs whose pieces are held at a time
 _MANY_SPELLED = 10_000  # pieces that are bytes, from which the most frequent characters are told
 _UNLIKE = 4.0  # times the tokens of the other side
@@ -43,14 +43,17 @@ def judge_tokens(config: Config, data: PreparedData, train: PartFacts) -> Sectio
 
 def _judge_fertility(side: Side, corpus: Corpus, train: PartFacts) -> Verdict:
     lengths = corpus.src_lengths if side == "src" else corpus.tgt_lengths
-    lines = train.pairs[SIDES.index(side)][corpus.lines]
+    whole = train.pairs[SIDES.index(side)]
+    lines = whole[corpus.lines]
     pieces, words, characters = int(lengths.sum()) - len(lengths), int(lines["words"].sum()), int(lines["chars"].sum())
-    spaced = characters < _SPACED * words
+    spaced = script_names()[main_script(whole)] not in _UNSPACED
     fertility = pieces / max(1, words if spaced else characters)
     text = f"{_NAMES[side]}: {fertility:.2f} pieces per {'word' if spaced else 'character'}"
     if fertility <= (FERTILITY_WORDS if spaced else FERTILITY_CHARACTERS):
         return Verdict("ok", text)
-    return Verdict("doubtful", text, "words come in many small pieces: raise tokenizer.vocab_size, or add training text")
+    return Verdict(
+        "doubtful", text, "words come in many small pieces: raise tokenizer.vocab_size, or add training text"
+    )
 
 
 def _judge_unknown(side: Side, tokenizer: Tokenizer, corpus: Corpus, train: PartFacts) -> Iterator[Verdict]:
@@ -91,7 +94,9 @@ def _judge_lengths(config: Config, data: PreparedData) -> Iterator[Verdict]:
     numbers = [[int(np.quantile(lengths, share)) for lengths in sides] for share in (0.5, 0.99, 1.0)]
     words = [f"{src:,} and {tgt:,}" for src, tgt in numbers]
     yield Verdict("ok", f"tokens, source and target: median {words[0]}, 99 % up to {words[1]}, longest {words[2]}")
-    long = int(((data.valid.src_lengths > config.data.max_length) | (data.valid.tgt_lengths > config.data.max_length)).sum())
+    long = int(
+        ((data.valid.src_lengths > config.data.max_length) | (data.valid.tgt_lengths > config.data.max_length)).sum()
+    )
     if long:
         what = f"validation pairs above data.max_length ({config.data.max_length}): {{count}}"
         yield judged("too long", what, long, data.valid.num_pairs)
@@ -116,8 +121,8 @@ def _judge_left_out(config: Config, data: PreparedData, train: PartFacts) -> Ite
         what = f"pairs above data.max_ratio ({config.data.max_ratio:g}): {{count}}"
         yield judged("ratio", what, counts.ratio, counts.read, examples["ratio"][:_NUM_EXAMPLES])
         return
-    lengths = np.sort(np.stack([corpus.src_lengths, corpus.tgt_lengths]), axis=0)
-    unlike = np.flatnonzero(lengths[1] > _UNLIKE * lengths[0])
+    shorter, longer = np.sort(np.stack([corpus.src_lengths, corpus.tgt_lengths]), axis=0)
+    unlike = np.flatnonzero(longer > _UNLIKE * shorter)
     shown = [_example(train, int(corpus.lines[pair]), "both") for pair in unlike[:_NUM_EXAMPLES]]
     what = f"pairs that data.max_ratio: {_UNLIKE:g} would leave out: {{count}}"
     yield judged("unlike", what, len(unlike), corpus.num_pairs, shown)

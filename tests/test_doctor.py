@@ -1,0 +1,107 @@
+"""Promise: `doctor` names what is wrong in a config's text by file and line, all at once, and touches no run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from seq2seq.cli import main
+from seq2seq.doctor.report import LIMITS, Verdict, judged
+from tests.toy import sentences, toy_config, train, write_config, write_lines, write_text_files
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with toy text, from beside which commands run."""
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    return write_text_files(tmp_path / "text")
+
+
+def change(path: Path, lines: dict[int, bytes]) -> None:
+    """Replace lines, counted from 1."""
+    old = path.read_bytes().split(b"\n")
+    for number, line in lines.items():
+        old[number - 1] = line
+    path.write_bytes(b"\n".join(old))
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1]
+
+
+def report(text: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str]:
+    """Exit code and report of the command, its lines joined where they were wrapped."""
+    config = write_config(text, text.parent / "run")
+    code = main(["doctor", str(config), *overrides])
+    return code, " ".join(capsys.readouterr().out.split())
+
+
+def test_every_unreadable_file_is_told_at_once(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a report that ends where reading for training would, and against success where it cannot train."""
+    change(text / "train.xx", {7: b"kato \xff", 20: b"kato \xfe"})
+    write_lines(text / "valid.yy", ["fe", "gu"])
+    code, told = report(text, capsys, f"data.test.src={text}/none.xx", f"data.test.tgt={text}/test.yy")
+    assert code == 2
+    assert "WRONG invalid UTF-8: 2 (1.67 %) of the lines" in told
+    assert "text/train.xx:7: kato \\xff text/train.xx:20: kato \\xfe" in told
+    assert "WRONG text/valid.xx has 6 lines but text/valid.yy has 2" in told
+    assert "none.xx: no such file" in told
+    assert "not tried the text has to be mended first" in told
+    assert "3 wrong" in told
+    assert not (text.parent / "run").exists()
+
+
+def test_doubtful_lines_are_named(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against each doubt going unseen, or being told at another line than where it is."""
+    src, tgt = lines_of(text / "train.xx"), lines_of(text / "train.yy")
+    test = lines_of(text / "test.xx"), lines_of(text / "test.yy")
+    other = "Привет, дорогой мир"
+    change(
+        text / "train.xx", {3: b"", 9: tgt[8], 11: test[0][2], 15: other.encode(), 16: b"ka to mi ren " * 9, 30: src[4]}
+    )
+    change(text / "train.yy", {4: b"do\x07r", 11: test[1][2].upper() + b"!", 30: tgt[4], 40: b"&lt;fe&gt;"})
+    tests = f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy"
+    code, told = report(text, capsys, *tests, "tokenizer.vocab_size=360")
+    for line in (
+        "doubtful control characters or line separators: 1 (0.83 %) of the lines",
+        "text/train.yy:4: do\\x07r",
+        "ok blank lines: 1 (0.83 %) of the lines text/train.xx:3: (blank)",
+        "doubtful HTML: 1 (0.83 %) of the lines",
+        "text/train.yy:40: &lt;fe&gt;",
+        "doubtful target equal to source: 1 (1.67 %) of the pairs",
+        f"text/train.xx:9: {tgt[8].decode()}",
+        "text/train.xx:30: " + f"{src[4].decode()} | {tgt[4].decode()} (repeats line 5)",
+        f"text/train.xx:15: {other} | {tgt[14].decode()} (cyrillic | latin)",
+        "WRONG pairs of train: 1 (20 %) of the pairs, 0 of them to the letter",
+        "(is text/train.xx:11)",
+        "doubtful pairs above data.max_length (24 tokens): 1 (1.67 %)",
+        "text/train.xx:16: ka to mi ren",
+    ):
+        assert line in told, line
+    assert code == 2
+
+
+def test_a_run_is_left_as_it_is(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a rehearsal that changes a run's files, and against alarms over a corpus that is fine."""
+    long = [pair for pair in sentences(60, seed=7) if len(pair[0].split()) > 3]  # short ones are in train by chance
+    write_lines(text / "valid.xx", [src for src, _ in long])
+    write_lines(text / "valid.yy", [tgt for _, tgt in long])
+    train(toy_config(text, text.parent / "run", "train.max_steps=3"))
+    before = {path: path.read_bytes() for path in text.parent.rglob("*") if path.is_file()}
+    code, told = report(text, capsys)
+    assert code == 0
+    assert "0 wrong" in told
+    assert "none: invalid UTF-8, blank lines" in told
+    after = {path: path.read_bytes() for path in text.parent.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_limits_judge_shares() -> None:
+    """Guards against a finding that is wrong at a share where the table says doubtful, and advice where all is well."""
+    few, some, many = (judged("identical", "x: {count}", number, 1000, ["a", "b"]) for number in (4, 5, 50))
+    assert few == Verdict("ok", "x: 4 (0.40 %)", "", ["a"])
+    assert some == Verdict("doubtful", "x: 5 (0.50 %)", LIMITS["identical"].advice, ["a", "b"])
+    assert many.mark == "WRONG"
+    assert judged("invalid", "{count}", 0, 0).mark == "ok"
+    assert judged("invalid", "{count}", 1, 10**9).mark == "WRONG"
