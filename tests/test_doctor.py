@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from seq2seq.cli import main
-from seq2seq.doctor.report import LIMITS, Verdict, judged
+from seq2seq.doctor import machine
+from seq2seq.doctor.report import LIMITS, Section, Verdict, judged
 from tests.toy import sentences, toy_config, train, write_config, write_lines, write_text_files
 
 
@@ -41,6 +42,7 @@ def test_every_unreadable_file_is_told_at_once(text: Path, capsys: pytest.Captur
     """Guards against a report that ends where reading for training would, and against success where it cannot train."""
     change(text / "train.xx", {7: b"kato \xff", 20: b"kato \xfe"})
     write_lines(text / "valid.yy", ["fe", "gu"])
+    (text / "test.yy").write_text("fe\ngu\n", encoding="utf-16")
     code, told = report(text, capsys, f"data.test.src={text}/none.xx", f"data.test.tgt={text}/test.yy")
     assert code == 2
     assert "WRONG invalid UTF-8: 2 (1.67 %) of the lines" in told
@@ -48,25 +50,30 @@ def test_every_unreadable_file_is_told_at_once(text: Path, capsys: pytest.Captur
     assert "WRONG text/valid.xx has 6 lines but text/valid.yy has 2" in told
     assert "none.xx: no such file" in told
     assert "not tried the text has to be mended first" in told
-    assert "3 wrong" in told
+    assert "text/test.yy: is UTF-16" in told
+    assert "4 wrong" in told
     assert not (text.parent / "run").exists()
 
 
-def test_doubtful_lines_are_named(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doubtful_lines_are_named(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Guards against each doubt going unseen, or being told at another line than where it is."""
+    monkeypatch.setattr(machine, "judge_machine", lambda config, data: Section("", []))  # it takes seconds
     src, tgt = lines_of(text / "train.xx"), lines_of(text / "train.yy")
     test = lines_of(text / "test.xx"), lines_of(text / "test.yy")
     other = "Привет, дорогой мир"
     change(
         text / "train.xx", {3: b"", 9: tgt[8], 11: test[0][2], 15: other.encode(), 16: b"ka to mi ren " * 9, 30: src[4]}
     )
-    change(text / "train.yy", {4: b"do\x07r", 11: test[1][2].upper() + b"!", 30: tgt[4], 40: b"&lt;fe&gt;"})
+    change(text / "train.yy", {3: b" ", 4: b"do\x07r", 11: test[1][2].upper() + b"!", 30: tgt[4], 40: b"&lt;fe&gt;"})
     tests = f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy"
     code, told = report(text, capsys, *tests, "tokenizer.vocab_size=360")
     for line in (
         "doubtful control characters or line separators: 1 (0.83 %) of the lines",
         "text/train.yy:4: do\\x07r",
-        "ok blank lines: 1 (0.83 %) of the lines text/train.xx:3: (blank)",
+        "doubtful blank lines: 2 (1.67 %) of the lines",
+        "text/train.xx:3: (blank) text/train.yy:3: (blank)",
         "doubtful HTML: 1 (0.83 %) of the lines",
         "text/train.yy:40: &lt;fe&gt;",
         "doubtful target equal to source: 1 (1.67 %) of the pairs",
@@ -88,12 +95,12 @@ def test_a_run_is_left_as_it_is(text: Path, capsys: pytest.CaptureFixture[str]) 
     write_lines(text / "valid.xx", [src for src, _ in long])
     write_lines(text / "valid.yy", [tgt for _, tgt in long])
     train(toy_config(text, text.parent / "run", "train.max_steps=3"))
-    before = {path: path.read_bytes() for path in text.parent.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in (text.parent / "run").rglob("*") if path.is_file()}
     code, told = report(text, capsys)
     assert code == 0
     assert "0 wrong" in told
     assert "none: invalid UTF-8, blank lines" in told
-    after = {path: path.read_bytes() for path in text.parent.rglob("*") if path.is_file()}
+    after = {path: path.read_bytes() for path in (text.parent / "run").rglob("*") if path.is_file()}
     assert after == before
 
 

@@ -118,18 +118,19 @@ def _judge_files(part: PartFacts) -> Iterator[Verdict]:
         sound = sound and not verdicts
         yield from verdicts
     if sound:
-        fit = min(fits)
-        belong = "too short to tell whether they belong together" if np.isnan(fit) else f"fit {fit:.1f} of 4"
-        yield Verdict("ok", f"both sides have as many lines, and these go together ({belong})")
+        short = any(np.isnan(fits))
+        told = (
+            "too few to tell whether they go together" if short else f"and these go together (fit {min(fits):.1f} of 4)"
+        )
+        yield Verdict("ok", f"both sides have as many lines, {told}")
 
 
 def _unreadable(facts: FileFacts) -> Iterator[Verdict]:
     if facts.error:
         yield Verdict("WRONG", facts.error)
     elif not len(facts.lines):
-        yield Verdict(
-            "WRONG", f"{short_path(facts.path)}: has no lines", "name another file, or remove it from the config"
-        )
+        text = f"{short_path(facts.path)}: has no lines"
+        yield Verdict("WRONG", text, "name another file, or remove it from the config")
     else:
         first = raw_lines(facts.path, [0])[0]
         if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -140,10 +141,8 @@ def _unreadable(facts: FileFacts) -> Iterator[Verdict]:
 def _judge_counts(src: Path, tgt: Path, counts: tuple[int, int], found: bool) -> Iterator[Verdict]:
     if counts[0] != counts[1]:
         text = f"{short_path(src)} has {counts[0]:,} lines but {short_path(tgt)} has {counts[1]:,}"
-        advice = "line n of one must translate line n of the other" + (
-            "; see below where they drift apart" if found else ""
-        )
-        yield Verdict("WRONG", text, advice)
+        where = "; see below where they drift apart" if found else ""
+        yield Verdict("WRONG", text, f"line n of one must translate line n of the other{where}")
 
 
 def _judge_drifts(src: FileFacts, tgt: FileFacts, drifts: Sequence[Drift]) -> Iterator[Verdict]:
@@ -165,16 +164,13 @@ def _judge_fit(src: FileFacts, fit: float, unlike: Sequence[tuple[int, int]]) ->
     if fit < _POOR_FIT:
         text = f"{path}: its lines and those of its partner hardly go together (fit {fit:.1f} of 4)"
         yield Verdict(
-            "doubtful", text, "lengths, punctuation and digits are unrelated; is it the right partner, in order?"
+            "doubtful", text, "lengths, punctuation and digits are unrelated; is it the right file, in order?"
         )
     elif unlike:
         first, end = unlike[0]
-        yield Verdict(
-            "doubtful",
-            f"{path}:{first + 1} to {end}: source and target hardly go together there"
-            + (f", and in {len(unlike) - 1} more stretches of this length" if len(unlike) > 1 else ""),
-            "in all else of the file they do; look at these lines, or remove them on both sides",
-        )
+        more = f", and in {len(unlike) - 1} more stretches of this length" if len(unlike) > 1 else ""
+        text = f"{path}:{first + 1} to {end}: source and target hardly go together there{more}"
+        yield Verdict("doubtful", text, "elsewhere they do; look at these lines, or remove them on both sides")
 
 
 # ------------------------------------------------------------------------------------------------------ lines and pairs
@@ -185,17 +181,11 @@ def _judge_pairs(part: PartFacts, train: PartFacts | None) -> list[Verdict]:
     if train is not None:
         findings += _seen(part, train)
     texts = _texts_of(chain.from_iterable(finding.spots for finding in findings))
-    verdicts = [
-        judged(
-            finding.kind,
-            f"{_NAMES[finding.kind]}: {finding.what}",
-            finding.count,
-            finding.of,
-            _examples(finding, texts),
-        )
-        for finding in findings
-        if finding.count
-    ]
+    verdicts = []
+    for finding in findings:
+        if finding.count:
+            what = f"{_NAMES[finding.kind]}: {finding.what}"
+            verdicts.append(judged(finding.kind, what, finding.count, finding.of, _examples(finding, texts)))
     none = ", ".join(_NAMES[finding.kind] for finding in findings if not finding.count)
     return [*verdicts, Verdict("ok", f"none: {none}")] if none else verdicts
 

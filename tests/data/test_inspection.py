@@ -32,6 +32,12 @@ def twice(text: str, read_as: str = "cp1252") -> bytes:
     return text.encode().decode(read_as).encode()
 
 
+def two_files(folder: Path) -> TextFiles:
+    """Files a and b in English and German."""
+    src, tgt = ([str(folder / f"{name}.{language}") for name in "ab"] for language in ("en", "de"))
+    return TextFiles(src=src, tgt=tgt)
+
+
 @pytest.mark.parametrize(
     ("raw", "flags"),
     [
