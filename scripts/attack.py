@@ -15,7 +15,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-_ATTACKS: tuple[str, ...] = ()  # modules of the folder `faults`: add_options(parser), and run(args), the exit status
+_ATTACKS: tuple[str, ...] = (
+    "train",
+    "ranks",
+)  # modules of the folder `faults`: add_options(parser), and run(args), the exit status
 
 
 def main() -> int:

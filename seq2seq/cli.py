@@ -6,15 +6,17 @@ Each command imports what it needs when it runs, so that help and mistakes answe
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
+import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seq2seq import __version__
-from seq2seq.errors import EXIT_USER_ERROR, UserError
+from seq2seq.errors import EXIT_STOPPED, EXIT_USER_ERROR, ToldElsewhereError, UserError
 
 if TYPE_CHECKING:
     from seq2seq.config import DecodeConfig
@@ -36,7 +38,10 @@ where my.yaml is
     valid: {src: valid.en, tgt: valid.de}
 """
 
-_EXIT_CODES = "exit codes: 0 done; 1 a bug, please report it; 2 a mistake in what was given; 130 interrupted"
+_EXIT_CODES = (
+    "exit codes: 0 done; 1 a bug, please report it; 2 a mistake in what was given; 75 training was stopped by a signal "
+    "and saved; 130 interrupted"
+)
 
 
 def _add_decode_options(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("config", type=Path, help="YAML file; `seq2seq config --schema` lists every key")
     train.add_argument("overrides", nargs="*", metavar="section.key=value", help="for example optim.lr=0.002")
+    train.add_argument(
+        "--verify-resume",
+        action="store_true",
+        help="train a few steps in one go and with a stop, and say whether both end bit-equal; the run itself is not started",
+    )
 
     doctor = commands.add_parser(
         "doctor",
@@ -145,7 +155,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = _parser().parse_args(arguments)
-    command = {
+    atexit.register(gc.freeze)  # or Python's last collection takes a quarter of a second over PyTorch's modules
+    commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
         "train": _train,
         "doctor": _doctor,
         "evaluate": _evaluate,
@@ -153,10 +164,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "average": _average,
         "curves": _curves,
         "config": _config,
-    }[args.command]
+    }
     try:
-        command(args)
+        status = commands[args.command](args)
         sys.stdout.flush()
+    except ToldElsewhereError:
+        return EXIT_USER_ERROR
     except UserError as error:
         print(f"seq2seq {args.command}: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -176,28 +189,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError:  # what it holds has no place to go, and Python would try again at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_USER_ERROR
-    return 0
+    return status or 0
 
 
-def _train(args: argparse.Namespace) -> None:
+def _train(args: argparse.Namespace) -> int:
     from seq2seq.config import check_files
     from seq2seq.config_file import load_config
 
-    config = load_config(args.config, args.overrides)
-    check_files(config)
+    try:
+        config = load_config(args.config, args.overrides)
+        check_files(config)
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0":  # under torchrun the first process of each machine tells it
+            raise ToldElsewhereError from error
+        raise
     from seq2seq.train.distributed import joined_processes
     from seq2seq.train.trainer import Trainer
 
     with joined_processes(config.train.device) as processes:
+        if args.verify_resume:
+            from seq2seq.train.verify import verify_resume
+
+            found = verify_resume(config, processes)
+            if processes.is_main:
+                print(found)
+            return 0
         summary = Trainer(config, processes).run()
+    status = EXIT_STOPPED if summary.stopped else 0
     if not processes.is_main:
-        return
+        return status
     progress = summary.progress
+    if summary.stopped:
+        print(f"{summary.reason}; saved after step {progress.step:,}, and the same command goes on from there")
+        return status
     best = "" if progress.best_score is None else f", best {config.train.metric} {abs(progress.best_score):.2f}"
     print(f"done: {summary.reason}; {progress.step:,} steps in {progress.seconds / 60:.1f} minutes{best}")
     print(f"best model: {config.run_dir / 'best'} (step {progress.best_step:,})")
     if summary.test is not None:
         print(f"test set, {config.run_dir / 'test.hyp.txt'}:\n{summary.test}")
+    return status
 
 
 def _doctor(args: argparse.Namespace) -> None:

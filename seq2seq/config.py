@@ -279,6 +279,18 @@ class TrainConfig(Section):
     metric: Literal["bleu", "chrf", "loss"] = _option(
         "bleu", "What improvement means on the validation text: higher BLEU or chrF, lower loss."
     )
+    on_bad_step: Literal["skip", "rollback", "stop"] = _option(
+        "skip",
+        "What happens where a loss or gradient is not a finite number, or the loss jumps: the weights do not take part "
+        "in the step (skip), and also go back to those of the last checkpoint (rollback), or the run ends (stop). The "
+        "lines of the step are written to bad_lines.jsonl.",
+    )
+    max_bad_steps: int = _option(5, "The run ends after this many bad steps in a row.", gt=0)
+    spike_sigmas: float | None = _option(
+        6.0,
+        "A loss has jumped if it is this many standard deviations above the mean of the steps before; null is never.",
+        gt=0,
+    )
     ema_decay: float = _option(
         0.998, "Decay per step of an average of the weights, used to translate; 0 is off.", ge=0, lt=1
     )

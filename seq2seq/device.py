@@ -21,12 +21,14 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         local_rank: which CUDA device, for several processes on a machine.
 
     Raises:
-        UserError: CUDA is asked for and not there.
+        UserError: CUDA is asked for and not there, or there are fewer devices than processes.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda is asked for, but PyTorch sees no CUDA device here; use cpu or auto")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
+    if local_rank >= (number := torch.cuda.device_count()):
+        raise UserError(f"process {local_rank + 1} of this machine has no CUDA device, there are {number}; start fewer")
     return torch.device("cuda", local_rank)
 
 

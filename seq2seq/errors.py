@@ -6,6 +6,7 @@ dotted key), and what to do.
 """
 
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75  # "try again later" of sysexits.h: training was stopped by a signal, and saved
 
 
 class UserError(Exception):
@@ -22,3 +23,7 @@ class DataError(UserError):
 
 class ModelError(UserError):
     """A model folder or a checkpoint that is missing, damaged or does not fit."""
+
+
+class ToldElsewhereError(UserError):
+    """Another process of the run has told why it ends; this one ends without a word."""

@@ -282,6 +282,18 @@ def test_a_mistake_gets_a_message(name: str, place: Path, capfd: pytest.CaptureF
     assert not list(place.rglob("*.tmp"))
 
 
+def test_under_torchrun_one_process_tells_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against the same message from each of eight processes; all of them fail."""
+    codes = []
+    for rank in ("0", "1", "2"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        codes.append(main(["train", str(tmp_path / "missing.yaml")]))
+    assert codes == [2, 2, 2]
+    assert capsys.readouterr().err.count("missing.yaml") == 1
+
+
 @pytest.mark.parametrize("what", [*COMMANDS, "nothing", "wrong choice"])
 def test_wrong_arguments(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Arguments that the parser refuses have the same exit code, and the usage."""

@@ -80,10 +80,10 @@ def toy_config(text: Path, run: Path, *overrides: str) -> Config:
     return load_config(write_config(text, run), overrides)
 
 
-def train(config: Config) -> Summary:
+def train(config: Config, stop_after: int | None = None) -> Summary:
     """Run a training (or continue it) in this process; no picture, which would take most of the time."""
     with mock.patch("seq2seq.train.trainer.draw_curves"):
-        return Trainer(config, Processes(0, 1, torch.device("cpu"))).run()
+        return Trainer(config, Processes(0, 1, torch.device("cpu"))).run(stop_after)
 
 
 def toy_model(folder: Path) -> Path:

@@ -9,7 +9,8 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -149,6 +150,15 @@ def read_pairs(files: ParallelFiles) -> Iterator[SentencePair]:
             src_text, tgt_text = decode_line(src, src_path, number), decode_line(tgt, tgt_path, number)
             yield SentencePair(src_text, tgt_text, first + number - 1)
         first += number
+
+
+def places_of(lines: Sequence[int], paths: Sequence[Path]) -> list[str]:
+    """``file:line``, counted from 1, of lines that are counted from 0 over the whole list of files."""
+    first_lines = [0]
+    for path in paths[:-1]:
+        first_lines.append(first_lines[-1] + sum(1 for _ in read_lines(path)))
+    files = [bisect_right(first_lines, line) - 1 for line in lines]
+    return [f"{paths[file]}:{line - first_lines[file] + 1}" for file, line in zip(files, lines, strict=True)]
 
 
 def digest_file(path: Path) -> str:

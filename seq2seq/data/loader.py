@@ -33,6 +33,7 @@ class Step:
     batches: list[PackedBatch]
     num_labels: int  # target tokens of the whole step, over all processes
     num_src: int  # source tokens, likewise
+    pairs: Indices  # [sentences] of the whole step, likewise
     waited: float = 0.0  # seconds that training stood still until the step was there
 
 
@@ -53,7 +54,7 @@ def load_steps(corpus: Corpus, plan: EpochPlan, share: Share, device: torch.devi
         batches = [_pack(corpus, part, share.capacity) for part in mine]
         if device.type == "cuda":
             batches = [batch.pin() for batch in batches]
-        return Step(batches, int(corpus.tgt_lengths[step].sum()), int(corpus.src_lengths[step].sum()))
+        return Step(batches, int(corpus.tgt_lengths[step].sum()), int(corpus.src_lengths[step].sum()), step)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:
         ahead: deque[Future[Step]] = deque()

@@ -29,6 +29,11 @@ class Progress:
     best_score: float | None = None  # of the chosen metric; a loss counts negative, so that higher is better
     best_step: int = 0
     validations_since_best: int = 0
+    bad_in_a_row: int = 0  # this and what follows belong to the guard
+    losses_seen: int = 0
+    loss_mean: float = 0.0
+    loss_variance: float = 0.0
+    loss_limit: float | None = None  # above it a loss is bad
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,11 @@ def _folder(run_dir: Path) -> Path:
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """The run's checkpoint files, oldest first, by name alone."""
-    return sorted(_folder(run_dir).glob("step-*.safetensors"))
+    return sorted(path for path in _folder(run_dir).glob("step-*.safetensors") if path.stem[5:].isdecimal())
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem[5:])
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
@@ -95,16 +104,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: not a checkpoint of this version of seq2seq") from None
 
 
-def load_latest_checkpoint(run_dir: Path, on_damage: Callable[[str], None]) -> Checkpoint | None:
+def load_latest_checkpoint(
+    run_dir: Path, on_damage: Callable[[str], None], preferred: Callable[[int], bool] = lambda step: True
+) -> Checkpoint | None:
     """The latest checkpoint that is whole; None where the run has none yet.
 
     Args:
         on_damage: told of each damaged file that is passed over.
+        preferred: of which steps one is wanted, if there is one.
 
     Raises:
         ModelError: there are checkpoints, and every one is damaged.
     """
-    paths = list_checkpoints(run_dir)
+    paths = sorted(list_checkpoints(run_dir), key=lambda path: (preferred(_step_of(path)), path))
     for path in reversed(paths):
         try:
             return load_checkpoint(path)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +18,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from seq2seq.device import choose_device
+from seq2seq.errors import ToldElsewhereError, UserError
 
+_ANSWER = timedelta(minutes=30)  # until a process that is there and does not answer counts as lost
+_WORK_OF_ONE = timedelta(days=7)  # the others wait while the main process prepares data, however much
 _BUCKET_NUMBERS = 2**21  # sent together: one by one small tensors take three times as long, all at once a third longer
 
 
@@ -25,6 +32,7 @@ class Processes:
     rank: int
     count: int
     device: torch.device
+    waiting: dist.ProcessGroup | None = None  # all of them; made for waits longer than an exchange may take
 
     @property
     def is_main(self) -> bool:
@@ -34,7 +42,8 @@ class Processes:
     def wait(self) -> None:
         """Return when every process has come here."""
         if self.count > 1:
-            dist.barrier()
+            with _exchange():
+                dist.barrier(self.waiting)
 
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` is true in any process; the same answer everywhere."""
@@ -45,7 +54,8 @@ class Processes:
         if self.count == 1:
             return values
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
+        with _exchange():
+            dist.all_reduce(total)
         result: list[float] = total.tolist()
         return result
 
@@ -59,25 +69,57 @@ class Processes:
                 buckets.append([])
             buckets[-1].append(tensor)
         flat = [torch.cat([tensor.flatten() for tensor in bucket]) for bucket in buckets]
-        exchanges = [dist.all_reduce(numbers, async_op=True) for numbers in flat]
-        for bucket, numbers, exchange in zip(buckets, flat, exchanges, strict=True):
-            assert exchange is not None
-            exchange.wait()
-            for tensor, total in zip(bucket, numbers.split([tensor.numel() for tensor in bucket]), strict=True):
-                tensor.copy_(total.view_as(tensor))
+        with _exchange():
+            exchanges = [dist.all_reduce(numbers, async_op=True) for numbers in flat]
+            for bucket, numbers, exchange in zip(buckets, flat, exchanges, strict=True):
+                assert exchange is not None
+                exchange.wait()
+                for tensor, total in zip(bucket, numbers.split([tensor.numel() for tensor in bucket]), strict=True):
+                    tensor.copy_(total.view_as(tensor))
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
-        dist.all_gather_object(values, value)
+        with _exchange():
+            dist.all_gather_object(values, value)
         return values
+
+    def check_same(self, what: str, value: object) -> None:
+        """Raise UserError, in every process, where ``value`` is not the same in all.
+
+        Machines that share no disk would otherwise train as many different models.
+        """
+        values = self.gather(value)
+        for rank, other in enumerate(values):
+            if other != values[0]:
+                raise UserError(
+                    f"{what}: {values[0]} in process 0, {other} in process {rank}; run_dir, data and data.cache_dir "
+                    "must be on a disk that all machines of the run share"
+                )
+
+
+@contextmanager
+def _exchange() -> Iterator[None]:
+    """Around what needs all processes: where one has ended, the others learn of it here."""
+    try:
+        yield
+    except RuntimeError as error:  # of whichever kind the backend has for it
+        reason = re.sub(r"^\[.*?\] ", "", str(error)).split(". ")[0].strip()
+        raise UserError(
+            f"another process of this run has ended, or does not answer ({reason}); the same command continues from "
+            "the last checkpoint"
+        ) from error
 
 
 @contextmanager
 def joined_processes(device_name: str) -> Iterator[Processes]:
-    """Join the processes that torchrun started (as its environment variables say), for as long as the block lasts."""
+    """Join the processes that torchrun started (as its environment variables say), for as long as the block lasts.
+
+    Where the block fails in one process, all others fail with their next exchange. The first one to fail raises its
+    error; of the others, those that would raise a UserError raise ToldElsewhereError.
+    """
     rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", 0)))
     if device.type == "cuda":
@@ -85,8 +127,31 @@ def joined_processes(device_name: str) -> Iterator[Processes]:
     if count == 1:
         yield Processes(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_ANSWER)
+    if dist.is_torchelastic_launched():
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False)
     try:
-        yield Processes(rank, count, device)
+        yield Processes(rank, count, device, dist.new_group(backend="gloo", timeout=_WORK_OF_ONE))
+    except BaseException as error:
+        if not _is_first_to_fail(store) and isinstance(error, UserError):
+            raise ToldElsewhereError from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _is_first_to_fail(store: dist.Store) -> bool:
+    """Whether no other process has asked this since torchrun started them; also where that cannot be known."""
+    try:
+        return store.add(f"seq2seq failed {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
+    except RuntimeError:  # the process that kept the store has ended
+        return True
+
+
+def _end_with(parent: int) -> None:
+    """Ask this process to end, as torchrun would, once torchrun itself is gone: it would train on, unknown to all."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)

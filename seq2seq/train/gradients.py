@@ -3,7 +3,7 @@
 Both classes leave in the parameters the gradient of the step's mean loss per label, the same in all processes. They are
 called with ``(batches, num_labels, seed)``: this process's part of the step, how many labels the whole step has in all
 processes, and the seed of the dropout masks, another one in each process. They return smoothed loss and negative
-log-likelihood summed over ``batches``: fp32 [2], on the model's device.
+log-likelihood summed over the labels of all processes: fp32 [2], on the model's device.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class SequentialGradients:
                 loss, nll = self._loss(batch)
                 (loss * scale).backward()
             sums += torch.stack([loss.detach(), nll])
+        self._processes.sum_tensors([sums])
         return sums
 
     def close(self) -> None:
@@ -87,7 +88,7 @@ class ThreadedGradients:
             sums = torch.stack([sums for part in parts for sums in part.result()]).sum(dim=0)
         finally:
             torch.set_num_threads(num_threads)
-        self._processes.sum_tensors([p.grad for p in self._parameters if p.grad is not None])
+        self._processes.sum_tensors([*(p.grad for p in self._parameters if p.grad is not None), sums])
         return sums
 
     def close(self) -> None:

@@ -2,18 +2,21 @@
 
 ``metrics.jsonl`` holds one line for every step and one for every validation, and nothing that depends on the machine's
 speed, so an interrupted and continued run ends with the same file as an undisturbed one. Speed is in ``timing.jsonl``.
+``bad_lines.jsonl`` appears with the first bad step and holds its sentence pairs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from seq2seq.errors import UserError
+from seq2seq.storage import write_text
 
 METRICS = "metrics.jsonl"
+BAD_LINES = "bad_lines.jsonl"
 TIMING = "timing.jsonl"
 CURVES = "curves.png"
 
@@ -40,6 +43,9 @@ class MetricsLog:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._metrics = self._reopen(run_dir / METRICS, last_step)
         self._timing = self._reopen(run_dir / TIMING, last_step)
+        self._bad_lines = run_dir / BAD_LINES
+        if self._bad_lines.exists():
+            self._reopen(self._bad_lines, last_step).close()
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -50,12 +56,10 @@ class MetricsLog:
     @staticmethod
     def _reopen(path: Path, last_step: int) -> TextIO:
         kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= last_step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, "".join(kept))
         return path.open("a", encoding="utf-8")
 
-    def metrics(self, step: int, values: Mapping[str, float | int]) -> None:
+    def metrics(self, step: int, values: Mapping[str, float | int | str]) -> None:
         """Add a record of a step or a validation."""
         self._add(self._metrics, step, values)
 
@@ -63,11 +67,17 @@ class MetricsLog:
         """Add a record of speed."""
         self._add(self._timing, step, values)
 
-    def _add(self, file: TextIO, step: int, values: Mapping[str, float | int]) -> None:
+    def bad_lines(self, step: int, lines: Iterable[Mapping[str, object]]) -> None:
+        """Add the sentence pairs of a bad step, a record for each."""
+        with self._bad_lines.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"step": step, **line}, ensure_ascii=False) + "\n" for line in lines)
+
+    def _add(self, file: TextIO, step: int, values: Mapping[str, float | int | str]) -> None:
         file.write(json.dumps({"step": step, **values}) + "\n")
         if self._board is not None:
             for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+                if not isinstance(value, str):
+                    self._board.add_scalar(name, value, step)
 
     def flush(self) -> None:
         """Hand everything to the operating system, so that a killed process loses nothing of it."""
@@ -95,7 +105,7 @@ def draw_curves(run_dir: Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("drawing needs matplotlib: pip install 'seq2seq[plots]'") from None
-    training = [record for record in records if "loss" in record]
+    training = [record for record in records if "loss" in record and "bad" not in record]
     validation = [record for record in records if "valid_loss" in record]
     figure = Figure(figsize=(11, 7), layout="constrained")
     loss, scores, rate, norm = figure.subplots(2, 2).flat

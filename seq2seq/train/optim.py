@@ -52,12 +52,20 @@ class Optimizer:
         ]
         self._parts.append(torch.optim.AdamW(groups, config.lr, config.betas, config.eps, fused=True))
 
-    def step(self, lr: float) -> None:
-        """Update the parameters from their gradients and drop these."""
+    def step(self, lr: float, bad: Tensor) -> None:
+        """Update the parameters from their gradients, unless the step is bad, and drop the gradients.
+
+        Args:
+            bad: fp32 [] on the parameters' device, 1 for a bad step. AdamW looks at it there and does not wait.
+        """
         for part in self._parts:
             for group in part.param_groups:
                 group["lr"] = lr
-            part.step()
+            if isinstance(part, torch.optim.AdamW):
+                part.found_inf = bad  # type: ignore[attr-defined]  # what torch.amp.GradScaler sets
+                part.step()
+            elif not bad.item():
+                part.step()
             part.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:

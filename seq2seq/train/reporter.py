@@ -1,11 +1,10 @@
-"""What a run says while it trains: the bar, the metrics files, and an end where the loss is no number."""
+"""What a run says while it trains: the bar and the metrics files."""
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,17 +12,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seq2seq.config import TrainConfig
-from seq2seq.errors import UserError
+from seq2seq.data.batching import Indices
 from seq2seq.model.flops import FlopsPerToken
 from seq2seq.train.distributed import Processes
-from seq2seq.train.metrics import MetricsLog
+from seq2seq.train.metrics import BAD_LINES, MetricsLog
 
 _READ_BACK_EVERY = 20  # steps between readings of the loss on CUDA, each of which waits for the device
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One optimizer step. ``sums`` stays on the device until it is read."""
+    """One optimizer step. ``numbers`` stay on the device until they are read."""
 
     step: int
     epoch: int  # counted from 1
@@ -31,7 +30,12 @@ class StepRecord:
     tokens: int  # target tokens of all processes
     src_tokens: int  # likewise
     waited: float  # seconds that the step stood still until its data was there
-    sums: Tensor  # [3]: this process' loss and negative log-likelihood, summed over its tokens; the gradient's norm
+    pairs: Indices  # the sentence pairs of all processes
+    numbers: Tensor  # fp32 [4]: loss and negative log-likelihood, summed over the tokens; the gradient's norm; 1 if bad
+
+
+# From a step's number, loss, gradient norm and whether it is bad to what is wrong with it, if anything.
+Judge = Callable[[int, float, float, bool], str | None]
 
 
 class Speedometer:
@@ -89,34 +93,39 @@ class Reporter:
             tqdm.write(text, file=sys.stderr)
 
     def step(self, record: StepRecord) -> None:
-        """Take a step's record; on CUDA it is read only now and then."""
+        """Take a step's record."""
         self._unread.append(record)
-        if self._processes.device.type == "cpu" or record.step % _READ_BACK_EVERY == 0:
-            self.read_back()
 
-    def read_back(self) -> None:
+    def is_due(self, step: int) -> bool:
+        """Whether to read back after this step: on CUDA only now and then, as it waits for the device."""
+        return self._processes.device.type == "cpu" or step % _READ_BACK_EVERY == 0
+
+    def read_back(self, judge: Judge) -> Iterator[tuple[StepRecord, str]]:
         """Fetch the losses of the latest steps from the device and log them.
 
-        Raises:
-            UserError: a loss or gradient is not finite; every process raises it.
+        Yields:
+            The bad steps among them, with what is wrong, each before the next one is judged.
         """
         if not self._unread:
             return
         records, self._unread = self._unread, []
-        values = torch.stack([record.sums for record in records]).double().cpu()
-        sums = self._processes.sum(values[:, :2].flatten().tolist())
-        for record, norm, loss_sum, nll_sum in zip(records, values[:, 2].tolist(), sums[::2], sums[1::2], strict=True):
-            loss, nll = loss_sum / record.tokens, nll_sum / record.tokens
+        for record, numbers in zip(records, torch.stack([r.numbers for r in records]).tolist(), strict=True):
+            loss, nll, norm = numbers[0] / record.tokens, numbers[1] / record.tokens, numbers[2]
+            fields = {"epoch": record.epoch, "loss": loss, "nll": nll, "grad_norm": norm}
+            fields |= {"lr": record.lr, "tokens": record.tokens}
+            reason = judge(record.step, loss, norm, bool(numbers[3]))
             if self._log is not None:
-                fields = {"epoch": record.epoch, "loss": loss, "nll": nll, "grad_norm": norm}
-                self._log.metrics(record.step, {**fields, "lr": record.lr, "tokens": record.tokens})
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                self.flush()
-                raise UserError(
-                    f"step {record.step}: the loss ({loss}) or its gradient ({norm}) is not a finite number; nothing "
-                    "was saved since. Lower optim.lr or raise optim.warmup_steps, and start again in a new run_dir"
-                )
+                self._log.metrics(record.step, fields if reason is None else {**fields, "bad": reason})
+            if reason is not None:
+                yield record, reason
         self._tell_speed(records, nll)
+
+    def bad_step(self, step: int, reason: str, lines: Iterable[Mapping[str, object]]) -> None:
+        """Tell of a bad step and keep its lines."""
+        if self._log is not None:
+            self._log.bad_lines(step, lines)
+            self.flush()
+        self.say(f"step {step:,}: {reason}; left out, its lines are in {BAD_LINES}")
 
     def _tell_speed(self, records: Sequence[StepRecord], nll: float) -> None:
         latest, now = records[-1], time.monotonic()

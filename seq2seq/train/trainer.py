@@ -11,6 +11,7 @@ The run folder::
     checkpoints/     what continues the run, the latest few
     best/  last/     complete model folders
     metrics.jsonl    every step and validation; timing.jsonl: speed; curves.png: the picture
+    bad_lines.jsonl  the sentence pairs of steps whose numbers went wrong, if any did
     test.hyp.txt     translations of the test set and, in test.json, their scores
 """
 
@@ -48,10 +49,12 @@ from seq2seq.storage import write_text
 from seq2seq.train.checkpoint import Checkpoint, Progress, load_latest_checkpoint, save_checkpoint
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
+from seq2seq.train.guard import Guard, describe, losses_of_pairs
 from seq2seq.train.loss import LossOf
-from seq2seq.train.metrics import MetricsLog, draw_curves
+from seq2seq.train.metrics import BAD_LINES, MetricsLog, draw_curves
 from seq2seq.train.optim import Optimizer, learning_rate
 from seq2seq.train.reporter import Reporter, Speedometer, StepRecord
+from seq2seq.train.stopping import StopSignals
 from seq2seq.train.validation import measured_decode, translate_and_score, validate
 
 # What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
@@ -59,6 +62,7 @@ _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "op
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
 _FIXED += ["train.metric"]  # scores of two metrics cannot be compared
 
+_SIGNAL = "stopped by a signal"
 _CPU_MICRO_BATCH_TOKENS = 1024  # target tokens; with fewer, threads wait for each other in Python
 
 
@@ -68,6 +72,7 @@ class Summary:
 
     progress: Progress
     reason: str
+    stopped: bool  # by a signal; the same command goes on
     test: Scores | None
 
 
@@ -101,8 +106,11 @@ class Trainer:
         # The average of the weights, if there is one, is what validates, translates and is kept as best and last.
         self.average = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema_decay else None
         self.progress = self._resume()
+        processes.check_same("the text's fingerprint", self.data.fingerprint)
+        processes.check_same("the step to continue after", self.progress.step)
         self.share = self._share()
         self.gradients = self._make_gradients()
+        self.guard = Guard(config.train, self.progress)
         log = None
         if processes.is_main:
             write_text(config.run_dir / CONFIG, dump_config(config))
@@ -110,6 +118,7 @@ class Trainer:
         flops = training_flops(config.model, self.model.output_weight.size(0))
         peak = matmul_peak(processes.device, self.half) * processes.count
         self.report = Reporter(processes, log, self.progress.step, Speedometer(flops, peak))
+        self.signals = StopSignals(self.report.say)
         self._introduce()
 
     def _make_gradients(self) -> SequentialGradients | ThreadedGradients:
@@ -130,24 +139,32 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------------- the loop
 
-    def run(self) -> Summary:
-        """Train until a bound of the config is reached; then score the test set with the best model."""
+    def run(self, stop_after: int | None = None) -> Summary:
+        """Train until a bound of the config is reached; then score the test set with the best model.
+
+        A signal, or having done step ``stop_after``, ends it sooner, with no more than a checkpoint.
+        """
+        self._stop_after = stop_after
         try:
-            reason = self._why_stop()
-            while reason is None:
-                reason = self._epoch()
-            if self.progress.validated_step < self.progress.step:
-                self._validate()
-            self._save()
-            scores = self._test() if self.test_texts is not None else None
+            with self.signals:
+                reason = self._why_stop()
+                while reason is None:
+                    reason = self._epoch()
+                if reason != _SIGNAL and self.progress.validated_step < self.progress.step:
+                    self._validate()
+                self._save()
+                if self.processes.any(self._is_asked_to_stop()):
+                    reason = _SIGNAL
+            stopped = reason == _SIGNAL
+            scores = self._test() if self.test_texts is not None and not stopped else None
         finally:
             if self.resampler is not None:
                 self.resampler.close()
             self.gradients.close()
             self.report.close()
-        if self.processes.is_main:
+        if self.processes.is_main and not stopped:
             self._draw()
-        return Summary(self.progress, reason, scores)
+        return Summary(self.progress, reason, stopped, scores)
 
     def _epoch(self) -> str | None:
         """The rest of the present epoch. Returns why training is over, or None where it goes on."""
@@ -157,16 +174,21 @@ class Trainer:
         for step in load_steps(corpus, plan, self.share, self.processes.device, first=progress.step_in_epoch):
             self._step(step)
             progress.step_in_epoch += 1
+            if self.report.is_due(progress.step) or progress.step_in_epoch == plan.num_steps:
+                self._read_back(corpus)
             if progress.step_in_epoch == plan.num_steps:
                 progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
             if progress.step % config.validate_every == 0:
+                self._read_back(corpus)
                 self._validate()
             now = time.monotonic()
             progress.seconds, started = progress.seconds + now - started, now
             self.report.expect(config, plan.num_steps, progress.step, progress.seconds)
             if reason := self._why_stop():
+                self._read_back(corpus)
                 return reason
             if progress.step % config.save_every == 0:
+                self._read_back(corpus)
                 self._save()
         return None
 
@@ -194,14 +216,45 @@ class Trainer:
         seed = _mixed_seed(config.seed, progress.step, self.processes.rank)
         sums = self.gradients(step.batches, step.num_labels, seed)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm or math.inf)
+        bad = self.guard.bad(sums[0] / step.num_labels, norm)
         lr = learning_rate(progress.step, config.optim, config.train.max_steps)
-        self.optimizer.step(lr)
+        self.optimizer.step(lr, bad)
         if self.average is not None:
             self._update_average(self.average)
-        measured = torch.cat([sums, norm.reshape(1)])
         self.report.step(
-            StepRecord(progress.step, progress.epoch + 1, lr, step.num_labels, step.num_src, step.waited, measured)
+            StepRecord(
+                step=progress.step,
+                epoch=progress.epoch + 1,
+                lr=lr,
+                tokens=step.num_labels,
+                src_tokens=step.num_src,
+                waited=step.waited,
+                pairs=step.pairs,
+                numbers=torch.cat([sums, norm.reshape(1), bad.reshape(1)]),
+            )
         )
+
+    def _read_back(self, corpus: Corpus) -> None:
+        """Log the latest steps, all of this epoch's ``corpus``, and act on the bad ones among them.
+
+        Raises:
+            UserError: there were too many, or the config wants no other; every process raises it.
+        """
+        config = self.config.train
+        for record, reason in self.report.read_back(self.guard.judge):
+            if self.processes.is_main:
+                losses = losses_of_pairs(self.model, corpus, record.pairs, self.half)
+                self.report.bad_step(record.step, reason, describe(losses, corpus, self.config.data.train))
+            in_a_row = self.progress.bad_in_a_row
+            if config.on_bad_step == "stop" or in_a_row >= config.max_bad_steps:
+                count = f" and so it went for {in_a_row} steps in a row" if in_a_row > 1 else ""
+                raise UserError(
+                    f"step {record.step}: {reason}{count}; nothing was saved since. If the first lines of "
+                    f"{self.config.run_dir / BAD_LINES} are damaged, take them out; else lower optim.lr or raise "
+                    "optim.warmup_steps; and start again in a new run_dir"
+                )
+            if config.on_bad_step == "rollback":
+                self._roll_back()
 
     @torch.no_grad()
     def _update_average(self, average: Transformer) -> None:
@@ -225,7 +278,7 @@ class Trainer:
         return corpus, plan_epoch(*lengths, config.train.batch_tokens, config.seed, epoch)
 
     def _why_stop(self) -> str | None:
-        """The bound that is reached, in words; the same in every process."""
+        """The bound that is reached or what else ends this start, in words; the same in every process."""
         config, progress = self.config.train, self.progress
         if config.max_steps is not None and progress.step >= config.max_steps:
             return f"train.max_steps ({config.max_steps:,}) reached"
@@ -233,15 +286,20 @@ class Trainer:
             return f"train.max_epochs ({config.max_epochs}) reached"
         if config.patience is not None and progress.validations_since_best >= config.patience:
             return f"no better {config.metric} in {config.patience} validations (train.patience)"
+        if self.processes.count > 1 and not self.report.is_due(progress.step):
+            return None  # to ask the others is to wait for the device
         if config.max_minutes is not None and self.processes.any(progress.seconds >= 60 * config.max_minutes):
             return f"train.max_minutes ({config.max_minutes:g}) reached"
-        return None
+        return _SIGNAL if self.processes.any(self._is_asked_to_stop()) else None
+
+    def _is_asked_to_stop(self) -> bool:
+        """In this process."""
+        return self.signals.received is not None or (self._stop_after or math.inf) <= self.progress.step
 
     # ------------------------------------------------------------------------------- validation, saving, continuing
 
     def _validate(self) -> None:
         """Measure the model, and keep it as ``best`` if it is."""
-        self.report.read_back()
         config, progress = self.config, self.progress
         started = time.monotonic()
         model = self.average or self.model
@@ -269,7 +327,6 @@ class Trainer:
 
     def _save(self) -> None:
         """Write ``last`` and a checkpoint. The checkpoint comes last: what it continues from is then all there."""
-        self.report.read_back()  # never keep weights after a loss that is no number
         self.report.flush()
         self._save_model("last")
         if not self.processes.is_main:
@@ -308,11 +365,25 @@ class Trainer:
                 f"{run_dir}: its text has changed since the run was started; restore data.train and data.valid, or "
                 "choose another run_dir"
             )
-        load_weights(self.model, checkpoint.weights, run_dir)
-        if self.average is not None:
-            load_weights(self.average, checkpoint.average, run_dir)
-        self.optimizer.load_tensors(checkpoint.optimizer)
+        self._restore(checkpoint)
         return checkpoint.progress
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """Take weights and optimizer from a checkpoint, and leave the progress."""
+        load_weights(self.model, checkpoint.weights, self.config.run_dir)
+        if self.average is not None:
+            load_weights(self.average, checkpoint.average, self.config.run_dir)
+        self.optimizer.load_tensors(checkpoint.optimizer)
+
+    def _roll_back(self) -> None:
+        """Go back to the weights of the last checkpoint, but not to its place in the data."""
+        self.processes.wait()  # until the main process has written it
+        # A checkpoint between the regular ones is there because of a signal; an undisturbed run would not have it.
+        every = self.config.train.save_every
+        checkpoint = load_latest_checkpoint(self.config.run_dir, self.report.say, lambda step: step % every == 0)
+        if checkpoint is not None:
+            self._restore(checkpoint)
+            self.report.say(f"went back to the weights of step {checkpoint.progress.step:,}")
 
     # ----------------------------------------------------------------------------------------------------- the end
 

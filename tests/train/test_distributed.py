@@ -1,5 +1,11 @@
-"""What the processes of a run exchange."""
+"""What the processes of a run exchange, and how they end when one of them does."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -7,8 +13,32 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from seq2seq.device import choose_device
+from seq2seq.errors import UserError
 from seq2seq.train import distributed
 from seq2seq.train.distributed import Processes
+from tests.toy import environment
+
+# Three processes exchange numbers; after a hundred exchanges, process 1 says so and meets what the argument says.
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from seq2seq import cli
+from seq2seq.errors import UserError
+from seq2seq.train.distributed import joined_processes
+
+def train(args):
+    with joined_processes("cpu") as processes:
+        for number in range(10**9):
+            if processes.rank == 1 and number == 100:
+                if sys.argv[1] == "error":
+                    raise UserError("planted")
+                os.kill(os.getpid(), signal.SIGKILL)
+            assert processes.sum([1.0]) == [3.0]
+
+cli._train = train
+sys.exit(cli.main(["train", "x"]))
+"""
 
 
 @pytest.mark.parametrize("bucket", [1, 5, 1000])
@@ -30,3 +60,65 @@ def test_every_tensor_is_summed_once_whatever_bucket_it_travels_in(
     Processes(0, 2, torch.device("cpu")).sum_tensors(tensors)
     assert all(torch.equal(one, other) for one, other in zip(tensors, wanted, strict=True))
     assert sent == {1: [6, 1, 4, 2], 5: [6, 5, 2], 1000: [13]}[bucket]
+
+
+@pytest.mark.parametrize("how", ["error", "kill"])
+def test_when_one_ends_all_end_and_one_tells_why(how: str, tmp_path: Path) -> None:
+    """Guards against processes that wait for a dead one, against a traceback of each, and against messages that say
+    the same several times or hide the cause."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's part
+    shared = {**environment(), "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    shared["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(program), how], env={**shared, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(3)
+    ]
+    try:
+        told = "".join(process.communicate(timeout=60)[1] for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [2, 2 if how == "error" else -signal.SIGKILL, 2]
+    expected = "planted" if how == "error" else "another process of this run has ended"
+    assert told.startswith(f"seq2seq train: error: {expected}"), told
+    assert told.count("\n") == 1, told
+
+
+def test_no_process_outlives_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a run that goes on, unknown to all, beside the one that takes its place."""
+    parents = iter([7, 7, 1])
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(os, "kill", lambda *arguments: sent.append(arguments))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    distributed._end_with(7)
+    assert sent == [(os.getpid(), signal.SIGTERM)]
+
+
+def test_machines_that_do_not_share_a_disk_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against processes of which some continue and some start anew: their weights would differ from then on."""
+    for theirs, problem in ((40, None), (0, "the step to continue after: 40 in process 0, 0 in process 1")):
+
+        def gather(values: list[object], value: object, theirs: int = theirs) -> None:
+            values[:] = [value, theirs]
+
+        monkeypatch.setattr(dist, "all_gather_object", gather)
+        processes = Processes(0, 2, torch.device("cpu"))
+        if problem is None:
+            processes.check_same("the step to continue after", 40)
+        else:
+            with pytest.raises(UserError, match=problem):
+                processes.check_same("the step to continue after", 40)
+
+
+def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against PyTorch's words for `torchrun --nproc-per-node 3` on a machine with two devices."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("auto", 1) == torch.device("cuda", 1)
+    with pytest.raises(UserError, match="process 3 of this machine has no CUDA device, there are 2"):
+        choose_device("auto", 2)

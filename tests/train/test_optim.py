@@ -8,6 +8,7 @@ from seq2seq.config import OptimConfig
 from seq2seq.storage import load_tensors, save_tensors
 from seq2seq.train.optim import Optimizer, learning_rate
 
+GOOD = torch.zeros(())  # the step is not a bad one
 GOLDEN = [  # schedule, warmup, min_lr_ratio, max_steps, {step: learning rate}, all with lr 0.008
     ("inverse_sqrt", 4, 0.0, None, {1: 0.002, 2: 0.004, 3: 0.006, 4: 0.008, 16: 0.004, 64: 0.002, 400: 0.0008}),
     ("inverse_sqrt", 0, 0.0, None, {1: 0.008, 4: 0.004}),
@@ -34,7 +35,7 @@ def run(model, optimizer, steps):
         generator = torch.Generator().manual_seed(step)
         for parameter in model.parameters():
             parameter.grad = torch.randn(parameter.shape, generator=generator)
-        optimizer.step(0.01 / step)
+        optimizer.step(0.01 / step, GOOD)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
@@ -67,7 +68,7 @@ def test_decay_acts_on_matrices_alone(make_model, name):
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    Optimizer(model, OptimConfig(name=name, weight_decay=0.5)).step(0.1)
+    Optimizer(model, OptimConfig(name=name, weight_decay=0.5)).step(0.1, GOOD)
     for key, parameter in model.named_parameters():
         kept = 1 - 0.5 * 0.1 if parameter.ndim == 2 else 1.0
         torch.testing.assert_close(parameter, before[key] * kept, msg=lambda m, key=key: f"{key}: {m}")
@@ -83,7 +84,7 @@ def test_adamw_step_is_the_papers():
     for step, lr in ((1, 0.1), (2, 0.05)):
         grad = torch.randn(2, 3)
         model.weight.grad, model.bias.grad = grad.clone(), torch.zeros(2)
-        optimizer.step(lr)
+        optimizer.step(lr, GOOD)
         m, v = 0.8 * m + 0.2 * grad, 0.95 * v + 0.05 * grad**2
         w = w * (1 - lr * 0.2) - lr * (m / (1 - 0.8**step)) / ((v / (1 - 0.95**step)).sqrt() + 1e-3)
         torch.testing.assert_close(model.weight.double(), w, atol=1e-6, rtol=1e-6)

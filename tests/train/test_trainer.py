@@ -1,12 +1,14 @@
 """Training: exact continuation, the same numbers however a step is split, and how a run ends."""
 
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,12 +17,13 @@ import pytest
 import torch
 
 from seq2seq.data.resample import Resampler
-from seq2seq.errors import ConfigError, DataError, ModelError, UserError
+from seq2seq.errors import EXIT_STOPPED, ConfigError, DataError, ModelError, UserError
 from seq2seq.evaluate import Scores
 from seq2seq.storage import load_tensors, read_metadata
 from seq2seq.train import loss as loss_module
 from seq2seq.train import trainer as trainer_module
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
+from seq2seq.train.metrics import read_metrics
 from seq2seq.train.trainer import Trainer
 from seq2seq.train.validation import Validation
 from tests.toy import (
@@ -169,7 +172,9 @@ def test_many_stops_in_one_run(text: Path, tmp_path: Path, undisturbed: Callable
 
 
 def test_kill_9_and_the_same_command(text: Path, tmp_path: Path) -> None:
-    """A killed process leaves no half-written file that the same command trips over or goes on from wrongly."""
+    """A killed process leaves no half-written file that the same command trips over or goes on from wrongly; one that
+    is asked to end (SIGTERM) saves between two regular checkpoints, and says so with an exit code of its own."""
+    run = tmp_path / "run"
     settings = ("train.max_steps=60", "train.save_every=7", "train.ema_decay=0.9", "tokenizer.sampling=0.3")
     settings += (
         "train.patience=null",
@@ -181,14 +186,16 @@ def test_kill_9_and_the_same_command(text: Path, tmp_path: Path) -> None:
     arguments = command("train", config, *settings)
     chance = random.SystemRandom()
     killed_at = []
-    for first_wait in (lambda: True, lambda: bool(list_checkpoints(tmp_path / "run"))):
-        process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    for first_wait, sent in ((lambda: True, signal.SIGKILL), (lambda: bool(list_checkpoints(run)), signal.SIGTERM)):
+        process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.PIPE)
         while process.poll() is None and not first_wait():
             time.sleep(0.01)
-        killed_at.append(chance.uniform(0, 3.0 if not killed_at else 0.8))
+        killed_at.append(chance.uniform(0, 3.0) if sent == signal.SIGKILL else 0.0)
         time.sleep(killed_at[-1])
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(sent)
+        said, _ = process.communicate()
+    assert process.returncode == EXIT_STOPPED
+    assert re.search(rb"stopped by a signal; saved after step \d+, and the same command goes on from there", said)
     done = run_command("train", config, *settings)
     assert done.returncode == 0, (killed_at, done.stderr.decode())
     assert b"train.max_steps (60) reached" in done.stdout
@@ -365,30 +372,90 @@ def test_the_best_is_kept_by_the_chosen_metric(metric: str, best: int, text: Pat
     assert all(torch.equal(kept[name], there[name]) for name in there)
 
 
-@pytest.mark.parametrize("broken", ["loss", "gradient"])
-def test_a_loss_that_is_no_number_stops_the_run(broken: str, text: Path, tmp_path: Path) -> None:
-    """Weights after a NaN are worthless: none are saved, the log shows it, the message names the step."""
-    original = loss_module.smoothed_cross_entropy
-    calls = 0
+@contextmanager
+def bad_steps(*steps: int, broken: str = "loss") -> Iterator[None]:
+    """Let the loss or the gradient of these steps be no number; a step is one micro-batch."""
+    original = Trainer._step
+    now = 0
+
+    def step(self: Trainer, work: Any) -> None:
+        nonlocal now
+        now = self.progress.step + 1
+        original(self, work)
+
+    plain = loss_module.smoothed_cross_entropy
 
     def cross_entropy(hidden: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        nonlocal calls
-        calls += 1
-        loss, nll = original(hidden, *rest)
-        if calls != 6:
+        loss, nll = plain(hidden, *rest)
+        if now not in steps or not hidden.requires_grad:
             return loss, nll
         if broken == "loss":
             return loss * float("nan"), nll
         return loss + 0 * (hidden * 0).sum().sqrt(), nll  # the slope of a root at 0 is infinite
 
+    with mock.patch.object(Trainer, "_step", step):
+        with mock.patch.object(loss_module, "smoothed_cross_entropy", cross_entropy):
+            yield
+
+
+def state_of(run: Path, step: int) -> dict[str, torch.Tensor]:
+    """Weights and optimizer state in a checkpoint."""
+    checkpoint = load_checkpoint(run / f"checkpoints/step-{step:09d}.safetensors")
+    return {**checkpoint.weights, **checkpoint.optimizer}
+
+
+NO_VALIDATION = ("train.validate_every=100", "train.keep_last=20")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_bad_step_is_left_out(broken: str, optimizer: str, text: Path, tmp_path: Path) -> None:
+    """A NaN never reaches the weights or the optimizer, never vanishes from the log, and its lines are named."""
+    run = tmp_path / "run"
+    with bad_steps(6, broken=broken):
+        train(toy_config(text, run, *NO_VALIDATION, "train.save_every=1", f"optim.name={optimizer}"))
+    before, after, later = (state_of(run, step) for step in (5, 6, 7))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not all(torch.equal(before[name], later[name]) for name in before)
+    assert {record["step"]: record["bad"] for record in metrics(run) if "bad" in record}.keys() == {6}
+    lines = read_metrics(run / "bad_lines.jsonl")
+    assert {line["step"] for line in lines} == {6}
+    src, number = lines[0]["src"].rsplit(":", 1)
+    assert src == f"{text}/train.xx"
+    assert lines[0]["tgt"] == f"{text}/train.yy:{number}"
+    assert [line["loss"] for line in lines] == sorted((line["loss"] for line in lines), reverse=True)
+
+
+def test_a_bad_step_can_end_the_run_and_many_always_do(text: Path, tmp_path: Path) -> None:
+    """Nothing is saved after it, and the message says what to do; the same run may go on with on_bad_step=skip."""
+    run = tmp_path / "run"
     settings = ("train.save_every=2", "train.validate_every=100")
-    with mock.patch.object(loss_module, "smoothed_cross_entropy", cross_entropy):
-        with pytest.raises(UserError, match=r"step 6: .* not a finite number.*optim\.lr"):
-            train(toy_config(text, tmp_path / "run", *settings))
-    assert [path.name[5:14] for path in list_checkpoints(tmp_path / "run")] == ["000000002", "000000004"]
-    assert read_metadata(tmp_path / "run/last/model.safetensors")["step"] == "4"
-    assert not (tmp_path / "run/best").exists()
-    assert [record["step"] for record in metrics(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+    with bad_steps(6), pytest.raises(UserError, match=r"step 6: the loss is nan; .*bad_lines\.jsonl.*optim\.lr"):
+        train(toy_config(text, run, *settings, "train.on_bad_step=stop"))
+    assert [path.name[5:14] for path in list_checkpoints(run)] == ["000000002", "000000004"]
+    assert read_metadata(run / "last/model.safetensors")["step"] == "4"
+    assert [record["step"] for record in metrics(run)] == [1, 2, 3, 4, 5, 6]
+    with bad_steps(6, 8, 9, 10), pytest.raises(UserError, match=r"step 10: .* for 3 steps in a row"):
+        train(toy_config(text, run, *settings, "train.max_bad_steps=3"))
+    assert [line["step"] for line in read_metrics(run / "bad_lines.jsonl")].count(6) > 0  # once, not from both starts
+    assert len({(line["step"], line["src"]) for line in read_metrics(run / "bad_lines.jsonl")}) == len(
+        read_metrics(run / "bad_lines.jsonl")
+    )
+
+
+def test_rolling_back_is_to_the_weights_of_a_regular_checkpoint(text: Path, tmp_path: Path) -> None:
+    """Also where the run was stopped by a signal in between: it ends as an undisturbed one."""
+    settings = (*NO_VALIDATION, "train.save_every=4", "train.on_bad_step=rollback")
+    with bad_steps(7):
+        train(toy_config(text, tmp_path / "reference", *settings))
+        config = toy_config(text, tmp_path / "run", *settings)
+        assert train(config, stop_after=6).stopped
+        train(config, stop_after=7)
+        train(config)
+    fourth, seventh = (state_of(tmp_path / "run", step) for step in (4, 7))
+    assert all(torch.equal(fourth[name], seventh[name]) for name in fourth)
+    assert weights(tmp_path / "run", "last") == weights(tmp_path / "reference", "last")
+    assert metrics(tmp_path / "run") == metrics(tmp_path / "reference")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])

@@ -1,0 +1,239 @@
+"""torchrun: as many processes as one, and none that waits for another for ever, whichever of them dies.
+
+Small real runs on the CPU with 1, 2 and 4 processes (no dropout, whose masks differ from process to process): the same
+steps and losses; a process killed in the middle; torchrun's restarts; another number of processes at each start; steps
+with fewer sentences than processes; errors in one process alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from faults.small_run import training, write_config, write_text
+from faults.watched import Watched
+
+_PAIRS = 2001  # odd, so that the last step is a short one
+_TIMEOUT = 300.0  # seconds until a run counts as hung
+_GONE_SECONDS = 20.0  # after a death all processes must be gone
+_OURS = "seq2seq train: "  # how a message of the package begins
+_TOLERANCE = 2e-4  # relative; fp32 sums in another order, grown over all steps
+_SETTINGS = ("train.threads=1", "model.dropout=0", "tokenizer.sampling=0", "data.cache_dir=../data")
+_SETTINGS += ("train.max_steps=50", "train.batch_tokens=1000", "train.validate_every=20", "optim.lr=1e-3")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """None."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Attack; returns 0 if the promise held."""
+    shutil.rmtree(args.out, ignore_errors=True)
+    write_text(args.out, _PAIRS)
+    runs = Runs(args.out)
+    attacks: list[Callable[[Runs], None]] = [_same_numbers, _killed, _restarted, _other_numbers, _torchrun_killed]
+    attacks += [_few_sentences, _bounds, _error_in_one]
+    for attack in tqdm(attacks, desc="attacks"):
+        attack(runs)
+    for problem in runs.problems:
+        print(f"BROKEN: {problem}")
+    return 1 if runs.problems else 0
+
+
+class Runs:
+    """Starts runs below a folder, and collects what they did wrong."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.problems: list[str] = []
+
+    def start(self, name: str, count: int, *overrides: str, restarts: int = 0, blocked: str = "") -> Watched:
+        """The run ``name`` with ``count`` processes, from where it is; a file takes the place of the folder blocked."""
+        folder = self._folder / name
+        if not folder.exists():
+            write_config(folder)
+        if blocked:
+            (folder / "run").mkdir()
+            (folder / "run" / blocked).touch()
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", str(restarts)]
+        command = [*torchrun, "--nproc-per-node", str(count), *training(*_SETTINGS, *overrides)[1:]]
+        self.log(name).unlink(missing_ok=True)
+        return Watched(command, folder, self.log(name))
+
+    def shortened(self, name: str, lines: dict[str, int], *suffixes: str) -> list[str]:
+        """Settings for texts of which some (train, valid, test) are cut to so many lines."""
+        settings = []
+        for text, count in lines.items():
+            for side, suffix in (("src", "en"), ("tgt", "zh")):
+                whole = (self._folder / "text" / f"{text}.{suffix}").read_bytes().splitlines(keepends=True)
+                path = self._folder / "text" / f"{name}-{text}.{suffix}"
+                path.write_bytes(b"".join(whole[:count] if suffix in suffixes else whole))
+                settings.append(f"data.{text}.{side}={path}")
+        return settings
+
+    def log(self, name: str) -> Path:
+        """What the latest start of a run said."""
+        return self._folder / name / "log"
+
+    def to_the_end(self, name: str, count: int, *overrides: str) -> None:
+        """Start a run, which has to end well."""
+        self.expect_end(name, self.start(name, count, *overrides))
+
+    def expect_end(self, name: str, run: Watched) -> None:
+        """Wait for a run, which has to end well."""
+        status = run.wait(_TIMEOUT)
+        self.check(status == 0, f"{name}: {'hung' if status is None else f'status {status}'}; see {self.log(name)}")
+        run.end_all()
+
+    def expect_failure(self, name: str, run: Watched, message: str) -> None:
+        """Wait for a run, all of whose processes have to end soon, one of them with a message."""
+        since = time.monotonic()
+        status = run.wait(_TIMEOUT)
+        seconds = time.monotonic() - since
+        run.end_all()
+        told = [line[line.index(_OURS) :] for line in _lines(self.log(name)) if _OURS in line]
+        print(f"{name}: all gone after {seconds:.1f} s, status {status}: {' | '.join(told)}")
+        self.check(status not in (0, None) and seconds < _GONE_SECONDS, f"{name}: {status} after {seconds:.1f} s")
+        self.check(len(told) == 1 and message in told[0], f"{name}: messages: {told}")
+        ours = [line for line in _lines(self.log(name)) if line.startswith("[rank")]
+        self.check(not ours, f"{name}: a traceback; see {self.log(name)}")
+
+    def kill(self, run: Watched, rank: int, step: int) -> bool:
+        """``kill -9`` one process at a step."""
+        mark = run.wait_for(lambda mark: mark.rank == rank and mark.step == step and mark.phase == "step", _TIMEOUT)
+        if mark is None:
+            self.problems.append(f"process {rank} never came to step {step}")
+            return False
+        os.kill(mark.pid, signal.SIGKILL)
+        return True
+
+    def check(self, holds: bool, problem: str) -> None:
+        """Note a problem unless something holds."""
+        if not holds:
+            self.problems.append(problem)
+
+    def metrics(self, name: str) -> list[dict[str, Any]]:
+        """The records of a run's metrics file."""
+        return [json.loads(line) for line in _lines(self._folder / name / "run/metrics.jsonl")]
+
+    def weights(self, name: str) -> bytes:
+        """The weights that a run ended with."""
+        return (self._folder / name / "run/last/model.safetensors").read_bytes()
+
+    def compare(self, name: str, other: str) -> None:
+        """The same steps of the same data, and the same losses but for rounding."""
+        ours, theirs = self.metrics(name), self.metrics(other)
+        fixed = ("step", "epoch", "tokens", "lr")
+        same = [[[record.get(key) for key in fixed] for record in records] for records in (ours, theirs)]
+        self.check(same[0] == same[1], f"{name}: other steps than {other}")
+        worst = 0.0
+        for one, two in zip(ours, theirs, strict=False):
+            for key in ("loss", "nll", "valid_loss"):
+                if key in one and key in two:
+                    worst = max(worst, abs(one[key] / two[key] - 1))
+        self.check(math.isfinite(worst) and worst < _TOLERANCE, f"{name}: losses differ from {other} by {worst:.1e}")
+        final = [[record["nll"] for record in records if "nll" in record][-1] for records in (ours, theirs)]
+        print(
+            f"{name}: {ours[-1]['step']} steps, final loss {final[0]:.6f}; {other}: {theirs[-1]['step']}, "
+            f"{final[1]:.6f}; largest relative difference of a loss {worst:.1e}"
+        )
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
+
+
+def _same_numbers(runs: Runs) -> None:
+    """1, 2 and 4 processes."""
+    for count in (1, 2, 4):
+        runs.to_the_end(f"processes-{count}", count)
+        if count > 1:
+            runs.compare(f"processes-{count}", "processes-1")
+
+
+def _killed(runs: Runs) -> None:
+    """The main process, another one, one of four."""
+    for count, rank in ((2, 0), (2, 1), (4, 0), (4, 2)):
+        name = f"killed-{rank}-of-{count}"
+        run = runs.start(name, count)
+        if runs.kill(run, rank, 25):
+            runs.expect_failure(name, run, "another process of this run has ended")
+    runs.to_the_end("killed-1-of-2", 2)
+    runs.check(
+        runs.weights("killed-1-of-2") == runs.weights("processes-2"), "killed-1-of-2: continued to other weights"
+    )
+
+
+def _restarted(runs: Runs) -> None:
+    """torchrun starts all processes again, twice, and the end is that of a run that nothing disturbed."""
+    run = runs.start("restarted", 2, restarts=2)
+    for rank, step in ((1, 25), (0, 45)):
+        runs.kill(run, rank, step)
+    runs.expect_end("restarted", run)
+    runs.compare("restarted", "processes-2")
+    runs.check(runs.weights("restarted") == runs.weights("processes-2"), "restarted: other weights")
+
+
+def _other_numbers(runs: Runs) -> None:
+    """Two processes, then four, then one."""
+    for count, step in ((2, 15), (4, 35)):
+        run = runs.start("two-four-one", count)
+        if runs.kill(run, count - 1, step):
+            runs.expect_failure("two-four-one", run, "another process of this run has ended")
+    runs.to_the_end("two-four-one", 1)
+    runs.compare("two-four-one", "processes-1")
+
+
+def _torchrun_killed(runs: Runs) -> None:
+    """What torchrun started does not train on without it."""
+    run = runs.start("torchrun-killed", 2)
+    run.wait_for(lambda mark: mark.step == 25, _TIMEOUT)
+    run.process.kill()
+    since = time.monotonic()
+    runs.check(run.wait(_GONE_SECONDS) is not None, "torchrun-killed: its processes live on")
+    print(f"torchrun-killed: all gone after {time.monotonic() - since:.1f} s")
+    run.end_all()
+
+
+def _few_sentences(runs: Runs) -> None:
+    """Steps of one sentence or two for eight micro-batches, a validation text of three lines, a test of one."""
+    texts = runs.shortened("few", {"valid": 3, "test": 1}, "en", "zh")
+    settings = (*texts, "train.batch_tokens=14", "train.accumulate=2", "train.max_steps=30")
+    for count in (1, 4):
+        runs.to_the_end(f"few-sentences-{count}", count, *settings)
+    runs.compare("few-sentences-4", "few-sentences-1")
+
+
+def _bounds(runs: Runs) -> None:
+    """Early stopping, a number of epochs, a time."""
+    patience = ("train.patience=2", "train.validate_every=4", "optim.lr=1e-7", "train.max_steps=1000")
+    epochs = ("train.max_epochs=2", "train.max_steps=1000")
+    for name, bound in (("patience", patience), ("epochs", epochs)):
+        for count in (1, 4):
+            runs.to_the_end(f"{name}-{count}", count, *bound, "train.metric=loss")
+        runs.compare(f"{name}-4", f"{name}-1")
+    runs.to_the_end("minutes", 4, "train.max_steps=100000", "train.max_minutes=0.05")
+    print(f"minutes: ended after step {runs.metrics('minutes')[-1]['step']}")
+
+
+def _error_in_one(runs: Runs) -> None:
+    """The main process cannot write, or cannot use the text; no process can use the config."""
+    name = "cannot-write"
+    runs.expect_failure(name, runs.start(name, 4, "run_dir=/proc/nowhere"), "/proc/nowhere")
+    name = "cannot-save"
+    runs.expect_failure(name, runs.start(name, 4, blocked="checkpoints"), "cannot be written")
+    name = "bad-text"
+    runs.expect_failure(name, runs.start(name, 4, *runs.shortened(name, {"train": 50}, "zh")), "lines")
+    name = "bad-config"
+    runs.expect_failure(name, runs.start(name, 4, "train.max_step=5"), "train.max_step")

@@ -1,0 +1,218 @@
+"""kill -9 at random moments of a training; continued each time by the same command, it ends as if nothing had happened.
+
+A small real run (some epochs of the embedded corpus, subwords sampled anew for each, dropout, an average of the
+weights, a test set) is made twice: undisturbed, and killed again and again. The kills are aimed at every phase: most
+fall a random time after a phase has begun, some at any time; most hit the main process alone, some all processes at
+once. After each kill no process may live on, and all checkpoints and model folders that are there must load. At the end
+the two run folders must hold the same files with the same bytes, but for clocks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from faults.small_run import training, write_config, write_text
+from faults.watched import Mark, Watched
+from seq2seq.errors import UserError
+from seq2seq.model_folder import WEIGHTS, load_model_folder
+from seq2seq.train.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+
+_STEPS = 240
+_PATIENCE = 300.0  # seconds without news until a run counts as hung
+_GONE_SECONDS = 20.0  # after a kill no process may be there for longer
+_STARTING_SECONDS = 8.0  # about what a start takes before its first step
+_STEPS_TO_WAIT = 30  # for what a kill is aimed at
+_AT_ANY_TIME = "any time"
+_CLOCKS = ("timing.jsonl", "tensorboard", "digests.json", "curves.png", "sampled")  # and what is ready by chance
+
+
+@dataclass(frozen=True)
+class Kill:
+    """What a kill is aimed at, and where it fell."""
+
+    aim: str
+    step: int  # not before this step
+    everyone: bool  # all processes at once, as by the system; else the main process alone
+    skipped: int = 0  # beginnings of what it is aimed at that it lets pass
+    phase: str = ""
+    at: int = 0  # step
+    sampling: bool = False
+    gone: float = 0.0  # seconds until no process was left
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of this attack."""
+    parser.add_argument("--kills", type=int, default=50, help="default: 50")
+    parser.add_argument("--seed", type=int, default=1, help="of the random moments; default: 1")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Attack; returns 0 if the promise held."""
+    shutil.rmtree(args.out, ignore_errors=True)
+    write_text(args.out)
+    reference, attacked = args.out / "undisturbed", args.out / "attacked"
+    for folder in (reference, attacked):
+        write_config(folder)
+    print(f"an undisturbed run, in {reference} ...", flush=True)
+    undisturbed = _start(reference)
+    if undisturbed.wait(_PATIENCE) != 0:
+        undisturbed.end_all()
+        print(f"it failed: see {reference / 'log'}")
+        return 1
+    rng = random.Random(args.seed)
+    done: list[Kill] = []
+    problems: list[str] = []
+    bar = tqdm(_aims(args.kills, rng), desc="kills", unit=" kills")
+    for kill in bar:
+        fallen = _kill_once(kill, attacked, undisturbed, rng, problems)
+        if fallen is None:
+            break
+        done.append(fallen)
+        bar.set_postfix_str(f"{fallen.phase}, step {fallen.at}")
+        problems += [f"after kill {len(done)} ({fallen.phase}): {text}" for text in _damage(attacked / "run")]
+        if problems:
+            break
+    _print_table(done)
+    if not problems:
+        print("once more, to the end ...", flush=True)
+        last = _start(attacked)
+        if last.wait(_PATIENCE) != 0:
+            last.end_all()
+            problems.append(f"the last start failed or hung: see {attacked / 'log'}")
+        else:
+            problems += _differences(attacked / "run", reference / "run")
+    for problem in problems:
+        print(f"BROKEN: {problem}")
+    if not problems:
+        print(f"{len(done)} kills; every checkpoint and model was whole; the end is that of the undisturbed run")
+    return 1 if problems or len(done) < args.kills else 0
+
+
+def _start(folder: Path) -> Watched:
+    return Watched(training("train.threads=1", f"train.max_steps={_STEPS}"), folder, folder / "log")
+
+
+def _aims(kills: int, rng: random.Random) -> list[Kill]:
+    """What each kill is aimed at, in the order of a run, so that it comes forward between kills."""
+    few = max(1, kills // 12)
+    early = [Kill("tokenizer", 0, False, skipped=i % 2) for i in range(few)]  # there is one for each side
+    early += [Kill("corpus", 0, False)] * few
+    late = [Kill("test", _STEPS, False)] * few + [Kill("curves", _STEPS, False)] * (few // 2)
+    middle = max(0, kills - len(early) - len(late))
+    cycle = ("step", "checkpoint", "validation", "model", "sampling", _AT_ANY_TIME)
+    phases = [cycle[i % len(cycle)] for i in range(middle)]
+    rng.shuffle(phases)
+    aims = [Kill(phase, i * (_STEPS - 20) // max(1, middle), False) for i, phase in enumerate(phases)]
+    return [replace(kill, everyone=rng.random() < 0.25) for kill in [*early, *aims, *late][:kills]]
+
+
+def _kill_once(kill: Kill, folder: Path, undisturbed: Watched, rng: random.Random, problems: list[str]) -> Kill | None:
+    """Start, wait for the moment, kill; None where the run hangs or fails by itself."""
+    while True:
+        run = _start(folder)
+        if kill.aim == _AT_ANY_TIME:
+            time.sleep(rng.uniform(0, _STARTING_SECONDS))
+        else:
+            moment = run.wait_for(_moment(kill), _PATIENCE)
+            if moment is not None:
+                time.sleep(rng.uniform(0, 0.95 * undisturbed.seconds_of(moment.phase)))
+            elif (status := run.wait(_GONE_SECONDS)) != 0:
+                run.end_all()
+                problems.append(f"a start hung or failed (status {status}): see {folder / 'log'}")
+                return None
+        if run.process.poll() is not None:  # it came to its end first: once more
+            continue
+        if kill.everyone:
+            os.killpg(run.process.pid, signal.SIGKILL)
+        else:
+            run.process.kill()
+        killed = time.monotonic()
+        if run.wait(_GONE_SECONDS) is None:
+            problems.append(f"processes lived on {_GONE_SECONDS:.0f} s after their main process was killed")
+            run.end_all()
+        phase, step, sampling = run.phase()
+        return replace(kill, phase=phase, at=step, sampling=sampling, gone=time.monotonic() - killed)
+
+
+def _moment(kill: Kill) -> Callable[[Mark], bool]:
+    """Whether a mark is the beginning of what a kill is aimed at; where that does not come, one of the next steps."""
+    skipped = 0
+
+    def is_it(mark: Mark) -> bool:
+        nonlocal skipped
+        if not mark.begins or mark.step < kill.step:
+            return False
+        if mark.phase == kill.aim:
+            skipped += 1
+            return skipped > kill.skipped
+        return mark.phase == "step" and (not kill.step or mark.step >= kill.step + _STEPS_TO_WAIT)
+
+    return is_it
+
+
+def _damage(run: Path) -> list[str]:
+    """What of the checkpoints and model folders of a run is not whole."""
+    found = []
+    for path in list_checkpoints(run):
+        try:
+            load_checkpoint(path)
+        except UserError as error:
+            found.append(str(error))
+    for name in ("best", "last"):
+        if (run / name / WEIGHTS).exists():
+            try:
+                load_model_folder(run / name)
+            except UserError as error:
+                found.append(str(error))
+    return found
+
+
+def _differences(run: Path, reference: Path) -> list[str]:
+    """Where two run folders differ, clocks apart."""
+    ours, theirs = (
+        {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+        for folder in (run, reference)
+    )
+    found = [f"left over: {name}" for name in ours if name.endswith(".tmp")]
+    names = {name for name in ours.keys() | theirs.keys() if not set(Path(name).parts) & set(_CLOCKS)}
+    for name in sorted(names):
+        if name not in ours or name not in theirs:
+            found.append(f"{name}: {'missing' if name in theirs else 'too much'}")
+        elif name.startswith("checkpoints/"):
+            if not _same_checkpoint(load_checkpoint(ours[name]), load_checkpoint(theirs[name])):
+                found.append(f"{name}: another content")
+        elif ours[name].read_bytes() != theirs[name].read_bytes():
+            found.append(f"{name}: other bytes")
+    print(f"{len(names)} files compared: {', '.join(sorted(names))}")
+    return found
+
+
+def _same_checkpoint(one: Checkpoint, other: Checkpoint) -> bool:
+    for group in ("weights", "average", "optimizer"):
+        mine, theirs = getattr(one, group), getattr(other, group)
+        if mine.keys() != theirs.keys() or not all(torch.equal(mine[name], theirs[name]) for name in mine):
+            return False
+    progress = [replace(checkpoint.progress, seconds=0.0) for checkpoint in (one, other)]
+    return progress[0] == progress[1] and (one.config, one.data_fingerprint) == (other.config, other.data_fingerprint)
+
+
+def _print_table(kills: list[Kill]) -> None:
+    """Where the kills fell."""
+    alone, together = (Counter(kill.phase for kill in kills if kill.everyone == group) for group in (False, True))
+    print(f"\n{'killed in':<14}{'main process':>14}{'all processes':>15}")
+    for phase in sorted({kill.phase for kill in kills}, key=lambda name: -alone[name] - together[name]):
+        print(f"{phase:<14}{alone[phase]:>14}{together[phase]:>15}")
+    print(f"of these while an epoch was being sampled: {sum(kill.sampling for kill in kills)}")
+    print(f"all processes gone after at most {max((kill.gone for kill in kills), default=0):.1f} s\n")

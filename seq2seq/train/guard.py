@@ -1,0 +1,104 @@
+"""Steps whose numbers went wrong: seen without waiting for the device, left out, and traced to their lines.
+
+A step is bad if its loss or its gradient is not a finite number, or if its loss is far above those of the steps before
+it. The weights do not take part in a bad step. What is far is decided from the mean and the variance of the losses over
+some fifty steps, which belong to the run's progress: a continued run decides as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from seq2seq.config import TextFiles, TrainConfig
+from seq2seq.data.batching import Indices, pack_pairs
+from seq2seq.data.bitext import places_of
+from seq2seq.data.corpus import Corpus
+from seq2seq.model.transformer import Transformer
+from seq2seq.train.checkpoint import Progress
+from seq2seq.train.loss import LossOf
+
+_FORGET = 0.02  # weight of the newest loss in mean and variance
+_FIRST_JUDGED = 100  # losses to have seen; those of the first steps fall too fast to tell
+# The limit moves at fixed steps alone, not whenever losses are read from the device, which saving does, too.
+_STEPS_OF_A_LIMIT = 20
+
+
+class Guard:
+    """Finds bad steps. Every process has one, and all decide alike."""
+
+    def __init__(self, config: TrainConfig, progress: Progress) -> None:
+        """``progress`` holds the guard's state and is kept up to date."""
+        self._sigmas, self._progress = config.spike_sigmas, progress
+
+    def bad(self, loss: Tensor, norm: Tensor) -> Tensor:
+        """Whether a step is bad, on the device: fp32 [], 1 or 0.
+
+        Args:
+            loss: [] mean per target token of all processes.
+            norm: [] of the gradient.
+        """
+        limit = math.inf if self._progress.loss_limit is None else self._progress.loss_limit
+        good = torch.isfinite(loss) & torch.isfinite(norm) & (loss <= limit)
+        return (~good).float()
+
+    def judge(self, step: int, loss: float, norm: float, bad: bool) -> str | None:
+        """Take a step's numbers when they have come from the device, in the order of the steps.
+
+        Returns:
+            What is wrong with them, in words; None where nothing is.
+        """
+        progress, reason = self._progress, None
+        if bad:
+            progress.bad_in_a_row += 1
+            if not math.isfinite(loss):
+                reason = f"the loss is {loss}"
+            elif not math.isfinite(norm):
+                reason = f"the gradient's norm is {norm}"
+            else:
+                reason = f"the loss jumped to {loss:.3f} from a mean of {progress.loss_mean:.3f}"
+        else:
+            progress.bad_in_a_row = 0
+            self._learn(loss)
+        if self._sigmas is not None and step % _STEPS_OF_A_LIMIT == 0 and progress.losses_seen >= _FIRST_JUDGED:
+            progress.loss_limit = progress.loss_mean + self._sigmas * math.sqrt(progress.loss_variance)
+        return reason
+
+    def _learn(self, loss: float) -> None:
+        """Exponentially weighted mean and variance."""
+        progress = self._progress
+        progress.losses_seen += 1
+        weight = max(_FORGET, 1 / progress.losses_seen)
+        difference = loss - progress.loss_mean
+        progress.loss_mean += weight * difference
+        progress.loss_variance = (1 - weight) * (progress.loss_variance + weight * difference**2)
+
+
+@torch.no_grad()
+def losses_of_pairs(model: Transformer, corpus: Corpus, pairs: Indices, bf16: bool) -> list[tuple[int, float]]:
+    """Each of the sentence pairs with its loss by itself, the worst first; what is no number counts as worst.
+
+    Returns:
+        The pairs' numbers and their nats per target token, without dropout and label smoothing.
+    """
+    loss_of = LossOf(model, 0.0, bf16)
+    was_training = model.training
+    model.eval()
+    found = []
+    for pair in pairs.tolist():
+        batch = pack_pairs(*corpus.take("src", [pair]), *corpus.take("tgt", [pair]))
+        _, nll = loss_of(batch.to(model.output_weight.device))
+        found.append((pair, float(nll) / batch.num_labels))
+    model.train(was_training)
+    return sorted(found, key=lambda item: -item[1] if math.isfinite(item[1]) else -math.inf)
+
+
+def describe(losses: list[tuple[int, float]], corpus: Corpus, text: TextFiles) -> list[dict[str, object]]:
+    """What :func:`losses_of_pairs` found as records for people: the places of both lines, and the loss."""
+    lines = [int(corpus.lines[pair]) for pair, _ in losses]
+    places = zip(places_of(lines, text.src), places_of(lines, text.tgt), strict=True)
+    return [
+        {"src": src, "tgt": tgt, "loss": round(loss, 4)} for (src, tgt), (_, loss) in zip(places, losses, strict=True)
+    ]

@@ -1,0 +1,106 @@
+"""Promise: a bad step is found, by the same rule in an undisturbed run and a continued one, and its lines are named."""
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from seq2seq.config import Config, TextFiles
+from seq2seq.data.batching import pack_pairs
+from seq2seq.data.bitext import SentencePair
+from seq2seq.data.corpus import Filters, build_corpus, open_corpus
+from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.model_folder import build_model
+from seq2seq.train.checkpoint import Progress
+from seq2seq.train.guard import Guard, describe, losses_of_pairs
+from seq2seq.train.loss import LossOf
+
+
+def take(guard: Guard, step: int, loss: float, norm: float = 1.0) -> str | None:
+    """What the trainer does in a step, and then when its numbers have come back."""
+    bad = guard.bad(torch.tensor(loss), torch.tensor(norm))
+    return guard.judge(step, loss, norm, bool(bad))
+
+
+def losses(count: int) -> list[float]:
+    """Of a run that learns: they fall, and scatter."""
+    rng = np.random.default_rng(0)
+    return [float(9 * math.exp(-step / 200) + 2 + rng.normal(0, 0.1)) for step in range(count)]
+
+
+@pytest.fixture
+def guard(tiny_config: Callable[..., Config]) -> Guard:
+    return Guard(tiny_config().train, Progress())
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "reason"),
+    [
+        (math.nan, 1.0, "the loss is nan"),
+        (math.inf, 1.0, "the loss is inf"),
+        (2.0, math.nan, "the gradient's norm is nan"),
+        (2.0, math.inf, "the gradient's norm is inf"),
+        (2.0, 1e9, None),
+    ],
+)
+def test_what_is_no_number_is_bad_from_the_first_step_on(
+    loss: float, norm: float, reason: str | None, guard: Guard
+) -> None:
+    """Neither comparison with a limit nor the mean may let a NaN through."""
+    assert take(guard, 1, loss, norm) == reason
+
+
+def test_a_jump_is_bad_and_learning_is_not(guard: Guard) -> None:
+    """The steep fall at the start and the scatter later raise no alarm; a jump does, and does not make jumps normal."""
+    for step, loss in enumerate(losses(1000), start=1):
+        assert take(guard, step, loss) is None
+    for step in range(1001, 1051):
+        assert take(guard, step, 4.0) == "the loss jumped to 4.000 from a mean of 2.056", step
+    assert take(guard, 1051, 2.1) is None
+
+
+def test_a_continued_run_judges_as_an_undisturbed_one(tiny_config: Callable[..., Config]) -> None:
+    """All that the guard remembers is in the progress that checkpoints keep, in the middle of a limit's steps, too."""
+    progress = Progress()
+    guard = Guard(tiny_config().train, progress)
+    kept = {}
+    for step, loss in enumerate([*losses(300), 9.0, 2.0], start=1):
+        kept[step] = copy.copy(progress)
+        take(guard, step, loss)
+    again = kept[290]
+    guard = Guard(tiny_config().train, again)
+    for step, loss in enumerate([*losses(300), 9.0, 2.0], start=1):
+        if step >= 290:
+            take(guard, step, loss)
+    assert again == progress
+    assert progress.loss_limit is not None
+
+
+def test_the_worst_line_comes_first(
+    tmp_path: Path, tiny_tokenizers: TokenizerPair, tiny_config: Callable[..., Config]
+) -> None:
+    """Lines are found again through the filter and over several files, each by file and line."""
+    lines = {"a": ["ka to", "", "mi ren"], "b": ["sol ka", "to"]}
+    for name, text in lines.items():
+        for side in ("xx", "yy"):
+            (tmp_path / f"{name}.{side}").write_text("".join(f"{line}\n" for line in text))
+    pairs = [SentencePair(line, line, i) for i, line in enumerate([*lines["a"], *lines["b"]])]
+    build_corpus(tmp_path / "corpus", pairs, tiny_tokenizers, Filters(), "")
+    corpus = open_corpus(tmp_path / "corpus")
+    torch.manual_seed(0)
+    model = build_model(tiny_config(), tiny_tokenizers).train()
+    found = losses_of_pairs(model, corpus, np.arange(4), bf16=False)
+    assert model.training
+    assert [loss for _, loss in found] == sorted((loss for _, loss in found), reverse=True)
+    together = pack_pairs(*corpus.take("src", np.arange(4)), *corpus.take("tgt", np.arange(4)))
+    _, nll = LossOf(model.eval(), 0.0, bf16=False)(together)
+    assert sum(loss * corpus.tgt_lengths[pair] for pair, loss in found) == pytest.approx(nll.item(), rel=1e-5)
+    text = TextFiles(src=[str(tmp_path / f"{n}.xx") for n in "ab"], tgt=[str(tmp_path / f"{n}.yy") for n in "ab"])
+    places = [
+        (Path(str(record["src"])).name, Path(str(record["tgt"])).name) for record in describe(found, corpus, text)
+    ]
+    assert sorted(places) == [("a.xx:1", "a.yy:1"), ("a.xx:3", "a.yy:3"), ("b.xx:1", "b.yy:1"), ("b.xx:2", "b.yy:2")]

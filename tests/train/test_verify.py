@@ -1,0 +1,38 @@
+"""Promise: --verify-resume says "exact" where a run continues exactly, and finds what differs where it does not."""
+
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import torch
+
+from seq2seq.errors import UserError
+from seq2seq.train.distributed import Processes
+from seq2seq.train.optim import Optimizer
+from seq2seq.train.verify import verify_resume
+from tests.toy import toy_config, write_text_files
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+def test_an_exact_run_is_said_to_be(tmp_path: Path) -> None:
+    """With all that a run carries along; a run that is under way in the folder is not touched."""
+    options = ("train.ema_decay=0.9", "tokenizer.sampling=0.2", "train.validate_every=1", "optim.schedule=linear")
+    config = toy_config(write_text_files(tmp_path), tmp_path / "run", *options)
+    assert verify_resume(config, ALONE).startswith("exact: after 10 steps a run that was stopped after step 5")
+    assert not list(config.run_dir.iterdir())
+
+
+def test_what_a_continued_run_loses_is_named(tmp_path: Path) -> None:
+    """The check can fail: here the optimizer starts anew."""
+    config = toy_config(write_text_files(tmp_path), tmp_path / "run")
+    with mock.patch.object(Optimizer, "load_tensors"), pytest.raises(UserError, match=r"not exact.*tensors of the optimizer"):
+        verify_resume(config, ALONE)
+    assert not list(config.run_dir.iterdir())
+
+
+def test_too_few_steps_are_refused(tmp_path: Path) -> None:
+    """Instead of an empty comparison that is always equal."""
+    config = toy_config(write_text_files(tmp_path), tmp_path / "run", "train.max_steps=2")
+    with pytest.raises(UserError, match=r"train\.max_steps"):
+        verify_resume(config, ALONE)
