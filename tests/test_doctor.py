@@ -1,11 +1,13 @@
 """Promise: `doctor` names what is wrong in a config's text by file and line, all at once, and touches no run."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from seq2seq.cli import main
+from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.doctor import machine
 from seq2seq.doctor.report import LIMITS, Section, Verdict, judged
 from tests.toy import sentences, toy_config, train, write_config, write_lines, write_text_files
@@ -41,6 +43,7 @@ def report(text: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> t
 def test_every_unreadable_file_is_told_at_once(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against a report that ends where reading for training would, and against success where it cannot train."""
     change(text / "train.xx", {7: b"kato \xff", 20: b"kato \xfe"})
+    assert "not tried" in report(text, capsys)[1]
     write_lines(text / "valid.yy", ["fe", "gu"])
     (text / "test.yy").write_text("fe\ngu\n", encoding="utf-16")
     code, told = report(text, capsys, f"data.test.src={text}/none.xx", f"data.test.tgt={text}/test.yy")
@@ -64,16 +67,20 @@ def test_doubtful_lines_are_named(
     test = lines_of(text / "test.xx"), lines_of(text / "test.yy")
     other = "Привет, дорогой мир"
     change(
-        text / "train.xx", {3: b"", 9: tgt[8], 11: test[0][2], 15: other.encode(), 16: b"ka to mi ren " * 9, 30: src[4]}
+        text / "train.xx",
+        {3: b"", 6: b"", 9: tgt[8], 11: test[0][2], 15: other.encode(), 16: b"ka to mi ren " * 9, 30: src[4]},
     )
-    change(text / "train.yy", {3: b" ", 4: b"do\x07r", 11: test[1][2].upper() + b"!", 30: tgt[4], 40: b"&lt;fe&gt;"})
+    change(
+        text / "train.yy",
+        {3: b" ", 6: b" ", 4: b"do\x07r", 11: test[1][2].upper() + b"!", 30: tgt[4], 40: b"&lt;fe&gt;"},
+    )
     tests = f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy"
     code, told = report(text, capsys, *tests, "tokenizer.vocab_size=360")
     for line in (
         "doubtful control characters or line separators: 1 (0.83 %) of the lines",
         "text/train.yy:4: do\\x07r",
-        "doubtful blank lines: 2 (1.67 %) of the lines",
-        "text/train.xx:3: (blank) text/train.yy:3: (blank)",
+        "doubtful blank lines: 4 (3.33 %) of the lines",
+        "text/train.xx:3: (blank) text/train.xx:6: (blank) text/train.yy:6: (blank)",
         "doubtful HTML: 1 (0.83 %) of the lines",
         "text/train.yy:40: &lt;fe&gt;",
         "doubtful target equal to source: 1 (1.67 %) of the pairs",
@@ -83,10 +90,27 @@ def test_doubtful_lines_are_named(
         "WRONG pairs of train: 1 (20 %) of the pairs, 0 of them to the letter",
         "(is text/train.xx:11)",
         "doubtful pairs above data.max_length (24 tokens): 1 (1.67 %)",
-        "text/train.xx:16: ka to mi ren",
     ):
         assert line in told, line
+    assert re.search(r"train.xx:16: (ka to mi ren )+[^(]*… \(\d+ and \d+ tokens\)", told)
     assert code == 2
+
+
+def test_pieces_are_counted_by_side(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against pieces per word that count ends of sentences or lines left out, and against misread bytes."""
+    monkeypatch.setattr(machine, "judge_machine", lambda config, data: Section("", []))
+    change(text / "train.yy", {5: b"", 8: "龘 fe".encode()})
+    _, told = report(text, capsys, "tokenizer.character_coverage=0.99", "tokenizer.joint=false", "data.max_length=200")
+    pair = TokenizerPair.load(next((text / "cache").glob("tokenizer-*")))
+    kept = [line.decode() for number, line in enumerate(lines_of(text / "train.yy"), start=1) if number != 5]
+    pieces = pair.tgt.encode(kept)
+    fertility = sum(map(len, pieces)) / sum(len(line.split()) for line in kept)
+    assert f"target: {fertility:.2f} pieces per word" in told
+    spelled = sum(i in pair.tgt.byte_values() for ids in pieces for i in ids)
+    assert f"target: characters spelled as bytes: {spelled:,} (" in told
+    assert re.search(r"most often [^/]*龘", told.split("target: characters spelled")[1])
 
 
 def test_a_run_is_left_as_it_is(text: Path, capsys: pytest.CaptureFixture[str]) -> None:

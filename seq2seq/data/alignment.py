@@ -19,7 +19,7 @@ from seq2seq.data.inspection import Lines
 _WINDOW = 1000  # source lines; a shorter text is looked at in quarters
 _LEAST = 200  # source lines; in fewer, chance correlates too
 _REACH = 10  # lines that a window may be shifted against the one before
-_CLEAR = 0.3  # how much better a shift must fit, in the sum of four correlations; more in smaller windows
+_CLEAR = 0.3  # how much better a shift must fit, in the sum of four correlations
 _RELATED = 0.6  # what sides that belong together fit at least; by chance they do not come near it
 _UNLIKE = 0.25  # of the text's usual fit: windows below it do not go together
 
@@ -45,7 +45,7 @@ class Alignment(NamedTuple):
 def check_alignment(src: Lines, tgt: Lines) -> Alignment:
     """Look for places where the sides slip against each other by up to ``_REACH`` lines at a time.
 
-    Two places with fewer than two windows between them can pass for one, or for none where they cancel out.
+    Two places in a window can pass for one, or for none where they cancel out.
 
     Args:
         src, tgt: records of the two files, which may differ in length.
@@ -62,9 +62,8 @@ def check_alignment(src: Lines, tgt: Lines) -> Alignment:
     usual = float(np.median([fit for *_, fit in windows]))
     drifts: list[Drift] = []
     settled = 0
-    for number, (start, after, _) in enumerate(windows):
-        following = windows[number + 1 : number + 2]  # has to agree: a mixed window may fit best with yet another shift
-        if after != settled and all(later == after for _, later, _ in following):
+    for start, after, _ in windows:
+        if after != settled:
             place = _break(*looks, max(0, start - size), 2 * size, (settled, after))
             drifts.append(Drift(place, settled, after))
             settled = after
@@ -83,12 +82,11 @@ def _best_shift(src: Looks, tgt: Looks, window: tuple[int, int], shift: int, fit
     It stays where no other shift is clearly better. Only the next shifts are tried where it fits as well as before.
     """
     fits = {k: _fit(src, tgt, *window, k) for k in (shift - 1, shift, shift + 1)}
-    clear = _CLEAR * (_WINDOW / window[1]) ** 0.5  # chance correlations grow like this
-    if fits[shift] < max(0.7 * fit, fits[shift - 1] + clear, fits[shift + 1] + clear):
+    if fits[shift] < max(0.7 * fit, fits[shift - 1] + _CLEAR, fits[shift + 1] + _CLEAR):
         others = set(range(shift - _REACH, shift + _REACH + 1)) - fits.keys()
         fits |= {k: _fit(src, tgt, *window, k) for k in others}
     best = max(fits, key=lambda k: fits[k])
-    best = best if fits[best] > max(fits[shift] + clear, _RELATED) else shift
+    best = best if fits[best] > max(fits[shift] + _CLEAR, _RELATED) else shift
     return best, fits[best]
 
 

@@ -35,6 +35,11 @@ def examine(config: Config) -> Iterator[Section]:
         yield Section("Tokens", [Verdict("WRONG", str(error))])
         return
     yield judge_tokens(config, data, parts["train"])
+    from seq2seq.doctor.machine import judge_machine  # and with it PyTorch: the text is looked through without
+
+    with tqdm(desc="rehearsing the run", bar_format="{desc}: {elapsed}", leave=False):
+        section = judge_machine(config, data)
+    yield section
 
 
 def _inspect(config: Config) -> dict[str, PartFacts]:

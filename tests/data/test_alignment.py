@@ -41,6 +41,24 @@ def test_drifts_add_up_and_end() -> None:
     assert all(abs(drift.line - place) <= 6 for drift, place in zip(found, (2500, 4500, 8200), strict=True))
 
 
+def test_a_rhythm_does_not_hide_a_drift() -> None:
+    """Guards against trying no other shift where this one beats its neighbours: here every fourth line is alike."""
+    src, tgt = made_up(6000)
+    for lines in (src, tgt):
+        lines["chars"] += np.tile([0, 30, 60, 30], 1500).astype("u4")
+    (drift,) = check_alignment(src, np.delete(tgt, range(2345, 2349))).drifts
+    assert abs(drift.line - 2345) <= 6
+
+
+def test_a_short_slip_is_found() -> None:
+    """Guards against a block in the middle that fits with a shift and passes as aligned."""
+    src, tgt = made_up(6000)
+    tgt[3000:4000] = np.roll(tgt[3000:4000], 3)
+    found = check_alignment(src, tgt).drifts
+    assert [(drift.before, drift.shift) for drift in found] == [(0, 3), (3, 0)]
+    assert all(abs(drift.line - place) <= 6 for drift, place in zip(found, (3000, 4000), strict=True))
+
+
 def test_nothing_is_found_where_nothing_is() -> None:
     """Guards against false alarms: in aligned text, in unrelated text (which fits badly), and in short texts."""
     src, tgt = made_up(5000)

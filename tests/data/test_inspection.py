@@ -69,13 +69,24 @@ def test_each_doubt_has_its_flag(raw: bytes, flags: int) -> None:
 def test_characters_are_counted_by_kind() -> None:
     """Guards against counts that land on a neighbouring line, and against scripts told from too little."""
     lines = examine_lines(
-        [t.encode() for t in ["Is it  7:30?", "", "你好，世界！", "Привет, мир", "ひらがなと漢字", "NATO 你好吗"]]
+        [
+            t.encode()
+            for t in [
+                "Is it  7:30?",
+                "",
+                "你好，世界！",
+                "Привет, мир",
+                "ひらがなと漢字",
+                "NATO 你好吗",
+                "NATO 你好世界",
+            ]
+        ]
     )
-    assert lines["chars"].tolist() == [12, 0, 6, 11, 7, 8]
-    assert lines["words"].tolist() == [3, 0, 1, 2, 1, 2]
-    assert lines["punctuation"].tolist() == [1, 0, 2, 1, 0, 0]
-    assert (lines["digits"].tolist(), lines["questions"].tolist()) == ([3, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0])
-    assert [script_names()[i] for i in lines["script"]] == ["latin", "", "han", "cyrillic", "han", "latin"]
+    assert lines["chars"].tolist() == [12, 0, 6, 11, 7, 8, 9]
+    assert lines["words"].tolist() == [3, 0, 1, 2, 1, 2, 2]
+    assert lines["punctuation"].tolist() == [1, 0, 2, 1, 0, 0, 0]
+    assert (lines["digits"].tolist(), lines["questions"].tolist()) == ([3, *[0] * 6], [1, *[0] * 6])
+    assert [script_names()[i] for i in lines["script"]] == ["latin", "", "han", "cyrillic", "han", "latin", ""]
     assert script_names()[main_script(examine_lines(["你好世界".encode()] * 9 + [b"hello"]))] == "han"
     assert main_script(examine_lines(["你好世界".encode(), b"hello"])) == 0
 

@@ -26,7 +26,10 @@ def test_an_exact_run_is_said_to_be(tmp_path: Path) -> None:
 def test_what_a_continued_run_loses_is_named(tmp_path: Path) -> None:
     """The check can fail: here the optimizer starts anew."""
     config = toy_config(write_text_files(tmp_path), tmp_path / "run")
-    with mock.patch.object(Optimizer, "load_tensors"), pytest.raises(UserError, match=r"not exact.*tensors of the optimizer"):
+    with (
+        mock.patch.object(Optimizer, "load_tensors"),
+        pytest.raises(UserError, match=r"not exact.*tensors of the optimizer"),
+    ):
         verify_resume(config, ALONE)
     assert not list(config.run_dir.iterdir())
 
