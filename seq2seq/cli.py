@@ -203,6 +203,7 @@ def _train(args: argparse.Namespace) -> int:
         if os.environ.get("LOCAL_RANK", "0") != "0":  # under torchrun the first process of each machine tells it
             raise ToldElsewhereError from error
         raise
+    from seq2seq.memory import memory_explained
     from seq2seq.train.distributed import joined_processes
     from seq2seq.train.trainer import Trainer
 
@@ -214,7 +215,8 @@ def _train(args: argparse.Namespace) -> int:
             if processes.is_main:
                 print(found)
             return 0
-        summary = Trainer(config, processes).run()
+        with memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model"):
+            summary = Trainer(config, processes).run()
     status = EXIT_STOPPED if summary.stopped else 0
     if not processes.is_main:
         return status

@@ -260,7 +260,12 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """How long to train, in which steps, and what to keep. Training ends at the first bound that is reached."""
 
-    batch_tokens: int = _option(4096, "Target tokens per optimizer step, over all processes and micro-batches.", gt=0)
+    batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = _option(
+        4096,
+        "Target tokens per optimizer step, over all processes and micro-batches. auto: the most that fits into memory, "
+        "found by rehearsing the heaviest work before the run starts; at most 25,000 per process (the step of the "
+        "paper) and 1 percent of the training text (but 1,024), as larger steps learn hardly more than smaller ones.",
+    )
     accumulate: int | None = _option(
         None,
         "Micro-batches per step and process: more take less memory and give the same gradient; null is 1 on CUDA, and "
@@ -304,6 +309,12 @@ class TrainConfig(Section):
         "CPU threads; null is all of them. Another number gives the same training but for rounding and dropout.",
         gt=0,
     )
+
+    @property
+    def step_tokens(self) -> int:
+        """``batch_tokens`` of a run that has started: a number."""
+        assert self.batch_tokens != "auto", "train/budget.py gives it a number before it is used"
+        return self.batch_tokens
 
     @model_validator(mode="before")
     @classmethod

@@ -25,5 +25,9 @@ class ModelError(UserError):
     """A model folder or a checkpoint that is missing, damaged or does not fit."""
 
 
+class OutOfMemoryError(UserError):
+    """Memory ran out; a smaller batch, a smaller model or a larger machine helps."""
+
+
 class ToldElsewhereError(UserError):
     """Another process of the run has told why it ends; this one ends without a word."""

@@ -36,6 +36,16 @@ class Step:
     pairs: Indices  # [sentences] of the whole step, likewise
     waited: float = 0.0  # seconds that training stood still until the step was there
 
+    @property
+    def shape(self) -> str:
+        """How large it is, in words: what this process has of it, and the tokens of all."""
+        sentences = sum(batch.src.num_sentences for batch in self.batches)
+        longest = max(max(batch.src.max_length, batch.tgt.max_length) for batch in self.batches)
+        return (
+            f"{sentences:,} sentences in micro-batches of {sentences // len(self.batches):,} and up to {longest:,} "
+            f"tokens a sentence ({self.num_src:,} source x {self.num_labels:,} target tokens)"
+        )
+
 
 def _pack(corpus: Corpus, indices: Indices, capacity: Capacity | None) -> PackedBatch:
     return pack_pairs(*corpus.take("src", indices), *corpus.take("tgt", indices), capacity)

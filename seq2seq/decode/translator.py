@@ -26,6 +26,7 @@ from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.search import Hypothesis, SearchOptions, search
 from seq2seq.device import choose_device, uses_bf16
 from seq2seq.errors import UserError
+from seq2seq.memory import memory_explained
 from seq2seq.model.captured import StaticDecoderState, StaticSteps, with_weights_in
 from seq2seq.model.quantize import quantize
 from seq2seq.model.transformer import DecoderState, Transformer
@@ -56,6 +57,15 @@ class _Part:
     line: int  # index in the window
     ids: list[int]  # with EOS
     key: tuple[int, int]  # (line of the whole input, part): what seeds its sampling
+
+
+def _describe(parts: list[_Part], beam_size: int, decode: DecodeConfig) -> str:
+    """A search under way and what to change where it is too large."""
+    return (
+        f"a search of {len(parts):,} lines with {beam_size} hypotheses each, up to {max(len(p.ids) for p in parts):,} "
+        f"tokens a line: lower decode.batch_tokens ({decode.batch_tokens}) or the number of hypotheses "
+        f"(decode.{'n_best' if decode.sample else 'beam_size'})"
+    )
 
 
 class Translator:
@@ -224,7 +234,7 @@ class Translator:
         grid_length = -(-max(len(part.ids) for part in parts) // 16) * 16
         grid_length = min(grid_length, model.max_length or grid_length)
         src = pack_sentences([part.ids for part in parts], grid_length).to(self.device)
-        with self._autocast():
+        with memory_explained(partial(_describe, parts, beam_size, decode)), self._autocast():
             if self._static is None:
                 return search(partial(DecoderState, model, src), max_lengths, options)
             with self._static_lock:  # the tensors are those of one search at a time

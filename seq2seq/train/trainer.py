@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -42,10 +43,12 @@ from seq2seq.decode.translator import Translator
 from seq2seq.device import keep_freed_memory, matmul_peak, uses_bf16
 from seq2seq.errors import ConfigError, DataError, UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
+from seq2seq.memory import memory_explained
 from seq2seq.model.flops import training_flops
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_weights, save_model_folder, unique_tensors
 from seq2seq.storage import write_text
+from seq2seq.train.budget import with_batch_tokens
 from seq2seq.train.checkpoint import Checkpoint, Progress, load_latest_checkpoint, save_checkpoint
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
@@ -92,6 +95,7 @@ class Trainer:
         self.half = uses_bf16(config.train.precision, processes.device)
         with _main_first(processes):
             self.data = prepare_data(config, show_progress=processes.is_main)
+        self.config = config = with_batch_tokens(config, self.data.train, processes)
         self.resampler: Resampler | None = None
         if config.tokenizer.sampling:
             strength, max_length = config.tokenizer.sampling, config.data.max_length
@@ -172,7 +176,8 @@ class Trainer:
         corpus, plan = self._corpus_and_plan(progress.epoch)
         started = time.monotonic()
         for step in load_steps(corpus, plan, self.share, self.processes.device, first=progress.step_in_epoch):
-            self._step(step)
+            with memory_explained(partial(self._describe, step)):
+                self._step(step)
             progress.step_in_epoch += 1
             if self.report.is_due(progress.step) or progress.step_in_epoch == plan.num_steps:
                 self._read_back(corpus)
@@ -199,14 +204,14 @@ class Trainer:
         """
         config, processes, corpus = self.config.train, self.processes, self.data.train
         if processes.device.type == "cpu":
-            number = micro_batches_on_cpu(config.batch_tokens // processes.count, torch.get_num_threads())
+            number = micro_batches_on_cpu(config.step_tokens // processes.count, torch.get_num_threads())
             return Share(processes.rank, processes.count, config.accumulate or number)
         number = config.accumulate or 1
         lengths = [int(corpus.src_lengths.max()), int(corpus.tgt_lengths.max())]
         if self.resampler is not None:  # another sampling may be longer
             lengths.append(self.config.data.max_length)
-        most = most_sentences(corpus.tgt_lengths, config.batch_tokens)
-        capacity = Capacity.of(max(lengths), most, config.batch_tokens, processes.count * number)
+        most = most_sentences(corpus.tgt_lengths, config.step_tokens)
+        capacity = Capacity.of(max(lengths), most, config.step_tokens, processes.count * number)
         return Share(processes.rank, processes.count, number, capacity)
 
     def _step(self, step: Step) -> None:
@@ -232,6 +237,15 @@ class Trainer:
                 pairs=step.pairs,
                 numbers=torch.cat([sums, norm.reshape(1), bad.reshape(1)]),
             )
+        )
+
+    def _describe(self, step: Step) -> str:
+        """The step under way and what to change where it is too large."""
+        tokens, longest = self.config.train.step_tokens, self.config.data.max_length
+        return (
+            f"step {self.progress.step:,}, {step.shape}: raise train.accumulate, or lower train.batch_tokens "
+            f"({tokens}; auto finds what fits) or data.max_length ({longest}), all in a new run_dir; or free memory "
+            "and go on with the same command"
         )
 
     def _read_back(self, corpus: Corpus) -> None:
@@ -275,7 +289,7 @@ class Trainer:
                     seed = _mixed_seed(config.seed, epoch + 1, 0)
                     self.resampler.sample_ahead(sampled_folder(config, epoch + 1), seed)
         lengths = (corpus.src_lengths, corpus.tgt_lengths)
-        return corpus, plan_epoch(*lengths, config.train.batch_tokens, config.seed, epoch)
+        return corpus, plan_epoch(*lengths, config.train.step_tokens, config.seed, epoch)
 
     def _why_stop(self) -> str | None:
         """The bound that is reached or what else ends this start, in words; the same in every process."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ import torch
 from seq2seq.config import Config, DecodeConfig
 from seq2seq.data.batching import plan_epoch
 from seq2seq.data.corpus import Corpus
-from seq2seq.data.loader import Share, load_steps
+from seq2seq.data.loader import Share, Step, load_steps
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.translator import Translator
 from seq2seq.evaluate import Scores, score, tokenizer_for
+from seq2seq.memory import memory_explained
 from seq2seq.model.transformer import Transformer
 from seq2seq.train.distributed import Processes
 from seq2seq.train.loss import smoothed_cross_entropy
@@ -44,16 +46,24 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
 
     ``model`` is in evaluation mode; ``half`` computes in bf16.
     """
-    plan = plan_epoch(corpus.src_lengths, corpus.tgt_lengths, config.train.batch_tokens, seed=0, epoch=0)
+    plan = plan_epoch(corpus.src_lengths, corpus.tgt_lengths, config.train.step_tokens, seed=0, epoch=0)
     total = 0.0
     for step in load_steps(corpus, plan, Share(processes.rank, processes.count), processes.device):
-        for batch in step.batches:
-            with torch.autocast(processes.device.type, dtype=torch.bfloat16, enabled=half):
-                hidden = model(batch)
-                _, nll = smoothed_cross_entropy(hidden, model.output_weight, batch.labels, 0.0)
-            total += float(nll)
+        with memory_explained(partial(_describe, step, config)):
+            for batch in step.batches:
+                with torch.autocast(processes.device.type, dtype=torch.bfloat16, enabled=half):
+                    hidden = model(batch)
+                    _, nll = smoothed_cross_entropy(hidden, model.output_weight, batch.labels, 0.0)
+                total += float(nll)
     (total,) = processes.sum([total])
     return total / int(np.sum(corpus.tgt_lengths))
+
+
+def _describe(step: Step, config: Config) -> str:
+    return (
+        f"the validation loss, {step.shape}: lower train.batch_tokens ({config.train.step_tokens}) in a new run_dir, "
+        "or take the longest lines out of data.valid"
+    )
 
 
 def measured_decode(config: Config) -> DecodeConfig:

@@ -32,7 +32,9 @@ def verify_resume(config: Config, processes: Processes) -> str:
     folder = config.run_dir / "verify-resume"
     straight, stopped = (_trial(config, folder / name) for name in ("straight", "stopped"))
     try:
-        Trainer(straight, processes).run(stop_after=steps)
+        trainer = Trainer(straight, processes)
+        trainer.run(stop_after=steps)
+        stopped = stopped.model_copy(update={"train": trainer.config.train})  # with its number for batch_tokens: auto
         Trainer(stopped, processes).run(stop_after=steps // 2)
         Trainer(stopped, processes).run(stop_after=steps)
         processes.wait()  # until the main process has written all
