@@ -92,8 +92,25 @@ def test_doubtful_lines_are_named(
         "doubtful pairs above data.max_length (24 tokens): 1 (1.67 %)",
     ):
         assert line in told, line
+    assert "(repeats line 3)" not in told
     assert re.search(r"train.xx:16: (ka to mi ren )+[^(]*… \(\d+ and \d+ tokens\)", told)
     assert code == 2
+
+
+def test_scripts_tell_swapped_sides(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against swapped sides that pass, and against copies and swapped sides counted again as foreign."""
+    src = [f"word number {i}" for i in range(30)]
+    tgt = [f"слово номер {i}" for i in range(30)]
+    src[6], tgt[6] = tgt[6], src[6]
+    tgt[8] = src[8]
+    src[9] = "λέξη αριθμός"
+    write_lines(text / "train.xx", src)
+    write_lines(text / "train.yy", [*tgt, "one more, so that nothing is trained"])
+    _, told = report(text, capsys)
+    assert "WRONG swapped sides: 1 (3.33 %) of the pairs" in told
+    assert "text/train.xx:7: слово номер 6 | word number 6" in told
+    assert "foreign script: 1 (3.33 %) of the pairs" in told
+    assert "text/train.xx:10: λέξη αριθμός | слово номер 9 (greek | cyrillic)" in told
 
 
 def test_pieces_are_counted_by_side(
@@ -101,7 +118,8 @@ def test_pieces_are_counted_by_side(
 ) -> None:
     """Guards against pieces per word that count ends of sentences or lines left out, and against misread bytes."""
     monkeypatch.setattr(machine, "judge_machine", lambda config, data: Section("", []))
-    change(text / "train.yy", {5: b"", 8: "龘 fe".encode()})
+    change(text / "train.xx", {5: b""})
+    change(text / "train.yy", {8: "龘 fe".encode()})
     _, told = report(text, capsys, "tokenizer.character_coverage=0.99", "tokenizer.joint=false", "data.max_length=200")
     pair = TokenizerPair.load(next((text / "cache").glob("tokenizer-*")))
     kept = [line.decode() for number, line in enumerate(lines_of(text / "train.yy"), start=1) if number != 5]
@@ -124,6 +142,10 @@ def test_a_run_is_left_as_it_is(text: Path, capsys: pytest.CaptureFixture[str]) 
     assert code == 0
     assert "0 wrong" in told
     assert "none: invalid UTF-8, blank lines" in told
+    assert "run holds a run with" in told
+    assert re.search(
+        r"heaviest training step on cpu: \d+ sentences.* memory: .* an epoch: \d+ steps .* disk: up to", told
+    )
     after = {path: path.read_bytes() for path in (text.parent / "run").rglob("*") if path.is_file()}
     assert after == before
 

@@ -45,7 +45,7 @@ def test_a_rhythm_does_not_hide_a_drift() -> None:
     """Guards against trying no other shift where this one beats its neighbours: here every fourth line is alike."""
     src, tgt = made_up(6000)
     for lines in (src, tgt):
-        lines["chars"] += np.tile([0, 30, 60, 30], 1500).astype("u4")
+        lines["chars"] += np.tile([0, 60, 120, 60], 1500).astype("u4")
     (drift,) = check_alignment(src, np.delete(tgt, range(2345, 2349))).drifts
     assert abs(drift.line - 2345) <= 6
 
