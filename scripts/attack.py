@@ -18,6 +18,11 @@ ROOT = Path(__file__).resolve().parents[1]
 _ATTACKS: tuple[str, ...] = (
     "train",
     "ranks",
+    "poison",
+    "cost",
+    "size",
+    "damage",
+    "disk",
 )  # modules of the folder `faults`: add_options(parser), and run(args), the exit status
 
 

@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from seq2seq.errors import EXIT_STOPPED, EXIT_USER_ERROR, ToldElsewhereError, Us
 
 if TYPE_CHECKING:
     from seq2seq.config import DecodeConfig
+    from seq2seq.decode.translator import Translator
 
 _DESCRIPTION = """\
 Train encoder-decoder Transformers to translate, measure them, and use them.
@@ -85,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--verify-resume",
         action="store_true",
-        help="train a few steps in one go and with a stop, and say whether both end bit-equal; the run itself is not started",
+        help="train a few steps in one go and with a stop, and say whether both end bit-equal; no more",
     )
 
     doctor = commands.add_parser(
@@ -203,6 +205,7 @@ def _train(args: argparse.Namespace) -> int:
         if os.environ.get("LOCAL_RANK", "0") != "0":  # under torchrun the first process of each machine tells it
             raise ToldElsewhereError from error
         raise
+    from seq2seq.disk import locked_run
     from seq2seq.memory import memory_explained
     from seq2seq.train.distributed import joined_processes
     from seq2seq.train.trainer import Trainer
@@ -215,7 +218,8 @@ def _train(args: argparse.Namespace) -> int:
             if processes.is_main:
                 print(found)
             return 0
-        with memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model"):
+        lacking = memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model")
+        with lacking, locked_run(config.run_dir) if processes.is_main else nullcontext():
             summary = Trainer(config, processes).run()
     status = EXIT_STOPPED if summary.stopped else 0
     if not processes.is_main:
@@ -271,6 +275,16 @@ def _prepare_translating(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
 
 
+def _load_translator(args: argparse.Namespace) -> Translator:
+    from seq2seq.decode.translator import Translator
+
+    translator = Translator.load(args.model, args.device, args.precision)
+    if translator.edited:
+        edited = "; ".join(translator.edited)
+        print(f"{args.model}: its config.yaml was edited after training: {edited}", file=sys.stderr)
+    return translator
+
+
 def _evaluate(args: argparse.Namespace) -> None:
     import json
 
@@ -287,14 +301,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.hyp is not None:
         hypotheses = read_text(args.hyp)
     else:
-        from seq2seq.decode.translator import Translator
-
         _prepare_translating(args)
         src = read_text(args.src)
         for path, reference in zip(args.ref, references, strict=True):
             if len(reference) != len(src):  # told before the work, not after it
                 raise UserError(f"{args.src} has {len(src)} lines but {path} has {len(reference)}")
-        translator = Translator.load(args.model, args.device, args.precision)
+        translator = _load_translator(args)
         decode = _decode_config(translator.config.decode, args)
         hypotheses = translator.translate(src, decode)
         language = language or translator.config.data.target_language
@@ -316,12 +328,11 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _translate(args: argparse.Namespace) -> None:
     from seq2seq.decode.files import translate_file
-    from seq2seq.decode.translator import Translator
 
     if args.input != "-" and not Path(args.input).is_file():
         raise UserError(f"--input: no such file: {args.input}")
     _prepare_translating(args)
-    translator = Translator.load(args.model, args.device, args.precision)
+    translator = _load_translator(args)
     translate_file(translator, args.input, args.output, _decode_config(translator.config.decode, args))
 
 

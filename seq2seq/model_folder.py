@@ -1,7 +1,12 @@
-"""The model folder: ``model.safetensors``, ``config.yaml`` and the tokenizer; copy it and it translates."""
+"""The model folder: ``model.safetensors``, ``config.yaml`` and the tokenizer; copy it and it translates.
+
+The weights' file also says which tokenizer and which settings it belongs to, so that a damaged or exchanged neighbour
+is found out. How translations are searched may be edited in ``config.yaml``; what makes the model may not.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from seq2seq.config import Config, dump_config
+from seq2seq.config import Config, diff_configs, dump_config
 from seq2seq.config_file import load_saved_config
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import ConfigError, DataError, ModelError
@@ -20,6 +25,8 @@ from seq2seq.storage import load_tensors, save_tensors, write_text
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
+_DECIDING = ("model", "tokenizer", "data.max_length")  # a model of other values is another model
+_EDITABLE = ("decode", "data.src_lang", "data.tgt_lang")  # but translations depend on them
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class LoadedModel:
     config: Config
     tokenizers: TokenizerPair
     metadata: dict[str, str]  # of the weights: at least "tokenizer" (fingerprint) and "step"
+    edited: tuple[str, ...] = ()  # settings of how to translate that config.yaml has other than when it was written
 
 
 def build_model(config: Config, tokenizers: TokenizerPair) -> Transformer:
@@ -49,6 +57,8 @@ def find_model_folder(path: Path) -> Path:
     for folder in (path, path / "best", path / "last"):
         if (folder / WEIGHTS).is_file():
             return folder
+        if folder == path / "best" and folder.exists():  # the last one instead would be another model
+            raise ModelError(f"{folder}: has no {WEIGHTS}: incomplete or damaged; name {path / 'last'} to use that")
     raise ModelError(f"{path}: not a model folder: it has neither {WEIGHTS}, nor best/{WEIGHTS}, nor last/{WEIGHTS}")
 
 
@@ -59,12 +69,34 @@ def save_model_folder(
 
     Args:
         weights: names and tensors as in ``Transformer.state_dict()``.
-        metadata: texts to keep with the weights; the tokenizer's fingerprint is added.
+        metadata: texts to keep with the weights; the tokenizer's fingerprint and the settings that decide how the
+            model translates are added.
     """
     tokenizers.save(folder)
     write_text(folder / CONFIG, dump_config(config))
     untied = unique_tensors(weights)
-    save_tensors(folder / WEIGHTS, untied, {**metadata, "tokenizer": tokenizers.fingerprint})
+    added = {"tokenizer": tokenizers.fingerprint, "config": json.dumps(_settings(config))}
+    save_tensors(folder / WEIGHTS, untied, {**metadata, **added})
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What of a config decides translations: neither paths nor how it was trained, which leave equal models equal."""
+    data = {"max_length", "src_lang", "tgt_lang"}
+    return config.model_dump(mode="json", include={"model": True, "tokenizer": True, "decode": True, "data": data})
+
+
+def _compare_config(folder: Path, config: Config, settings: str) -> tuple[str, ...]:
+    """How ``config.yaml`` differs from the settings that the weights were written with, where that may be."""
+    values = config.model_dump(mode="json")
+    try:
+        values |= {name: {**values[name], **section} for name, section in json.loads(settings).items()}
+        before = Config.model_validate(values)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        raise ModelError(f"{folder / WEIGHTS}: holds settings that are none of this version of seq2seq") from None
+    if differences := diff_configs(before, config, _DECIDING):
+        changed = "; ".join(differences)
+        raise ModelError(f"{folder / CONFIG}: not the config that {WEIGHTS} was trained with ({changed}); restore it")
+    return tuple(diff_configs(before, config, _EDITABLE))
 
 
 def unique_tensors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,9 +153,11 @@ def load_model_folder(path: Path) -> LoadedModel:
     weights, metadata = load_tensors(folder / WEIGHTS)
     if metadata.get("tokenizer") != tokenizers.fingerprint:
         raise ModelError(f"{folder}: the tokenizer is not the one that {WEIGHTS} was trained with")
+    settings = metadata.pop("config", None)  # folders of old have none
+    edited = _compare_config(folder, config, settings) if settings is not None else ()
     if config.model.tie_embeddings == "all" and not tokenizers.joint:
         raise ModelError(f"{folder}: the config ties both vocabularies, but the tokenizers differ")
     with _Undrawn():
         model = build_model(config, tokenizers)
     load_weights(model, weights, folder / WEIGHTS)
-    return LoadedModel(model.eval(), config, tokenizers, metadata)
+    return LoadedModel(model.eval(), config, tokenizers, metadata, edited)

@@ -1,12 +1,12 @@
-"""Files that are whole or absent, and tensors that are checked when they are read.
+"""Files that are whole or absent, and tensors that are checked when they are written and when they are read.
 
 A file is written under a temporary name beside its place, forced to the disk, and made visible by one rename. Tensors
-are kept in safetensors, which cannot carry code, with a digest of all their bytes in the file's own metadata.
+are kept in safetensors, which cannot carry code, with a digest of all their bytes in the file's own metadata; they are
+read back and compared before the file takes its place, so a disk that loses bytes costs no earlier file.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -15,14 +15,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
 from torch import Tensor
 
+from seq2seq.disk import check_space, is_full_disk, sync_folder, temporary_name
 from seq2seq.errors import ModelError, UserError
 
 DIGEST = "blake2b"  # the key of the digest among the texts
+_DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL"}
+_DTYPES |= {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"}
 
 
 @contextmanager
@@ -32,22 +36,18 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be written or the disk is full. ``path`` is then as it was before.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # in case that the folder cannot even be made
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_name(path)
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except (OSError, safetensors.SafetensorError) as error:
-        number = error.errno if isinstance(error, OSError) else None
-        full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        what = "no space left on the device; free some and run the same command again" if full else str(error)
+        sync_folder(path.parent)
+    except OSError as error:
+        advice = "no space left on the device; free some and run the same command again"
+        what = advice if is_full_disk(error) else str(error)
         raise UserError(f"{path}: cannot be written: {what}") from error
     finally:
         with suppress(OSError):  # it is gone after the rename
@@ -66,18 +66,74 @@ def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor).data)
     return digest.hexdigest()
 
 
+def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    array: NDArray[np.uint8] = tensor.reshape(-1).view(torch.uint8).numpy()
+    return array
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors (any device; no two sharing memory) and texts to one safetensors file, whole and with a digest."""
+    """Write tensors (any device; no two sharing memory) and texts to one safetensors file, whole and with a digest.
+
+    Raises:
+        UserError: there is no space for it, or it cannot be written as it should be. ``path`` is then as it was before.
+    """
     metadata = {name: text for name, text in metadata.items() if name != DIGEST}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    check_space(path, sum(tensor.nbytes for tensor in on_cpu.values()))
     with written_whole(path) as temporary:
         # safetensors keeps metadata in no fixed order, so two like checkpoints would differ in bytes: one key has one.
         record = json.dumps({**metadata, DIGEST: _digest(on_cpu, metadata)}, sort_keys=True)
-        save_file(on_cpu, temporary, metadata={"seq2seq": record})
+        _write(temporary, on_cpu, {"seq2seq": record})
+        if not _reads_back(temporary, on_cpu, json.loads(record)):
+            raise UserError(
+                f"{path}: cannot be written: what was read back is not what was written, so the disk or the memory is "
+                "failing; the files before it are whole: copy them to another disk and continue there"
+            )
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """The format of safetensors: length of the header, header (JSON, padded to 8 bytes), all tensors end to end.
+
+    The library would write through a temporary file of its own, which a kill leaves behind under a name that is not
+    ours, and which nobody but its owner may read.
+    """
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that all are aligned
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in names:
+        start, end = end, end + tensors[name].nbytes
+        shape = list(tensors[name].shape)
+        header[name] = {"dtype": _DTYPES[tensors[name].dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in names:
+            file.write(_bytes(tensors[name]).data)
+
+
+def _reads_back(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
+    """Whether a file holds what it should, read from the disk itself where the system can be asked to."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        found, texts = _read(path)
+    except ModelError:
+        return False
+    if texts != metadata or found.keys() != tensors.keys():
+        return False
+    return all(
+        found[name].dtype == tensor.dtype
+        and found[name].shape == tensor.shape
+        and np.array_equal(_bytes(found[name]), _bytes(tensor))
+        for name, tensor in tensors.items()
+    )
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -86,17 +142,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         ModelError: the file is missing, damaged, or not one of ours.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {})["seq2seq"])
-            assert isinstance(record, dict)
-            return record
-    except FileNotFoundError:
-        raise ModelError(f"{path}: no such file") from None
-    except (safetensors.SafetensorError, OSError, struct.error) as error:
-        raise ModelError(f"{path}: damaged or not a safetensors file ({error})") from None
-    except (KeyError, ValueError, AssertionError):
-        raise ModelError(f"{path}: not written by seq2seq, or damaged") from None
+    return _read(path, with_tensors=False)[1]
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -105,12 +151,25 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         ModelError: the file is missing, damaged, or not one of ours.
     """
-    metadata = read_metadata(path)
-    try:
-        tensors = load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: damaged ({error})") from None
+    tensors, metadata = _read(path)
     texts = {name: text for name, text in metadata.items() if name != DIGEST}
     if metadata.get(DIGEST) != _digest(tensors, texts):
         raise ModelError(f"{path}: damaged, its content does not match its checksum; use another copy")
     return tensors, metadata
+
+
+def _read(path: Path, *, with_tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and texts through one opening, so that a file replaced meanwhile is not taken for a damaged one."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {})["seq2seq"]
+            record = json.loads(text)
+            if not isinstance(record, dict) or json.dumps(record, sort_keys=True) != text:
+                raise ValueError  # damage may leave the meaning as it was: \u00fc, \u00FC
+            return {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}, record  # noqa: SIM118
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file") from None
+    except (safetensors.SafetensorError, OSError, struct.error) as error:
+        raise ModelError(f"{path}: damaged or not a safetensors file ({error})") from None
+    except (KeyError, ValueError):
+        raise ModelError(f"{path}: not written by seq2seq, or damaged") from None

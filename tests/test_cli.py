@@ -1,6 +1,7 @@
 """The command line: every mistake gets one message that says where and what to do, and leaves nothing half-made."""
 
 import errno
+import fcntl
 import gzip
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 import torch
@@ -210,7 +212,7 @@ MISTAKES = {
     "another model's tokenizer": Mistake(TRANSLATE, ("best: the tokenizer is not the one",), other_tokenizer, OUT),
     "another model's config": Mistake(
         TRANSLATE,
-        ("best/model.safetensors: does not fit its config",),
+        ("best/config.yaml: not the config that model.safetensors was trained with",),
         lambda place: shutil.copy(place / "wide/last/config.yaml", place / "model/best/config.yaml"),
         OUT,
     ),
@@ -335,6 +337,26 @@ def test_full_standard_output(arguments: str, place: Path) -> None:
     assert done.returncode == 2, done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert b"space" in done.stderr
+
+
+def test_a_second_process_on_a_run_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two that write one run folder would ruin it; the refused one touches nothing."""
+    (place / "run").mkdir()
+    (place / "run/.lock").write_text("process 7 on example\n")
+    monkeypatch.setattr(fcntl, "lockf", mock.Mock(side_effect=BlockingIOError))
+    assert main(["train", "toy.yaml"]) == 2
+    assert "run: process 7 on example works on it; wait until" in capsys.readouterr().err
+    assert [path.name for path in (place / "run").iterdir()] == [".lock"]
+
+
+def test_edited_decoding_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model folder's way to translate may be edited, or damaged: either way the translations are others."""
+    config = place / "model/best/config.yaml"
+    config.write_text(config.read_text().replace("beam_size: 2", "beam_size: 3"))
+    assert main(TRANSLATE.split()) == 0
+    assert "model: its config.yaml was edited after training: decode.beam_size: 2 -> 3" in capsys.readouterr().err
 
 
 def test_a_metrics_file_on_a_full_disk(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,7 +155,43 @@ def test_a_config_of_another_model(folder, line, reason):
     changed = re.sub(rf"^(\s+){key}: .*$", rf"\g<1>{line}", text, flags=re.MULTILINE)
     assert changed != text
     (folder / CONFIG).write_text(changed)
+    refuses(folder, rf"not the config that {WEIGHTS} was trained with \(model\.{key}: .* restore it")
+    tensors, metadata = load_tensors(folder / WEIGHTS)
+    del metadata["config"]  # as in folders of old
+    save_tensors(folder / WEIGHTS, tensors, metadata)
     refuses(folder, f"does not fit its config: {reason}|does not fit its config: .*{reason}")
+
+
+def edit(folder, old, new):
+    text = (folder / CONFIG).read_text()
+    assert old in text
+    (folder / CONFIG).write_text(text.replace(old, new))
+
+
+def test_a_config_that_fits_and_is_wrong(folder):
+    """Guards against translations of nonsense after one flipped bit: four heads fit the weights of two."""
+    edit(folder, "num_heads: 2", "num_heads: 4")
+    refuses(folder, r"not the config .*model\.num_heads: 2 -> 4", folder / CONFIG)
+
+
+def test_what_may_be_edited_is_told(folder):
+    """Guards against other translations than before for a reason that nobody sees; how to search may be edited."""
+    assert load_model_folder(folder).edited == ()
+    edit(folder, "beam_size: 5", "beam_size: 6")
+    edit(folder, "lr: ", "lr: 0")  # how it was trained is history: it decides no translation
+    loaded = load_model_folder(folder)
+    assert loaded.edited == ("decode.beam_size: 5 -> 6",)
+    assert loaded.config.decode.beam_size == 6
+    assert "config" not in loaded.metadata
+
+
+def test_a_best_without_weights_is_not_passed_over(folder, tmp_path):
+    """Guards against the last model's translations given for those of the best."""
+    for name in ("best", "last"):
+        shutil.copytree(folder, tmp_path / "run" / name)
+    (tmp_path / "run/best" / WEIGHTS).unlink()
+    refuses(tmp_path / "run", f"best: has no {WEIGHTS}")
+    load_model_folder(tmp_path / "run/last")
 
 
 def test_unique_tensors_keeps_one_name_of_tied_ones():

@@ -7,9 +7,9 @@ import struct
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from seq2seq import storage
+from seq2seq import disk, storage
 from seq2seq.errors import ModelError, UserError
 from seq2seq.storage import DIGEST, load_tensors, read_metadata, save_tensors, write_text, written_whole
 
@@ -44,6 +44,15 @@ def test_round_trip(file):
         assert tensors[name].dtype == tensor.dtype
         assert torch.equal(tensors[name], tensor)
     assert read_metadata(file) == metadata
+
+
+def test_any_reader_of_safetensors_can_read_it(file):
+    """Guards against a format of our own: other programs read the file, and so may other users of the machine."""
+    assert all(torch.equal(tensor, some_tensors()[name]) for name, tensor in load_file(file).items())
+    assert load_file(file).keys() == some_tensors().keys()
+    plain = file.with_name("plain")
+    plain.touch()
+    assert file.stat().st_mode == plain.stat().st_mode
 
 
 def test_same_content_same_bytes(file, tmp_path):
@@ -157,6 +166,34 @@ def test_data_are_on_the_disk_before_they_are_visible(tmp_path, monkeypatch):
     write_text(tmp_path / "deep" / "x", "line\n")
     assert calls == ["fsync", "replace", "fsync"]
     assert (tmp_path / "deep" / "x").read_bytes() == b"line\n"
+
+
+def test_what_is_not_read_back_is_not_kept(file, monkeypatch):
+    """Guards against a disk that loses bits: older checkpoints would go, and the new one be found damaged too late."""
+    before = file.read_bytes()
+
+    write = storage._write
+
+    def losing(path, tensors, metadata):
+        write(path, tensors, metadata)
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+
+    monkeypatch.setattr(storage, "_write", losing)
+    with pytest.raises(UserError, match=r"x\.safetensors: cannot be written: what was read back is not what"):
+        save_tensors(file, some_tensors(), METADATA)
+    assert file.read_bytes() == before
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_the_space_is_looked_at_before_the_writing(file, monkeypatch):
+    """Guards against a disk filled to its last byte by a file that cannot be finished."""
+    monkeypatch.setattr(storage, "_write", lambda *_: pytest.fail("written"))
+    free = type("Statvfs", (), {"f_bavail": 1, "f_frsize": 99, "f_blocks": 5})
+    monkeypatch.setattr(disk.os, "statvfs", lambda _: free)
+    with pytest.raises(UserError, match=r"x\.safetensors: no space left .* 1\.0 MB are needed and 0\.0 MB are"):
+        save_tensors(file, {"a": torch.zeros(250_000)}, {})
 
 
 def test_an_unwritable_place_is_a_message(tmp_path):

@@ -5,7 +5,7 @@ A corpus is a folder::
     src.ids  tgt.ids          pieces of all sentences end to end, each sentence ending with EOS (uint16 or uint32)
     src.offsets  tgt.offsets  where sentence i starts, and at the end where the last one ends (int64, pairs + 1)
     lines                     0-based line of each pair in the text it came from (int64, pairs)
-    meta.json                 version, counts, vocabulary sizes, fingerprint, size and checksum of every file
+    meta.json                 version, counts, vocabulary sizes, fingerprint, sizes and checksums of all files
 
 It is written under a temporary name beside its place and made visible by one rename: a folder of the right name is
 complete. Fingerprints are the caller's: whatever the corpus depends on (text files, tokenizers, filters).
@@ -26,7 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq.data.bitext import SentencePair, digest_file
-from seq2seq.data.corpus_writer import FILES, VERSION, CorpusWriter, Ids, Sentences, Side, join_sentences
+from seq2seq.data.corpus_writer import (
+    FILES,
+    META,
+    VERSION,
+    CorpusWriter,
+    Ids,
+    Sentences,
+    Side,
+    join_sentences,
+    seal_meta,
+)
 from seq2seq.data.parallel import Workers
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError
@@ -131,21 +141,30 @@ class Corpus:
         return self._arrays[f"{side}.ids"][start:end]
 
 
-def open_corpus(folder: Path, fingerprint: str | None = None, verify: bool = False) -> Corpus:
+def open_corpus(
+    folder: Path,
+    fingerprint: str | None = None,
+    verify: bool = False,
+    digest: Callable[[Path], str] = digest_file,
+) -> Corpus:
     """Open a corpus; raises DataError where it is missing, damaged, or made from something else.
 
-    File sizes are always checked, the fingerprint when given, and with ``verify`` the checksums of all data.
+    The description and file sizes are always checked, the fingerprint when given, and with ``verify`` the checksums of
+    all data, which ``digest`` takes.
     """
     again = "delete the folder to have it built again"
     try:
-        meta = json.loads((folder / "meta.json").read_bytes())
+        content = (folder / META).read_bytes()
+        meta = json.loads(content)
         if meta["version"] != VERSION:
             raise DataError(f"{folder}: a corpus of format {meta['version']}, not {VERSION}; {again}")
+        if content != seal_meta(meta):
+            raise DataError(f"{folder / META}: damaged, its checksum is wrong; {again}")
         for name in FILES:
             size, expected = (folder / name).stat().st_size, meta["files"][name]["bytes"]
             if size != expected:
                 raise DataError(f"{folder / name}: damaged, {size} bytes instead of {expected}; {again}")
-            if verify and digest_file(folder / name) != meta["files"][name]["blake2b"]:
+            if verify and digest(folder / name) != meta["files"][name]["blake2b"]:
                 raise DataError(f"{folder / name}: damaged, its checksum is wrong; {again}")
         corpus = Corpus(folder, meta)
     except FileNotFoundError as error:
@@ -160,10 +179,10 @@ def open_corpus(folder: Path, fingerprint: str | None = None, verify: bool = Fal
     return corpus
 
 
-def corpus_is_current(folder: Path, fingerprint: str) -> bool:
-    """Whether ``folder`` holds a complete corpus with this fingerprint."""
+def corpus_is_current(folder: Path, fingerprint: str, verify: bool = False) -> bool:
+    """Whether ``folder`` holds a complete corpus with this fingerprint; ``verify`` as for :func:`open_corpus`."""
     try:
-        open_corpus(folder, fingerprint)
+        open_corpus(folder, fingerprint, verify)
     except DataError:
         return False
     return True

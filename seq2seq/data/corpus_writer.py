@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -19,17 +18,19 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2seq.data.bitext import digest_file
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.disk import is_full_disk, sync_folder, temporary_name
 from seq2seq.errors import DataError
 
 Side = Literal["src", "tgt"]
 Ids = NDArray[np.uint16] | NDArray[np.uint32]
 
-VERSION = 1
+META = "meta.json"
+VERSION = 2
 SIDES: tuple[Side, Side] = ("src", "tgt")
 FILES = ("src.ids", "src.offsets", "tgt.ids", "tgt.offsets", "lines")
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Sentences(NamedTuple):
@@ -46,6 +47,13 @@ def join_sentences(sentences: Sequence[Sequence[int]], vocab_size: int) -> Sente
     return Sentences(np.insert(ids, np.cumsum(lengths), EOS_ID), lengths + 1)
 
 
+def seal_meta(meta: Mapping[str, Any]) -> bytes:
+    """The content of ``meta.json``: ``meta`` with a digest of itself."""
+    rest = {name: value for name, value in meta.items() if name != "blake2b"}
+    digest = hashlib.blake2b(json.dumps(rest, indent=2).encode(), digest_size=16).hexdigest()
+    return json.dumps({**rest, "blake2b": digest}, indent=2).encode()
+
+
 def _ids_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
@@ -55,7 +63,6 @@ class CorpusWriter:
 
     def __init__(self, folder: Path, tokenizers: TokenizerPair) -> None:
         self._folder = folder
-        self._temporary = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
         self._vocab_sizes = {"src": tokenizers.src.vocab_size, "tgt": tokenizers.tgt.vocab_size}
         self._dtypes: dict[str, str] = {"lines": "<i8"}
         for side in SIDES:
@@ -65,7 +72,7 @@ class CorpusWriter:
     def __enter__(self) -> "CorpusWriter":
         try:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
-            _remove_dead_builds(self._folder)
+            self._temporary = temporary_name(self._folder)
             self._temporary.mkdir()
             self._files = {name: (self._temporary / name).open("wb") for name in FILES}
         except OSError as error:
@@ -83,8 +90,10 @@ class CorpusWriter:
             with suppress(OSError):  # a full disk, reported already
                 file.close()
         shutil.rmtree(self._temporary, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        if is_full_disk(error):
             raise DataError(f"{self._folder}: no space left on the disk to build the corpus; free some") from error
+        if isinstance(error, OSError):
+            raise DataError(f"{self._folder}: the corpus cannot be built there: {error}") from error
 
     def add(self, src: Sentences, tgt: Sentences, lines: Sequence[int] | NDArray[np.int64]) -> None:
         """Append sentence pairs."""
@@ -110,50 +119,40 @@ class CorpusWriter:
             "dtypes": self._dtypes,
             "files": files,
         }
-        self._files["meta.json"] = (self._temporary / "meta.json").open("wb")
-        self._files["meta.json"].write(json.dumps(meta, indent=2).encode())
+        self._files[META] = (self._temporary / META).open("wb")
+        self._files[META].write(seal_meta(meta))
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(self._temporary)
-        if self._folder.exists():  # a folder cannot be renamed over a full one
-            old = self._temporary.with_suffix(".old.tmp")
-            self._folder.rename(old)
-            self._temporary.rename(self._folder)
+        sync_folder(self._temporary)
+        self._put_in_place(meta)
+        sync_folder(self._folder.parent)
+
+    def _put_in_place(self, meta: Mapping[str, Any]) -> None:
+        """Rename the folder, unless another process was faster with the same corpus: that one may be in use."""
+        while True:
+            try:
+                self._temporary.rename(self._folder)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            if self._is_there(meta):
+                return
+            old = self._temporary.with_suffix(".old.tmp")  # a folder cannot be renamed over a full one
+            with suppress(FileNotFoundError):
+                self._folder.rename(old)
             shutil.rmtree(old, ignore_errors=True)
-        else:
-            self._temporary.rename(self._folder)
-        _sync_folder(self._folder.parent)
+
+    def _is_there(self, meta: Mapping[str, Any]) -> bool:
+        """Whether the place holds what would be put there, whole."""
+        try:
+            same = (self._folder / META).read_bytes() == seal_meta(meta)
+            return same and all(digest_file(self._folder / n) == meta["files"][n]["blake2b"] for n in FILES)
+        except (OSError, DataError):
+            return False
 
     def _append(self, name: str, values: NDArray[Any]) -> None:
         data = values.astype(self._dtypes[name], copy=False).data
         self._files[name].write(data)
         self._hashes[name].update(data)
-
-
-def _remove_dead_builds(folder: Path) -> None:
-    """Remove what killed builds of ``folder`` left behind: on this machine, by processes that are no more."""
-    prefix = f".{folder.name}.{socket.gethostname()}."
-    for leftover in folder.parent.iterdir():
-        pid = leftover.name.removeprefix(prefix).split(".")[0]
-        ours = leftover.name.startswith(prefix) and leftover.name.endswith(".tmp") and pid.isdecimal()
-        if ours and (int(pid) == os.getpid() or not _is_running(int(pid))):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # someone else's
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,8 @@
-"""Digests of text files, remembered: a start need not read again what has not changed since the last one."""
+"""Digests of files, remembered: a start need not read again what has not changed since the last one."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from contextlib import suppress
@@ -27,8 +28,10 @@ class DigestMemory:
         self._path = path
         self._known: dict[str, list[object]] = {}
         with suppress(OSError, ValueError):
-            known = json.loads(path.read_bytes())
-            self._known = known if isinstance(known, dict) else {}
+            content = path.read_bytes()
+            known = json.loads(content)
+            if isinstance(known, dict) and _sealed(known.get("files")) == content:  # else damaged: a wrong digest lies
+                self._known = known["files"]
 
     def digest(self, path: Path) -> str:
         """What :func:`digest_file` gives for the file as it is now."""
@@ -41,8 +44,14 @@ class DigestMemory:
         if stamp is not None and stamp == _stamp(path) and max(stamp[2:]) < started - _SETTLED:
             self._known[key] = [stamp, digest]
             with suppress(UserError):  # a folder that others have made for us may be read-only
-                write_text(self._path, json.dumps(self._known, indent=1))
+                write_text(self._path, _sealed(self._known).decode())
         return digest
+
+
+def _sealed(files: object) -> bytes:
+    """The content of the memory's file: what it knows, with a digest of that."""
+    digest = hashlib.blake2b(json.dumps(files).encode(), digest_size=16).hexdigest()
+    return json.dumps({"files": files, "blake2b": digest}, indent=1).encode()
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -17,11 +18,13 @@ from tqdm import tqdm
 
 from seq2seq.config import Config, TextFiles
 from seq2seq.data.bitext import ParallelFiles, SentencePair, fingerprint_files, read_pairs
-from seq2seq.data.corpus import Corpus, Filters, build_corpus, corpus_is_current, open_corpus
+from seq2seq.data.corpus import Corpus, Filters, build_corpus, open_corpus
 from seq2seq.data.digests import DigestMemory
 from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import DataError
+from seq2seq.storage import write_text
 
+_FINGERPRINT = "fingerprint"  # the file beside a tokenizer that tells whether it is whole
 _RECIPE = "1"  # raise it when the same text and settings come to give other ids
 
 
@@ -69,10 +72,9 @@ def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
     text_hash = fingerprint_files(train_text, digests.digest)
     tokenizers = _prepare_tokenizers(config, train_text, text_hash, show_progress)
     filters = Filters(config.data.max_length, config.data.max_ratio)
-    train = _prepare_corpus("train", config, tokenizers, filters, train_text, text_hash, show_progress)
-    valid_hash = fingerprint_files(valid_text, digests.digest)
+    train = _prepare_corpus("train", config, tokenizers, filters, train_text, digests, show_progress)
     no_filters = Filters(config.data.max_length if config.model.positions == "learned" else None, None)
-    valid = _prepare_corpus("valid", config, tokenizers, no_filters, valid_text, valid_hash, show_progress)
+    valid = _prepare_corpus("valid", config, tokenizers, no_filters, valid_text, digests, show_progress)
     return PreparedData(tokenizers, train, valid)
 
 
@@ -84,10 +86,11 @@ def _prepare_tokenizers(config: Config, text: ParallelFiles, text_hash: str, sho
     section = config.tokenizer
     spec = TokenizerSpec(section.kind, section.vocab_size, section.character_coverage, section.byte_fallback)
     folder = config.cache_dir / f"tokenizer-{_hash(text_hash, spec, section.joint)}"
-    try:
-        return TokenizerPair.load(folder)
-    except DataError:
-        pass  # none yet, or a half-written one: training is deterministic and gives the same again
+    if folder.exists():
+        try:
+            return _whole_tokenizers(folder)
+        except DataError as error:  # training is deterministic and gives the same again
+            tqdm.write(f"{error}; training it again", file=sys.stderr)
     pairs = _watched(read_pairs(text), "reading text for the tokenizer", show_progress)
     if section.joint:
         joint, notice = train_tokenizer(chain.from_iterable((pair.src, pair.tgt) for pair in pairs), spec)
@@ -100,6 +103,18 @@ def _prepare_tokenizers(config: Config, text: ParallelFiles, text_hash: str, sho
         for notice in filter(None, notices):
             tqdm.write(f"tokenizer: {notice}")
     tokenizers.save(folder)
+    write_text(folder / _FINGERPRINT, tokenizers.fingerprint)
+    return tokenizers
+
+
+def _whole_tokenizers(folder: Path) -> TokenizerPair:
+    tokenizers = TokenizerPair.load(folder)
+    try:
+        whole = (folder / _FINGERPRINT).read_text(encoding="ascii") == tokenizers.fingerprint
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        raise DataError(f"{folder}: a half-written or damaged tokenizer")
     return tokenizers
 
 
@@ -109,13 +124,16 @@ def _prepare_corpus(
     tokenizers: TokenizerPair,
     filters: Filters,
     text: ParallelFiles,
-    text_hash: str,
+    digests: DigestMemory,
     show_progress: bool,
 ) -> Corpus:
-    fingerprint = _hash(text_hash, tokenizers.fingerprint, filters)
+    fingerprint = _hash(fingerprint_files(text, digests.digest), tokenizers.fingerprint, filters)
     folder = config.cache_dir / f"{name}-{fingerprint}"
-    if corpus_is_current(folder, fingerprint):
-        return open_corpus(folder, fingerprint)
+    if folder.exists():
+        try:
+            return open_corpus(folder, fingerprint, verify=True, digest=digests.digest)
+        except DataError as error:
+            tqdm.write(f"{error}: doing so", file=sys.stderr)
     pairs = _watched(read_pairs(text), f"building the {name} corpus", show_progress)
     corpus = build_corpus(folder, pairs, tokenizers, filters, fingerprint)
     if show_progress:

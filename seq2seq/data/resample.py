@@ -52,7 +52,7 @@ class Resampler:
         wait(self._ahead)
         self._ahead.clear()
         task = self._task(seed)
-        if not corpus_is_current(folder, task.fingerprint):
+        if not corpus_is_current(folder, task.fingerprint, verify=True):
             if task.num_chunks == 1:  # done before a process has started
                 self._write(folder, task, map(task.sample, range(1)))
             else:

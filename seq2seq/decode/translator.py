@@ -81,6 +81,7 @@ class Translator:
         In bf16 on CUDA with the weights of now: they are copied.
         """
         self.metadata: dict[str, str] = {}  # of the model folder, if the model comes from one
+        self.edited: tuple[str, ...] = ()  # what of its settings was edited since it was written
         self.model = model
         self.config = config
         self.tokenizers = tokenizers
@@ -109,6 +110,7 @@ class Translator:
         loaded = load_model_folder(Path(path))
         translator = cls(loaded.model.to(choose_device(device)), loaded.config, loaded.tokenizers, precision)
         translator.metadata = loaded.metadata
+        translator.edited = loaded.edited
         return translator
 
     def translate(self, lines: Sequence[str], decode: DecodeConfig | None = None) -> list[str]:

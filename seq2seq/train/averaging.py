@@ -8,11 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seq2seq.config import Config, diff_configs
-from seq2seq.config_file import load_saved_config
-from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.config import diff_configs
 from seq2seq.errors import ModelError, UserError
-from seq2seq.model_folder import CONFIG, WEIGHTS, find_model_folder, load_model_folder, save_model_folder
+from seq2seq.model_folder import WEIGHTS, LoadedModel, find_model_folder, load_model_folder, save_model_folder
 from seq2seq.storage import load_tensors
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 
@@ -51,10 +49,10 @@ def average_models(models: Sequence[Path], output: Path) -> int:
         UserError: a model is missing or damaged, or has another architecture or tokenizer than the first.
     """
     paths = [source for model in models for source in _sources(model)]
-    first = _home(paths[0])
-    config, tokenizers = load_saved_config(first / CONFIG), TokenizerPair.load(first)
-    for path in paths[1:]:
-        _check_alike(path, config, tokenizers)
+    first, *others = dict.fromkeys(_home(path) for path in paths)
+    model = load_model_folder(first)
+    for other in others:
+        _check_alike(other, load_model_folder(other), model)
     total: dict[str, Tensor] = {}
     for path, weights in _read_all(paths):
         if total and {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in total.items()}:
@@ -63,14 +61,13 @@ def average_models(models: Sequence[Path], output: Path) -> int:
             total[name] = total.get(name, torch.zeros((), dtype=torch.float64)) + tensor.double()
     mean = {name: (tensor / len(paths)).float() for name, tensor in total.items()}
     names = ", ".join(str(path) for path in paths)
-    save_model_folder(output, mean, config, tokenizers, {"step": "", "average_of": names})
+    save_model_folder(output, mean, model.config, model.tokenizers, {"step": "", "average_of": names})
     load_model_folder(output)  # proves that it is a model
     return len(paths)
 
 
-def _check_alike(path: Path, config: Config, tokenizers: TokenizerPair) -> None:
-    home = _home(path)
-    if differences := diff_configs(config, load_saved_config(home / CONFIG), ["model"]):
-        raise UserError(f"{path}: another architecture than the first model's ({'; '.join(differences)})")
-    if TokenizerPair.load(home).fingerprint != tokenizers.fingerprint:
-        raise UserError(f"{path}: another tokenizer than the first model's")
+def _check_alike(folder: Path, model: LoadedModel, first: LoadedModel) -> None:
+    if differences := diff_configs(first.config, model.config, ["model"]):
+        raise UserError(f"{folder}: another architecture than the first model's ({'; '.join(differences)})")
+    if model.tokenizers.fingerprint != first.tokenizers.fingerprint:
+        raise UserError(f"{folder}: another tokenizer than the first model's")

@@ -2,18 +2,23 @@
 
 The data's position is three integers (step, epoch, step in the epoch), and random numbers are drawn from seeds made of
 (seed, step, rank), so no generator's state needs keeping.
+
+A run goes on from the latest checkpoint that is whole and whose best model is there. Training is deterministic, so
+where the folder ``best`` is lost, a checkpoint from before it was made makes it again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from torch import Tensor
 
+from seq2seq.disk import check_space, remove_leftovers
 from seq2seq.errors import ModelError
+from seq2seq.model_folder import WEIGHTS, load_model_folder
 from seq2seq.storage import load_tensors, save_tensors
 
 
@@ -46,6 +51,7 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     config: str  # as dump_config wrote it
     data_fingerprint: str
+    metrics: str = ""  # the seal of the metrics file at this step; checkpoints of old have none
 
 
 def _folder(run_dir: Path) -> Path:
@@ -61,23 +67,44 @@ def _step_of(path: Path) -> int:
     return int(path.stem[5:])
 
 
+def _path(run_dir: Path, step: int) -> Path:
+    return _folder(run_dir) / f"step-{step:09d}.safetensors"
+
+
+def check_run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> None:
+    """Make sure, before a run starts, that all it keeps at once will fit: ``keep_last`` checkpoints, the folders best
+    and last, and the file that is written before the one that it replaces goes.
+
+    Args:
+        model: bytes of the weights that a model folder holds.
+        checkpoint: bytes of all tensors of a checkpoint.
+
+    Raises:
+        UserError: it will not fit.
+    """
+    kept = [*list_checkpoints(run_dir), *(run_dir / name / WEIGHTS for name in ("best", "last"))]
+    there = sum(path.stat().st_size for path in kept if path.is_file())
+    check_space(run_dir, (keep_last + 1) * checkpoint + 2 * model - there)
+
+
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
     """Write a checkpoint, then remove the earlier ones but for the latest ``keep_last - 1``.
 
-    Files of later steps stay: they are damaged ones that the run was not continued from.
+    What was written has been read back by then. Files of later steps stay: they are damaged ones that the run was not
+    continued from.
 
     Raises:
         UserError: it cannot be written; the earlier ones are untouched.
     """
-    for leftover in _folder(run_dir).glob(".step-*.tmp"):  # of a run that was killed while it saved
-        leftover.unlink(missing_ok=True)
-    path = _folder(run_dir) / f"step-{checkpoint.progress.step:09d}.safetensors"
+    remove_leftovers(_folder(run_dir), r"step-\d+\.safetensors")  # of a run that was killed while it saved
+    path = _path(run_dir, checkpoint.progress.step)
     groups = {"weights": checkpoint.weights, "average": checkpoint.average, "optimizer": checkpoint.optimizer}
     tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
     metadata = {
         "progress": json.dumps(asdict(checkpoint.progress)),
         "config": checkpoint.config,
         "data": checkpoint.data_fingerprint,
+        "metrics": checkpoint.metrics,
     }
     save_tensors(path, tensors, metadata)
     for old in [other for other in list_checkpoints(run_dir) if other <= path][:-keep_last]:
@@ -99,29 +126,85 @@ def load_checkpoint(path: Path) -> Checkpoint:
             groups[group][rest] = tensor
         saved = json.loads(metadata["progress"])
         progress = Progress(**{field.name: saved[field.name] for field in fields(Progress)})
-        return Checkpoint(progress, **groups, config=metadata["config"], data_fingerprint=metadata["data"])
+        config, data, metrics = metadata["config"], metadata["data"], metadata.get("metrics", "")
+        return Checkpoint(progress, **groups, config=config, data_fingerprint=data, metrics=metrics)
     except (KeyError, ValueError, TypeError):
         raise ModelError(f"{path}: not a checkpoint of this version of seq2seq") from None
 
 
-def load_latest_checkpoint(
+def whole_checkpoints(
     run_dir: Path, on_damage: Callable[[str], None], preferred: Callable[[int], bool] = lambda step: True
-) -> Checkpoint | None:
-    """The latest checkpoint that is whole; None where the run has none yet.
+) -> Iterator[Checkpoint]:
+    """The run's checkpoints that are whole, the latest first, each read when it is asked for.
 
     Args:
         on_damage: told of each damaged file that is passed over.
-        preferred: of which steps one is wanted, if there is one.
-
-    Raises:
-        ModelError: there are checkpoints, and every one is damaged.
+        preferred: the checkpoints of such steps come before all others.
     """
-    paths = sorted(list_checkpoints(run_dir), key=lambda path: (preferred(_step_of(path)), path))
-    for path in reversed(paths):
+    for path in sorted(list_checkpoints(run_dir), key=lambda p: (preferred(_step_of(p)), p), reverse=True):
         try:
-            return load_checkpoint(path)
+            checkpoint = load_checkpoint(path)
+            if _step_of(path) != checkpoint.progress.step:
+                raise ModelError(f"{path}: damaged or mixed up: it holds step {checkpoint.progress.step}")
         except ModelError as error:
             on_damage(f"{error}; trying the one before")
-    if paths:
+        else:
+            yield checkpoint
+
+
+def load_latest_checkpoint(run_dir: Path, on_damage: Callable[[str], None]) -> Checkpoint | None:
+    """The latest checkpoint that is whole and whose best model is there; None where the run has none yet.
+
+    Args:
+        on_damage: told of each damaged file that is passed over.
+
+    Raises:
+        ModelError: there are checkpoints, and every one is damaged; or the best model is, and none can make it again.
+    """
+    latest: Checkpoint | None = None
+    for checkpoint in whole_checkpoints(run_dir, on_damage):
+        if latest is None:
+            latest = checkpoint
+            lost = _why_best_is_lost(run_dir, checkpoint.progress)
+            if lost is None:
+                return checkpoint
+            on_damage(f"{lost}; trying a checkpoint from before it was made")
+        if checkpoint.progress.step < latest.progress.best_step:
+            return checkpoint  # training on from here makes the best model again
+    if latest is not None:
+        return _without_best(run_dir, latest, on_damage)
+    if list_checkpoints(run_dir):
         raise ModelError(f"{_folder(run_dir)}: every checkpoint is damaged; remove the folder to start anew")
     return None
+
+
+def _why_best_is_lost(run_dir: Path, progress: Progress) -> str | None:
+    """What is wrong with the folder ``best``; None where it holds the best model, or needs to hold none yet.
+
+    It may hold a later one: the run was stopped between a validation and the next checkpoint, and will find it again.
+    """
+    if not progress.best_step:
+        return None
+    folder = run_dir / "best"
+    try:
+        step = int(load_model_folder(folder).metadata["step"])
+    except ModelError as error:
+        return str(error)
+    except (KeyError, ValueError):
+        return f"{folder}: not the best model of this run"
+    if step == progress.best_step or step > progress.step:
+        return None
+    return f"{folder}: holds the model of step {step}, not that of step {progress.best_step}"
+
+
+def _without_best(run_dir: Path, checkpoint: Checkpoint, on_damage: Callable[[str], None]) -> Checkpoint:
+    """The checkpoint as if no model had been the best yet, where the user has removed the folder of the lost one."""
+    best = run_dir / "best"
+    if best.exists():
+        raise ModelError(
+            f"{best}: the best model is damaged, and no checkpoint from before it was made is left to make it again; "
+            f"put a copy in its place, or remove {best} to go on: the next validation then starts a new best"
+        )
+    on_damage(f"{best}: the best model is gone; the next validation starts a new one")
+    progress = replace(checkpoint.progress, validated_step=0, best_score=None, best_step=0, validations_since_best=0)
+    return replace(checkpoint, progress=progress)

@@ -41,6 +41,7 @@ from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
 from seq2seq.data.resample import Resampler
 from seq2seq.decode.translator import Translator
 from seq2seq.device import keep_freed_memory, matmul_peak, uses_bf16
+from seq2seq.disk import is_sealed, seal
 from seq2seq.errors import ConfigError, DataError, UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.memory import memory_explained
@@ -49,12 +50,19 @@ from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_weights, save_model_folder, unique_tensors
 from seq2seq.storage import write_text
 from seq2seq.train.budget import with_batch_tokens
-from seq2seq.train.checkpoint import Checkpoint, Progress, load_latest_checkpoint, save_checkpoint
+from seq2seq.train.checkpoint import (
+    Checkpoint,
+    Progress,
+    check_run_space,
+    load_latest_checkpoint,
+    save_checkpoint,
+    whole_checkpoints,
+)
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
 from seq2seq.train.guard import Guard, describe, losses_of_pairs
 from seq2seq.train.loss import LossOf
-from seq2seq.train.metrics import BAD_LINES, MetricsLog, draw_curves
+from seq2seq.train.metrics import BAD_LINES, METRICS, MetricsLog, draw_curves
 from seq2seq.train.optim import Optimizer, learning_rate
 from seq2seq.train.reporter import Reporter, Speedometer, StepRecord
 from seq2seq.train.stopping import StopSignals
@@ -117,6 +125,9 @@ class Trainer:
         self.guard = Guard(config.train, self.progress)
         log = None
         if processes.is_main:
+            size = sum(parameter.nbytes for parameter in self.model.parameters())
+            copies = 3 if self.average is None else 4  # the weights, two moments in the optimizer, the average
+            check_run_space(config.run_dir, size, copies * size, config.train.keep_last)
             write_text(config.run_dir / CONFIG, dump_config(config))
             log = MetricsLog(config.run_dir, self.progress.step)
         flops = training_flops(config.model, self.model.output_weight.size(0))
@@ -353,6 +364,7 @@ class Trainer:
             optimizer=self.optimizer.tensors(),
             config=self.config.model_dump_json(),
             data_fingerprint=self.data.fingerprint,
+            metrics=seal(self.config.run_dir / METRICS),
         )
         save_checkpoint(self.config.run_dir, checkpoint, self.config.train.keep_last)
 
@@ -364,7 +376,12 @@ class Trainer:
             DataError: the text or the tokenizer has changed since.
         """
         run_dir = self.config.run_dir
-        checkpoint = load_latest_checkpoint(run_dir, on_damage=lambda message: tqdm.write(message, file=sys.stderr))
+
+        def tell(message: str) -> None:
+            if self.processes.is_main:
+                tqdm.write(message, file=sys.stderr)
+
+        checkpoint = load_latest_checkpoint(run_dir, tell)
         if checkpoint is None:
             return Progress()
         fixed = [*_FIXED, *(["train.max_steps"] if self.config.optim.schedule in ("cosine", "linear") else [])]
@@ -380,6 +397,10 @@ class Trainer:
                 "choose another run_dir"
             )
         self._restore(checkpoint)
+        if checkpoint.metrics and not is_sealed(run_dir / METRICS, checkpoint.metrics):
+            tell(
+                f"{run_dir / METRICS}: damaged: not as it was at step {checkpoint.progress.step}; what is left is kept"
+            )
         return checkpoint.progress
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -394,7 +415,8 @@ class Trainer:
         self.processes.wait()  # until the main process has written it
         # A checkpoint between the regular ones is there because of a signal; an undisturbed run would not have it.
         every = self.config.train.save_every
-        checkpoint = load_latest_checkpoint(self.config.run_dir, self.report.say, lambda step: step % every == 0)
+        found = whole_checkpoints(self.config.run_dir, self.report.say, lambda step: step % every == 0)
+        checkpoint = next(found, None)
         if checkpoint is not None:
             self._restore(checkpoint)
             self.report.say(f"went back to the weights of step {checkpoint.progress.step:,}")
@@ -406,7 +428,7 @@ class Trainer:
         assert self.test_texts is not None
         run_dir = self.config.run_dir
         self.processes.wait()  # until the main process has written it
-        best = load_model_folder(run_dir)
+        best = load_model_folder(run_dir / "best")
         model = best.model.to(self.processes.device)
         translator = Translator(model, self.config, self.data.tokenizers, "bf16" if self.half else "fp32")
         hypotheses, scores = translate_and_score(translator, *self.test_texts, self.config, self.processes)

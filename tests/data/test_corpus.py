@@ -209,6 +209,28 @@ def test_a_new_build_replaces_the_old(tokenizers, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_two_builds_at_once(tokenizers, tmp_path, whole):
+    """Guards against a rename that fails because another process was faster, and against pulling its whole corpus from
+    under it; a damaged one is replaced."""
+    pairs = made_up_pairs(20)
+
+    def meanwhile():
+        yield from pairs
+        build_corpus(tmp_path / "other", pairs, tokenizers, Filters(), "f")
+        (tmp_path / "other").rename(tmp_path / "c")
+        if not whole:
+            data = (tmp_path / "c/src.ids").read_bytes()
+            (tmp_path / "c/src.ids").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        inodes.append((tmp_path / "c").stat().st_ino)
+
+    inodes = []
+    build_corpus(tmp_path / "c", meanwhile(), tokenizers, Filters(), "f")
+    open_corpus(tmp_path / "c", "f", verify=True)
+    assert ((tmp_path / "c").stat().st_ino == inodes[0]) == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
 def test_leftovers_of_dead_builds_are_removed(tokenizers, tmp_path):
     """Guards against killed builds filling the disk, and against removing what a living process writes."""
     host = socket.gethostname()
@@ -272,7 +294,7 @@ def test_damage_is_detected(tokenizers, tmp_path, name):
         open_corpus(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1}', '{"version": 1, "files": 3}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 2}', '{"version": 2, "files": 3}'])
 def test_bad_description_is_refused(tokenizers, tmp_path, text):
     """Guards against a traceback for a damaged or foreign meta.json."""
     folder = tmp_path / "c"
@@ -281,6 +303,10 @@ def test_bad_description_is_refused(tokenizers, tmp_path, text):
     (folder / "meta.json").write_text(text)
     with pytest.raises(DataError, match="damaged"):
         open_corpus(folder)
+    for changed in ({"num_pairs": 4}, {"fingerprint": "g"}, {"counts": meta["counts"] | {"read": 6}}, {"blake2b": ""}):
+        (folder / "meta.json").write_text(json.dumps(meta | changed, indent=2))
+        with pytest.raises(DataError, match=r"meta\.json: damaged, its checksum is wrong"):
+            open_corpus(folder)
     (folder / "meta.json").write_text(json.dumps(meta | {"version": 99}))
     with pytest.raises(DataError, match="format 99"):
         open_corpus(folder)

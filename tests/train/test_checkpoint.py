@@ -1,13 +1,18 @@
 """Promise: a checkpoint comes back exactly, a damaged one is named and passed over, and the latest ones are kept."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 
-from seq2seq.errors import ModelError
+from seq2seq.errors import ModelError, UserError
+from seq2seq.model_folder import WEIGHTS, build_model, save_model_folder
 from seq2seq.storage import save_tensors
 from seq2seq.train.checkpoint import (
     Checkpoint,
     Progress,
+    check_run_space,
     list_checkpoints,
     load_checkpoint,
     load_latest_checkpoint,
@@ -15,10 +20,11 @@ from seq2seq.train.checkpoint import (
 )
 
 
-def checkpoint(step: int) -> Checkpoint:
+def checkpoint(step: int, best_step: int = 0) -> Checkpoint:
     torch.manual_seed(step)
+    progress = Progress(step, epoch=3, step_in_epoch=5, seconds=0.1 + 0.2, validated_step=4, best_score=-1 / 3)
     return Checkpoint(
-        progress=Progress(step, epoch=3, step_in_epoch=5, seconds=0.1 + 0.2, validated_step=4, best_score=-1 / 3),
+        progress=replace(progress, best_step=best_step, validations_since_best=1),
         weights={"layer/a": torch.randn(2, 3), "b": torch.randn(4)},
         average={"b": torch.randn(4)},
         optimizer={"layer/a:exp_avg": torch.randn(2, 3), "b:step": torch.tensor(7.0)},
@@ -118,3 +124,66 @@ def test_a_new_checkpoint_is_kept_beside_damaged_later_ones(tmp_path, damages):
     damaged.write_bytes(b"")
     save_checkpoint(tmp_path, checkpoint(850), keep_last=1)
     assert_same(load_latest_checkpoint(tmp_path, damages.append), checkpoint(850))
+
+
+def test_a_checkpoint_under_anothers_name_is_found(tmp_path, damages):
+    """Guards against a run thrown back by a file that was copied over another, without a word."""
+    paths = [save_checkpoint(tmp_path, checkpoint(step), keep_last=5) for step in (1, 2)]
+    shutil.copy(paths[0], paths[1])
+    assert_same(load_latest_checkpoint(tmp_path, damages.append), checkpoint(1))
+    assert len(damages) == 1
+    assert f"{paths[1]}: damaged or mixed up: it holds step 1" in damages[0]
+
+
+@pytest.fixture
+def save_best(tmp_path, tiny_config, tiny_tokenizers):
+    """``save_best(step)`` writes the folder ``best``."""
+    weights = build_model(tiny_config(), tiny_tokenizers).state_dict()
+
+    def save(step):
+        save_model_folder(tmp_path / "best", weights, tiny_config(), tiny_tokenizers, {"step": str(step)})
+
+    return save
+
+
+@pytest.mark.parametrize("loss", ["damaged", "gone", "of another step"])
+def test_a_lost_best_model_is_made_again(tmp_path, damages, save_best, loss):
+    """Guards against a run that ends with another model as its best, or finds out only then: it goes on from before
+    the best model was made; where that is impossible it stops, or starts a new best if the folder was removed."""
+    for step, best_step in ((4, 2), (6, 2), (9, 7), (12, 7)):
+        save_checkpoint(tmp_path, checkpoint(step, best_step), keep_last=5)
+    for step in (7, 14):  # 14: stopped after a validation, before the next checkpoint
+        save_best(step)
+        assert_same(load_latest_checkpoint(tmp_path, damages.append), checkpoint(12, 7))
+    assert not damages
+    if loss == "of another step":
+        save_best(2)
+    elif loss == "damaged":
+        (tmp_path / "best" / WEIGHTS).write_bytes(b"")
+    else:
+        shutil.rmtree(tmp_path / "best")
+    assert_same(load_latest_checkpoint(tmp_path, damages.append), checkpoint(6, 2))
+    assert len(damages) == 1
+    assert "best" in damages[0]
+    for path in list_checkpoints(tmp_path)[:2]:
+        path.unlink()
+    if loss == "gone":
+        progress = load_latest_checkpoint(tmp_path, damages.append).progress
+        assert (progress.step, progress.best_score, progress.best_step, progress.validated_step) == (12, None, 0, 0)
+        assert "the next validation starts a new one" in damages[-1]
+        return
+    with pytest.raises(ModelError, match=r"best: the best model is damaged, .* put a copy in its place, or remove"):
+        load_latest_checkpoint(tmp_path, damages.append)
+
+
+def test_a_run_that_will_not_fit_is_refused(tmp_path, monkeypatch):
+    """Guards against a disk that is full after hours; what the run holds already is not asked for twice."""
+    asked = []
+    monkeypatch.setattr("seq2seq.train.checkpoint.check_space", lambda path, needed: asked.append((path, needed)))
+    check_run_space(tmp_path, model=10, checkpoint=1000, keep_last=3)
+    held = save_checkpoint(tmp_path, checkpoint(1), keep_last=3).stat().st_size
+    check_run_space(tmp_path, model=10, checkpoint=1000, keep_last=3)
+    assert asked == [(tmp_path, 4020), (tmp_path, 4020 - held)]
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"no space left on the device: 4,[0-9.,]+ MB are needed"):
+        check_run_space(tmp_path, model=0, checkpoint=2**60, keep_last=3)

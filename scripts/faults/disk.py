@@ -1,0 +1,173 @@
+"""A disk that fills up: one clear message, earlier files whole, and the same command goes on when there is space again.
+
+A small file system holds the run. It is filled up (by a file of no use) to various degrees while a command of its own
+process works on it: building the corpus, training, drawing the picture, translating. The command has to end with exit
+code 2 and one message that speaks of space, without a traceback, and without a checkpoint or model that does not load.
+Then the file of no use is removed, and the same command has to end well, with the same bits as one that met none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from faults.stored_run import differences, write_config, write_text
+from seq2seq.errors import ModelError
+from seq2seq.model_folder import load_model_folder
+from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SIZE = 24 << 20
+_PATIENCE = 120  # seconds for a command; one that waits for space forever has failed
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this attack."""
+    parser.add_argument("--steps", type=int, default=20, help="how many fill levels each command meets (default: 20)")
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """Mount a small file system in memory at ``folder``; False where that is not permitted."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command line of the package to its end."""
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    words = [sys.executable, "-m", "seq2seq", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=_PATIENCE)
+
+
+def fill(disk: Path, left: int) -> None:
+    """Write a file of no use that leaves so many bytes free, as far as whole blocks allow."""
+    (disk / "useless").unlink(missing_ok=True)
+    found = os.statvfs(disk)
+    with (disk / "useless").open("wb") as file:
+        file.write(bytes(max(0, found.f_bavail * found.f_frsize - left)))
+
+
+def judge(done: subprocess.CompletedProcess[str], whole: Callable[[], str | None]) -> str:
+    """How a command that met a full disk has ended: "ended well", "refused", or what is wrong."""
+    if done.returncode == 0:
+        return "ended well"
+    told = [line for line in done.stderr.replace("\r", "\n").splitlines() if ": error: " in line]
+    if done.returncode != 2 or len(told) != 1 or "space" not in told[0] or "Traceback" in done.stderr:
+        return f"WRONG: exit code {done.returncode}: {done.stderr[-1500:]}"
+    if "Exception" in done.stderr:
+        return f"WRONG: noise beside the message: {done.stderr[-1500:]}"
+    damage = whole()
+    return f"WRONG: {damage}" if damage else f"refused: {told[0].split(': error: ')[1]}"
+
+
+def what_is_broken(run: Path) -> str | None:
+    """The first checkpoint or model of a run that does not load; None where all do."""
+    try:
+        for path in list_checkpoints(run):
+            load_checkpoint(path)
+        for name in ("best", "last"):
+            if (run / name / "model.safetensors").exists():
+                load_model_folder(run / name)
+    except ModelError as error:
+        return str(error)
+    left = [path.name for path in run.rglob("*.tmp")]
+    return f"left behind: {left}" if left else None
+
+
+def attack_training(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
+    """Train from nothing at rising levels of free space: the first meet the end in the corpus, later ones in a save."""
+    text, run, config = write_text(disk / "text", pairs=20_000), disk / "run", out / "small.yaml"
+    write_config(text, run, config)
+    yield "undisturbed", judge(command("train", config), lambda: None)
+    shutil.move(run, out / "undisturbed")
+    needed = sum(path.stat().st_size for path in (out / "undisturbed").rglob("*") if path.is_file())
+    for number in range(steps):
+        shutil.rmtree(run, ignore_errors=True)
+        left = int(needed * 1.2 * number / steps)
+        fill(disk, left)
+        started = time.monotonic()
+        first = judge(command("train", config), lambda: what_is_broken(run))
+        name = f"{left / 1e3:9,.0f} kB free, {time.monotonic() - started:4.1f} s"
+        yield f"train,     {name}", first
+        if first.startswith("refused"):
+            (disk / "useless").unlink()
+            again = judge(command("train", config), lambda: None)
+            wrong = differences(run, out / "undisturbed") if again == "ended well" else []
+            yield f"  goes on, {name}", f"WRONG: other {', '.join(wrong)}" if wrong else again
+
+
+def attack_log(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
+    """Fill the disk while the run trains, so that whatever is written next meets it: the log, TensorBoard, a save."""
+    run, config = disk / "run", out / "small.yaml"
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    words = [sys.executable, "-m", "seq2seq", "train", str(config), "train.max_steps=4000", "train.save_every=100"]
+    for number in range(max(1, steps // 4)):
+        (disk / "useless").unlink(missing_ok=True)
+        shutil.rmtree(run, ignore_errors=True)
+        child = subprocess.Popen(
+            [*words, "train.validate_every=1000"], stderr=subprocess.PIPE, text=True, env=environment
+        )
+        deadline = time.monotonic() + _PATIENCE
+        while not list_checkpoints(run) and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.1 * number)
+        fill(disk, 0)
+        _, told = child.communicate(timeout=_PATIENCE)
+        done = subprocess.CompletedProcess(words, child.returncode, "", told)
+        outcome = judge(done, lambda: what_is_broken(run))
+        yield f"train, filled {number / 10:.1f} s after the first checkpoint", outcome
+
+
+def attack_translation(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
+    """Translate to a file on the full disk."""
+    source, target, whole = out / "source.en", disk / "translated", out / "translated"
+    lines = (_ROOT / "data/train.en").read_bytes().splitlines(keepends=True)[:3000]
+    source.write_bytes(b"".join(lines))
+    (disk / "useless").unlink(missing_ok=True)
+    translate = ("translate", out / "undisturbed", "--device", "cpu", "--beam-size", "1", "--input", source, "--output")
+    yield "undisturbed", judge(command(*translate, whole), lambda: None)
+    for number in range(max(1, steps // 4)):
+        left = int(whole.stat().st_size * number / max(1, steps // 4))
+        fill(disk, left)
+        first = judge(command(*translate, target), lambda: "half an output" if target.exists() else None)
+        yield f"translate, {left / 1e3:,.0f} kB free", first
+        if first.startswith("refused"):
+            (disk / "useless").unlink()
+            again = judge(command(*translate, target), lambda: None)
+            same = target.exists() and target.read_bytes() == whole.read_bytes()
+            yield "  repeated", again if same else f"WRONG: another output ({again})"
+            target.unlink(missing_ok=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Meet a full disk in all commands that write."""
+    shutil.rmtree(args.out, ignore_errors=True)
+    disk = args.out / "disk"
+    failures = 0
+    with small_disk(disk) as mounted:
+        if not mounted:
+            print("this attack needs the right to mount a small file system: run it as root", file=sys.stderr)
+            return 2
+        print(f"a tmpfs of {_SIZE >> 20} MB at {disk}")
+        for part in (attack_training, attack_log, attack_translation):
+            for name, outcome in tqdm(part(disk, args.out, args.steps), desc=part.__name__, unit=" commands"):
+                failures += outcome.startswith("WRONG")
+                tqdm.write(f"{name}: {outcome}", file=sys.stdout)
+    print(f"{failures} commands ended badly")
+    return 1 if failures else 0

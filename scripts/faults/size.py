@@ -1,0 +1,81 @@
+"""Memory and start-up time of training on corpora of several sizes: both should not grow with the corpus.
+
+Each size is trained twice for two steps: once from the text, once with the prepared corpus. Fails if the second start
+takes more than half as much memory or CPU time again for the largest corpus as for the smallest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from faults.small_run import ROOT, environment
+
+_CONFIG = """\
+run_dir: run
+data:
+  train: {{src: train-{size}.src, tgt: train-{size}.tgt}}
+  valid: {{src: valid.src, tgt: valid.tgt}}
+  cache_dir: cache
+tokenizer: {{joint: false, vocab_size: 8000}}
+model: {{preset: tiny}}
+train: {{max_steps: 2}}
+decode: {{beam_size: 1}}
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of this attack."""
+    parser.add_argument("--sizes", type=int, nargs="+", default=[30_000, 300_000, 960_000], help="sentence pairs")
+    parser.add_argument("--src", type=Path, help="text to take the pairs from, over and over; default: embedded corpus")
+    parser.add_argument("--tgt", type=Path, help="its translation")
+
+
+def _write(source: Path, target: Path, count: int) -> None:
+    sys.path.insert(0, str(ROOT))
+    from seq2seq.data.bitext import read_lines
+
+    endless = itertools.chain.from_iterable(read_lines(source) for _ in itertools.count())
+    with target.open("wb") as file:
+        file.writelines(line + b"\n" for line in itertools.islice(endless, count))
+
+
+def _start(folder: Path, run_dir: str) -> tuple[float, float, float]:
+    """Seconds, seconds of CPU time, and the peak memory in MiB of the main process."""
+    command = [sys.executable, "-m", "seq2seq", "train", "config.yaml", f"run_dir={run_dir}"]
+    started = time.monotonic()
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = status
+    if status:
+        raise SystemExit(f"the training failed; see {folder / 'log'}")
+    return time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure; 0 if a prepared corpus starts as fast and as small whatever its size."""
+    src, tgt = args.src or ROOT / "data/train.en", args.tgt or ROOT / "data/train.zh"
+    args.out.mkdir(parents=True, exist_ok=True)
+    for path, side in ((src, "src"), (tgt, "tgt")):
+        _write(path, args.out / f"valid.{side}", 10)
+    results = []
+    for size in args.sizes:
+        for path, side in ((src, "src"), (tgt, "tgt")):
+            _write(path, args.out / f"train-{size}.{side}", size)
+        (args.out / "config.yaml").write_text(_CONFIG.format(size=size), encoding="utf-8")
+        now = f"{size}-{time.time_ns()}"
+        first, again = _start(args.out, f"runs/{now}-first"), _start(args.out, f"runs/{now}-again")
+        results.append(again)
+        print(
+            f"{size:,} pairs: from the text {first[0]:.1f} s, {first[2]:,.0f} MiB; prepared {again[0]:.1f} s "
+            f"({again[1]:.1f} s of CPU time), {again[2]:,.0f} MiB: start, two steps, validation and saving"
+        )
+    held = all(last <= 1.5 * first for first, last in zip(results[0][1:], results[-1][1:], strict=True))
+    print("held" if held else "FAILED: it grows with the corpus")
+    return int(not held)
