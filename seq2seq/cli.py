@@ -218,8 +218,8 @@ def _train(args: argparse.Namespace) -> int:
             if processes.is_main:
                 print(found)
             return 0
-        lacking = memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model")
-        with lacking, locked_run(config.run_dir) if processes.is_main else nullcontext():
+        explained = memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model")
+        with locked_run(config.run_dir) if processes.is_main else nullcontext(), explained:
             summary = Trainer(config, processes).run()
     status = EXIT_STOPPED if summary.stopped else 0
     if not processes.is_main:
@@ -236,7 +236,7 @@ def _train(args: argparse.Namespace) -> int:
     return status
 
 
-def _doctor(args: argparse.Namespace) -> None:
+def _doctor(args: argparse.Namespace) -> int:
     from seq2seq.config_file import load_config
 
     config = load_config(args.config, args.overrides)
@@ -248,8 +248,8 @@ def _doctor(args: argparse.Namespace) -> None:
         print(section, flush=True)
         sections.append(section)
     print(summary(sections))
-    if any(verdict.mark == "WRONG" for section in sections for verdict in section.verdicts):
-        raise UserError("something is wrong; see the report")
+    wrong = any(verdict.mark == "WRONG" for section in sections for verdict in section.verdicts)
+    return EXIT_USER_ERROR if wrong else 0
 
 
 def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeConfig:

@@ -264,7 +264,7 @@ def _expected(annotation: Any, limits: Sequence[object]) -> str:
     if get_origin(annotation) is tuple:
         return f"a list of {len(args)}, each {_expected(args[0], ())}"
     if get_origin(annotation) is Literal:
-        return f"one of {', '.join(args)}"
+        return f"one of {', '.join(args)}" if len(args) > 1 else str(args[0])
     if section:
         return "a section of key: value lines"
     kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}

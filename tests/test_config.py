@@ -70,6 +70,17 @@ def test_separate_vocabularies_untie_the_source_in_python() -> None:
         made(tokenizer=separate, model=ModelConfig(tie_embeddings="all"))
 
 
+def test_the_tokens_of_a_step_are_a_number_or_auto() -> None:
+    """auto has no number until a rehearsal gives it one: nothing may compute with the word."""
+    assert TrainConfig(batch_tokens=7).step_tokens == 7
+    automatic = TrainConfig(batch_tokens="auto")
+    with pytest.raises(AssertionError):
+        _ = automatic.step_tokens
+    for wrong in (0, "7", True):
+        with pytest.raises(ValueError, match="batch_tokens"):
+            TrainConfig(batch_tokens=wrong)
+
+
 def test_sampling_takes_what_beam_search_refuses() -> None:
     """Sampling draws n_best translations whatever the beam, and only sampling has a temperature."""
     assert DecodeConfig(sample=True, top_k=3, n_best=9).n_best == 9

@@ -1,6 +1,8 @@
 """Promise: `doctor` names what is wrong in a config's text by file and line, all at once, and touches no run."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from seq2seq.cli import main
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.doctor import machine
 from seq2seq.doctor.report import LIMITS, Section, Verdict, judged
-from tests.toy import sentences, write_config, write_lines, write_text_files
+from tests.toy import environment, sentences, write_config, write_lines, write_text_files
 
 
 @pytest.fixture
@@ -19,6 +21,10 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     return write_text_files(tmp_path / "text")
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
 def write(path: Path, data: bytes) -> None:
@@ -143,17 +149,38 @@ def test_a_run_is_left_as_it_is(text: Path, capsys: pytest.CaptureFixture[str]) 
     write_lines(text / "valid.yy", [tgt for _, tgt in long])
     for name in ("checkpoints/step-000000003.safetensors", "best/model.safetensors", "metrics.jsonl"):
         write(text.parent / "run" / name, name.encode())
-    before = {path: path.read_bytes() for path in (text.parent / "run").rglob("*") if path.is_file()}
+    before = files_of(text.parent / "run")
     code, told = report(text, capsys)
     assert code == 0
     assert "0 wrong" in told
     assert "none: invalid UTF-8, blank lines" in told
     assert "run holds a run with" in told
     assert re.search(
-        r"heaviest training step on cpu: \d+ sentences.* memory: .* an epoch: \d+ steps .* disk: up to", told
+        r"disk: up to .* heaviest training step on cpu: \d+ sentences.* memory: .* an epoch: \d+ steps", told
     )
-    after = {path: path.read_bytes() for path in (text.parent / "run").rglob("*") if path.is_file()}
-    assert after == before
+    assert files_of(text.parent / "run") == before
+
+
+def test_a_running_run_is_not_disturbed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a rehearsal beside a run in the same folder, and against blaming the config for it."""
+    running = [sys.executable, "-c", _RUNNING, str(text.parent / "run")]
+    with subprocess.Popen(running, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        _, told = report(text, capsys)
+        process.communicate()
+    assert re.search(rf"not tried \S*run: process {process.pid} on \S+ works on it", told)
+    assert "heaviest training step" not in told
+
+
+_RUNNING = """
+import sys
+from pathlib import Path
+from seq2seq.disk import locked_run
+with locked_run(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_limits_judge_shares() -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from seq2seq.config import Config
 from seq2seq.data.prepare import PreparedData
+from seq2seq.disk import free_space, locked_run
 from seq2seq.doctor.report import Section, Verdict
 from seq2seq.doctor.text import short_path
 from seq2seq.errors import OutOfMemoryError, UserError
 from seq2seq.memory import show_bytes
 from seq2seq.model_folder import build_model
 from seq2seq.train.budget import with_batch_tokens
-from seq2seq.train.checkpoint import list_checkpoints
+from seq2seq.train.checkpoint import list_checkpoints, run_space
 from seq2seq.train.distributed import Processes, joined_processes
 from seq2seq.train.rehearsal import USABLE, Rehearsal, rehearse
 
@@ -22,17 +23,26 @@ _PLENTY = 1.2  # times the disk space that a run needs, for other things that gr
 
 def judge_machine(config: Config, data: PreparedData) -> Section:
     """Findings about the run folder, and of a rehearsal of the run."""
-    verdicts = [*_judge_folder(config)]
-    with joined_processes(config.train.device) as processes:
+    verdicts = [*_judge_folder(config), _judge_disk(config, data)]
+    with ExitStack() as stack:
         try:
-            config = with_batch_tokens(config, data.train, processes)
-            verdicts += _judge_rehearsal(config, processes, rehearse(config, processes))
-        except OutOfMemoryError as error:
-            verdicts.append(Verdict("WRONG", str(error)))
+            stack.enter_context(locked_run(config.run_dir))
         except UserError as error:
-            verdicts.append(Verdict("WRONG", f"the rehearsal has failed: {error}"))
-    verdicts.append(_judge_disk(config, data))
+            verdicts.append(Verdict("not tried", str(error)))
+        else:
+            processes = stack.enter_context(joined_processes(config.train.device))
+            verdicts += _rehearsed(config, data, processes)
     return Section("Rehearsal of the run", verdicts)
+
+
+def _rehearsed(config: Config, data: PreparedData, processes: Processes) -> list[Verdict]:
+    try:
+        config = with_batch_tokens(config, data.train, processes)
+        return list(_judge_rehearsal(config, processes, rehearse(config, processes)))
+    except OutOfMemoryError as error:
+        return [Verdict("WRONG", str(error))]
+    except UserError as error:
+        return [Verdict("WRONG", f"the rehearsal has failed: {error}")]
 
 
 def _judge_folder(config: Config) -> Iterator[Verdict]:
@@ -68,13 +78,15 @@ def _judge_memory(found: Rehearsal) -> Verdict:
 
 
 def _judge_disk(config: Config, data: PreparedData) -> Verdict:
-    """What the run will write at most at once, against what is free where it writes."""
+    """What the run will yet write, at the time when it keeps most, against what is free where it writes."""
     size = sum(parameter.nbytes for parameter in build_model(config, data.tokenizers).parameters())
-    checkpoint = size * (4 if config.train.ema_decay else 3)  # weights, the optimizer's two moments, the average
-    needed = (config.train.keep_last + 1) * checkpoint + 3 * size  # best, last, and one of them on its way
-    there = next(place for place in (config.run_dir, *config.run_dir.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    text = f"disk: up to {show_bytes(needed)} in {short_path(config.run_dir)}, where {show_bytes(free)} are free"
+    copies = 4 if config.train.ema_decay else 3  # the weights, two moments in the optimizer, the average
+    needed = run_space(config.run_dir, size, copies * size, config.train.keep_last)
+    free = free_space(config.run_dir)
+    text = f"disk: up to {show_bytes(max(0, needed))} more in {short_path(config.run_dir)}"
+    if free is None:
+        return Verdict("ok", f"{text}; how much is free there cannot be told")
+    text += f", where {show_bytes(free)} are free"
     if free >= _PLENTY * needed:
         return Verdict("ok", text)
     return Verdict("doubtful" if free >= needed else "WRONG", text, "free some, or lower train.keep_last")

@@ -78,7 +78,7 @@ def largest_that_fits(most: int, measure: Callable[[int], Rehearsal | None]) -> 
     best, promised, middle = _LEAST, most // 2, max(2 * _LEAST, most // 8)
     if middle < most:
         if fits(middle):
-            best, promised = middle, min(most - 1, _promised(measured, _LEAST, middle))
+            best, promised = middle, min(most * 9 // 10, _promised(measured, _LEAST, middle))
         else:
             promised = middle // 2
     while promised > best:

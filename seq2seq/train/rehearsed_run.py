@@ -108,7 +108,7 @@ class RehearsedRun(Trainer):
     def __init__(self, config: Config, processes: Processes) -> None:
         """``config``: of the other run, but for a run folder of its own."""
         endless = {"max_steps": _NEVER, "max_epochs": 1, "max_minutes": None, "patience": None}
-        rare = {"validate_every": _NEVER, "save_every": _NEVER}
+        rare = {"validate_every": _NEVER, "save_every": _NEVER, "keep_last": 1}
         super().__init__(config.model_copy(update={"train": config.train.model_copy(update=endless | rare)}), processes)
         train, seed = self.data.train, config.seed
         lengths = train.src_lengths, train.tgt_lengths

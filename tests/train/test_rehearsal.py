@@ -43,8 +43,9 @@ def test_no_step_of_any_epoch_is_heavier() -> None:
     rng = np.random.default_rng(3)
     src, tgt = rng.geometric(0.1, (2, 5000))
     steps = heaviest_steps(src, tgt, plan_epoch(src, tgt, 300, 1, 0), 300)
-    longest = [max(int(side[step].max()) for step in steps) for side in (src, tgt)]
-    assert longest == [src.max(), tgt.max()]
+    for side in (src, tgt):  # the longest of all together
+        longest = np.sort(side)
+        assert any(len(step) > 2 and np.array_equal(np.sort(side[step]), longest[-len(step) :]) for step in steps)
 
     def cells(step: np.ndarray) -> int:  # of a grid that pads to the longest sentence, as attention on the CPU does
         return int(len(step) * max(src[step].max(), tgt[step].max()) ** 2)
@@ -100,7 +101,8 @@ def test_auto_is_a_number_once_and_for_all(text: Path, tmp_path: Path) -> None:
     """Contract 2: a run with auto ends as one with its number stated, to the bit; it leaves no file of the rehearsal;
     and it goes on with that number, however much memory there is then."""
     settings = ("train.max_steps=3", "model.dropout=0.3")
-    torch.manual_seed(7)
+    for name in ("auto", "stated"):
+        (tmp_path / name / "mine").mkdir(parents=True)
     train(toy_config(text, tmp_path / "auto", *settings, "train.batch_tokens=auto"))
     train(toy_config(text, tmp_path / "stated", *settings, "train.batch_tokens=1024"))
     assert metrics(tmp_path / "auto") == metrics(tmp_path / "stated")
