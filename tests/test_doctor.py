@@ -9,9 +9,13 @@ import pytest
 import torch
 
 from seq2seq.cli import main
+from seq2seq.config import Config
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.doctor import machine
 from seq2seq.doctor.report import LIMITS, Section, Verdict, judged
+from seq2seq.errors import OutOfMemoryError
+from seq2seq.train.distributed import Processes
+from seq2seq.train.rehearsal import Rehearsal
 from tests.toy import environment, sentences, write_config, write_lines, write_text_files
 
 
@@ -181,6 +185,33 @@ with locked_run(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
 """
+
+
+def test_memory_disk_and_failure_have_their_verdicts(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a run that is told to be fine and ends for want of memory or space."""
+
+    def outcome(peak: int) -> str:
+        found = Rehearsal(peak, 1000, "1 sentence", 10, 1.0, 1.0, 1.0)
+        monkeypatch.setattr(machine, "rehearse", lambda config, processes: found)
+        return report(text, capsys, "train.max_steps=30", "train.max_epochs=2")[1]
+
+    monkeypatch.setattr(machine, "free_space", lambda path: 10**12)
+    assert "ok memory: 0 MB at most" in outcome(899)
+    assert "about 10 s; the run: up to 20 s by its bounds" in outcome(899)
+    assert "doubtful memory" in outcome(901)
+    assert "WRONG memory" in outcome(1001)
+    monkeypatch.setattr(machine, "free_space", lambda path: 1000)
+    assert "WRONG disk: up to" in outcome(899)
+
+    def fails(config: Config, processes: Processes) -> Rehearsal:
+        raise OutOfMemoryError("out of memory at step 1")
+
+    monkeypatch.setattr(machine, "rehearse", fails)
+    code, told = report(text, capsys)
+    assert code == 2
+    assert "WRONG out of memory at step 1" in told
 
 
 def test_limits_judge_shares() -> None:

@@ -57,14 +57,15 @@ def _judge_rehearsal(config: Config, processes: Processes, found: Rehearsal) -> 
     yield Verdict("ok", f"validation of the heaviest lines, with BLEU: {found.validation_seconds:.1f} s")
     yield Verdict("ok", f"a checkpoint written, read back and compared: {found.checkpoint_seconds:.1f} s")
     yield _judge_memory(found)
-    epoch = found.step_seconds * found.num_steps
-    text = f"an epoch: {found.num_steps:,} steps of {found.step_seconds:.2f} s, about {_duration(epoch)}"
-    train = config.train
-    bounds = [train.max_steps, train.max_epochs and train.max_epochs * found.num_steps]
-    steps = min((bound for bound in bounds if bound is not None), default=None)
-    if steps is not None:
-        text += f"; {steps:,} steps, if nothing ends the run before: {_duration(steps * found.step_seconds)}"
-    yield Verdict("ok", f"{text}, without validation")
+    epoch, train = found.step_seconds * found.num_steps, config.train
+    bounds = (
+        train.max_steps and train.max_steps * found.step_seconds,
+        train.max_epochs and train.max_epochs * epoch,
+        train.max_minutes and train.max_minutes * 60,
+    )
+    longest = _duration(min(bound for bound in bounds if bound is not None))
+    text = f"an epoch: {found.num_steps:,} steps of {found.step_seconds:.2f} s, about {_duration(epoch)}; "
+    yield Verdict("ok", f"{text}the run: up to {longest} by its bounds, beside validation")
 
 
 def _judge_memory(found: Rehearsal) -> Verdict:
