@@ -257,8 +257,8 @@ def _count_characters(texts: Sequence[str], records: Lines) -> None:
     kind = kinds[codes]
     ends = codes == ord("\n")
     line = np.cumsum(ends) - ends
-    counts = np.bincount(line * (len(names) + _LETTERS) + kind, minlength=len(texts) * (len(names) + _LETTERS))
-    counts = counts.reshape(len(texts), -1)
+    shape = len(texts), len(names) + _LETTERS
+    counts = np.bincount(line * shape[1] + kind, minlength=shape[0] * shape[1]).reshape(shape)
     in_word = kind != _SPACE
     starts = in_word & np.concatenate([[True], ~in_word[:-1]])
     records["words"] = np.bincount(line[starts], minlength=len(texts))
