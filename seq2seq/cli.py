@@ -1,4 +1,4 @@
-"""The command line: ``seq2seq train | evaluate | translate | average | curves | config``.
+"""The command line: ``seq2seq train | doctor | evaluate | translate | average | curves | config``.
 
 Each command imports what it needs when it runs, so that help and mistakes answer at once.
 """
@@ -100,6 +100,17 @@ def _parser() -> argparse.ArgumentParser:
         help="train a few steps in one go and with a stop, and say whether both end bit-equal; no more",
     )
 
+    doctor = commands.add_parser(
+        "doctor",
+        help="look through a config's text and rehearse its run, in about a minute",
+        description="Tell what is fine, doubtful or wrong before a run: the text line by line, the tokenizer, and the\n"
+        "run's heaviest work in small. Tokenizer and corpora are made as train makes them, and kept for it.",
+        epilog="exit codes: 0 nothing is wrong; 2 something is, or the config is",
+        formatter_class=formatter,
+    )
+    doctor.add_argument("config", type=Path, help="YAML file, as for train")
+    doctor.add_argument("overrides", nargs="*", metavar="section.key=value", help="for example data.max_length=128")
+
     evaluate = commands.add_parser(
         "evaluate",
         help="BLEU and chrF of a model on a test set, or of a file of translations",
@@ -180,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     atexit.register(gc.freeze)  # or Python's last collection takes a quarter of a second over PyTorch's modules
     commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
         "train": _train,
+        "doctor": _doctor,
         "evaluate": _evaluate,
         "translate": _translate,
         "average": _average,
@@ -255,6 +267,22 @@ def _train(args: argparse.Namespace) -> int:
     if summary.test is not None:
         print(f"test set, {config.run_dir / 'test.hyp.txt'}:\n{summary.test}")
     return status
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from seq2seq.config_file import load_config
+
+    config = load_config(args.config, args.overrides)
+    from seq2seq.doctor.report import summary
+    from seq2seq.doctor.run import examine
+
+    sections = []
+    for section in examine(config):
+        print(section, flush=True)
+        sections.append(section)
+    print(summary(sections))
+    wrong = any(verdict.mark == "WRONG" for section in sections for verdict in section.verdicts)
+    return EXIT_USER_ERROR if wrong else 0
 
 
 def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeConfig:

@@ -27,19 +27,24 @@ def is_full_disk(error: BaseException | None) -> bool:
     return number in _FULL_DISK or "No space left" in str(error)
 
 
+def free_space(path: Path) -> int | None:
+    """Free bytes where ``path`` lies or will lie; None where the file system does not tell. A quota is not seen."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    try:
+        found = os.statvfs(there)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize if found.f_blocks else None  # some network file systems have no blocks
+
+
 def check_space(path: Path, needed: int) -> None:
     """Make sure that ``needed`` bytes fit where ``path`` lies or will lie. A quota shows only when it is met.
 
     Raises:
         UserError: they do not.
     """
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
-    try:
-        found = os.statvfs(there)
-    except OSError:
-        return  # the writing will tell
-    free = found.f_bavail * found.f_frsize
-    if found.f_blocks and free < needed:  # some network file systems tell nothing
+    free = free_space(path)
+    if free is not None and free < needed:
         raise UserError(
             f"{path}: no space left on the device: {max(needed, 0) / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB "
             "are free; free some and run the same command again"

@@ -29,7 +29,7 @@ from tests.toy import (
     write_lines,
 )
 
-COMMANDS = ("train", "evaluate", "translate", "average", "curves", "config")
+COMMANDS = ("train", "doctor", "evaluate", "translate", "average", "curves", "config")
 
 
 @pytest.fixture(scope="module")
@@ -420,6 +420,7 @@ def test_help(name: str | None, capsys: pytest.CaptureFixture[str]) -> None:
         "average": ("--output",),
         "curves": ("RUN", "run folder"),
         "config": ("--schema", "section.key=value"),
+        "doctor": ("exit codes", "data.max_length=128"),
     }
     for part in expected[name]:
         assert part in text

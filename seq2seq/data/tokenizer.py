@@ -99,6 +99,11 @@ class Tokenizer:
             temporary.unlink(missing_ok=True)
             raise DataError(f"{path}: cannot write the tokenizer ({error.strerror})") from None
 
+    def byte_values(self) -> dict[int, int]:
+        """The ids that stand for one byte each, and which; empty without ``byte_fallback``."""
+        pieces = self._processor
+        return {i: int(pieces.id_to_piece(i)[3:5], 16) for i in range(self.vocab_size) if pieces.is_byte(i)}
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The best segmentation of every text, as ids without BOS and EOS; a blank text gives an empty list."""
         ids: list[list[int]] = self._processor.encode([_clean(text) for text in texts], num_threads=1)

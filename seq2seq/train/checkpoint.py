@@ -71,20 +71,26 @@ def _path(run_dir: Path, step: int) -> Path:
     return _folder(run_dir) / f"step-{step:09d}.safetensors"
 
 
-def check_run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> None:
-    """Make sure, before a run starts, that all it keeps at once will fit: ``keep_last`` checkpoints, the folders best
-    and last, and the file that is written before the one that it replaces goes.
+def run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> int:
+    """Bytes that a run needs beside what it has there, at the time when it keeps most: ``keep_last`` checkpoints, the
+    folders best and last, and the file that is written before the one that it replaces goes.
 
     Args:
         model: bytes of the weights that a model folder holds.
         checkpoint: bytes of all tensors of a checkpoint.
+    """
+    kept = [*list_checkpoints(run_dir), *(run_dir / name / WEIGHTS for name in ("best", "last"))]
+    there = sum(path.stat().st_size for path in kept if path.is_file())
+    return (keep_last + 1) * checkpoint + 2 * model - there
+
+
+def check_run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> None:
+    """Make sure, before a run starts, that all it keeps at once will fit (:func:`run_space`).
 
     Raises:
         UserError: it will not fit.
     """
-    kept = [*list_checkpoints(run_dir), *(run_dir / name / WEIGHTS for name in ("best", "last"))]
-    there = sum(path.stat().st_size for path in kept if path.is_file())
-    check_space(run_dir, (keep_last + 1) * checkpoint + 2 * model - there)
+    check_space(run_dir, run_space(run_dir, model, checkpoint, keep_last))
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Path:

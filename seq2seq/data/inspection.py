@@ -1,0 +1,318 @@
+"""What is in a text, line by line: facts without judgement, gathered where reading for training would stop.
+
+Every line becomes one record of :data:`LINE`, some thirty bytes, so that a corpus of any size is looked through once,
+on all cores, and every question about it (pairs that repeat, overlap with the test set, sides that drift apart) is a
+question to arrays of numbers. Texts are read again for the few lines that are shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seq2seq.config import TextFiles
+from seq2seq.data.bitext import read_lines
+from seq2seq.data.parallel import Workers
+from seq2seq.errors import DataError
+
+LINE = np.dtype(
+    [
+        ("hash", "<u8"),  # of the text, but for spaces at both ends
+        ("key", "<u8"),  # likewise, but for case, spaces and punctuation
+        ("chars", "<u4"),
+        ("words", "<u4"),  # between spaces
+        ("punctuation", "u1"),  # these three up to 255
+        ("digits", "u1"),
+        ("questions", "u1"),
+        ("script", "u1"),  # index into script_names() of what more than half of the letters are; 0 for none or few
+        ("flags", "u1"),  # the sum of the following
+    ]
+)
+Lines = NDArray[Any]  # [lines] records of LINE
+
+INVALID = 1  # not UTF-8
+BLANK = 2
+CONTROL = 4  # control characters, line separators, a byte order mark inside the text
+REPLACED = 8  # U+FFFD: characters that were lost before
+GARBLED = 16  # UTF-8 that was taken for Latin-1 and encoded again
+MARKUP = 32  # tags or entities of HTML
+
+_CHUNK_LINES = 8192
+_CHUNK_BYTES = 1 << 22  # keeps memory flat where lines are huge
+_FEW_CHUNKS = 4  # so few are done before other processes have started
+_MAIN_SCRIPT = 0.8
+_FEW_LETTERS = 4  # fewer tell no script: abbreviations are foreign in many languages
+
+# What the bytes of UTF-8 look like when each is read as a character: a lead byte, then what Windows-1252 has for the
+# bytes 80 to BF. After A with tilde or circumflex, which can end a word, quotation marks do not count.
+_SIGNS = "\u20ac\u0192\u2020\u2021\u02c6\u2030\u0160\u0152\u017d\u2022\u2013\u2014\u02dc\u2122\u0161\u0153\u017e\u0178"
+_CONTINUED = "\u0080-\u00bf\u201a\u201e\u2026\u2039\u2018\u2019\u201c\u201d\u203a" + _SIGNS
+_GARBLED = re.compile(
+    f"[\u00c2\u00c3][\u0080-\u00aa\u00ac-\u00ba\u00bc-\u00bf{_SIGNS}]|\u00e2[\u20ac\u0080][{_CONTINUED}]"
+    f"|(?:[\u00e3-\u00ed][{_CONTINUED}]{{2}}){{2}}|(?:[\u00d0\u00d1][{_CONTINUED}]){{2}}"
+)
+_MARKUP = re.compile(
+    r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,5}|#x[0-9a-fA-F]{1,5});|</?[a-zA-Z][a-zA-Z0-9]{0,9}(?:\s[^<>]*)?/?>"
+)
+
+# Kinds of characters; letters are counted by script, from _LETTERS on.
+_OTHER, _SPACE, _PUNCTUATION, _DIGIT, _QUESTION, _CONTROL, _REPLACEMENT, _LETTERS = range(8)
+_NO_KEY = (_SPACE, _PUNCTUATION, _QUESTION, _CONTROL)
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """One file: a record for each line, and why it could not be read to its end, if so."""
+
+    path: Path
+    lines: Lines
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class PartFacts:
+    """Parallel text of several files: the training text, or the validation or test text."""
+
+    name: str
+    src: list[FileFacts]
+    tgt: list[FileFacts]  # as many
+
+    @cached_property
+    def pairs(self) -> tuple[Lines, Lines]:
+        """[pairs] source and target records over all files; where two line counts differ, the longer side is cut."""
+        sizes = self._sizes()
+        sides = (self.src, self.tgt)
+        src, tgt = ([facts.lines[:size] for facts, size in zip(side, sizes, strict=True)] for side in sides)
+        return np.concatenate(src), np.concatenate(tgt)
+
+    def place(self, pair: int) -> tuple[int, int]:
+        """Which files (their number in the lists) hold the pair of this 0-based number, and its 0-based line there."""
+        ends = np.cumsum(self._sizes())
+        number = int(np.searchsorted(ends, pair, side="right"))
+        return number, pair - int(ends[number - 1] if number else 0)
+
+    def _sizes(self) -> list[int]:
+        return [min(len(src.lines), len(tgt.lines)) for src, tgt in zip(self.src, self.tgt, strict=True)]
+
+
+def inspect_parts(
+    parts: Mapping[str, TextFiles], on_lines: Callable[[int], object] = lambda count: None
+) -> dict[str, PartFacts]:
+    """Look through all text of a run on all cores; missing and damaged files are told in their facts, never raised.
+
+    Args:
+        parts: by name ("train", "valid", "test").
+        on_lines: called now and then with the number of lines done since the last call.
+    """
+    with Workers() as workers:
+        return {
+            name: PartFacts(
+                name, *([_inspect_file(path, workers, on_lines) for path in side] for side in (t.src, t.tgt))
+            )
+            for name, t in parts.items()
+        }
+
+
+def pair_keys(src: Lines, tgt: Lines, name: Literal["hash", "key"] = "key") -> NDArray[np.uint64]:
+    """[pairs] one number for source and target together, made of the field ``name``."""
+    return np.asarray(src[name] * np.uint64(0x9E3779B97F4A7C15) + tgt[name])
+
+
+def repeats(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where values repeat earlier ones: their indices, in order, and the indices of the first of their kind."""
+    order = np.argsort(keys, kind="stable")
+    again = np.flatnonzero(np.diff(keys[order]) == 0) + 1
+    new = np.ones(len(keys), bool)
+    new[again] = False
+    first = order[np.maximum.accumulate(np.where(new, np.arange(len(keys)), 0))] if len(keys) else order
+    indices = order[again]
+    ascending = np.argsort(indices)
+    return indices[ascending], first[again][ascending]
+
+
+def unlike_lengths(src: Lines, tgt: Lines, factor: float, least: int) -> NDArray[np.int64]:
+    """Pairs whose ratio of characters is off the usual one of the text by more than ``factor``.
+
+    Only those with a side of at least ``least`` characters; a short sentence may well be a long one elsewhere.
+    """
+    ratios = np.log((src["chars"] + 1.0) / (tgt["chars"] + 1.0))
+    both = ((src["flags"] | tgt["flags"]) & (BLANK | INVALID)) == 0
+    if not both.any():
+        return np.empty(0, np.int64)
+    off = np.abs(ratios - np.median(ratios[both])) > np.log(factor)
+    return np.flatnonzero(off & both & (np.maximum(src["chars"], tgt["chars"]) >= least))
+
+
+def main_script(lines: Lines) -> int:
+    """The script of nearly all lines of a side that show one, as the field ``script`` has it; 0 where there is none."""
+    shown = lines["script"][lines["script"] > 0]
+    counts = np.bincount(shown, minlength=1)
+    return int(counts.argmax()) if counts.max() > _MAIN_SCRIPT * max(1, len(shown)) else 0
+
+
+def examine_lines(raw: Sequence[bytes]) -> Lines:
+    """The records of lines, given without their endings."""
+    records = np.zeros(len(raw), LINE)
+    records["hash"] = _hashes(line.strip() for line in raw)
+    texts = []
+    for number, line in enumerate(raw):
+        text, flags = _decode(line)
+        texts.append(text)
+        records["flags"][number] = flags | _suspicions(text)
+    records["chars"] = [len(text) for text in texts]
+    _count_characters(texts, records)
+    return records
+
+
+def script_names() -> list[str]:
+    """What the numbers in the field ``script`` mean, as Unicode calls it: latin, cyrillic, han (kana included), ..."""
+    return _characters()[2]
+
+
+def raw_lines(path: Path, numbers: Iterable[int]) -> dict[int, bytes]:
+    """The lines with these 0-based numbers, as far as the file has them and can be read."""
+    wanted = set(numbers)
+    found: dict[int, bytes] = {}
+    with suppress(DataError):  # told in the file's facts
+        for number, raw in enumerate(read_lines(path)):
+            if number in wanted:
+                found[number] = raw
+            if len(found) == len(wanted):
+                break
+    return found
+
+
+def printable(raw: bytes, width: int) -> str:
+    """A line as it can be shown: cut, with escapes for what is not UTF-8 or not to be seen."""
+    text = raw[: 4 * width + 4].decode("utf-8", "backslashreplace")
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: width + 1])
+    return shown if len(text) <= width and len(shown) <= width else shown[: width - 1] + "…"
+
+
+def _inspect_file(path: Path, workers: Workers, on_lines: Callable[[int], object]) -> FileFacts:
+    errors: list[str] = []
+    chunks = _chunks(path, errors)
+    first = list(islice(chunks, _FEW_CHUNKS + 1))
+    many = len(first) > _FEW_CHUNKS
+    examined = workers.map(examine_lines, chain(first, chunks)) if many else map(examine_lines, first)
+    records = [np.empty(0, LINE)]
+    for lines in examined:
+        records.append(lines)
+        on_lines(len(lines))
+    return FileFacts(path, np.concatenate(records), errors[0] if errors else None)
+
+
+def _chunks(path: Path, errors: list[str]) -> Iterator[list[bytes]]:
+    """The lines of a file in portions, as far as it can be read; why it ended early is appended to ``errors``."""
+    chunk: list[bytes] = []
+    size = 0
+    try:
+        for raw in read_lines(path):
+            chunk.append(raw)
+            size += len(raw)
+            if len(chunk) == _CHUNK_LINES or size >= _CHUNK_BYTES:
+                yield chunk
+                chunk, size = [], 0
+    except DataError as error:
+        errors.append(str(error))
+    if chunk:
+        yield chunk
+
+
+def _hashes(texts: Iterable[bytes | memoryview]) -> NDArray[np.uint64]:
+    return np.frombuffer(b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts), "<u8")
+
+
+def _decode(raw: bytes) -> tuple[str, int]:
+    try:
+        return raw.decode("utf-8"), 0
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "ignore"), INVALID
+
+
+def _suspicions(text: str) -> int:
+    flags = 0 if text.strip() else BLANK
+    if ("<" in text or "&" in text) and _MARKUP.search(text):
+        flags |= MARKUP
+    if not text.isascii() and _GARBLED.search(text):
+        flags |= GARBLED
+    return flags
+
+
+def _count_characters(texts: Sequence[str], records: Lines) -> None:
+    """Fill in what depends on kinds of characters, for all lines at once."""
+    kinds, folded, names = _characters()
+    codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le"), "<u4")
+    kind = kinds[codes]
+    ends = codes == ord("\n")
+    line = np.cumsum(ends) - ends
+    shape = len(texts), len(names) + _LETTERS
+    counts = np.bincount(line * shape[1] + kind, minlength=shape[0] * shape[1]).reshape(shape)
+    in_word = kind != _SPACE
+    starts = in_word & np.concatenate([[True], ~in_word[:-1]])
+    records["words"] = np.bincount(line[starts], minlength=len(texts))
+    for field, wanted in (("punctuation", _PUNCTUATION), ("digits", _DIGIT), ("questions", _QUESTION)):
+        records[field] = np.minimum(counts[:, wanted], 255)
+    records["flags"] |= np.where(counts[:, _CONTROL] > 0, CONTROL, 0).astype("u1")
+    records["flags"] |= np.where(counts[:, _REPLACEMENT] > 0, REPLACED, 0).astype("u1")
+    _fill_keys(folded[codes[ends | ~np.isin(kind, _NO_KEY)]], records)
+    letters = counts[:, _LETTERS:]
+    number, main = letters.sum(axis=1), letters.argmax(axis=1)
+    clear = (number >= _FEW_LETTERS) & (2 * letters.max(axis=1) > number)
+    records["script"] = np.where(clear, main, 0)
+
+
+def _fill_keys(codes: NDArray[np.uint32], records: Lines) -> None:
+    """The field ``key``, from the characters that make it up, with a line end after each line."""
+    ends = 4 * np.flatnonzero(codes == ord("\n"))
+    starts = np.concatenate([[0], ends[:-1] + 4]) if len(ends) else ends
+    data = memoryview(codes.tobytes())
+    keys = _hashes(data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
+    records["key"] = np.where(ends > starts, keys, records["hash"])  # where nothing is left, all else counts
+
+
+@lru_cache(maxsize=1)
+def _characters() -> tuple[NDArray[np.uint8], NDArray[np.uint32], list[str]]:
+    """The kind and the small letter of every code point (each [0x110000]), and the names of scripts.
+
+    Kind _LETTERS + i is a letter of script i.
+
+    Unicode names every letter by its script first; Chinese characters, kana and their kin count as one script, as
+    Japanese mixes them. Letters above the first 65,536 code points count for none, but for the Chinese ones.
+    """
+    names = {"": 0}
+    kinds, folded = np.zeros(0x110000, np.uint8), np.arange(0x110000, dtype=np.uint32)
+    han = names.setdefault("han", len(names))
+    kinds[0x20000:0x32000] = _LETTERS + han
+    for code in range(0x10000):
+        character = chr(code)
+        category = unicodedata.category(character)
+        if category[0] == "L":
+            name = unicodedata.name(character).split()[0].lower()
+            if name in ("cjk", "hiragana", "katakana", "bopomofo", "ideographic"):
+                name = "han"
+            kinds[code] = _LETTERS + names.setdefault(name, len(names))
+            small = character.lower()
+            folded[code] = ord(small) if len(small) == 1 else code
+        elif category[0] == "P":
+            kinds[code] = _PUNCTUATION
+        elif category == "Nd":
+            kinds[code] = _DIGIT
+        elif category == "Zs":
+            kinds[code] = _SPACE
+        elif category in ("Cc", "Zl", "Zp"):
+            kinds[code] = _CONTROL
+    for characters, kind in (("\t\n", _SPACE), ("\ufeff", _CONTROL), ("\ufffd", _REPLACEMENT), ("?？؟", _QUESTION)):
+        kinds[[ord(character) for character in characters]] = kind
+    return kinds, folded, list(names)

@@ -1,0 +1,100 @@
+"""What the machine says to a run: its heaviest work done once, memory, the time of an epoch, and disk space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from seq2seq.config import Config
+from seq2seq.data.prepare import PreparedData
+from seq2seq.disk import free_space, locked_run
+from seq2seq.doctor.report import Section, Verdict
+from seq2seq.doctor.text import short_path
+from seq2seq.errors import OutOfMemoryError, UserError
+from seq2seq.memory import show_bytes
+from seq2seq.model_folder import build_model
+from seq2seq.train.budget import with_batch_tokens
+from seq2seq.train.checkpoint import list_checkpoints, run_space
+from seq2seq.train.distributed import Processes, joined_processes
+from seq2seq.train.rehearsal import USABLE, Rehearsal, rehearse
+
+_PLENTY = 1.2  # times the disk space that a run needs, for other things that grow meanwhile
+
+
+def judge_machine(config: Config, data: PreparedData) -> Section:
+    """Findings about the run folder, and of a rehearsal of the run."""
+    verdicts = [*_judge_folder(config), _judge_disk(config, data)]
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_run(config.run_dir))
+        except UserError as error:
+            verdicts.append(Verdict("not tried", str(error)))
+        else:
+            processes = stack.enter_context(joined_processes(config.train.device))
+            verdicts += _rehearsed(config, data, processes)
+    return Section("Rehearsal of the run", verdicts)
+
+
+def _rehearsed(config: Config, data: PreparedData, processes: Processes) -> list[Verdict]:
+    try:
+        config = with_batch_tokens(config, data.train, processes)
+        return list(_judge_rehearsal(config, processes, rehearse(config, processes)))
+    except OutOfMemoryError as error:
+        return [Verdict("WRONG", str(error))]
+    except UserError as error:
+        return [Verdict("WRONG", f"the rehearsal has failed: {error}")]
+
+
+def _judge_folder(config: Config) -> Iterator[Verdict]:
+    checkpoints = list_checkpoints(config.run_dir)
+    if checkpoints:
+        text = f"{short_path(config.run_dir)} holds a run with {len(checkpoints)} checkpoints, left as it is"
+        yield Verdict("ok", text, "train goes on with it; choose another run_dir for a new one")
+
+
+def _judge_rehearsal(config: Config, processes: Processes, found: Rehearsal) -> Iterator[Verdict]:
+    yield Verdict("ok", f"heaviest training step on {processes.device.type}: {found.heaviest}")
+    yield Verdict("ok", f"validation of the heaviest lines, with BLEU: {found.validation_seconds:.1f} s")
+    yield Verdict("ok", f"a checkpoint written, read back and compared: {found.checkpoint_seconds:.1f} s")
+    yield _judge_memory(found)
+    epoch, train = found.step_seconds * found.num_steps, config.train
+    bounds = (
+        train.max_steps and train.max_steps * found.step_seconds,
+        train.max_epochs and train.max_epochs * epoch,
+        train.max_minutes and train.max_minutes * 60,
+    )
+    longest = _duration(min(bound for bound in bounds if bound is not None))
+    text = f"an epoch: {found.num_steps:,} steps of {found.step_seconds:.2f} s, about {_duration(epoch)}; "
+    yield Verdict("ok", f"{text}the run: up to {longest} by its bounds, beside validation")
+
+
+def _judge_memory(found: Rehearsal) -> Verdict:
+    if found.peak is None or found.room is None:
+        return Verdict("ok", "it fits into memory; how much of it was used cannot be told on this system")
+    text = f"memory: {show_bytes(found.peak)} at most, of {show_bytes(found.room)}"
+    if found.fits:
+        return Verdict("ok", text)
+    advice = f"more than {USABLE:.0%} of what there is; lower train.batch_tokens, or raise train.accumulate"
+    return Verdict("doubtful" if found.peak <= found.room else "WRONG", text, advice)
+
+
+def _judge_disk(config: Config, data: PreparedData) -> Verdict:
+    """What the run will yet write, at the time when it keeps most, against what is free where it writes."""
+    size = sum(parameter.nbytes for parameter in build_model(config, data.tokenizers).parameters())
+    copies = 4 if config.train.ema_decay else 3  # the weights, two moments in the optimizer, the average
+    needed = run_space(config.run_dir, size, copies * size, config.train.keep_last)
+    free = free_space(config.run_dir)
+    text = f"disk: up to {show_bytes(max(0, needed))} more in {short_path(config.run_dir)}"
+    if free is None:
+        return Verdict("ok", f"{text}; how much is free there cannot be told")
+    text += f", where {show_bytes(free)} are free"
+    if free >= _PLENTY * needed:
+        return Verdict("ok", text)
+    return Verdict("doubtful" if free >= needed else "WRONG", text, "free some, or lower train.keep_last")
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, minutes or hours, whichever has few digits."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

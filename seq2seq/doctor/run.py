@@ -1,0 +1,50 @@
+"""The whole examination, from a config to its report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+
+from tqdm import tqdm
+
+from seq2seq.config import Config
+from seq2seq.data.inspection import PartFacts, inspect_parts
+from seq2seq.data.prepare import prepare_data
+from seq2seq.doctor.report import Section, Verdict
+from seq2seq.doctor.text import judge_text, readable
+from seq2seq.doctor.tokens import judge_tokens
+from seq2seq.errors import UserError
+
+
+def examine(config: Config) -> Iterator[Section]:
+    """Sections of the report, each as soon as it is there.
+
+    What is written is what ``train`` would write before its first step (tokenizer and corpora, in the cache folder), so
+    that it finds them; a run that the run folder holds stays as it is.
+    """
+    parts = _inspect(config)
+    yield from judge_text(parts)
+    if not readable(parts):
+        yield Section("Tokens and rehearsal", [Verdict("not tried", "the text has to be mended first")])
+        return
+    try:
+        with redirect_stdout(sys.stderr):  # its notices; stdout is for the report
+            data = prepare_data(config)
+    except UserError as error:
+        yield Section("Tokens", [Verdict("WRONG", str(error))])
+        return
+    yield judge_tokens(config, data, parts["train"])
+    from seq2seq.doctor.machine import judge_machine  # and with it PyTorch: the text is looked through without
+
+    with tqdm(desc="rehearsing the run", bar_format="{desc}: {elapsed}", leave=False):
+        section = judge_machine(config, data)
+    yield section
+
+
+def _inspect(config: Config) -> dict[str, PartFacts]:
+    parts = {"train": config.data.train, "valid": config.data.valid}
+    if config.data.test is not None:
+        parts["test"] = config.data.test
+    with tqdm(desc="reading the text", unit=" lines", unit_scale=True, leave=False) as bar:
+        return inspect_parts(parts, bar.update)

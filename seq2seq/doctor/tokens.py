@@ -1,0 +1,141 @@
+"""What the tokenizer makes of the text: pieces per word, what it does not know, and which pairs are left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seq2seq.config import Config
+from seq2seq.data.corpus import Corpus
+from seq2seq.data.corpus_writer import SIDES, Side
+from seq2seq.data.inspection import BLANK, PartFacts, main_script, printable, raw_lines, script_names
+from seq2seq.data.prepare import PreparedData
+from seq2seq.data.symbols import UNK_ID
+from seq2seq.data.tokenizer import Tokenizer
+from seq2seq.doctor.report import FERTILITY_CHARACTERS, FERTILITY_WORDS, Section, Verdict, judged
+from seq2seq.doctor.text import short_path
+
+_NAMES = {"src": "source", "tgt": "target"}
+_UNSPACED = ("han", "thai", "lao", "khmer", "myanmar", "tibetan")  # scripts without spaces between words
+_PORTION = 100_000  # pairs whose pieces are held at a time
+_MANY_SPELLED = 10_000  # pieces that are bytes, from which the most frequent characters are told
+_UNLIKE = 4.0  # times the tokens of the other side
+_NUM_EXAMPLES = 3
+
+
+def judge_tokens(config: Config, data: PreparedData, train: PartFacts) -> Section:
+    """Findings about the tokenizer and the corpora that were made with it."""
+    tokenizers, corpus = data.tokenizers, data.train
+    sizes = sorted({tokenizers.src.vocab_size, tokenizers.tgt.vocab_size})
+    vocabulary = "one vocabulary for both sides" if tokenizers.joint else "a vocabulary for each side"
+    lowered = " (lowered: the text supports no more)" if sizes[0] < config.tokenizer.vocab_size else ""
+    verdicts = [Verdict("ok", f"{vocabulary}, {' and '.join(f'{size:,}' for size in sizes)} pieces{lowered}")]
+    for side, tokenizer in zip(SIDES, (tokenizers.src, tokenizers.tgt), strict=True):
+        verdicts.append(_judge_fertility(side, corpus, train))
+        verdicts += _judge_unknown(side, tokenizer, corpus, train)
+    verdicts += _judge_lengths(config, data)
+    verdicts += _judge_left_out(config, data, train)
+    return Section("Tokens", verdicts)
+
+
+def _judge_fertility(side: Side, corpus: Corpus, train: PartFacts) -> Verdict:
+    lengths = corpus.src_lengths if side == "src" else corpus.tgt_lengths
+    whole = train.pairs[SIDES.index(side)]
+    lines = whole[corpus.lines]
+    pieces, words, characters = int(lengths.sum()) - len(lengths), int(lines["words"].sum()), int(lines["chars"].sum())
+    spaced = script_names()[main_script(whole)] not in _UNSPACED
+    fertility = pieces / max(1, words if spaced else characters)
+    text = f"{_NAMES[side]}: {fertility:.2f} pieces per {'word' if spaced else 'character'}"
+    if fertility <= (FERTILITY_WORDS if spaced else FERTILITY_CHARACTERS):
+        return Verdict("ok", text)
+    return Verdict(
+        "doubtful", text, "words come in many small pieces: raise tokenizer.vocab_size, or add training text"
+    )
+
+
+def _judge_unknown(side: Side, tokenizer: Tokenizer, corpus: Corpus, train: PartFacts) -> Iterator[Verdict]:
+    """Shares of pieces that are unknown and that spell bytes."""
+    values = tokenizer.byte_values()
+    special = {"unknown": np.array([UNK_ID]), "bytes": np.array(list(values), dtype=np.int64)}
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    spelled: Counter[str] = Counter()
+    first: dict[str, int] = {}  # the first pair that has some
+    for start in range(0, corpus.num_pairs, _PORTION):
+        ids, lengths = corpus.take(side, np.arange(start, min(start + _PORTION, corpus.num_pairs)))
+        counts += np.bincount(ids, minlength=tokenizer.vocab_size)
+        for kind, wanted in special.items():
+            places = np.flatnonzero(np.isin(ids, wanted))
+            if len(places) and kind not in first:
+                first[kind] = start + int(np.searchsorted(np.cumsum(lengths), places[0], side="right"))
+            if kind == "bytes" and not spelled:
+                spelled.update(_spelled(ids[places], places, values))
+    total = int(counts.sum()) - corpus.num_pairs
+    for kind, name in (("unknown", "unknown characters"), ("bytes", "characters spelled as bytes")):
+        number = int(counts[special[kind]].sum())
+        examples = [_example(train, int(corpus.lines[first[kind]]), side)] if kind in first else []
+        if kind == "bytes" and spelled:
+            examples.insert(0, "most often " + " ".join(printable(c.encode(), 12) for c, _ in spelled.most_common(12)))
+        yield judged(kind, f"{_NAMES[side]}: {name}: {{count}} of the pieces", number, total, examples)
+
+
+def _spelled(ids: NDArray[np.int64], places: NDArray[np.int64], values: dict[int, int]) -> list[str]:
+    """The characters that pieces at these places of a stream spell, of the first ``_MANY_SPELLED`` pieces."""
+    ids, places = ids[:_MANY_SPELLED], places[:_MANY_SPELLED]
+    runs = np.split(ids, np.flatnonzero(np.diff(places) > 1) + 1) if len(ids) else []
+    return [character for run in runs for character in bytes(values[i] for i in run.tolist()).decode("utf-8", "ignore")]
+
+
+def _judge_lengths(config: Config, data: PreparedData) -> Iterator[Verdict]:
+    corpus = data.train
+    sides = (corpus.src_lengths, corpus.tgt_lengths)
+    numbers = [[int(np.quantile(lengths, share)) for lengths in sides] for share in (0.5, 0.99, 1.0)]
+    words = [f"{src:,} and {tgt:,}" for src, tgt in numbers]
+    yield Verdict("ok", f"tokens, source and target: median {words[0]}, 99 % up to {words[1]}, longest {words[2]}")
+    long = int(
+        ((data.valid.src_lengths > config.data.max_length) | (data.valid.tgt_lengths > config.data.max_length)).sum()
+    )
+    if long:
+        what = f"validation pairs above data.max_length ({config.data.max_length}): {{count}}"
+        yield judged("too long", what, long, data.valid.num_pairs)
+
+
+def _judge_left_out(config: Config, data: PreparedData, train: PartFacts) -> Iterator[Verdict]:
+    """Pairs that the filters leave out, and those that data.max_ratio could."""
+    corpus = data.train
+    counts = corpus.counts
+    left_out = np.ones(counts.read, bool)
+    left_out[corpus.lines] = False
+    src, tgt = train.pairs
+    candidates = np.flatnonzero(left_out & (((src["flags"] | tgt["flags"]) & BLANK) == 0))
+    examples: dict[str, list[str]] = {"too long": [], "ratio": []}
+    for pair in candidates[: 20 * _NUM_EXAMPLES]:
+        lengths = [len(ids) for ids in _encode(data, train, int(pair))]
+        kind = "too long" if max(lengths) >= config.data.max_length else "ratio"
+        examples[kind].append(f"{_example(train, int(pair), 'src')} ({lengths[0] + 1:,} and {lengths[1] + 1:,} tokens)")
+    what = f"pairs above data.max_length ({config.data.max_length} tokens): {{count}}"
+    yield judged("too long", what, counts.too_long, counts.read, examples["too long"][:_NUM_EXAMPLES])
+    if config.data.max_ratio is not None:
+        what = f"pairs above data.max_ratio ({config.data.max_ratio:g}): {{count}}"
+        yield judged("ratio", what, counts.ratio, counts.read, examples["ratio"][:_NUM_EXAMPLES])
+        return
+    shorter, longer = np.sort(np.stack([corpus.src_lengths, corpus.tgt_lengths]), axis=0)
+    unlike = np.flatnonzero(longer > _UNLIKE * shorter)
+    shown = [_example(train, int(corpus.lines[pair]), "both") for pair in unlike[:_NUM_EXAMPLES]]
+    what = f"pairs that data.max_ratio: {_UNLIKE:g} would leave out: {{count}}"
+    yield judged("unlike", what, len(unlike), corpus.num_pairs, shown)
+
+
+def _encode(data: PreparedData, train: PartFacts, pair: int) -> tuple[Sequence[int], Sequence[int]]:
+    number, line = train.place(pair)
+    src, tgt = (raw_lines(facts[number].path, [line])[line].decode() for facts in (train.src, train.tgt))
+    return data.tokenizers.src.encode([src])[0], data.tokenizers.tgt.encode([tgt])[0]
+
+
+def _example(train: PartFacts, pair: int, side: str) -> str:
+    number, line = train.place(pair)
+    files = [facts[number].path for name, facts in (("src", train.src), ("tgt", train.tgt)) if side in (name, "both")]
+    texts = [printable(raw_lines(path, [line])[line], 60) for path in files]
+    return f"{short_path(files[0])}:{line + 1}: {' | '.join(texts)}"

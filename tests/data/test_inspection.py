@@ -1,0 +1,150 @@
+"""Promise: what is doubtful in a text is found at its line, in files that training could not even read."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seq2seq.config import TextFiles
+from seq2seq.data import inspection
+from seq2seq.data.inspection import (
+    BLANK,
+    CONTROL,
+    GARBLED,
+    INVALID,
+    MARKUP,
+    REPLACED,
+    examine_lines,
+    inspect_parts,
+    main_script,
+    pair_keys,
+    printable,
+    raw_lines,
+    repeats,
+    script_names,
+    unlike_lengths,
+)
+
+
+def twice(text: str, read_as: str = "cp1252") -> bytes:
+    """UTF-8 that was read in another encoding and encoded again."""
+    return text.encode().decode(read_as).encode()
+
+
+def two_files(folder: Path) -> TextFiles:
+    """Files a and b in English and German."""
+    src, tgt = ([str(folder / f"{name}.{language}") for name in "ab"] for language in ("en", "de"))
+    return TextFiles(src=src, tgt=tgt)
+
+
+@pytest.mark.parametrize(
+    ("raw", "flags"),
+    [
+        (b"plain text", 0),
+        (b"caf\xe9", INVALID),
+        (b"", BLANK),
+        (" \t\u3000".encode(), BLANK),
+        (b"a\tb", 0),
+        (b"a\x00b", CONTROL),
+        ("a\u2028b".encode(), CONTROL),
+        ("a\ufeffb".encode(), CONTROL),
+        ("lost \ufffd".encode(), REPLACED),
+        (twice("über"), GARBLED),
+        (twice("a “quoted” word", "latin-1"), GARBLED | CONTROL),
+        (twice("你好", "latin-1"), GARBLED),
+        (twice("да нет", "latin-1"), GARBLED | CONTROL),
+        ("« L’été\u00a0», dit-il. “Où\u00a0?”".encode(), 0),
+        ("CAFÉ», AMANHû, ESPAÑA», ÂNGULO, 5 °C ± 1".encode(), 0),
+        (b"R&amp;D", MARKUP),
+        (b"<p class='a'>text</p>", MARKUP),
+        (b"AT&T; a < b, c > d; <3", 0),
+    ],
+)
+def test_each_doubt_has_its_flag(raw: bytes, flags: int) -> None:
+    """Guards against doubts that are missed, and against French spacing or Portuguese capitals taken for damage."""
+    assert examine_lines([raw])["flags"].tolist() == [flags]
+
+
+def test_characters_are_counted_by_kind() -> None:
+    """Guards against counts that land on a neighbouring line, and against scripts told from too little."""
+    lines = examine_lines(
+        [
+            t.encode()
+            for t in [
+                "Is it  7:30?",
+                "",
+                "你好，世界！",
+                "Привет, мир",
+                "ひらがなと漢字",
+                "NATO 你好吗",
+                "NATO 你好世界",
+            ]
+        ]
+    )
+    assert lines["chars"].tolist() == [12, 0, 6, 11, 7, 8, 9]
+    assert lines["words"].tolist() == [3, 0, 1, 2, 1, 2, 2]
+    assert lines["punctuation"].tolist() == [1, 0, 2, 1, 0, 0, 0]
+    assert (lines["digits"].tolist(), lines["questions"].tolist()) == ([3, *[0] * 6], [1, *[0] * 6])
+    assert [script_names()[i] for i in lines["script"]] == ["latin", "", "han", "cyrillic", "han", "latin", ""]
+    assert script_names()[main_script(examine_lines(["你好世界".encode()] * 9 + [b"hello"]))] == "han"
+    assert main_script(examine_lines(["你好世界".encode(), b"hello"])) == 0
+
+
+def test_keys_see_what_matters() -> None:
+    """Guards against pairs that count as repeated though their vowel signs differ, and the other way round."""
+    texts = ["Hello, World!", "hello  world", "कि", "का", "...", "?!", "Ünïcode", "ünïcode."]
+    keys = examine_lines([text.encode() for text in texts])["key"].tolist()
+    assert keys[0] == keys[1]
+    assert keys[6] == keys[7]
+    assert len(set(keys)) == 6
+
+
+def test_pairs_are_compared_in_numbers() -> None:
+    """Guards against repeats that name the wrong line, and lengths judged by another ratio than the text's own."""
+    src = examine_lines([b"a" * 40, b"b" * 50, b"a" * 40, b"c" * 60, b"A" * 40])
+    tgt = examine_lines([b"x" * 80, b"y" * 20, b"x" * 80, b"z" * 120, b"x" * 80])
+    again, first = repeats(pair_keys(src, tgt))
+    assert (again.tolist(), first.tolist()) == ([2, 4], [0, 0])
+    assert repeats(pair_keys(src, tgt, "hash"))[0].tolist() == [2]
+    assert unlike_lengths(src, tgt, factor=3, least=30).tolist() == [1]
+    assert unlike_lengths(src, tgt, factor=3, least=51).tolist() == []
+
+
+def test_unreadable_files_are_told_and_the_others_read(tmp_path: Path) -> None:
+    """Guards against an inspection that ends at the first broken file, or that loses what came before the break."""
+    (tmp_path / "a.en").write_bytes(b"one\ntwo\n")
+    (tmp_path / "a.de").write_bytes(b"eins\nzwei\ndrei\n")
+    (tmp_path / "b.en").write_bytes(gzip.compress(np.random.default_rng(0).bytes(3000).hex().encode())[:-100])
+    files = TextFiles(
+        src=[str(tmp_path / n) for n in ("a.en", "b.en")], tgt=[str(tmp_path / n) for n in ("a.de", "b.de")]
+    )
+    counted: list[int] = []
+    part = inspect_parts({"train": files}, counted.append)["train"]
+    assert [len(facts.lines) for facts in (*part.src, *part.tgt)] == [2, 0, 3, 0]
+    assert sum(counted) == 5
+    assert "cannot read on" in str(part.src[1].error)
+    assert "b.de: no such file" in str(part.tgt[1].error)
+    assert [len(side) for side in part.pairs] == [2, 2]
+
+
+def test_many_chunks_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against line numbers that depend on which process was first, and pairs placed in the wrong file."""
+    monkeypatch.setattr(inspection, "_CHUNK_LINES", 7)
+    lines = [b"x" * (i % 50) for i in range(100)]
+    for name in ("a.en", "a.de", "b.en", "b.de"):
+        (tmp_path / name).write_bytes(b"".join(line + b"\n" for line in lines[: 100 if name[0] == "a" else 20]))
+    files = TextFiles(
+        src=[str(tmp_path / n) for n in ("a.en", "b.en")], tgt=[str(tmp_path / n) for n in ("a.de", "b.de")]
+    )
+    part = inspect_parts({"train": files})["train"]
+    np.testing.assert_array_equal(part.src[0].lines, examine_lines(lines))
+    assert [part.place(pair) for pair in (0, 99, 100, 119)] == [(0, 0), (0, 99), (1, 0), (1, 19)]
+    assert raw_lines(tmp_path / "a.en", [3, 60, 200]) == {3: b"xxx", 60: b"x" * 10}
+
+
+def test_examples_can_be_shown_on_any_terminal() -> None:
+    """Guards against an example that rings the bell, breaks the line or fills the screen."""
+    assert printable(b"a\x07b\xffc", 20) == "a\\x07b\\xffc"
+    assert printable("你好世界".encode(), 4) == "你好世界"
+    assert printable(b"x" * 10**6, 10) == "x" * 9 + "…"

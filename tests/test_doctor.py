@@ -1,0 +1,224 @@
+"""Promise: `doctor` names what is wrong in a config's text by file and line, all at once, and touches no run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from seq2seq.cli import main
+from seq2seq.config import Config
+from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.doctor import machine
+from seq2seq.doctor.report import LIMITS, Section, Verdict, judged
+from seq2seq.errors import OutOfMemoryError
+from seq2seq.train.distributed import Processes
+from seq2seq.train.rehearsal import Rehearsal
+from tests.toy import environment, sentences, write_config, write_lines, write_text_files
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with toy text, from beside which commands run."""
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    return write_text_files(tmp_path / "text")
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def change(path: Path, lines: dict[int, bytes]) -> None:
+    """Replace lines, counted from 1."""
+    old = path.read_bytes().split(b"\n")
+    for number, line in lines.items():
+        old[number - 1] = line
+    path.write_bytes(b"\n".join(old))
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n")[:-1]
+
+
+def report(text: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str]:
+    """Exit code and report of the command, its lines joined where they were wrapped."""
+    config = write_config(text, text.parent / "run")
+    code = main(["doctor", str(config), *overrides])
+    return code, " ".join(capsys.readouterr().out.split())
+
+
+def test_every_unreadable_file_is_told_at_once(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a report that ends where reading for training would, and against success where it cannot train."""
+    change(text / "train.xx", {7: b"kato \xff", 20: b"kato \xfe"})
+    assert "not tried" in report(text, capsys)[1]
+    write_lines(text / "valid.yy", ["fe", "gu"])
+    (text / "test.yy").write_text("fe\ngu\n", encoding="utf-16")
+    code, told = report(text, capsys, f"data.test.src={text}/none.xx", f"data.test.tgt={text}/test.yy")
+    assert code == 2
+    assert "WRONG invalid UTF-8: 2 (1.67 %) of the lines" in told
+    assert "text/train.xx:7: kato \\xff text/train.xx:20: kato \\xfe" in told
+    assert "WRONG text/valid.xx has 6 lines but text/valid.yy has 2" in told
+    assert "none.xx: no such file" in told
+    assert "not tried the text has to be mended first" in told
+    assert "text/test.yy: is UTF-16" in told
+    assert "4 wrong" in told
+    assert not (text.parent / "run").exists()
+
+
+def test_doubtful_lines_are_named(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against each doubt going unseen, or being told at another line than where it is."""
+    monkeypatch.setattr(machine, "judge_machine", lambda config, data: Section("", []))  # it takes seconds
+    src, tgt = lines_of(text / "train.xx"), lines_of(text / "train.yy")
+    test = lines_of(text / "test.xx"), lines_of(text / "test.yy")
+    other = "Привет, дорогой мир"
+    change(
+        text / "train.xx",
+        {3: b"", 6: b"", 9: tgt[8], 11: test[0][2], 15: other.encode(), 16: b"ka to mi ren " * 9, 30: src[4]},
+    )
+    change(
+        text / "train.yy",
+        {3: b" ", 6: b" ", 4: b"do\x07r", 11: test[1][2].upper() + b"!", 30: tgt[4], 40: b"&lt;fe&gt;"},
+    )
+    tests = f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy"
+    code, told = report(text, capsys, *tests, "tokenizer.vocab_size=360")
+    for line in (
+        "doubtful control characters or line separators: 1 (0.83 %) of the lines",
+        "text/train.yy:4: do\\x07r",
+        "doubtful blank lines: 4 (3.33 %) of the lines",
+        "text/train.xx:3: (blank) text/train.xx:6: (blank) text/train.yy:6: (blank)",
+        "doubtful HTML: 1 (0.83 %) of the lines",
+        "text/train.yy:40: &lt;fe&gt;",
+        "doubtful target equal to source: 1 (1.67 %) of the pairs",
+        f"text/train.xx:9: {tgt[8].decode()}",
+        "text/train.xx:30: " + f"{src[4].decode()} | {tgt[4].decode()} (repeats line 5)",
+        f"text/train.xx:15: {other} | {tgt[14].decode()} (cyrillic | latin)",
+        "WRONG pairs of train: 1 (20 %) of the pairs, 0 of them to the letter",
+        "(is text/train.xx:11)",
+        "doubtful pairs above data.max_length (24 tokens): 1 (1.67 %)",
+    ):
+        assert line in told, line
+    assert "(repeats line 3)" not in told
+    assert re.search(r"train.xx:16: (ka to mi ren )+[^(]*… \(\d+ and \d+ tokens\)", told)
+    assert code == 2
+
+
+def test_scripts_tell_swapped_sides(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against swapped sides that pass, and against copies and swapped sides counted again as foreign."""
+    src = [f"word number {i}" for i in range(30)]
+    tgt = [f"слово номер {i}" for i in range(30)]
+    src[6], tgt[6] = tgt[6], src[6]
+    tgt[8] = src[8]
+    src[9] = "λέξη αριθμός"
+    write_lines(text / "train.xx", src)
+    write_lines(text / "train.yy", [*tgt, "one more, so that nothing is trained"])
+    _, told = report(text, capsys)
+    assert "WRONG swapped sides: 1 (3.33 %) of the pairs" in told
+    assert "text/train.xx:7: слово номер 6 | word number 6" in told
+    assert "foreign script: 1 (3.33 %) of the pairs" in told
+    assert "text/train.xx:10: λέξη αριθμός | слово номер 9 (greek | cyrillic)" in told
+
+
+def test_pieces_are_counted_by_side(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against pieces per word that count ends of sentences or lines left out, and against misread bytes."""
+    monkeypatch.setattr(machine, "judge_machine", lambda config, data: Section("", []))
+    change(text / "train.xx", {5: b""})
+    change(text / "train.yy", {8: "龘 fe".encode()})
+    _, told = report(text, capsys, "tokenizer.character_coverage=0.99", "tokenizer.joint=false", "data.max_length=200")
+    pair = TokenizerPair.load(next((text / "cache").glob("tokenizer-*")))
+    kept = [line.decode() for number, line in enumerate(lines_of(text / "train.yy"), start=1) if number != 5]
+    pieces = pair.tgt.encode(kept)
+    fertility = sum(map(len, pieces)) / sum(len(line.split()) for line in kept)
+    assert f"target: {fertility:.2f} pieces per word" in told
+    spelled = sum(i in pair.tgt.byte_values() for ids in pieces for i in ids)
+    assert f"target: characters spelled as bytes: {spelled:,} (" in told
+    assert re.search(r"most often [^/]*龘", told.split("target: characters spelled")[1])
+
+
+def test_a_run_is_left_as_it_is(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a rehearsal that changes a run's files, and against alarms over a corpus that is fine."""
+    long = [pair for pair in sentences(60, seed=7) if len(pair[0].split()) > 3]  # short ones are in train by chance
+    write_lines(text / "valid.xx", [src for src, _ in long])
+    write_lines(text / "valid.yy", [tgt for _, tgt in long])
+    for name in ("checkpoints/step-000000003.safetensors", "best/model.safetensors", "metrics.jsonl"):
+        write(text.parent / "run" / name, name.encode())
+    before = files_of(text.parent / "run")
+    code, told = report(text, capsys)
+    assert code == 0
+    assert "0 wrong" in told
+    assert "none: invalid UTF-8, blank lines" in told
+    assert "run holds a run with" in told
+    assert re.search(
+        r"disk: up to .* heaviest training step on cpu: \d+ sentences.* memory: .* an epoch: \d+ steps", told
+    )
+    assert files_of(text.parent / "run") == before
+
+
+def test_a_running_run_is_not_disturbed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a rehearsal beside a run in the same folder, and against blaming the config for it."""
+    running = [sys.executable, "-c", _RUNNING, str(text.parent / "run")]
+    with subprocess.Popen(running, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        _, told = report(text, capsys)
+        process.communicate()
+    assert re.search(rf"not tried \S*run: process {process.pid} on \S+ works on it", told)
+    assert "heaviest training step" not in told
+
+
+_RUNNING = """
+import sys
+from pathlib import Path
+from seq2seq.disk import locked_run
+with locked_run(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_memory_disk_and_failure_have_their_verdicts(
+    text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a run that is told to be fine and ends for want of memory or space."""
+
+    def outcome(peak: int) -> str:
+        found = Rehearsal(peak, 1000, "1 sentence", 10, 1.0, 1.0, 1.0)
+        monkeypatch.setattr(machine, "rehearse", lambda config, processes: found)
+        return report(text, capsys, "train.max_steps=30", "train.max_epochs=2")[1]
+
+    monkeypatch.setattr(machine, "free_space", lambda path: 10**12)
+    assert "ok memory: 0 MB at most" in outcome(899)
+    assert "about 10 s; the run: up to 20 s by its bounds" in outcome(899)
+    assert "doubtful memory" in outcome(901)
+    assert "WRONG memory" in outcome(1001)
+    monkeypatch.setattr(machine, "free_space", lambda path: 1000)
+    assert "WRONG disk: up to" in outcome(899)
+
+    def fails(config: Config, processes: Processes) -> Rehearsal:
+        raise OutOfMemoryError("out of memory at step 1")
+
+    monkeypatch.setattr(machine, "rehearse", fails)
+    code, told = report(text, capsys)
+    assert code == 2
+    assert "WRONG out of memory at step 1" in told
+
+
+def test_limits_judge_shares() -> None:
+    """Guards against a finding that is wrong at a share where the table says doubtful, and advice where all is well."""
+    few, some, many = (judged("identical", "x: {count}", number, 1000, ["a", "b"]) for number in (4, 5, 50))
+    assert few == Verdict("ok", "x: 4 (0.40 %)", "", ["a"])
+    assert some == Verdict("doubtful", "x: 5 (0.50 %)", LIMITS["identical"].advice, ["a", "b"])
+    assert many.mark == "WRONG"
+    assert judged("invalid", "{count}", 0, 0).mark == "ok"
+    assert judged("invalid", "{count}", 1, 10**9).mark == "WRONG"
