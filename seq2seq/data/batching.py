@@ -98,7 +98,7 @@ class Capacity:
             max_length: of the corpus' sentences on either side, in tokens.
             max_sentences: of a step (:func:`most_sentences`).
         """
-        uneven = max_length if num_parts > 1 else 0  # parts differ by at most a sentence
+        uneven = max_length if num_parts > 1 else 0  # parts differ by at most a sentence, on either side
         tokens = max(max_length, -(-batch_tokens // num_parts) + uneven)
         # Every filling sentence needs a token on both sides, and there are as many as the longer side's filling needs.
         fillings = -(-tokens // max_length) + 1
@@ -276,9 +276,29 @@ def plan_epoch(
     return EpochPlan(order=np.concatenate(shuffled), starts=np.concatenate([[0], ends]).astype(np.int64))
 
 
-def deal(step: Indices, num_parts: int) -> list[Indices]:
-    """A step's sentences dealt to micro-batches like cards, so that parts differ by little in tokens.
+def deal(
+    step: Indices, src_lengths: NDArray[np.integer], tgt_lengths: NDArray[np.integer], num_parts: int
+) -> list[Indices]:
+    """A step's sentences dealt to micro-batches like cards, so that parts differ by little in tokens of either side.
 
-    The sentences come sorted by length from the plan, hence no part exceeds another by more than one sentence.
+    Sorted by target length, the sentences are dealt in rounds of one for each part; in a round the part that has the
+    most source tokens so far gets the shortest source. Two parts then differ by at most the longest sentence, on the
+    target side (what they differ by in all rounds adds up to no more, as the rounds' lengths do not overlap) and on the
+    source side (each round draws the sums together, or turns their order around).
+
+    Args:
+        src_lengths, tgt_lengths: [len(step)], of its sentences.
     """
-    return [step[part::num_parts] for part in range(num_parts)]
+    if num_parts == 1:
+        return [step]
+    missing = -len(step) % num_parts  # the first round is filled up with sentences of no tokens
+    absent = np.full(missing, -1)
+    places = np.concatenate([absent, np.argsort(tgt_lengths, kind="stable")]).reshape(-1, num_parts)
+    src = np.append(src_lengths, 0)[places]  # the last one is what -1 stands for
+    dealt = np.empty_like(places)
+    totals = np.zeros(num_parts, dtype=np.int64)
+    for turn, shortest_first in enumerate(np.argsort(src, axis=1, kind="stable")):
+        fullest_first = np.argsort(-totals, kind="stable")
+        dealt[turn, fullest_first] = places[turn, shortest_first]
+        totals[fullest_first] += src[turn, shortest_first]
+    return [step[part[part >= 0]] for part in dealt.T]

@@ -59,12 +59,14 @@ def load_steps(corpus: Corpus, plan: EpochPlan, share: Share, device: torch.devi
 
     def prepare(index: int) -> Step:
         step = plan.step(index)
-        parts = deal(step, share.processes * share.accumulate)
+        lengths = corpus.src_lengths[step], corpus.tgt_lengths[step]
+        parts = deal(step, *lengths, share.processes * share.accumulate)
         mine = parts[share.rank * share.accumulate : (share.rank + 1) * share.accumulate]
         batches = [_pack(corpus, part, share.capacity) for part in mine]
         if device.type == "cuda":
             batches = [batch.pin() for batch in batches]
-        return Step(batches, int(corpus.tgt_lengths[step].sum()), int(corpus.src_lengths[step].sum()), step)
+        num_src, num_labels = (int(side.sum()) for side in lengths)
+        return Step(batches, num_labels, num_src, step)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:
         ahead: deque[Future[Step]] = deque()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seq2seq.data.batching import Capacity, deal, most_sentences, pack, pack_pairs, pack_sentences, plan_epoch
@@ -128,15 +128,20 @@ def test_plan_of_a_million_pairs():
 
 
 @settings(deadline=None, max_examples=60)
-@given(lengths=st.lists(st.integers(1, 50), min_size=0, max_size=60), num_parts=st.integers(1, 9))
+@example(lengths=[(length, 10 + length % 7) for length in [1, 50] * 30], num_parts=2)
+@given(lengths=st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=60), num_parts=st.integers(1, 9))
 def test_deal_covers_and_balances(lengths, num_parts):
-    """Guards against sentences lost between ranks and against one rank with all the long ones."""
-    lengths = np.sort(np.array(lengths, dtype=np.int64))
-    parts = deal(np.arange(len(lengths)), num_parts)
+    """Guards against sentences lost between ranks and against one rank with all the long ones of either side, which
+    would not fit into its fixed shapes."""
+    lengths = np.array(lengths, dtype=np.int64).reshape(-1, 2)
+    step = np.arange(len(lengths)) + 100
+    parts = deal(step, *lengths.T, num_parts)
     assert len(parts) == num_parts
-    assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
-    tokens = [int(lengths[part].sum()) for part in parts]
-    assert max(tokens) - min(tokens) <= (lengths.max() if len(lengths) else 0)
+    assert sorted(np.concatenate(parts).tolist()) == step.tolist()
+    for side in lengths.T:
+        tokens = [int(side[part - 100].sum()) for part in parts]
+        assert max(tokens) - min(tokens) <= (side.max() if len(lengths) else 0)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def check_layout(side, sentences):
@@ -223,7 +228,8 @@ def test_capacity_fits_every_step_and_changes_no_sentence():
         capacity = Capacity.of(100, most_sentences(tgt_lengths, 256), 256, num_parts)
         plan = plan_epoch(src_lengths, tgt_lengths, 256, seed=1, epoch=0)
         for index in range(plan.num_steps):
-            for part in deal(plan.step(index), num_parts):
+            step = plan.step(index)
+            for part in deal(step, src_lengths[step], tgt_lengths[step], num_parts):
                 src, tgt = (rng.integers(4, 50, size=lengths[part].sum()) for lengths in (src_lengths, tgt_lengths))
                 plain = pack_pairs(src, src_lengths[part], tgt, tgt_lengths[part]) if part.size else None
                 batch = pack_pairs(src, src_lengths[part], tgt, tgt_lengths[part], capacity)
