@@ -6,4 +6,4 @@ install_seq2seq test
 ruff check .
 ruff format --check .
 mypy
-python -m pytest "$@"
+python -m pytest -n auto --maxprocesses 4 "$@"

@@ -193,7 +193,7 @@ def test_memory_disk_and_failure_have_their_verdicts(
     """Guards against a run that is told to be fine and ends for want of memory or space."""
 
     def outcome(peak: int) -> str:
-        found = Rehearsal(peak, 1000, 0.9, "1 sentence", 10, 1.0, 1.0, 1.0)
+        found = Rehearsal(peak, 1000, 0.9, "1 sentence", 10, 1.0, 1.0, 0.1, 1.0)
         monkeypatch.setattr(machine, "rehearse", lambda config, processes: found)
         return report(text, capsys, "train.max_steps=30", "train.max_epochs=2")[1]
 

@@ -38,7 +38,7 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
     """A person must learn from one line which batch was too large and which setting makes it smaller, in training, in
     validation and in translating; what the system's own error says is neither."""
     text = write_text_files(tmp_path / "text")
-    large = ("train.accumulate=1", "train.batch_tokens=2000", "model.d_ff=100000")  # nothing but these layers is large
+    large = ("train.accumulate=1", "train.batch_tokens=2000", "model.d_ff=500000")  # more than what is freed and kept
     config = toy_config(text, tmp_path / "run", *large)
     with mock.patch("seq2seq.train.trainer.matmul_peak", return_value=1e12):  # it takes time
         trainer = Trainer(config, Processes(0, 1, torch.device("cpu")))
@@ -46,7 +46,7 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
         trainer.run()
     shape = r"60 sentences in micro-batches of 60 and up to \d+ tokens a sentence \(\d+ source x \d+ target tokens\)"
     lower = r"raise train.accumulate, or lower train.batch_tokens \(2000; .*\) or data.max_length \(24\)"
-    assert re.match(rf"out of memory \(\d+ MB more needed\) at step 1, {shape}: {lower}", str(caught.value))
+    assert re.match(rf"out of memory \([\d.]+ GB more needed\) at step 1, {shape}: {lower}", str(caught.value))
 
     translator = Translator(trainer.model.eval(), config, trainer.data.tokenizers)
     with pytest.raises(OutOfMemoryError) as caught, little_memory():

@@ -16,7 +16,7 @@ from seq2seq.model_folder import build_model
 from seq2seq.train.budget import with_batch_tokens
 from seq2seq.train.checkpoint import list_checkpoints, run_space
 from seq2seq.train.distributed import Processes, joined_processes
-from seq2seq.train.rehearsal import USABLE, Rehearsal, rehearse
+from seq2seq.train.rehearsal import Rehearsal, rehearse
 
 _PLENTY = 1.2  # times the disk space that a run needs, for other things that grow meanwhile
 
@@ -54,7 +54,9 @@ def _judge_folder(config: Config) -> Iterator[Verdict]:
 
 def _judge_rehearsal(config: Config, processes: Processes, found: Rehearsal) -> Iterator[Verdict]:
     yield Verdict("ok", f"heaviest training step on {processes.device.type}: {found.heaviest}")
-    yield Verdict("ok", f"validation of the heaviest lines, with BLEU: {found.validation_seconds:.1f} s")
+    yield Verdict(
+        "ok", f"validation of the heaviest lines: {found.validation_seconds:.1f} s, BLEU {found.bleu:.2f} (untrained)"
+    )
     yield Verdict("ok", f"a checkpoint written, read back and compared: {found.checkpoint_seconds:.1f} s")
     yield _judge_memory(found)
     epoch, train = found.step_seconds * found.num_steps, config.train
@@ -74,7 +76,7 @@ def _judge_memory(found: Rehearsal) -> Verdict:
     text = f"memory: {show_bytes(found.peak)} at most, of {show_bytes(found.room)}"
     if found.fits:
         return Verdict("ok", text)
-    advice = f"more than {USABLE:.0%} of what there is; lower train.batch_tokens, or raise train.accumulate"
+    advice = f"more than {found.usable:.0%} of what there is; lower train.batch_tokens, or raise train.accumulate"
     return Verdict("doubtful" if found.peak <= found.room else "WRONG", text, advice)
 
 

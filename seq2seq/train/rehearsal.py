@@ -40,6 +40,7 @@ class Rehearsal:
     num_steps: int  # of an epoch
     step_seconds: float  # of a usual step
     validation_seconds: float  # of the heaviest lines of the validation and test text, not of all
+    bleu: float  # of that validation; the model has seen a few steps
     checkpoint_seconds: float  # to write a checkpoint, read it back and compare
 
     @property

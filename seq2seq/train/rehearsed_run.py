@@ -30,6 +30,7 @@ from seq2seq.memory import memory_explained, memory_room, peak_memory
 from seq2seq.model_folder import unique_tensors
 from seq2seq.train.checkpoint import load_latest_checkpoint
 from seq2seq.train.distributed import Processes
+from seq2seq.train.metrics import METRICS, read_metrics
 from seq2seq.train.rehearsal import USABLE, Rehearsal
 from seq2seq.train.trainer import Trainer
 
@@ -205,6 +206,7 @@ def rehearse_here(config: Config, processes: Processes, neighbours: int) -> Rehe
         num_steps=run.usual.num_steps,
         step_seconds=float(np.mean(run.step_seconds[len(run.heaviest) :])),
         validation_seconds=run.seconds["validation"],
+        bleu=next(r["valid_bleu"] for r in read_metrics(run.config.run_dir / METRICS) if "valid_bleu" in r),
         checkpoint_seconds=run.seconds["checkpoint"],
     )
 

@@ -35,7 +35,9 @@ def no_matmul_peak() -> Iterator[None]:
 
 
 def measured(peak: int | None, room: int | None = 1000) -> Rehearsal:
-    return Rehearsal(peak, room, 0.9, "", num_steps=1, step_seconds=1, validation_seconds=1, checkpoint_seconds=1)
+    return Rehearsal(
+        peak, room, 0.9, "", num_steps=1, step_seconds=1, validation_seconds=1, bleu=0, checkpoint_seconds=1
+    )
 
 
 def test_no_step_of_any_epoch_is_heavier() -> None:
