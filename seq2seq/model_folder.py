@@ -140,6 +140,8 @@ def _check_config(config: Config, tokenizers: TokenizerPair, weights: Mapping[st
     num_layers = config.model.encoder_layers + config.model.decoder_layers
     if num_layers > len(weights):
         raise ModelError(f"{path}: does not fit its config: {num_layers} layers in {len(weights)} tensors")
+    if not any(config.model.d_model in tensor.shape for tensor in weights.values()):
+        raise ModelError(f"{path}: does not fit its config: no tensor is d_model ({config.model.d_model}) wide")
     try:
         with _Undrawn(), torch.device("meta"):  # shapes without memory
             model = build_model(config, tokenizers)

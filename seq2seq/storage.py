@@ -12,6 +12,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from seq2seq.disk import check_space, is_full_disk, sync_folder, temporary_name
 from seq2seq.errors import ModelError, UserError
 
 DIGEST = "blake2b"  # the key of the digest among the texts
+_DIGEST_THREADS = 4  # more would wait for the memory
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL"}
 _DTYPES |= {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"}
 
@@ -70,13 +72,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps(dict(metadata), sort_keys=True).encode())
-    for name in sorted(tensors):
+    """Of the texts, and of each tensor's name, kind, shape and digest; those are taken on several threads."""
+
+    def described(name: str) -> str:
         tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor).data)
-    return digest.hexdigest()
+        content = hashlib.blake2b(_bytes(tensor).data, digest_size=16).hexdigest()
+        return f"{name} {tensor.dtype} {tuple(tensor.shape)} {content}"
+
+    with ThreadPoolExecutor(_DIGEST_THREADS) as pool:
+        parts = [json.dumps(dict(metadata), sort_keys=True), *pool.map(described, sorted(tensors))]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def _bytes(tensor: Tensor) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import statistics
 import time
 from pathlib import Path
@@ -68,8 +69,9 @@ def _measure(args: argparse.Namespace) -> tuple[list[float], list[float]]:
         adamw.step()
         adamw.zero_grad(set_to_none=True)
 
-    often = ["train.validate_every=1000000", "train.save_every=1000000"]
-    config = load_config(args.config, [f"run_dir={args.out / 'run'}", *often])
+    shutil.rmtree(args.out / "run", ignore_errors=True)
+    seldom = ["train.validate_every=1000000", "train.save_every=1000000"]
+    config = load_config(args.config, [f"run_dir={args.out / 'run'}", *seldom])
     trainer = Timed(config, Processes(0, 1, torch.device("cpu")))
     guards = {True: Guard(config.train, trainer.progress), False: NoGuard(config.train, trainer.progress)}
     trainer.run(stop_after=args.steps + 1)

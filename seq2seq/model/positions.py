@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 def _angles(num_positions: int, width: int) -> Tensor:
     """[L, width / 2]: position times the wavelengths 1 / 10000^(2i / width) of Vaswani et al. 2017, section 3.5."""
-    frequencies = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    return torch.arange(num_positions, dtype=torch.float64)[:, None] * frequencies
+    # On the CPU even where a model is built without memory (device "meta"): PyTorch loads much for such sums there.
+    frequencies = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
+    return torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None] * frequencies
 
 
 class _Table(nn.Module):
