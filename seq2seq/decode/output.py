@@ -121,7 +121,7 @@ class OutputFile:
             return Record(**json.loads(self.record_path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             both = f"delete it and {self.partial} to start afresh"
             raise UserError(f"{self.record_path}: not a record of a translation, or damaged; {both}") from None
 
