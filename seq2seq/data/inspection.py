@@ -102,6 +102,15 @@ class PartFacts:
         number = int(np.searchsorted(ends, pair, side="right"))
         return number, pair - int(ends[number - 1] if number else 0)
 
+    def texts(self, pairs: Iterable[int]) -> dict[int, tuple[bytes, bytes]]:
+        """The source and target lines of pairs, by their 0-based numbers; every file is read once at most."""
+        places = {pair: self.place(pair) for pair in pairs}
+        wanted: dict[int, list[int]] = {}
+        for number, line in places.values():
+            wanted.setdefault(number, []).append(line)
+        src, tgt = ({n: raw_lines(side[n].path, lines) for n, lines in wanted.items()} for side in (self.src, self.tgt))
+        return {pair: (src[number][line], tgt[number][line]) for pair, (number, line) in places.items()}
+
     def _sizes(self) -> list[int]:
         return [min(len(src.lines), len(tgt.lines)) for src, tgt in zip(self.src, self.tgt, strict=True)]
 

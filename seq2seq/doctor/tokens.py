@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from seq2seq.config import Config
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.corpus_writer import SIDES, Side
-from seq2seq.data.inspection import BLANK, PartFacts, main_script, printable, raw_lines, script_names
+from seq2seq.data.inspection import BLANK, PartFacts, main_script, printable, script_names
 from seq2seq.data.prepare import PreparedData
 from seq2seq.data.symbols import UNK_ID
 from seq2seq.data.tokenizer import Tokenizer
@@ -75,7 +75,8 @@ def _judge_unknown(side: Side, tokenizer: Tokenizer, corpus: Corpus, train: Part
     total = int(counts.sum()) - corpus.num_pairs
     for kind, name in (("unknown", "unknown characters"), ("bytes", "characters spelled as bytes")):
         number = int(counts[special[kind]].sum())
-        examples = [_example(train, int(corpus.lines[first[kind]]), side)] if kind in first else []
+        shown = train.texts([int(corpus.lines[first[kind]])] if kind in first else [])
+        examples = [_example(train, pair, side, texts) for pair, texts in shown.items()]
         if kind == "bytes" and spelled:
             examples.insert(0, "most often " + " ".join(printable(c.encode(), 12) for c, _ in spelled.most_common(12)))
         yield judged(kind, f"{_NAMES[side]}: {name}: {{count}} of the pieces", number, total, examples)
@@ -111,10 +112,11 @@ def _judge_left_out(config: Config, data: PreparedData, train: PartFacts) -> Ite
     src, tgt = train.pairs
     candidates = np.flatnonzero(left_out & (((src["flags"] | tgt["flags"]) & BLANK) == 0))
     examples: dict[str, list[str]] = {"too long": [], "ratio": []}
-    for pair in candidates[: 20 * _NUM_EXAMPLES]:
-        lengths = [len(ids) for ids in _encode(data, train, int(pair))]
+    for pair, texts in train.texts(candidates[: 20 * _NUM_EXAMPLES].tolist()).items():
+        lengths = [len(ids) for ids in _encode(data, texts)]
         kind = "too long" if max(lengths) >= config.data.max_length else "ratio"
-        examples[kind].append(f"{_example(train, int(pair), 'src')} ({lengths[0] + 1:,} and {lengths[1] + 1:,} tokens)")
+        tokens = f"{lengths[0] + 1:,} and {lengths[1] + 1:,} tokens"
+        examples[kind].append(f"{_example(train, pair, 'src', texts)} ({tokens})")
     what = f"pairs above data.max_length ({config.data.max_length} tokens): {{count}}"
     yield judged("too long", what, counts.too_long, counts.read, examples["too long"][:_NUM_EXAMPLES])
     if config.data.max_ratio is not None:
@@ -123,19 +125,19 @@ def _judge_left_out(config: Config, data: PreparedData, train: PartFacts) -> Ite
         return
     shorter, longer = np.sort(np.stack([corpus.src_lengths, corpus.tgt_lengths]), axis=0)
     unlike = np.flatnonzero(longer > _UNLIKE * shorter)
-    shown = [_example(train, int(corpus.lines[pair]), "both") for pair in unlike[:_NUM_EXAMPLES]]
+    found = train.texts(corpus.lines[unlike[:_NUM_EXAMPLES]].tolist())
+    shown = [_example(train, pair, "both", texts) for pair, texts in found.items()]
     what = f"pairs that data.max_ratio: {_UNLIKE:g} would leave out: {{count}}"
     yield judged("unlike", what, len(unlike), corpus.num_pairs, shown)
 
 
-def _encode(data: PreparedData, train: PartFacts, pair: int) -> tuple[Sequence[int], Sequence[int]]:
-    number, line = train.place(pair)
-    src, tgt = (raw_lines(facts[number].path, [line])[line].decode() for facts in (train.src, train.tgt))
+def _encode(data: PreparedData, texts: tuple[bytes, bytes]) -> tuple[Sequence[int], Sequence[int]]:
+    src, tgt = (text.decode() for text in texts)
     return data.tokenizers.src.encode([src])[0], data.tokenizers.tgt.encode([tgt])[0]
 
 
-def _example(train: PartFacts, pair: int, side: str) -> str:
+def _example(train: PartFacts, pair: int, side: str, texts: tuple[bytes, bytes]) -> str:
     number, line = train.place(pair)
-    files = [facts[number].path for name, facts in (("src", train.src), ("tgt", train.tgt)) if side in (name, "both")]
-    texts = [printable(raw_lines(path, [line])[line], 60) for path in files]
-    return f"{short_path(files[0])}:{line + 1}: {' | '.join(texts)}"
+    file = (train.tgt if side == "tgt" else train.src)[number]
+    shown = {"src": texts[:1], "tgt": texts[1:], "both": texts}[side]
+    return f"{short_path(file.path)}:{line + 1}: {' | '.join(printable(text, 60) for text in shown)}"
