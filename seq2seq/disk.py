@@ -12,12 +12,15 @@ import os
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from seq2seq.errors import UserError
 
+_BLOCK = 1 << 20  # bytes read at a time
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -91,6 +94,20 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def digest_of(file: BinaryIO, size: int | None = None) -> hashlib.blake2b:
+    """Of the first ``size`` bytes of a file (16 bytes long), or of all or of fewer where there are no more.
+
+    The file is read in blocks, and stands behind them.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    file.seek(0)
+    left = sys.maxsize if size is None else size
+    while block := file.read(min(left, _BLOCK)):
+        digest.update(block)
+        left -= len(block)
+    return digest
+
+
 def seal(path: Path, size: int | None = None) -> str:
     """Length and digest of a file's first ``size`` bytes, or of all of it as it is on the disk from now on.
 
@@ -99,8 +116,8 @@ def seal(path: Path, size: int | None = None) -> str:
     """
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-        content = file.read() if size is None else file.read(size)
-    return f"{len(content)} {hashlib.blake2b(content, digest_size=16).hexdigest()}"
+        digest = digest_of(file, size)
+        return f"{file.tell()} {digest.hexdigest()}"
 
 
 def is_sealed(path: Path, sealed: str) -> bool:

@@ -18,6 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from seq2seq.disk import digest_of
 from seq2seq.errors import DataError
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -171,14 +172,11 @@ def places_of(lines: Sequence[int], paths: Sequence[Path]) -> list[str]:
 
 def digest_file(path: Path) -> str:
     """Hex digest (16 bytes) of a file's bytes on disk, read in blocks."""
-    digest = hashlib.blake2b(digest_size=16)
     try:
         with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+            return digest_of(file).hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from None
-    return digest.hexdigest()
 
 
 def fingerprint_files(files: ParallelFiles, digest_of: Callable[[Path], str] = digest_file) -> str:

@@ -19,11 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from seq2seq.disk import remove_leftovers
+from seq2seq.disk import digest_of, remove_leftovers
 from seq2seq.errors import UserError
 from seq2seq.storage import put_in_place, unwritable, write_text
-
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,9 @@ class OutputFile:
         if self._file.seek(0, os.SEEK_END) == 0 and record.size > 0:  # finished, or deleted
             if self.target.is_file() and self.target.stat().st_size == record.size:
                 with self.target.open("rb") as file:
-                    self.complete = _digest(file, record.size).hexdigest() == record.output
+                    self.complete = digest_of(file, record.size).hexdigest() == record.output
             return record if self.complete else None
-        self._digest = _digest(self._file, record.size)
+        self._digest = digest_of(self._file, record.size)
         if self._digest.hexdigest() != record.output:
             raise UserError(f"{self.partial}: damaged, not what was written there; delete it to start afresh")
         return record
@@ -171,13 +169,3 @@ def _open_locked(path: Path) -> BinaryIO:
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
         file.close()  # it was finished or deleted between the two calls
-
-
-def _digest(file: BinaryIO, size: int) -> hashlib.blake2b:
-    """Of the first ``size`` bytes, or of fewer where there are no more; the file stands behind them."""
-    digest = hashlib.blake2b(digest_size=16)
-    file.seek(0)
-    while block := file.read(min(size, _BLOCK)):
-        digest.update(block)
-        size -= len(block)
-    return digest
