@@ -63,6 +63,24 @@ def test_a_jump_is_bad_and_learning_is_not(guard: Guard) -> None:
     assert take(guard, 1051, 2.1) is None
 
 
+def test_mean_and_variance_are_those_of_the_first_losses(guard: Guard) -> None:
+    """Without a start from 0, which would take the first losses for jumps or hide them for long."""
+    for step, loss in enumerate((2.0, 4.0, 6.0), start=1):
+        take(guard, step, loss)
+    assert guard._progress.loss_mean == pytest.approx(4.0)
+    assert guard._progress.loss_variance == pytest.approx(8 / 3)
+
+
+def test_the_limit_moves_at_fixed_steps_alone(guard: Guard) -> None:
+    """On a device losses come back late, and earlier where a run saves: the limit must not depend on when."""
+    limits = {}
+    for step, loss in enumerate(losses(150), start=1):
+        take(guard, step, loss)
+        limits[step] = guard._progress.loss_limit
+    changed = [step for step in range(2, 151) if limits[step] != limits[step - 1]]
+    assert changed == [100, 120, 140]
+
+
 def test_a_continued_run_judges_as_an_undisturbed_one(tiny_config: Callable[..., Config]) -> None:
     """All that the guard remembers is in the progress that checkpoints keep, in the middle of a limit's steps, too."""
     progress = Progress()
