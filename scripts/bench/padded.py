@@ -76,18 +76,18 @@ def train(values: dict[str, Any], build: Callable[[PeerShape], nn.Module], packa
         weight_decay=0.0,
         fused=True,
     )
-    startup, waited, cells, tokens, loss_value = 0.0, 0.0, 0, 0, 0.0
+    startup, waited, cells, num_src, num_tgt, loss_value = 0.0, 0.0, 0, 0, 0, 0.0
     step_seconds: list[float] = []
     begin = last = time.perf_counter()
     for number, step in enumerate(steps, start=1):
         if number == spec.warmup + 1:
             synchronise(spec.device)
             begin = last = time.perf_counter()
-            waited, cells, tokens, step_seconds = 0.0, 0, 0, []
+            waited, cells, num_src, num_tgt, step_seconds = 0.0, 0, 0, 0, []
         batch = collate(step).to(spec.device)
         waited += time.perf_counter() - last
         cells += batch.src.numel() + batch.labels.numel()
-        tokens += step.num_src + step.num_tgt
+        num_src, num_tgt = num_src + step.num_src, num_tgt + step.num_tgt
         for group in optimizer.param_groups:
             group["lr"] = workload.LEARNING_RATE * min(1.0, number / workload.WARMUP_STEPS)
         with torch.autocast(spec.device, dtype=torch.bfloat16, enabled=spec.half):
@@ -110,7 +110,9 @@ def train(values: dict[str, Any], build: Callable[[PeerShape], nn.Module], packa
         "wait_seconds": waited,
         "startup_seconds": startup,
         "peak_bytes": peak_memory_bytes(spec.device),
-        "fill": tokens / cells,
+        "src_tokens": num_src,
+        "tgt_tokens": num_tgt,
+        "fill": (num_src + num_tgt) / cells,
         "last_loss": loss_value,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "versions": versions("torch", package),

@@ -1,13 +1,19 @@
-"""Job: tokenizer, corpus and the sentence pairs of each step, made once for all programs of a training benchmark."""
+"""Job: tokenizer, corpus and the sentence pairs of each step, made once for all programs of a training benchmark.
+
+Ours takes the steps of its own plan, which are random mixtures of lengths. Peers pad, so they get what suits them:
+steps of sentences of like lengths, as many, and from all over the lengths that there are.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.ours import make_config
 from bench.workload import SEED, StepPairs, TrainSpec, save_steps
-from seq2seq.data.batching import plan_epoch
+from seq2seq.data.batching import plan_epoch, split_step, step_budgets
 from seq2seq.data.prepare import prepare_data
 from seq2seq.model.flops import training_flops
 
@@ -19,22 +25,22 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     config = make_config(spec, Path(spec.folder) / "prepare")
     data = prepare_data(config, show_progress=False)
     corpus = data.train
-    plan = plan_epoch(corpus.src_lengths, corpus.tgt_lengths, spec.batch_tokens, SEED, 0)
-    if plan.num_steps < spec.warmup + spec.steps:
+    lengths = corpus.src_lengths, corpus.tgt_lengths
+    plan = plan_epoch(*lengths, step_budgets(*lengths, spec.batch_tokens), SEED, 0)
+    number = spec.warmup + spec.steps
+    if plan.num_steps < number:
         return {"error": f"the text fills {plan.num_steps} steps only; lower --steps, or give more text"}
+    alike = split_step(plan.order, *(side[plan.order] for side in lengths), plan.num_steps, by_length=True)
+    order = np.random.default_rng(SEED).permutation(number)
     steps = []
-    for index in range(spec.warmup + spec.steps):
-        pairs = plan.step(index)
+    for at in order:
+        pairs = alike[(2 * at + 1) * plan.num_steps // (2 * number)]  # the middle one of each of `number` ranges
         steps.append(StepPairs([corpus.src(i).astype(int) for i in pairs], [corpus.tgt(i).astype(int) for i in pairs]))
     vocab_size = data.tokenizers.tgt.vocab_size
     save_steps(spec.steps_file, steps, vocab_size)
-    measured = steps[spec.warmup :]
-    num_src, num_tgt = sum(s.num_src for s in measured), sum(s.num_tgt for s in measured)
+    flops = training_flops(config.model, vocab_size)
     return {
-        "src_tokens": num_src,
-        "tgt_tokens": num_tgt,
-        "flops": training_flops(config.model, vocab_size).total(num_src, num_tgt),
-        "pairs": sum(len(step.src) for step in measured),
+        "flops": [flops.src, flops.tgt],
         "vocab_size": vocab_size,
         "corpus_pairs": corpus.num_pairs,
         "steps_per_epoch": plan.num_steps,

@@ -1,4 +1,4 @@
-"""The training benchmark: the same steps by every program in turn, for several rounds."""
+"""The training benchmark: steps of the same text by every program in turn, for several rounds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bench.options import Options, Program, choose
 from bench.process import run_job
 from bench.report import Bar, Spread, draw_bars, table
 from bench.workload import SHAPES, TrainSpec
+from seq2seq.model.flops import FlopsPerToken
 
 OURS = Program("seq2seq", "seq2seq (this package)", "bench.ours", ours=True)
 _HEADER = (
@@ -37,8 +38,7 @@ def benchmark(options: Options) -> dict[str, Any]:
         raise SystemExit(f"the text could not be prepared: {work['error']}")
     print(
         f"{options.size}: {work['corpus_pairs']:,} pairs, {work['vocab_size']:,} pieces; measured are {options.steps} "
-        f"steps after {options.warmup}: {work['tgt_tokens']:,} target and {work['src_tokens']:,} source tokens, "
-        f"{work['flops'] / 1e12:.1f} TFLOP",
+        f"steps after {options.warmup}",
         flush=True,
     )
     others, missing = choose(peers.NAMES, options.peers, "bench.peers")
@@ -50,7 +50,7 @@ def benchmark(options: Options) -> dict[str, Any]:
         for program in programs:
             run = run_job(program.module, asdict(spec), jobs, options.threads)
             runs[program.name] = run
-            said = run.get("error") or f"{work['tgt_tokens'] / run['seconds']:,.0f} target tokens/s"
+            said = run.get("error") or f"{run['tgt_tokens'] / run['seconds']:,.0f} target tokens/s"
             print(f"round {number}: {program.title}: {said}", flush=True)
         rounds.append({"peak": peak, "runs": runs})
     rows, bars = summarise(programs, rounds, work)
@@ -84,23 +84,24 @@ def summarise(
 ) -> tuple[list[list[str]], list[Bar]]:
     """A row of the table and a bar for each program; one that failed says why in its row."""
     rows, bars = [], []
-    tokens = work["src_tokens"] + work["tgt_tokens"]
+    flops = FlopsPerToken(*work["flops"])
     for program in programs:
         runs = [(r["runs"][program.name], r["peak"]) for r in rounds]
         failed = [run["error"] for run, _ in runs if "error" in run]
         if failed:
             rows.append([program.title, f"failed: {failed[0][:80]}", *[""] * (len(_HEADER) - 2)])
             continue
-        speed = Spread.of([work["tgt_tokens"] / run["seconds"] for run, _ in runs])
+        speed = Spread.of([run["tgt_tokens"] / run["seconds"] for run, _ in runs])
+        rates = [flops.total(run["src_tokens"], run["tgt_tokens"]) / run["seconds"] for run, _ in runs]
         rows.append(
             [
                 program.title,
                 speed.show(),
-                Spread.of([tokens / run["seconds"] for run, _ in runs]).show(),
-                Spread.of([work["flops"] / run["seconds"] for run, _ in runs]).show(1e9),
-                Spread.of([work["flops"] / run["seconds"] / peak["matmul_flops"] for run, peak in runs]).show(0.01)
+                Spread.of([(run["src_tokens"] + run["tgt_tokens"]) / run["seconds"] for run, _ in runs]).show(),
+                Spread.of(rates).show(1e9),
+                Spread.of([rate / peak["matmul_flops"] for rate, (_, peak) in zip(rates, runs, strict=True)]).show(0.01)
                 + " %",
-                f"{runs[0][0]['fill']:.2f}",
+                f"{runs[0][0]['fill']:.3f}",
                 Spread.of([run["peak_bytes"] for run, _ in runs]).show(2**20),
                 Spread.of([run["wait_seconds"] / run["seconds"] for run, _ in runs]).show(0.01, 1) + " %",
                 Spread.of([run["startup_seconds"] for run, _ in runs]).show(digits=1),

@@ -1,8 +1,8 @@
 """Lines that make the loss explode are put into the training text at known places; the guard has to name them.
 
-Some targets of the embedded corpus become long strings of random letters. Every step that has many of them must be left
-out, and the first lines that are named for it must be poisoned ones; no other step may be left out. The same training
-without poison must leave out none.
+A few targets of the embedded corpus become very long strings of random letters. For every step that is left out the
+first line that is named must be a poisoned one; each poisoned line must be found, and no other step may be left out. The
+same training without poison must leave out none.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -25,20 +26,21 @@ data:
 tokenizer: {joint: false, vocab_size: 900}
 model: {preset: tiny, encoder_layers: 2, decoder_layers: 2, d_model: 64, num_heads: 2, d_ff: 128, positions: rotary}
 optim: {lr: 4e-3, warmup_steps: 50}
-train: {batch_tokens: 2048, validate_every: 100000, patience: null}
+train: {batch_tokens: 512, validate_every: 100000, patience: null}
 decode: {beam_size: 1}
 """
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this attack."""
-    parser.add_argument("--poisoned", type=int, default=60, help="lines to poison")
-    parser.add_argument("--steps", type=int, default=450, help="steps to train")
+    parser.add_argument("--poisoned", type=int, default=6, help="lines to poison")
+    parser.add_argument("--steps", type=int, default=1000, help="steps to train")
     parser.add_argument("--seed", type=int, default=1)
 
 
 def _write_text(folder: Path, poisoned: set[int], rng: random.Random) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attack
+    folder.mkdir(parents=True)
     for name in ("train", "valid"):
         for side in ("en", "zh"):
             lines = (ROOT / "data" / f"{name}.{side}").read_text(encoding="utf-8").split("\n")[:-1]
@@ -47,7 +49,7 @@ def _write_text(folder: Path, poisoned: set[int], rng: random.Random) -> None:
             elif side == "zh":
                 letters = sorted(set("".join(lines)))
                 for line in sorted(poisoned):
-                    lines[line] = "".join(rng.choices(letters, k=rng.randint(30, 60)))
+                    lines[line] = "".join(rng.choices(letters, k=rng.randint(150, 250)))
             (folder / f"{name}.{side}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     (folder / "config.yaml").write_text(_CONFIG, encoding="utf-8")
 
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(found)} of {len(poisoned)} poisoned lines were in the {len(bad)} steps left out of {args.steps}")
     print(f"without poison {len(clean)} of {args.steps} steps were left out")
     wrong["steps of the clean text left out"] = len(clean)
-    wrong["nothing found"] = not bad
+    wrong["poisoned lines not found"] = len(poisoned - found)
     wrong = +wrong
     print("held" if not wrong else f"FAILED: {dict(wrong)}")
     return 1 if wrong else 0

@@ -1,15 +1,15 @@
 """From sentence lengths to batches: the plan of an epoch, and sentences packed into one token stream.
 
 Data order is a pure function of ``(lengths, batch_tokens, seed, epoch)``: nothing else is needed to continue a run in
-the middle of an epoch. The plan is made once for all processes; a step's sentences are then dealt to micro-batches, so
-the number of processes changes neither the order of the data nor the number of steps.
+the middle of an epoch. The plan is made once for all processes; a step is then split into micro-batches, so the number
+of processes changes neither the order of the data nor the number of steps.
 
-Shapes: ``B`` sentences, ``T`` tokens of one side of a batch, ``L`` tokens of its longest sentence
-(or more).
+Shapes: ``B`` sentences, ``T`` tokens of one side of a batch, ``L`` tokens of its longest sentence (or more).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -21,6 +21,9 @@ from torch import Tensor
 from seq2seq.data.symbols import BOS_ID, EOS_ID, IGNORE_LABEL
 
 Indices = NDArray[np.int64]
+
+PLAN_VERSION = 2  # of the order that plan_epoch makes: a run goes on in the order that it began with
+_FILLINGS = 4  # sentences that there is room for beyond a full batch
 
 
 @dataclass(frozen=True)
@@ -91,27 +94,50 @@ class Capacity:
     max_length: int  # no sentence of either side is longer
 
     @classmethod
-    def of(cls, max_length: int, max_sentences: int, batch_tokens: int, num_parts: int) -> Capacity:
-        """Room for each of ``num_parts`` micro-batches of any step that :func:`plan_epoch` cuts and :func:`deal` deals.
+    def of(
+        cls,
+        src_lengths: NDArray[np.integer],
+        tgt_lengths: NDArray[np.integer],
+        batch_tokens: int,
+        num_parts: int,
+        max_length: int,
+    ) -> Capacity:
+        """Room for nearly every part when steps of ``batch_tokens`` are split into ``num_parts`` mixed ones.
+
+        Little is left over, as random mixtures hardly differ: filling takes time like real tokens, and kernels do some
+        work for every sentence, an empty one, too. What does not fit (:meth:`fits`) is split further.
 
         Args:
-            max_length: of the corpus' sentences on either side, in tokens.
-            max_sentences: of a step (:func:`most_sentences`).
+            src_lengths, tgt_lengths: [pairs], tokens with EOS, of the whole corpus.
+            max_length: of any sentence, in tokens.
         """
-        uneven = max_length if num_parts > 1 else 0  # parts differ by at most a sentence, on either side
-        tokens = max(max_length, -(-batch_tokens // num_parts) + uneven)
-        # Every filling sentence needs a token on both sides, and there are as many as the longer side's filling needs.
-        fillings = -(-tokens // max_length) + 1
-        tokens = -(-(tokens + fillings) // 128) * 128  # matrix kernels like round numbers
-        fillings = -(-tokens // max_length)
-        return cls(tokens, tokens, -(-max_sentences // num_parts) + fillings, max_length)
+        means = float(src_lengths.mean()), float(tgt_lengths.mean())
+        uneven = 2 if num_parts > 1 else 0  # usual sentences that a part has more than another, on either side
+        budgets = step_budgets(src_lengths, tgt_lengths, batch_tokens)
+        shares = [budget / num_parts + uneven * mean for budget, mean in zip(budgets, means, strict=True)]
+        least = max_length + max(shares) / max_length  # the longest sentence, and a token for each filling one
+        rooms = [max(share, least) + _FILLINGS for share in shares]
+        tokens = [math.ceil(room / 8) * 8 for room in rooms]  # matrix kernels want whole vectors of 16 bytes
+        mean, spread = means[1], float(tgt_lengths.std())
+        sentences = max(tokens) / mean
+        sentences += 4 * math.sqrt(sentences) * spread / mean  # four standard deviations of the number in a mixture
+        return cls(*tokens, math.ceil(sentences) + _FILLINGS, max_length)
+
+    def _num_fillings(self, src_tokens: int, tgt_tokens: int) -> int:
+        """At least one, and as many as it takes for none to be longer than a sentence may be."""
+        return max(1, -(-max(self.src_tokens - src_tokens, self.tgt_tokens - tgt_tokens) // self.max_length))
+
+    def fits(self, src_tokens: int, tgt_tokens: int, num_sentences: int) -> bool:
+        """Whether there is room for a batch and what fills it: each filling sentence has a token on either side."""
+        number = self._num_fillings(src_tokens, tgt_tokens)
+        least_room = min(self.src_tokens - src_tokens, self.tgt_tokens - tgt_tokens)
+        return number <= least_room and num_sentences + number <= self.sentences
 
     def fillings(self, src_tokens: int, tgt_tokens: int) -> tuple[Indices, Indices]:
-        """Lengths of the sentences, on both sides, that fill a batch of so many tokens."""
-        src, tgt = self.src_tokens - src_tokens, self.tgt_tokens - tgt_tokens
-        number = -(-max(src, tgt) // self.max_length)
-        assert 0 < number <= min(src, tgt), "the batch is larger than its capacity"
+        """Lengths of the sentences, on both sides, that fill a batch of so many tokens which :meth:`fits`."""
+        number = self._num_fillings(src_tokens, tgt_tokens)
         parts = np.arange(number)
+        src, tgt = self.src_tokens - src_tokens, self.tgt_tokens - tgt_tokens
         return src // number + (parts < src % number), tgt // number + (parts < tgt % number)
 
 
@@ -216,89 +242,82 @@ class EpochPlan:
         return self.order[self.starts[index] : self.starts[index + 1]]
 
 
-def _sort_windows(order: Indices, src_lengths: Indices, tgt_lengths: Indices, window: int) -> None:
-    """Sort every ``window`` pairs of ``order``, in place, by target and then source length; ties stay in order.
+def step_budgets(
+    src_lengths: NDArray[np.integer], tgt_lengths: NDArray[np.integer], batch_tokens: int
+) -> tuple[int, int]:
+    """Most source and target tokens of a step: ``batch_tokens`` target tokens, and source tokens in proportion.
 
-    Sorting plain integers is several times faster than ``np.lexsort``: each holds the lengths in its upper bits and the
-    pair's place in its lower 31. Lengths count as equal beyond 65,535 tokens, so that all fits.
+    Args:
+        src_lengths, tgt_lengths: [pairs], tokens with EOS, of the whole corpus.
     """
-    lengths = np.minimum(tgt_lengths, 0xFFFF) << 47 | np.minimum(src_lengths, 0xFFFF) << 31
-    for begin in range(0, order.size, window):
-        pairs = order[begin : begin + window]
-        keys = lengths[pairs] | np.arange(pairs.size)
-        keys.sort()
-        order[begin : begin + window] = pairs[keys & 0x7FFFFFFF]
+    return -(-batch_tokens * int(src_lengths.sum()) // max(1, int(tgt_lengths.sum()))), batch_tokens
 
 
-def _cut(src_lengths: Indices, tgt_lengths: Indices, batch_tokens: int, max_sentences: int) -> Indices:
-    """Boundaries of consecutive runs of at most ``max_sentences`` pairs and ``batch_tokens`` tokens on each side.
+def plan_epoch(
+    src_lengths: NDArray[np.integer],
+    tgt_lengths: NDArray[np.integer],
+    budgets: tuple[int, int],
+    seed: int,
+    epoch: int,
+) -> EpochPlan:
+    """Steps that are full on both sides, of sentences in random order: a pure function of its arguments.
 
-    A run has at least a pair, whatever its length.
+    1. Shuffle the pairs. 2. Part those with more source than their share, by the proportion of the whole corpus, from
+    those with more target, and merge both so that the running surplus of one is answered by the other: in any stretch
+    source and target tokens are then in that proportion, up to about a sentence. 3. Cut into steps.
 
-    The longest run that fits is found by binary search in the running sums, so the work is per batch, not per pair.
+    Args:
+        src_lengths, tgt_lengths: [pairs], tokens with EOS.
+        budgets: most source and target tokens of a step (:func:`step_budgets`).
+    """
+    src, tgt = src_lengths.astype(np.int64), tgt_lengths.astype(np.int64)
+    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
+    order = rng.permutation(len(tgt))
+    surplus = (src * (tgt.sum() / max(1, src.sum())) - tgt)[order]
+    more_source = surplus > 0
+    reached = np.empty(len(order))  # by each pair in the running sum of its own part
+    for part in (more_source, ~more_source):
+        reached[part] = np.abs(surplus[part]).cumsum()
+    order = order[np.argsort(reached, kind="stable")]
+    return EpochPlan(order, _cut(src[order], tgt[order], budgets))
+
+
+def _cut(src_lengths: Indices, tgt_lengths: Indices, budgets: tuple[int, int]) -> Indices:
+    """Boundaries of consecutive runs of pairs within both budgets; a run has at least a pair, whatever its length.
+
+    The longest run that fits is found by binary search in the running sums, so the work is per step, not per pair.
     """
     sums = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in (src_lengths, tgt_lengths)]
     starts = [0]
     while starts[-1] < len(src_lengths):
         begin = starts[-1]
-        end = min(int(sum_.searchsorted(sum_[begin] + batch_tokens, side="right")) - 1 for sum_ in sums)
-        starts.append(max(min(end, begin + max_sentences), begin + 1))
+        ends = [
+            int(sum_.searchsorted(sum_[begin] + budget, side="right")) - 1
+            for sum_, budget in zip(sums, budgets, strict=True)
+        ]
+        starts.append(max(min(ends), begin + 1))
     return np.array(starts, dtype=np.int64)
 
 
-def most_sentences(tgt_lengths: NDArray[np.integer], batch_tokens: int) -> int:
-    """Most sentences of a step: four times what it has of sentences of median length. Only very short ones meet it."""
-    return max(1, 4 * batch_tokens // int(np.median(tgt_lengths))) if tgt_lengths.size else 1
-
-
-def plan_epoch(
-    src_lengths: NDArray[np.integer], tgt_lengths: NDArray[np.integer], batch_tokens: int, seed: int, epoch: int
-) -> EpochPlan:
-    """Steps of sentences of like lengths, in random order: a pure function of its arguments.
-
-    1. Shuffle the pairs. 2. Sort them by length, in windows of about 100 steps, so that a step's sentences need little
-    padding where a kernel pads, yet steps differ from epoch to epoch. 3. Cut into steps of at most ``batch_tokens``
-    tokens on either side, and of :func:`most_sentences`. 4. Shuffle the steps.
-
-    Args:
-        src_lengths, tgt_lengths: [pairs], tokens with EOS.
-    """
-    src, tgt = src_lengths.astype(np.int64), tgt_lengths.astype(np.int64)
-    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
-    order = rng.permutation(len(tgt))
-    window = max(1, 100 * batch_tokens * len(tgt) // max(1, int(tgt.sum())))
-    _sort_windows(order, src, tgt, window)
-    starts = _cut(src[order], tgt[order], batch_tokens, most_sentences(tgt, batch_tokens))
-    # A step moves as a whole: its sentences keep their order, the steps change theirs.
-    steps = np.split(order, starts[1:-1])
-    shuffled = [steps[i] for i in rng.permutation(len(steps))]
-    ends = np.cumsum([len(step) for step in shuffled])
-    return EpochPlan(order=np.concatenate(shuffled), starts=np.concatenate([[0], ends]).astype(np.int64))
-
-
-def deal(
-    step: Indices, src_lengths: NDArray[np.integer], tgt_lengths: NDArray[np.integer], num_parts: int
+def split_step(
+    step: Indices,
+    src_lengths: NDArray[np.integer],
+    tgt_lengths: NDArray[np.integer],
+    num_parts: int,
+    *,
+    by_length: bool,
 ) -> list[Indices]:
-    """A step's sentences dealt to micro-batches like cards, so that parts differ by little in tokens of either side.
-
-    Sorted by target length, the sentences are dealt in rounds of one for each part; in a round the part that has the
-    most source tokens so far gets the shortest source. Two parts then differ by at most the longest sentence, on the
-    target side (what they differ by in all rounds adds up to no more, as the rounds' lengths do not overlap) and on the
-    source side (each round draws the sums together, or turns their order around).
+    """A step's sentences cut into parts of as many tokens, up to half a sentence at either end; some may be empty.
 
     Args:
         src_lengths, tgt_lengths: [len(step)], of its sentences.
+        by_length: sort the sentences first, so that kernels that pad a part to its longest one pad little. Else parts
+            are as mixed as the plan, and as even on each side.
     """
-    if num_parts == 1:
-        return [step]
-    missing = -len(step) % num_parts  # the first round is filled up with sentences of no tokens
-    absent = np.full(missing, -1)
-    places = np.concatenate([absent, np.argsort(tgt_lengths, kind="stable")]).reshape(-1, num_parts)
-    src = np.append(src_lengths, 0)[places]  # the last one is what -1 stands for
-    dealt = np.empty_like(places)
-    totals = np.zeros(num_parts, dtype=np.int64)
-    for turn, shortest_first in enumerate(np.argsort(src, axis=1, kind="stable")):
-        fullest_first = np.argsort(-totals, kind="stable")
-        dealt[turn, fullest_first] = places[turn, shortest_first]
-        totals[fullest_first] += src[turn, shortest_first]
-    return [step[part[part >= 0]] for part in dealt.T]
+    if by_length:
+        order = np.lexsort((src_lengths + tgt_lengths, np.maximum(src_lengths, tgt_lengths)))
+        step, src_lengths, tgt_lengths = step[order], src_lengths[order], tgt_lengths[order]
+    lengths = src_lengths.astype(np.int64) + tgt_lengths
+    ends = lengths.cumsum()
+    bounds = ends[-1] * np.arange(1, num_parts) / num_parts
+    return np.split(step, np.searchsorted(ends - lengths / 2, bounds))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from seq2seq.data.batching import Capacity, EpochPlan, Indices, PackedBatch, deal, pack_pairs
+from seq2seq.data.batching import Capacity, EpochPlan, Indices, PackedBatch, pack_pairs, split_step
 from seq2seq.data.corpus import Corpus
 
 STEPS_AHEAD = 4
@@ -18,7 +18,7 @@ STEPS_AHEAD = 4
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of each step this process computes: every step is dealt to ``processes * accumulate`` batches."""
+    """Which part of each step this process computes: every step is split into ``processes * accumulate`` batches."""
 
     rank: int = 0
     processes: int = 1
@@ -47,6 +47,21 @@ class Step:
         )
 
 
+def _split(corpus: Corpus, step: Indices, share: Share) -> list[Indices]:
+    """The parts of a step, of which every process has as many: ``accumulate``, or more where one would not fit."""
+    src, tgt = corpus.src_lengths[step], corpus.tgt_lengths[step]
+    number = share.processes * share.accumulate
+    if share.capacity is None:
+        return split_step(step, src, tgt, number, by_length=True)
+    while True:
+        parts = split_step(step, src, tgt, number, by_length=False)
+        sizes = ((corpus.src_lengths[part].sum(), corpus.tgt_lengths[part].sum(), len(part)) for part in parts)
+        if all(share.capacity.fits(*map(int, size)) for size in sizes):
+            return parts
+        assert number < 4 * len(step), "not even one sentence fits"
+        number *= 2
+
+
 def _pack(corpus: Corpus, indices: Indices, capacity: Capacity | None) -> PackedBatch:
     return pack_pairs(*corpus.take("src", indices), *corpus.take("tgt", indices), capacity)
 
@@ -59,13 +74,13 @@ def load_steps(corpus: Corpus, plan: EpochPlan, share: Share, device: torch.devi
 
     def prepare(index: int) -> Step:
         step = plan.step(index)
-        lengths = corpus.src_lengths[step], corpus.tgt_lengths[step]
-        parts = deal(step, *lengths, share.processes * share.accumulate)
-        mine = parts[share.rank * share.accumulate : (share.rank + 1) * share.accumulate]
+        parts = _split(corpus, step, share)
+        each = len(parts) // share.processes
+        mine = parts[share.rank * each : (share.rank + 1) * each]
         batches = [_pack(corpus, part, share.capacity) for part in mine]
         if device.type == "cuda":
             batches = [batch.pin() for batch in batches]
-        num_src, num_labels = (int(side.sum()) for side in lengths)
+        num_src, num_labels = (int(side[step].sum()) for side in (corpus.src_lengths, corpus.tgt_lengths))
         return Step(batches, num_labels, num_src, step)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from seq2seq.data.batching import PLAN_VERSION
 from seq2seq.disk import check_space, remove_leftovers
 from seq2seq.errors import ModelError
 from seq2seq.model_folder import WEIGHTS, load_model_folder
@@ -51,7 +52,7 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     config: str  # as dump_config wrote it
     data_fingerprint: str
-    metrics: str = ""  # the seal of the metrics file at this step; checkpoints of old have none
+    metrics: str  # the seal of the metrics file at this step
 
 
 def _folder(run_dir: Path) -> Path:
@@ -111,6 +112,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Pa
         "config": checkpoint.config,
         "data": checkpoint.data_fingerprint,
         "metrics": checkpoint.metrics,
+        "plan": str(PLAN_VERSION),
     }
     save_tensors(path, tensors, metadata)
     for old in [other for other in list_checkpoints(run_dir) if other <= path][:-keep_last]:
@@ -127,11 +129,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
     tensors, metadata = load_tensors(path)
     groups: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
     try:
+        if metadata["plan"] != str(PLAN_VERSION):
+            raise ValueError("its step is another place in the data")
         for name, tensor in tensors.items():
             group, rest = name.split("/", 1)
             groups[group][rest] = tensor
         progress = _read_progress(metadata["progress"])
-        config, data, metrics = metadata["config"], metadata["data"], metadata.get("metrics", "")
+        config, data, metrics = metadata["config"], metadata["data"], metadata["metrics"]
         return Checkpoint(progress, **groups, config=config, data_fingerprint=data, metrics=metrics)
     except (KeyError, ValueError, TypeError, RecursionError):
         raise ModelError(f"{path}: not a checkpoint of this version of seq2seq") from None

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from seq2seq.config import Config
-from seq2seq.data.batching import EpochPlan, Indices, most_sentences, plan_epoch
+from seq2seq.data.batching import EpochPlan, Indices, plan_epoch, step_budgets
 from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Corpus, Filters, build_corpus
 from seq2seq.data.loader import Step
@@ -40,48 +40,29 @@ _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
 def heaviest_steps(
-    src_lengths: NDArray[np.integer], tgt_lengths: NDArray[np.integer], plan: EpochPlan, batch_tokens: int
+    src_lengths: NDArray[np.integer], tgt_lengths: NDArray[np.integer], plan: EpochPlan, budgets: tuple[int, int]
 ) -> list[Indices]:
     """The steps that may take most memory, each for a reason of its own.
 
-    Of the plan: those with most source tokens, target tokens, both, and most sentences. Of the whole corpus, as the
-    shuffle of another epoch may bring together what this one does not: the longest targets, the longest sources, and
-    the long sentences among many short ones that make most cells where attention pads every sentence, or every row of
-    its scores, to the longest one.
+    Of the plan: those with most source tokens, target tokens, both, most sentences, and most cells where attention pads
+    every row of its scores to the longest sentence. Of the whole corpus, as the shuffle of another epoch may bring
+    together what this one does not: the longest targets, and the longest sources.
 
     Args:
         src_lengths, tgt_lengths: [pairs], tokens with EOS.
         plan: of an epoch of these pairs.
+        budgets: most source and target tokens of a step.
     """
     src, tgt = src_lengths.astype(np.int64), tgt_lengths.astype(np.int64)
     src_tokens, tgt_tokens = (np.add.reduceat(lengths[plan.order], plan.starts[:-1]) for lengths in (src, tgt))
-    measures = (src_tokens, tgt_tokens, src_tokens + tgt_tokens, np.diff(plan.starts))
+    counts, longest = np.diff(plan.starts), np.maximum.reduceat(np.maximum(src, tgt)[plan.order], plan.starts[:-1])
+    measures = (src_tokens, tgt_tokens, src_tokens + tgt_tokens, counts, counts * longest**2)
     steps = [plan.step(number) for number in dict.fromkeys(int(np.argmax(measure)) for measure in measures)]
-    for by_length in (np.lexsort((src, tgt)), np.lexsort((tgt, src))):
-        runs = _runs(src[by_length], tgt[by_length], batch_tokens, every=max(1, len(src) // plan.num_steps // 8))
-        sizes, longest = runs[:, 1] - runs[:, 0], _largest_in(np.maximum(src, tgt)[by_length], runs)
-        chosen = dict.fromkeys([len(runs) - 1, int(np.argmax(sizes * longest)), int(np.argmax(sizes * longest**2))])
-        for start, end in runs[[*chosen]]:
-            pairs = by_length[start:end]
-            steps.append(pairs[np.lexsort((src[pairs], tgt[pairs]))])  # in a step's own order, which deals it evenly
+    for longest_first in (np.lexsort((-src, -tgt)), np.lexsort((-tgt, -src))):
+        sums = (lengths[longest_first].cumsum() for lengths in (src, tgt))
+        fitting = min(int(np.searchsorted(sum_, budget, "right")) for sum_, budget in zip(sums, budgets, strict=True))
+        steps.append(longest_first[: max(1, fitting)])
     return steps
-
-
-def _runs(src: Indices, tgt: Indices, batch_tokens: int, every: int) -> Indices:
-    """[runs, 2]: start and end of the longest run of pairs, small enough for a step, that ends at each ``every``-th
-    place and at the last one."""
-    ends = np.append(np.arange(1, len(src), every), len(src))
-    starts = np.maximum(0, ends - most_sentences(tgt, batch_tokens))
-    for lengths in (src, tgt):
-        sums = np.concatenate([[0], np.cumsum(lengths)])
-        starts = np.maximum(starts, np.searchsorted(sums, sums[ends] - batch_tokens))
-    return np.stack([np.minimum(starts, ends - 1), ends], axis=1)
-
-
-def _largest_in(values: Indices, runs: Indices) -> Indices:
-    """[runs]: the largest value of each run, the last of which ends with the values."""
-    largest: Indices = np.maximum.reduceat(values, runs.ravel()[:-1])[::2]
-    return largest
 
 
 def heaviest_lines(lengths: NDArray[np.integer], tokens: int) -> Indices:
@@ -113,8 +94,9 @@ class RehearsedRun(Trainer):
         super().__init__(config.model_copy(update={"train": config.train.model_copy(update=endless | rare)}), processes)
         train, seed = self.data.train, config.seed
         lengths = train.src_lengths, train.tgt_lengths
-        self.usual = plan_epoch(*lengths, config.train.step_tokens, seed, epoch=0)
-        self.heaviest = heaviest_steps(*lengths, self.usual, config.train.step_tokens)
+        budgets = step_budgets(*lengths, config.train.step_tokens)
+        self.usual = plan_epoch(*lengths, budgets, seed, epoch=0)
+        self.heaviest = heaviest_steps(*lengths, self.usual, budgets)
         self.step_seconds: list[float] = []
         self.seconds = {"validation": 0.0, "checkpoint": 0.0}
         self._keep_heaviest_lines()
@@ -123,9 +105,9 @@ class RehearsedRun(Trainer):
         """Validate on the pairs that are heaviest for the loss and the lines that are heaviest for the search."""
         config, valid = self.config, self.data.valid
         lengths = valid.src_lengths, valid.tgt_lengths
-        tokens = config.train.step_tokens
-        plan = plan_epoch(*lengths, tokens, seed=0, epoch=0)
-        pairs = np.unique(np.concatenate(heaviest_steps(*lengths, plan, tokens)))
+        budgets = step_budgets(*lengths, config.train.step_tokens)
+        plan = plan_epoch(*lengths, budgets, seed=0, epoch=0)
+        pairs = np.unique(np.concatenate(heaviest_steps(*lengths, plan, budgets)))
         src, tgt = self.valid_texts
         kept = (SentencePair(src[i], tgt[i], number) for number, i in enumerate(valid.lines[pairs]))
         folder = config.run_dir / "valid"

@@ -34,9 +34,9 @@ from torch import nn
 from tqdm import tqdm
 
 from seq2seq.config import Config, diff_configs, dump_config
-from seq2seq.data.batching import Capacity, EpochPlan, most_sentences, plan_epoch
+from seq2seq.data.batching import EpochPlan, plan_epoch, step_budgets
 from seq2seq.data.corpus import Corpus
-from seq2seq.data.loader import Share, Step, load_steps
+from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
 from seq2seq.data.resample import Resampler
 from seq2seq.decode.translator import Translator
@@ -65,6 +65,7 @@ from seq2seq.train.loss import LossOf
 from seq2seq.train.metrics import BAD_LINES, METRICS, MetricsLog, draw_curves
 from seq2seq.train.optim import Optimizer, learning_rate
 from seq2seq.train.reporter import Reporter, Speedometer, StepRecord
+from seq2seq.train.share import at_once, share_of
 from seq2seq.train.stopping import StopSignals
 from seq2seq.train.validation import measured_decode, translate_and_score, validate
 
@@ -74,7 +75,6 @@ _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "t
 _FIXED += ["train.metric"]  # scores of two metrics cannot be compared
 
 _SIGNAL = "stopped by a signal"
-_CPU_MICRO_BATCH_TOKENS = 1024  # target tokens; with fewer, threads wait for each other in Python
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Trainer:
         self.progress = self._resume()
         processes.check_same("the text's fingerprint", self.data.fingerprint)
         processes.check_same("the step to continue after", self.progress.step)
-        self.share = self._share()
+        self.share = share_of(config, self.data.train, processes)
         self.gradients = self._make_gradients()
         self.guard = Guard(config.train, self.progress)
         log = None
@@ -208,23 +208,6 @@ class Trainer:
                 self._save()
         return None
 
-    def _share(self) -> Share:
-        """What this process computes of each step, in which micro-batches.
-
-        On CUDA all have the same shapes.
-        """
-        config, processes, corpus = self.config.train, self.processes, self.data.train
-        if processes.device.type == "cpu":
-            number = micro_batches_on_cpu(config.step_tokens // processes.count, torch.get_num_threads())
-            return Share(processes.rank, processes.count, config.accumulate or number)
-        number = config.accumulate or 1
-        lengths = [int(corpus.src_lengths.max()), int(corpus.tgt_lengths.max())]
-        if self.resampler is not None:  # another sampling may be longer
-            lengths.append(self.config.data.max_length)
-        most = most_sentences(corpus.tgt_lengths, config.step_tokens)
-        capacity = Capacity.of(max(lengths), most, config.step_tokens, processes.count * number)
-        return Share(processes.rank, processes.count, number, capacity)
-
     def _step(self, step: Step) -> None:
         """One optimizer step, on the gradient of the mean loss per target token of all processes."""
         config, progress = self.config, self.progress
@@ -299,8 +282,9 @@ class Trainer:
                 if config.train.max_epochs is None or epoch + 1 < config.train.max_epochs:
                     seed = _mixed_seed(config.seed, epoch + 1, 0)
                     self.resampler.sample_ahead(sampled_folder(config, epoch + 1), seed)
-        lengths = (corpus.src_lengths, corpus.tgt_lengths)
-        return corpus, plan_epoch(*lengths, config.train.step_tokens, config.seed, epoch)
+        train = self.data.train  # not resampled: an epoch's sampling changes no budget
+        budgets = step_budgets(train.src_lengths, train.tgt_lengths, config.train.step_tokens)
+        return corpus, plan_epoch(corpus.src_lengths, corpus.tgt_lengths, budgets, config.seed, epoch)
 
     def _why_stop(self) -> str | None:
         """The bound that is reached or what else ends this start, in words; the same in every process."""
@@ -445,17 +429,6 @@ class Trainer:
             draw_curves(self.config.run_dir)
         except UserError as error:
             self.report.say(f"no picture of the curves: {error}")
-
-
-def micro_batches_on_cpu(tokens: int, threads: int) -> int:
-    """How many micro-batches a step of so many target tokens is cut into: as many for each of those :func:`at_once`."""
-    parallel = at_once(threads, tokens // _CPU_MICRO_BATCH_TOKENS)
-    return parallel * max(1, round(tokens / parallel / _CPU_MICRO_BATCH_TOKENS))
-
-
-def at_once(threads: int, micro_batches: int) -> int:
-    """How many of the micro-batches to compute at a time, on as many threads each, so that no thread is left over."""
-    return max(n for n in range(1, threads + 1) if threads % n == 0 and n <= max(1, micro_batches))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from seq2seq.config import Config, DecodeConfig
-from seq2seq.data.batching import plan_epoch
+from seq2seq.data.batching import plan_epoch, step_budgets
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Share, Step, load_steps
 from seq2seq.data.tokenizer import TokenizerPair
@@ -20,6 +20,8 @@ from seq2seq.memory import memory_explained
 from seq2seq.model.transformer import Transformer
 from seq2seq.train.distributed import Processes
 from seq2seq.train.loss import smoothed_cross_entropy
+
+_BATCH_TOKENS = 1024  # target tokens computed together
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,11 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
 
     ``model`` is in evaluation mode; ``half`` computes in bf16.
     """
-    plan = plan_epoch(corpus.src_lengths, corpus.tgt_lengths, config.train.step_tokens, seed=0, epoch=0)
+    lengths, tokens = (corpus.src_lengths, corpus.tgt_lengths), config.train.step_tokens
+    plan = plan_epoch(*lengths, step_budgets(*lengths, tokens), seed=0, epoch=0)
+    share = Share(processes.rank, processes.count, accumulate=max(1, tokens // processes.count // _BATCH_TOKENS))
     total = 0.0
-    for step in load_steps(corpus, plan, Share(processes.rank, processes.count), processes.device):
+    for step in load_steps(corpus, plan, share, processes.device):
         with memory_explained(partial(_describe, step, config)):
             for batch in step.batches:
                 with torch.autocast(processes.device.type, dtype=torch.bfloat16, enabled=half):
