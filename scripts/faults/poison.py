@@ -1,8 +1,8 @@
 """Lines that make the loss explode are put into the training text at known places; the guard has to name them.
 
 A few targets of the embedded corpus become very long strings of random letters. For every step that is left out the
-first line that is named must be a poisoned one; each poisoned line must be found, and no other step may be left out. The
-same training without poison must leave out none.
+first line that is named must be a poisoned one, and each poisoned line must be found. The same training without poison
+must leave out no step.
 """
 
 from __future__ import annotations

@@ -44,9 +44,9 @@ def heaviest_steps(
 ) -> list[Indices]:
     """The steps that may take most memory, each for a reason of its own.
 
-    Of the plan: those with most source tokens, target tokens, both, most sentences, and most cells where attention pads
-    every row of its scores to the longest sentence. Of the whole corpus, as the shuffle of another epoch may bring
-    together what this one does not: the longest targets, and the longest sources.
+    Of the plan: those with most source tokens, target tokens, both, and most sentences. As the shuffle of another epoch
+    may bring together what this one does not: the longest sentences among many, to which attention may pad them all;
+    the longest targets; and the longest sources.
 
     Args:
         src_lengths, tgt_lengths: [pairs], tokens with EOS.
@@ -55,13 +55,15 @@ def heaviest_steps(
     """
     src, tgt = src_lengths.astype(np.int64), tgt_lengths.astype(np.int64)
     src_tokens, tgt_tokens = (np.add.reduceat(lengths[plan.order], plan.starts[:-1]) for lengths in (src, tgt))
-    counts, longest = np.diff(plan.starts), np.maximum.reduceat(np.maximum(src, tgt)[plan.order], plan.starts[:-1])
-    measures = (src_tokens, tgt_tokens, src_tokens + tgt_tokens, counts, counts * longest**2)
+    counts = np.diff(plan.starts)
+    measures = (src_tokens, tgt_tokens, src_tokens + tgt_tokens, counts)
     steps = [plan.step(number) for number in dict.fromkeys(int(np.argmax(measure)) for measure in measures)]
-    for longest_first in (np.lexsort((-src, -tgt)), np.lexsort((-tgt, -src))):
-        sums = (lengths[longest_first].cumsum() for lengths in (src, tgt))
+    by_target, by_source = np.lexsort((-src, -tgt)), np.lexsort((-tgt, -src))
+    longest, most = np.unique([by_target[0], by_source[0]]), plan.step(int(np.argmax(counts)))
+    for pairs in (np.concatenate([longest, np.setdiff1d(most, longest)]), by_target, by_source):
+        sums = (lengths[pairs].cumsum() for lengths in (src, tgt))
         fitting = min(int(np.searchsorted(sum_, budget, "right")) for sum_, budget in zip(sums, budgets, strict=True))
-        steps.append(longest_first[: max(1, fitting)])
+        steps.append(pairs[: max(1, fitting)])
     return steps
 
 

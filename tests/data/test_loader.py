@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from seq2seq.data import loader
-from seq2seq.data.batching import plan_epoch
+from seq2seq.data.batching import Capacity, plan_epoch, step_budgets
 from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Filters, build_corpus
 from seq2seq.data.loader import Share, load_steps
@@ -32,7 +32,8 @@ def corpus(tiny_tokenizers, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plan(corpus):
-    return plan_epoch(corpus.src_lengths, corpus.tgt_lengths, 64, seed=1, epoch=0)
+    lengths = corpus.src_lengths, corpus.tgt_lengths
+    return plan_epoch(*lengths, step_budgets(*lengths, 64), seed=1, epoch=0)
 
 
 def pairs_of(batch):
@@ -86,6 +87,26 @@ def test_shares_partition_each_step(corpus, plan, processes, accumulate):
         found = sorted(pair for batch in batches for pair in pairs_of(batch))
         assert found == stored(corpus, plan.step(number))
         assert {step.num_labels for step in steps} == {sum(batch.num_labels for batch in batches)}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_does_not_fit_is_split_further(corpus, plan, processes):
+    """Guards against a run that ends at a step whose parts are more uneven than the fixed shapes allow for, and against
+    processes that disagree about the number of parts and wait for each other for ever."""
+    longest = int(max(corpus.src_lengths.max(), corpus.tgt_lengths.max()))
+    room = longest + 8
+    for capacity in (Capacity(room, room, 40, longest), Capacity(200, 200, 10, longest)):
+        shares = [Share(rank, processes, 1, capacity) for rank in range(processes)]
+        ranks = [list(load_steps(corpus, plan, share, CPU)) for share in shares]
+        numbers = set()
+        for number in range(plan.num_steps):
+            batches = [rank[number].batches for rank in ranks]
+            assert len({len(mine) for mine in batches}) == 1
+            numbers.add(len(batches[0]))
+            assert {batch.tgt.ids.numel() for mine in batches for batch in mine} == {capacity.tgt_tokens}
+            labels = sum(batch.num_labels for mine in batches for batch in mine)
+            assert labels == ranks[0][number].num_labels == corpus.tgt_lengths[plan.step(number)].sum()
+        assert max(numbers) >= 2
 
 
 def test_waiting_is_measured(corpus, plan, monkeypatch):

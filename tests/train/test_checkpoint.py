@@ -10,6 +10,7 @@ import torch
 from seq2seq.errors import ModelError, UserError
 from seq2seq.model_folder import WEIGHTS, build_model, save_model_folder
 from seq2seq.storage import save_tensors
+from seq2seq.train import checkpoint as checkpoint_module
 from seq2seq.train.checkpoint import (
     Checkpoint,
     Progress,
@@ -31,12 +32,13 @@ def checkpoint(step: int, best_step: int = 0) -> Checkpoint:
         optimizer={"layer/a:exp_avg": torch.randn(2, 3), "b:step": torch.tensor(7.0)},
         config='{"seed": 1}',
         data_fingerprint="abc",
+        metrics="seal",
     )
 
 
 def assert_same(one: Checkpoint, other: Checkpoint) -> None:
     assert one.progress == other.progress
-    assert (one.config, one.data_fingerprint) == (other.config, other.data_fingerprint)
+    assert (one.config, one.data_fingerprint, one.metrics) == (other.config, other.data_fingerprint, other.metrics)
     for group in ("weights", "average", "optimizer"):
         ours, theirs = getattr(one, group), getattr(other, group)
         assert ours.keys() == theirs.keys()
@@ -53,10 +55,19 @@ def test_round_trip(tmp_path, damages):
     """Guards against anything lost or rounded on the way (contract 2): names with slashes, floats, an absent score."""
     path = save_checkpoint(tmp_path, checkpoint(12), keep_last=2)
     assert_same(load_checkpoint(path), checkpoint(12))
-    first = Checkpoint(Progress(), {"a": torch.zeros(1)}, {}, {}, "", "")
+    first = Checkpoint(Progress(), {"a": torch.zeros(1)}, {}, {}, "", "", "")
     assert_same(load_checkpoint(save_checkpoint(tmp_path, first, keep_last=2)), first)
     assert_same(load_latest_checkpoint(tmp_path, damages.append), checkpoint(12))
     assert not damages
+
+
+def test_one_of_another_order_of_the_data_is_refused(tmp_path, monkeypatch):
+    """Guards against a run that goes on, after an update of the package, in the middle of an epoch of another order:
+    some pairs would come twice and others not at all."""
+    path = save_checkpoint(tmp_path, checkpoint(3), keep_last=1)
+    monkeypatch.setattr(checkpoint_module, "PLAN_VERSION", 0)
+    with pytest.raises(ModelError, match="not a checkpoint of this version"):
+        load_checkpoint(path)
 
 
 def test_a_new_run_has_none(tmp_path, damages):

@@ -160,7 +160,7 @@ def test_batches_of_fixed_shapes_are_one_graph_and_the_same(monkeypatch, positio
         encoder_layers=1, decoder_layers=1, d_model=16, num_heads=2, d_ff=32, dropout=0, positions=positions
     )
     loss = LossOf(Transformer(config, 30, 30, max_length=12), 0.1, bf16=False)
-    capacity = Capacity.of(max_length=12, max_sentences=12, batch_tokens=96, num_parts=1)
+    capacity = Capacity(src_tokens=96, tgt_tokens=104, sentences=24, max_length=12)
     graphs = 0
 
     def backend(graph, _inputs):
