@@ -5,8 +5,8 @@
     python scripts/benchmark.py decode --model runs/multi30k --src test.en.gz --tgt test.de.gz
     python scripts/benchmark.py data --src train.en.gz --tgt train.de.gz
 
-Every program runs in a process of its own, in turn (A B A B), on the same sentence pairs. The machine's peak is
-measured anew in each round, because shared machines drift. Results: one table here; numbers, versions and the command
+Every program runs in a process of its own, in turn (A B A B), on the same text. The machine's peak is measured
+anew in each round, because shared machines drift. Results: one table here; numbers, versions and the command
 as JSON, and a picture, in ``--out``. ``pip install -e .[bench]`` installs the peers that are simple to install.
 """
 

@@ -1,7 +1,7 @@
 """The usual training loop over padded batches, which peers are measured in.
 
-A peer brings its model and its loss; the sentence pairs of each step, the optimizer (PyTorch's fused AdamW), clipping
-and precision are the same for all. Its own data pipeline and bookkeeping are not measured, which favours it.
+A peer brings its model and its loss; the steps, the optimizer (PyTorch's fused AdamW), clipping and precision are the
+same for all. Its own data pipeline and bookkeeping are not measured, which favours it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from seq2seq.model.flops import training_flops
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
-    """Prepare, and tell how much work it is: tokens and operations of the measured steps."""
+    """Prepare, and tell how much work a token is."""
     values.pop("started")
     spec = TrainSpec(**values)
     config = make_config(spec, Path(spec.folder) / "prepare")

@@ -1,4 +1,4 @@
-"""What every program is given: the shape of the model, the text, and the sentence pairs of each step."""
+"""What every program is given: the shape of the model, the text, and, for the peers, the pairs of each step."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ Sentences = list[NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class StepPairs:
-    """The pairs of one step, in the order of the plan (by length); all sentences end with EOS."""
+    """The pairs of one step, by length; all sentences end with EOS."""
 
     src: Sentences
     tgt: Sentences
