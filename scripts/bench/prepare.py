@@ -30,7 +30,8 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     number = spec.warmup + spec.steps
     if plan.num_steps < number:
         return {"error": f"the text fills {plan.num_steps} steps only; lower --steps, or give more text"}
-    alike = split_step(plan.order, *(side[plan.order] for side in lengths), plan.num_steps, by_length=True)
+    src_lengths, tgt_lengths = (side[plan.order] for side in lengths)
+    alike = split_step(plan.order, src_lengths, tgt_lengths, plan.num_steps, by_length=True)
     order = np.random.default_rng(SEED).permutation(number)
     steps = []
     for at in order:

@@ -125,6 +125,7 @@ class CheckpointFile:
             {"a:m": torch.tensor(7)},
             "seed: 1\n",
             "f",
+            "m",
         )
         file = save_checkpoint(folder, self._written, 1).read_bytes()
         self._path = folder / "x.safetensors"

@@ -111,17 +111,18 @@ class Capacity:
             src_lengths, tgt_lengths: [pairs], tokens with EOS, of the whole corpus.
             max_length: of any sentence, in tokens.
         """
-        means = float(src_lengths.mean()), float(tgt_lengths.mean())
-        uneven = 2 if num_parts > 1 else 0  # usual sentences that a part has more than another, on either side
-        budgets = step_budgets(src_lengths, tgt_lengths, batch_tokens)
-        shares = [budget / num_parts + uneven * mean for budget, mean in zip(budgets, means, strict=True)]
+        sides = (src_lengths, tgt_lengths)
+        shares = [budget / num_parts for budget in step_budgets(*sides, batch_tokens)]
+        if num_parts > 1:  # a part may have a long sentence more than another, on either side
+            shares = [s + float(x.mean() + 3 * x.std()) for s, x in zip(shares, sides, strict=True)]
         least = max_length + max(shares) / max_length  # the longest sentence, and a token for each filling one
         rooms = [max(share, least) + _FILLINGS for share in shares]
-        tokens = [math.ceil(room / 8) * 8 for room in rooms]  # matrix kernels want whole vectors of 16 bytes
-        mean, spread = means[1], float(tgt_lengths.std())
-        sentences = max(tokens) / mean
-        sentences += 4 * math.sqrt(sentences) * spread / mean  # four standard deviations of the number in a mixture
-        return cls(*tokens, math.ceil(sentences) + _FILLINGS, max_length)
+        src, tgt = (math.ceil(room / 8) * 8 for room in rooms)  # matrix kernels want whole vectors of 16 bytes
+        mean, spread = float(tgt_lengths.mean()), float(tgt_lengths.std())
+        number = shares[1] / mean
+        number += 4 * math.sqrt(number) * spread / mean  # its standard deviations in a mixture
+        sentences = math.ceil(max(number, max(src, tgt) / max_length)) + _FILLINGS
+        return cls(src, tgt, sentences, max_length)
 
     def _num_fillings(self, src_tokens: int, tgt_tokens: int) -> int:
         """At least one, and as many as it takes for none to be longer than a sentence may be."""
