@@ -75,8 +75,7 @@ def load_steps(corpus: Corpus, plan: EpochPlan, share: Share, device: torch.devi
     def prepare(index: int) -> Step:
         step = plan.step(index)
         parts = _split(corpus, step, share)
-        each = len(parts) // share.processes
-        mine = parts[share.rank * each : (share.rank + 1) * each]
+        mine = parts[share.rank :: share.processes]  # some of the short sentences and some of the long ones
         batches = [_pack(corpus, part, share.capacity) for part in mine]
         if device.type == "cuda":
             batches = [batch.pin() for batch in batches]

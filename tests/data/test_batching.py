@@ -289,7 +289,7 @@ def test_what_fits_can_be_filled_and_every_single_pair_fits(pairs, batch_tokens,
             filled(src, tgt, np.arange(end), capacity)
 
 
-@pytest.mark.parametrize(("num_parts", "waste"), [(1, 0.005), (4, 0.06)])
+@pytest.mark.parametrize(("num_parts", "waste"), [(1, 0.005), (4, 0.08)])
 def test_capacity_wastes_little(num_parts, waste):
     """Of steps of 4,096 tokens all but a few parts fit, which are computed in pieces; of tokens and sentences little is
     left over."""
@@ -304,7 +304,7 @@ def test_capacity_wastes_little(num_parts, waste):
     assert np.mean([fits(capacity, src, tgt, part) for part in parts]) >= 0.99
     for side, room in ((src, capacity.src_tokens), (tgt, capacity.tgt_tokens)):
         assert side[plan.order[: plan.starts[-2]]].sum() / len(parts) >= (1 - waste) * room - 15
-    assert capacity.sentences <= 1.7 * np.mean([len(part) for part in parts])
+    assert capacity.sentences <= 1.8 * np.mean([len(part) for part in parts])
     for part in parts[:: len(parts) // 8]:
         if fits(capacity, src, tgt, part):
             filled(src, tgt, part, capacity)
