@@ -31,7 +31,7 @@ class Packed:
     """One side of a batch: its sentences end to end in one stream, without padding.
 
     The fields from ``cells`` on map the stream to a padded grid of ``B * L`` cells and back, for attention kernels that
-    need one; cells past a sentence's end repeat token 0 and are to be masked.
+    need one, and are empty where none does; cells past a sentence's end repeat token 0 and are to be masked.
     """
 
     ids: Tensor  # [T] int64
@@ -92,6 +92,7 @@ class Capacity:
     tgt_tokens: int
     sentences: int
     max_length: int  # no sentence of either side is longer
+    with_grid: bool = True  # whether attention needs the batches' grids (Packed): most of their bytes
 
     @classmethod
     def of(
@@ -142,13 +143,16 @@ class Capacity:
         return src // number + (parts < src % number), tgt // number + (parts < tgt % number)
 
 
-def pack(ids: NDArray[np.integer], lengths: NDArray[np.integer], grid_length: int | None = None) -> Packed:
+def pack(
+    ids: NDArray[np.integer], lengths: NDArray[np.integer], grid_length: int | None = None, *, with_grid: bool = True
+) -> Packed:
     """Lay out a stream of sentences.
 
     Args:
         ids: [T], the sentences end to end.
         lengths: [B], tokens of each; at least one sentence. None is empty, but for some at the end (:class:`Capacity`).
         grid_length: L, no less than the longest; default: the longest.
+        with_grid: False leaves the grid's fields empty.
     """
     lengths = lengths.astype(np.int64)
     assert lengths.size > 0
@@ -161,11 +165,13 @@ def pack(ids: NDArray[np.integer], lengths: NDArray[np.integer], grid_length: in
     np.cumsum(lengths, out=offsets[1:])
     sentence = np.repeat(np.arange(num_sentences), lengths)
     positions = np.arange(ids.size) - offsets[sentence]
-    cells = sentence * max_length + positions
-    grid = np.zeros(num_sentences * max_length, dtype=np.int64)
-    grid[cells] = np.arange(ids.size)
-    key_bias = np.full(num_sentences * max_length, -np.inf, dtype=np.float32)
-    key_bias[cells] = 0
+    cells, grid, key_bias = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((num_sentences, 1, 1, 0), np.float32)
+    if with_grid:
+        cells = sentence * max_length + positions
+        grid = np.zeros(num_sentences * max_length, dtype=np.int64)
+        grid[cells] = np.arange(ids.size)
+        key_bias = np.full((num_sentences, 1, 1, max_length), -np.inf, dtype=np.float32)
+        key_bias.reshape(-1)[cells] = 0
     return Packed(
         ids=torch.from_numpy(ids.astype(np.int64)),
         positions=torch.from_numpy(positions),
@@ -173,7 +179,7 @@ def pack(ids: NDArray[np.integer], lengths: NDArray[np.integer], grid_length: in
         lengths=torch.from_numpy(lengths),
         cells=torch.from_numpy(cells),
         grid=torch.from_numpy(grid),
-        key_bias=torch.from_numpy(key_bias.reshape(num_sentences, 1, 1, max_length)),
+        key_bias=torch.from_numpy(key_bias),
         max_length=max_length,
     )
 
@@ -205,7 +211,7 @@ def pack_pairs(
         return PackedBatch(src, tgt, torch.tensor([IGNORE_LABEL]), num_labels=0)
     sources: Indices = src_ids.astype(np.int64)
     labels: Indices = tgt_ids.astype(np.int64)
-    grid_length = None
+    grid_length, with_grid = None, True
     shifted = np.empty_like(labels)
     shifted[1:] = labels[:-1]
     shifted[np.cumsum(tgt_lengths) - tgt_lengths] = BOS_ID
@@ -217,8 +223,9 @@ def pack_pairs(
         sources = _filled(sources, capacity.src_tokens, EOS_ID)
         shifted = _filled(shifted, capacity.tgt_tokens, EOS_ID)
         labels = _filled(labels, capacity.tgt_tokens, IGNORE_LABEL)
-        grid_length = capacity.max_length
-    src, tgt = pack(sources, src_lengths, grid_length), pack(shifted, tgt_lengths, grid_length)
+        grid_length, with_grid = capacity.max_length, capacity.with_grid
+    src = pack(sources, src_lengths, grid_length, with_grid=with_grid)
+    tgt = pack(shifted, tgt_lengths, grid_length, with_grid=with_grid)
     return PackedBatch(src, tgt, torch.from_numpy(labels), num_labels)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from seq2seq.config import Config
 from seq2seq.data.batching import Capacity
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Share
+from seq2seq.device import uses_bf16
 from seq2seq.train.distributed import Processes
 
 _CPU_MICRO_BATCH_TOKENS = 1024  # target tokens; with fewer, threads wait for each other in Python
@@ -24,6 +27,8 @@ def share_of(config: Config, corpus: Corpus, processes: Processes) -> Share:
     if config.tokenizer.sampling:  # another sampling may be longer
         longest = max(longest, config.data.max_length)
     capacity = Capacity.of(corpus.src_lengths, corpus.tgt_lengths, tokens, processes.count * number, longest)
+    # Attention in half precision is by a kernel that needs no grid.
+    capacity = replace(capacity, with_grid=not uses_bf16(config.train.precision, processes.device))
     return Share(processes.rank, processes.count, number, capacity)
 
 
