@@ -1,9 +1,14 @@
 """Speed of training, translating and preparing data on this machine, beside other programs doing the same work.
 
+Two commands look at the training of this package alone: where the time of a step goes, and whether the losses stay the
+same in another number format.
+
     python scripts/benchmark.py train                 # small model, embedded corpus, every peer that is installed
     python scripts/benchmark.py train --size base --src train.en.gz --tgt train.de.gz --rounds 5
     python scripts/benchmark.py decode --model runs/multi30k --src test.en.gz --tgt test.de.gz
     python scripts/benchmark.py data --src train.en.gz --tgt train.de.gz
+    python scripts/benchmark.py profile --size base --device cuda --src train.en.gz --tgt train.de.gz
+    python scripts/benchmark.py curves --device cuda --steps 1000 --variants fp32,bf16,eager
 
 Every program runs in a process of its own, in turn (A B A B), on the same text. The machine's peak is measured
 anew in each round, because shared machines drift. Results: one table here; numbers, versions and the command
@@ -19,13 +24,14 @@ import sys
 import time
 from pathlib import Path
 
-from bench import peers, translators
+from bench import curves, peers, translators
 from bench.machine import num_cores
 from bench.options import ROOT, Options
 from bench.report import write_json
 from bench.workload import SHAPES
 
-_COMMANDS = ("train", "decode", "data")
+_COMMANDS = ("train", "decode", "data")  # what `all` means
+_STEPS = {"train": (8, 60), "profile": (3, 20), "curves": (100, 1000)}  # on the CPU, on CUDA; data as train
 _PEERS = (*peers.NAMES, *translators.NAMES)
 
 
@@ -38,9 +44,18 @@ def _peers(text: str) -> tuple[str, ...]:
     return names
 
 
+def _variants(text: str) -> tuple[str, ...]:
+    """The names in ``a,b,c``; one that stands there twice is run twice."""
+    names = tuple(text.split(","))
+    unknown = sorted(set(names) - set(curves.VARIANTS))
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(curves.VARIANTS)}")
+    return names
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=[*_COMMANDS, "all"])
+    parser.add_argument("command", choices=[*_COMMANDS, "profile", "curves", "all"])
     parser.add_argument("--size", choices=[size for size in SHAPES if size != "tiny"] + ["tiny"], default="small")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--peers", default="all", type=_peers, help=f"all, none, or some of {', '.join(_PEERS)}")
@@ -54,11 +69,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vocab", type=int, help="joint pieces; default 8,000, on cuda 32,000; small text gives fewer")
     parser.add_argument("--batch-tokens", type=int, help="target tokens per step; default 4,096, on cuda 32,768")
     parser.add_argument("--warmup", type=int, help="steps before measuring; default 2, on cuda 20")
-    parser.add_argument("--steps", type=int, help="measured steps; default 8, on cuda 60")
+    parser.add_argument(
+        "--steps", type=int, help="measured steps; default 8, profile 3, curves 100; on cuda 60, 20, 1,000"
+    )
     parser.add_argument("--model", type=Path, help="decode: the model or run folder to translate with")
     parser.add_argument("--lines", type=int, help="decode: translate the first lines only")
     parser.add_argument("--latency-lines", type=int, default=50, help="decode: sentences translated one by one")
     parser.add_argument("--length-penalty", type=float, help="decode: default as the model's config says")
+    known = ", ".join(curves.VARIANTS)
+    parser.add_argument(
+        "--variants", type=_variants, help=f"curves: some of {known}; default: all, on the CPU no eager"
+    )
+    parser.add_argument(
+        "--dropout", type=float, default=0.0, help="curves: default 0, as its random numbers may differ"
+    )
     return parser
 
 
@@ -69,6 +93,7 @@ def _options(args: argparse.Namespace, command: str) -> Options:
         part = "test"
         if args.command == "all" or args.test_src:
             src, tgt = args.test_src, args.test_tgt
+    cpu_steps, cuda_steps = _STEPS.get(command, _STEPS["train"])
     if (src is None) != (tgt is None):
         raise SystemExit("source and target text belong together; give both")
     return Options(
@@ -83,11 +108,13 @@ def _options(args: argparse.Namespace, command: str) -> Options:
         vocab_size=args.vocab or (32_000 if cuda else 8_000),
         batch_tokens=args.batch_tokens or (32_768 if cuda else 4_096),
         warmup=args.warmup or (20 if cuda else 2),
-        steps=args.steps or (60 if cuda else 8),
+        steps=args.steps or (cuda_steps if cuda else cpu_steps),
         model=args.model,
         lines=args.lines,
         latency_lines=args.latency_lines,
         length_penalty=args.length_penalty,
+        variants=args.variants or tuple(name for name in curves.VARIANTS if cuda or name != curves.EAGER),
+        dropout=args.dropout,
     )
 
 
@@ -102,6 +129,7 @@ def main() -> int:
             return 2
         print("decode is left out: it needs --model, a trained model's folder")
         commands = tuple(command for command in commands if command != "decode")
+    status = 0
     for command in commands:
         options = _options(args, command)
         report = {"command": shlex.join(["python", *sys.argv]), "date": time.strftime("%Y-%m-%d %H:%M:%S %z")}
@@ -109,7 +137,10 @@ def main() -> int:
         path = options.out / f"{command}-{options.size}.json"
         write_json(path, report)
         print(f"everything: {path}")
-    return 0
+        for problem in report.get("problems", []):
+            print(problem)
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

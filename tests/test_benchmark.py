@@ -1,10 +1,13 @@
 """The benchmark measures the same work for everyone, and says what it measured."""
 
+import dataclasses
 import importlib
+import itertools
 import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,21 +17,23 @@ import pytest
 import torch
 
 from seq2seq.config import Config
-from seq2seq.data.batching import pack_pairs
+from seq2seq.data.batching import PackedBatch, pack_pairs
 from seq2seq.data.symbols import EOS_ID, PAD_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.model_folder import LoadedModel, build_model, save_model_folder
+from seq2seq.train.loss import LossOf
 from tests.toy import write_text_files
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import benchmark as command
-from bench import decode, options, train
+from bench import curves, decode, options, ours, profile, profile_job, train
 from bench.padded import collate
 from bench.process import run_job
 from bench.report import Bar, Spread, draw_bars, table
-from bench.workload import BOS_ID, StepPairs, load_steps, save_steps
+from bench.workload import BOS_ID, StepPairs, TrainSpec, load_steps, save_steps
 
+_ELEMENTWISE = "norms, elementwise, dropout"
 PAIRS = [([5, 6, EOS_ID], [7, EOS_ID]), ([8, EOS_ID], [9, 10, 11, EOS_ID])]
 
 
@@ -65,12 +70,12 @@ def _in_this_process(module: str, spec: Mapping[str, Any], *_: object) -> dict[s
     return result
 
 
-def _parsed(tmp_path: Path, *arguments: str) -> options.Options:
+def _parsed(tmp_path: Path, *arguments: str, name: str = "train") -> options.Options:
     text = write_text_files(tmp_path / "text")
     files = ["--src", str(text / "train.xx"), "--tgt", str(text / "train.yy"), "--out", str(tmp_path / "out")]
     small = ["--size", "tiny", "--vocab", "330", "--batch-tokens", "150", "--threads", "1"]
-    args = command._parser().parse_args(["train", *files, *small, *arguments])
-    return command._options(args, "train")
+    args = command._parser().parse_args([name, *files, *small, *arguments])
+    return command._options(args, name)
 
 
 def test_a_small_benchmark_from_end_to_end(
@@ -99,6 +104,177 @@ def test_a_small_benchmark_from_end_to_end(
     assert "| seq2seq (this package) |" in out
     assert "| nn.Transformer " in out
     assert (tmp_path / "out" / "train-tiny.png").stat().st_size > 0
+
+
+def test_a_small_profile_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step as users have it: products, optimizer and average, in whatever thread they run, and nothing of others."""
+    monkeypatch.setattr(profile, "run_job", _in_this_process)
+    report = profile.benchmark(_parsed(tmp_path, "--warmup", "1", "--steps", "2", name="profile"))
+    json.dumps(report)
+    kernels = {kernel["name"]: kernel for kernel in report["kernels"]}
+    assert kernels["aten::addmm"]["group"] == "matrix products"
+    assert kernels["aten::_foreach_lerp_"]["calls"] == 1  # per step: the average
+    assert kernels["aten::_fused_adamw_"]["calls"] == 2  # with weight decay and without
+    assert not any(name.startswith("Optimizer.step") for name in kernels)  # an annotation around them
+    assert 0 < report["busy_seconds"] <= report["profiled_seconds"]
+    assert report["seconds"] > 0
+    longest = [kernel["seconds"] for kernel in report["kernels"]]
+    assert longest == sorted(longest, reverse=True)
+    out = capsys.readouterr().out
+    assert f"| all                         |{1000 * sum(longest):12.3f} | 100.0 % |" in out
+    assert "not applicable" in out  # the host's time, where it is the device
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("void pytorch_flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<pytorch_flash::Flash_bwd>", "attention"),
+        ("fmha_cutlassF_f32_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel)", "attention"),
+        ("ShortAttentionBackward", "attention"),
+        ("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NTN", "matrix products"),
+        ("sm90_xmma_gemm_bf16bf16_bf16f32_f32_nt_n_tilesize128x128x64", "matrix products"),
+        ("void cutlass::Kernel2<cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_32x32_128x2_tn>", "matrix products"),
+        ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor<float, 4, ADAM_MODE>>", "optimizer"),
+        ("void at::native::multi_tensor_apply_kernel<at::native::LpNormFunctor<float>>", "optimizer"),
+        ("triton_red_fused__to_copy_amax_prepare_softmax_online_2", "loss, softmax"),
+        ("triton_poi_fused__to_copy_3", "copies"),
+        ("triton_poi_fused__to_copy_t_12", "copies"),
+        ("Memcpy HtoD (Pinned -> Device)", "copies"),
+        ("triton_per_fused__to_copy_add_native_dropout_native_layer_norm_7", _ELEMENTWISE),
+        ("void at::native::vectorized_elementwise_kernel<4, at::native::MulFunctor<float>>", _ELEMENTWISE),
+        ("void at::native::radixSortKVInPlace<-2, -1, 32, 4, long, long, unsigned int>", "everything else"),
+    ],
+)
+def test_kernels_have_their_groups(name: str, group: str) -> None:
+    """A product counted as attention would send the work to the wrong place."""
+    assert profile.group_of(name) == group
+
+
+def test_the_device_is_busy_once_at_a_time() -> None:
+    """Kernels that overlap, inside each other or not, must not hide that nothing ran afterwards."""
+    times = [(5, 6), (0, 3), (1, 2), (2, 4), (6, 7)]
+    spans = [profile_job.Span("kernel", begin, end, end - begin) for begin, end in times]
+    assert profile_job.busy_seconds(spans) == 6
+
+
+def test_waits_for_the_device_are_counted_and_placed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Per step, with the lines that wait; other warnings are none of them."""
+    monkeypatch.setattr(profile_job, "synchronise", lambda _: None)
+    modes: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    phases = profile_job._Phases(TrainSpec.of(_parsed(tmp_path, "--steps", "4", name="profile"), "profile"))
+    for number, _ in enumerate(phases._measure_host()):
+        assert modes.pop() == "warn"
+        warnings.warn("Synchronization debug mode is a prototype", stacklevel=1)
+        for _ in range(2 if number else 0):
+            warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=1)
+    assert modes[-1] == "default"
+    (times,) = phases.result["syncs"].values()
+    assert times == 6 / 4
+    assert next(iter(phases.result["syncs"])).startswith(__file__)
+    run = {"seconds": 0.1, "profiled_seconds": 0.12, "busy_seconds": 0.09, **phases.result, "host_seconds": 0.02}
+    _, rows = profile._step_table(run)
+    assert rows[2:] == [
+        ["idle, ms", "10.000", "30.000"],
+        ["idle, share", "10.0%", "25.0%"],
+        ["host's own time, ms", "20.000", ""],
+        ["host waits for the device, times", "1.5", ""],
+    ]
+
+
+def test_small_curves_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same run again differs by nothing, in another number format by little; without dropout, all steps counted."""
+    monkeypatch.setattr(curves, "run_job", _in_this_process)
+    monkeypatch.setattr("seq2seq.train.trainer.matmul_peak", lambda *_: 1e12)  # slow in bf16
+    arguments = ("--warmup", "1", "--steps", "6", "--variants", "fp32,fp32,bf16")
+    report = curves.benchmark(_parsed(tmp_path, *arguments, name="curves"))
+    json.dumps(report)
+    (_, first), (_, again), (_, half) = report["runs"]
+    assert len(first["losses"]) == 6
+    assert first["losses"] == again["losses"]
+    apart = [abs(a - b) for a, b in zip(half["losses"], first["losses"], strict=True)]
+    assert 0 < max(apart) < 0.05
+    assert 2**20 < first["early_peak_bytes"] <= first["peak_bytes"]
+    rows = {name: cells for name, *cells in report["table"]}
+    assert rows["losses"] == ["fp32", "fp32", "bf16"]
+    assert rows["largest difference to fp32, all steps"] == ["", "0", f"{max(apart):.2g}"]
+    assert report["problems"] == []
+    assert report["spec"]["dropout"] == 0
+    saved = next((tmp_path / "out" / "work" / "curves-tiny").glob("run-*/config.yaml")).read_text()
+    assert "dropout: 0.0" in saved
+    assert "| peak memory after a tenth of the steps, MiB |" in capsys.readouterr().out
+    assert (tmp_path / "out" / "curves-tiny.png").stat().st_size > 0
+
+
+def test_curves_that_are_not_finite_end_with_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever runs it in a script sees the status alone; the other variants are told all the same."""
+    good = {"losses": [2.0, 1.0], "seconds": 1, "last_loss": 1, "early_peak_bytes": 0, "peak_bytes": 0, "left_out": 0}
+    runs = [{"pairs": 1}, good, {**good, "losses": [2.0, None]}, {"error": "no memory"}]
+    monkeypatch.setattr(curves, "run_job", lambda *_: runs.pop(0))
+    arguments = ["--steps", "2", "--warmup", "1", "--out", str(tmp_path), "--variants", "fp32,bf16,bf16"]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "curves", *arguments])
+    assert command.main() == 1
+    out = capsys.readouterr().out
+    assert "| mean loss, last 2 steps " in out
+    assert out.endswith("bf16: the loss of step 2 is not finite\nbf16: failed: no memory\n")
+    assert json.loads((tmp_path / "curves-small.json").read_text())["problems"]
+
+
+def test_a_loss_that_is_not_finite_is_found_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer leaves such a step out and goes on, so that it ended well says nothing."""
+    monkeypatch.setattr(curves, "run_job", _in_this_process)
+    forward, calls = LossOf.forward, itertools.count()
+
+    def broken(self: LossOf, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        loss, nll = forward(self, batch)
+        return (loss * math.nan if next(calls) == 1 else loss), nll
+
+    monkeypatch.setattr(LossOf, "forward", broken)
+    report = curves.benchmark(_parsed(tmp_path, "--warmup", "1", "--steps", "4", "--variants", "fp32", name="curves"))
+    assert report["problems"] == ["fp32: the loss of step 2 is not finite"]
+    assert report["runs"][0][1]["left_out"] == 1
+
+
+def test_curves_that_cannot_be_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, before anything runs."""
+    with pytest.raises(SystemExit, match="on the CPU nothing is compiled, so eager is bf16: leave it out"):
+        curves.benchmark(_parsed(tmp_path, "--variants", "bf16,eager", name="curves"))
+    with pytest.raises(SystemExit, match=r"--steps \(2\) must be more than --warmup \(2\)"):
+        curves.benchmark(_parsed(tmp_path, "--steps", "2", name="curves"))
+    with pytest.raises(SystemExit):
+        command._parser().parse_args(["curves", "--variants", "fp8"])
+    assert "unknown: fp8; there are fp32, bf16, eager" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_eager_runs_compile_nothing(compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the comparison with what is compiled would compare it with itself."""
+    graphs = []
+
+    class Compiling:
+        __module__ = ours.Trainer.__module__
+
+        def __init__(self, *_: object) -> None: ...
+
+        def run(self) -> None:
+            def keep(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+                graphs.append(graph)
+                return graph
+
+            torch.compile(torch.neg, backend=keep, fullgraph=True)(torch.ones(1))
+
+    monkeypatch.setattr(ours, "Trainer", Compiling)
+    options = _parsed(tmp_path, name="curves")
+    spec = dataclasses.replace(TrainSpec.of(options, "eager"), compiled=compiled)
+    Path(spec.folder).mkdir(parents=True)
+    ours.train(spec, tmp_path, load_steps)
+    assert len(graphs) == compiled
 
 
 def test_text_that_is_too_small_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,3 +403,35 @@ def test_a_small_decoding_benchmark_from_end_to_end(
     if len(greedy) == 2:  # CTranslate2 is there; it may run on where ours stops at the line's own longest length
         assert all(b.startswith(a[:8]) for a, b in zip(*greedy, strict=True))
     assert "BLEU: nrefs:1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("loaded", ["pre"], indirect=True)
+def test_on_cuda_texts_are_compared_with_those_of_the_cpu(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In fp32, translated once; the rows say how many sentences are the same."""
+    save_model_folder(tmp_path / "best", loaded.model.state_dict(), loaded.config, loaded.tokenizers, {"step": "1"})
+    (tmp_path / "text").write_text("ka\nto\n")
+    asked: list[tuple[str, str, int]] = []
+
+    def translated(_: str, spec: Mapping[str, Any], *__: object) -> dict[str, Any]:
+        asked.append((spec["device"], spec["number_format"], spec["beam_size"]))
+        texts = ["ka", "to"] if spec["device"] == "cpu" else ["ka", "mi"]
+        numbers = {"tokens": 4, "seconds": 1, "lines": 2, "same_alone": 1, "alone": 1, "peak_bytes": 0}
+        return {**numbers, "latency_seconds": [0.1], "texts": texts}
+
+    monkeypatch.setattr(decode, "run_job", translated)
+    monkeypatch.setattr(decode, "describe", lambda _: {})
+    files = ["--model", str(tmp_path), "--src", str(tmp_path / "text"), "--tgt", str(tmp_path / "text")]
+    more = ["--device", "cuda", "--rounds", "2", "--peers", "none", "--out", str(tmp_path / "out")]
+    report = decode.benchmark(command._options(command._parser().parse_args(["decode", *files, *more]), "decode"))
+    cpu, cuda = (
+        [(device, kind, beam) for beam in (5, 1)] for device, kind in (("cpu", "float32"), ("cuda", "bfloat16"))
+    )
+    assert asked == [*cpu, *cuda, *cuda]
+    assert [(row[0], row[1], row[5]) for row in report["table"]] == [
+        ("seq2seq float32, CPU", "5", "100.0 %"),
+        ("seq2seq float32, CPU", "1", "100.0 %"),
+        ("seq2seq bfloat16", "5", "50.0 %"),
+        ("seq2seq bfloat16", "1", "50.0 %"),
+    ]

@@ -42,13 +42,14 @@ class _Entry:
 
     program: Program
     spec: DecodeSpec
+    once: bool = False  # in the first round alone
 
     @property
     def title(self) -> str:
         """With the number format and what was tuned."""
         settings = self.spec.settings
         tuned = f" {settings['inter_threads']}x{settings['intra_threads']}" if settings else ""
-        return f"{self.program.title} {self.spec.number_format}{tuned}"
+        return f"{self.program.title} {self.spec.number_format}{tuned}{', CPU' if self.once else ''}"
 
     @property
     def key(self) -> str:
@@ -57,11 +58,18 @@ class _Entry:
 
 
 def _formats(program: Program, device: str) -> list[str]:
-    """Number formats to measure; the first is the one that others' translations are compared in."""
+    """Number formats to measure; on the CPU the first of ours is the one whose texts the others are compared with."""
     if device == "cuda":
         return ["bfloat16"]
     int8 = program.name == "ctranslate2" or (program.ours and "quantize" in DecodeConfig.model_fields)
     return ["float32", "int8"] if int8 else ["float32"]
+
+
+def _references(spec: DecodeSpec) -> list[_Entry]:
+    """On CUDA: ours in fp32 on the CPU, whose texts all others are compared with."""
+    if spec.device == "cpu":
+        return []
+    return [_Entry(OURS, replace(spec, device="cpu", beam_size=beam_size), once=True) for beam_size in _BEAMS]
 
 
 def _conversion(spec: DecodeSpec) -> dict[str, Any]:
@@ -89,7 +97,7 @@ def benchmark(options: Options) -> dict[str, Any]:
     )
     jobs = options.out / "jobs" / "decode"
     others, missing = choose(translators.NAMES, options.peers, "bench.translators")
-    entries, tuning = [], {}
+    entries, tuning = _references(spec), {}
     for program in (OURS, *others):
         tuned_too = program.name == "ctranslate2"
         if tuned_too:
@@ -113,6 +121,8 @@ def benchmark(options: Options) -> dict[str, Any]:
     for number in range(1, options.rounds + 1):
         runs = {}
         for entry in entries:
+            if entry.once and rounds:
+                continue
             run = run_job(entry.program.module, asdict(entry.spec), jobs, options.threads)
             runs[entry.key] = run
             said = run.get("error") or f"{run['tokens'] / run['seconds']:,.0f} tokens/s"
@@ -137,7 +147,7 @@ def _summarise(
     rows, bars, signature = [], [], ""
     ours = {entry.spec.beam_size: rounds[0][entry.key].get("texts") for entry in entries[: len(_BEAMS)]}
     for entry in entries:
-        runs = [runs[entry.key] for runs in rounds]
+        runs = [runs[entry.key] for runs in rounds if entry.key in runs]
         failed = [run["error"] for run in runs if "error" in run]
         beam = str(entry.spec.beam_size)
         if failed:

@@ -1,4 +1,4 @@
-"""What all three benchmarks are told."""
+"""What all benchmarks are told."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ class Options:
     lines: int | None
     latency_lines: int
     length_penalty: float | None
+    variants: tuple[str, ...]
+    dropout: float
 
 
 @dataclass(frozen=True)

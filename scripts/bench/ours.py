@@ -7,11 +7,15 @@ Validation and saving come after the last step and are not measured.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import torch
 
 from bench import workload
 from bench.meter import peak_memory_bytes, versions
@@ -47,7 +51,7 @@ def make_config(spec: TrainSpec, run_dir: Path) -> Config:
                 "d_model": d_model,
                 "d_ff": d_ff,
                 "num_heads": heads,
-                "dropout": workload.DROPOUT,
+                "dropout": spec.dropout,
                 "norm_position": spec.norm_position,
             },
             "optim": {
@@ -60,11 +64,12 @@ def make_config(spec: TrainSpec, run_dir: Path) -> Config:
             "train": {
                 "batch_tokens": spec.batch_tokens,
                 "label_smoothing": workload.LABEL_SMOOTHING,
-                "ema_decay": 0,  # peers average no weights
+                "ema_decay": spec.ema_decay,
                 "max_steps": num_steps,
                 "validate_every": 10 * num_steps,
                 "save_every": 10 * num_steps,
                 "device": spec.device,
+                "precision": spec.precision,
                 "threads": spec.threads,
             },
             "decode": {"beam_size": 1, "max_length_ratio": 1.0, "max_length_offset": 0},
@@ -86,12 +91,13 @@ def _valid_files(spec: TrainSpec) -> tuple[Path, Path]:
 class _Probe:
     """Stands between the loader and the training: what is in a step, how long is it waited for, when is it done?"""
 
-    def __init__(self, load_steps: Callable[..., Iterator[Step]], device: str) -> None:
-        self._load_steps, self._device = load_steps, device
+    def __init__(self, load_steps: Callable[..., Iterator[Step]], spec: TrainSpec) -> None:
+        self._load_steps, self._device = load_steps, spec.device
+        self._tenth = max(1, (spec.warmup + spec.steps) // 10)
         self.waits: list[float] = []  # seconds, of each step
         self.tokens: list[tuple[int, int, int]] = []  # of each step: source, target, and both with filling
         self.first_step_done: float | None = None
-        self.peak_bytes = 0
+        self.early_peak_bytes = self.peak_bytes = 0  # after a tenth of the steps, and after all
 
     def __call__(self, *args: Any, **options: Any) -> Iterator[Step]:
         steps = self._load_steps(*args, **options)
@@ -106,8 +112,23 @@ class _Probe:
                 self.tokens.append((step.num_src, step.num_labels, computed))
                 yield step
                 self.first_step_done = self.first_step_done or time.time()
+                if len(self.tokens) == self._tenth:
+                    self.early_peak_bytes = peak_memory_bytes(self._device)
         finally:  # before validation and saving
             self.peak_bytes = peak_memory_bytes(self._device)
+
+
+def train(spec: TrainSpec, run_dir: Path, probe: Callable[..., Iterator[Step]]) -> Trainer:
+    """A whole run of the real trainer, whose steps come through ``probe``, called as ``load_steps`` is."""
+    module = Trainer.__module__
+    with ExitStack() as changed:
+        changed.enter_context(mock.patch(f"{module}.load_steps", probe))
+        changed.enter_context(mock.patch(f"{module}.draw_curves"))
+        if not spec.compiled:
+            changed.enter_context(torch.compiler.set_stance("force_eager"))
+        training = Trainer(make_config(spec, run_dir), Processes(0, 1, choose_device(spec.device)))
+        training.run()
+    return training
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
@@ -115,13 +136,10 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     started = values.pop("started")
     spec = TrainSpec(**values)
     run_dir = Path(spec.folder) / f"run-{started}"
-    probe = _Probe(load_steps, spec.device)
-    module = Trainer.__module__
-    with mock.patch(f"{module}.load_steps", probe), mock.patch(f"{module}.draw_curves"):
-        training = Trainer(make_config(spec, run_dir), Processes(0, 1, choose_device(spec.device)))
-        training.run()
+    probe = _Probe(load_steps, spec)
+    training = train(spec, run_dir, probe)
     timing = [r for r in _records(run_dir / "timing.jsonl") if "seconds" in r and r["step"] > spec.warmup]
-    measured = [r for r in _records(run_dir / "metrics.jsonl") if "loss" in r and r["step"] > spec.warmup]
+    trained = [r for r in _records(run_dir / "metrics.jsonl") if "loss" in r]
     num_src, num_tgt, computed = map(sum, zip(*probe.tokens[spec.warmup :], strict=True))
     assert probe.first_step_done is not None
     return {
@@ -130,10 +148,13 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
         "wait_seconds": sum(probe.waits[spec.warmup :]),
         "startup_seconds": probe.first_step_done - started,
         "peak_bytes": probe.peak_bytes,
+        "early_peak_bytes": probe.early_peak_bytes,
         "src_tokens": num_src,
         "tgt_tokens": num_tgt,
         "fill": (num_src + num_tgt) / computed,  # packed: nothing but attention on the CPU sees padding
-        "last_loss": measured[-1]["loss"],
+        "losses": [r["loss"] if math.isfinite(r["loss"]) else None for r in trained],  # of the warm-up, too
+        "last_loss": trained[-1]["loss"],
+        "left_out": sum("bad" in r for r in trained),  # steps that the guard kept from the weights
         "parameters": sum(p.numel() for p in training.model.parameters()),
         "versions": {"seq2seq": __version__, **versions("torch")},
     }

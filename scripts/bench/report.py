@@ -7,7 +7,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,9 @@ def write_json(path: Path, report: dict[str, Any]) -> None:
 
 def draw_bars(path: Path, title: str, label: str, bars: Sequence[Bar]) -> bool:
     """A horizontal bar for each program with the range over rounds; False where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
+    figure = _figure(9, 1.4 + 0.45 * len(bars))
+    if figure is None:
         return False
-    figure = Figure(figsize=(9, 1.4 + 0.45 * len(bars)), layout="constrained")
     axes = figure.subplots()
     names = [bar.name for bar in bars]
     medians = [bar.value.median for bar in bars]
@@ -76,6 +77,44 @@ def draw_bars(path: Path, title: str, label: str, bars: Sequence[Bar]) -> bool:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
+    _save(figure, path)
+    return True
+
+
+def draw_losses(path: Path, title: str, curves: Sequence[tuple[str, Sequence[float]]]) -> bool:
+    """The losses of runs step by step, and how far they are from those of the first; False without matplotlib."""
+    figure = _figure(9, 7)
+    if figure is None:
+        return False
+    losses, differences = figure.subplots(2, 1, sharex=True)
+    _, first = curves[0]
+    for number, (name, values) in enumerate(curves):
+        steps = range(1, len(values) + 1)
+        losses.plot(steps, values, ("--" if number else "-"), color=f"C{number}", label=name, linewidth=0.9)
+        if number:
+            apart = [abs(a - b) for a, b in zip(values, first, strict=True)]
+            differences.plot(steps, apart, color=f"C{number}", label=f"{name} − {curves[0][0]}", linewidth=0.9)
+    losses.set(title=title, ylabel="loss per target token (nats)")
+    differences.set(xlabel="step", ylabel="absolute difference", yscale="log")
+    differences.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (losses, differences):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.lines:
+            axes.legend()
+    _save(figure, path)
+    return True
+
+
+def _figure(width: float, height: float) -> Figure | None:
+    """None where matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
-    return True

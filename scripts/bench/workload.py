@@ -42,6 +42,11 @@ class TrainSpec:
     device: str
     threads: int
     norm_position: str = "pre"
+    # What ours alone is told; peers train as a plain benchmark says.
+    dropout: float = DROPOUT
+    precision: str = "auto"
+    compiled: bool = True  # on CUDA; there is nothing compiled on the CPU
+    ema_decay: float = 0.0  # peers average no weights
 
     @classmethod
     def of(cls, options: Options, name: str) -> TrainSpec:
