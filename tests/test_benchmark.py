@@ -124,6 +124,7 @@ def test_a_small_profile_from_end_to_end(
     assert longest == sorted(longest, reverse=True)
     out = capsys.readouterr().out
     assert f"| all                         |{1000 * sum(longest):12.3f} | 100.0 % |" in out
+    assert "the text ended 1 times" in out
     assert "not applicable" in out  # the host's time, where it is the device
 
 
@@ -204,7 +205,7 @@ def test_small_curves_from_end_to_end(
     assert rows["largest difference to fp32, all steps"] == ["", "0", f"{max(apart):.2g}"]
     assert report["problems"] == []
     assert report["spec"]["dropout"] == 0
-    saved = next((tmp_path / "out" / "work" / "curves-tiny").glob("run-*/config.yaml")).read_text()
+    saved = next((tmp_path / "out" / "work" / "train-tiny").glob("run-*/config.yaml")).read_text()
     assert "dropout: 0.0" in saved
     assert "| peak memory after a tenth of the steps, MiB |" in capsys.readouterr().out
     assert (tmp_path / "out" / "curves-tiny.png").stat().st_size > 0

@@ -39,7 +39,7 @@ def benchmark(options: Options) -> dict[str, Any]:
             f"--steps ({options.steps}) must be more than --warmup ({options.warmup}), which is part of them"
         )
     jobs = options.out / "jobs" / f"curves-{options.size}"
-    spec = TrainSpec.of(options, f"curves-{options.size}")
+    spec = TrainSpec.of(options, f"train-{options.size}")  # where the training benchmark may have prepared the text
     spec = replace(spec, steps=options.steps - options.warmup, dropout=options.dropout)
     Path(spec.folder).mkdir(parents=True, exist_ok=True)
     # By itself, so that the memory it takes is not that of the first variant's training.

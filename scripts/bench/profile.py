@@ -50,7 +50,7 @@ def group_of(name: str) -> str:
 def benchmark(options: Options) -> dict[str, Any]:
     """Measure and print the tables; returns everything for the JSON file."""
     spec = replace(
-        TrainSpec.of(options, f"profile-{options.size}"),
+        TrainSpec.of(options, f"train-{options.size}"),  # where the training benchmark may have prepared the text
         ema_decay=TrainConfig.model_fields["ema_decay"].default,  # a step as users have it
     )
     Path(spec.folder).mkdir(parents=True, exist_ok=True)
@@ -63,6 +63,8 @@ def benchmark(options: Options) -> dict[str, Any]:
         f"{run['tgt_tokens']:,.0f} per step; {options.steps} steps after {options.warmup}"
     )
     print(f"\n{table(*_kernel_table(kernels))}\n\n{table(*_group_table(kernels))}\n\n{table(*_step_table(run))}\n")
+    if run["epochs"] > 1:
+        print(f"the text ended {run['epochs'] - 1} times, and to begin it anew takes time: give more, or lower --steps")
     for place, number in sorted((run["syncs"] or {}).items(), key=lambda item: -item[1]):
         print(f"waits for the device {number:g} times per step: {place}")
     return {"machine": describe(options.device), "spec": asdict(spec), **run, "kernels": kernels}

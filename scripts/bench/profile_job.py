@@ -45,11 +45,12 @@ class _Phases:
     def __init__(self, spec: TrainSpec) -> None:
         self._spec = spec
         self._labels: list[int] = []  # of each step
-        self.result: dict[str, Any] = {"host_seconds": None, "syncs": None}
+        self.result: dict[str, Any] = {"epochs": 0, "host_seconds": None, "syncs": None}
         self._between = self._measure()  # goes on from one yield to the next, which stand for a step each
         next(self._between)
 
     def __call__(self, *args: Any, **options: Any) -> Iterator[Step]:
+        self.result["epochs"] += 1
         for step in load_steps(*args, **options):
             self._labels.append(step.num_labels)
             yield step
