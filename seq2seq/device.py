@@ -33,8 +33,18 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether "fp32", "bf16" or "auto" (bf16 on CUDA, fp32 on the CPU) means to compute in bf16."""
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    """Whether "fp32", "bf16" or "auto" (bf16 on CUDA where the GPU has it, fp32 on the CPU) means to compute in bf16.
+
+    Raises:
+        UserError: the GPU is asked for bf16 and is too old for it.
+    """
+    if precision == "fp32" or device.type != "cuda":
+        return precision == "bf16"
+    has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
+    if precision == "bf16" and not has_bf16:
+        name = torch.cuda.get_device_name(device)
+        raise UserError(f"bf16 is asked for, and this GPU ({name}) has none; use precision fp32 or auto")
+    return has_bf16
 
 
 def keep_freed_memory() -> None:

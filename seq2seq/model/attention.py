@@ -20,6 +20,7 @@ from seq2seq.model.short_attention import ShortAttention, split_parts
 
 # Up to so many tokens, plain products are faster on a CPU. They are up to about 100, but need more memory.
 SHORT = 64
+_WIDEST_HEAD = 256  # of variable-length attention
 
 
 class _ToGrid(torch.autograd.Function):
@@ -93,6 +94,12 @@ def _padded_attention(
     return packed
 
 
+def has_packed_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
+    """Whether attention is computed without padding: it needs no grid of its batches (:class:`Packed`) then."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    return device.type == "cuda" and half and head_width % 8 == 0 and head_width <= _WIDEST_HEAD
+
+
 def attention(
     heads: Sequence[Tensor],
     num_heads: int,
@@ -104,7 +111,7 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) in which no sentence sees another.
 
-    Three ways, told apart by device, precision and length alone: variable-length attention on CUDA in half precision,
+    Three ways, told apart by device, precision and sizes alone: variable-length attention on CUDA in half precision,
     plain products for short sentences on the CPU in fp32, and PyTorch's padded kernel elsewhere.
 
     Args:
@@ -124,24 +131,11 @@ def attention(
         mixed: Tensor = ShortAttention.apply(q_side, k_side, num_heads, bias, *heads)
         return mixed
     q, k, v = split_parts(heads, num_heads, dim=1)
-    if not (q.is_cuda and q.dtype in (torch.bfloat16, torch.float16)):
-        return _padded_attention(q, k, v, q_side, k_side, causal=causal, window=window)
-    from torch.nn.attention.varlen import varlen_attn
+    if has_packed_kernel(q.device, q.dtype, q.size(2)):
+        from seq2seq.model.varlen import varlen_attention  # to load it takes seconds in some releases of PyTorch
 
-    reach = -1 if window is None else window
-    out = varlen_attn(
-        q,
-        k,
-        v,
-        q_side.offsets,
-        k_side.offsets,
-        q_side.max_length,
-        k_side.max_length,
-        window_size=(reach, 0 if causal else reach),
-        enable_gqa=k.size(1) != q.size(1),
-    )
-    assert isinstance(out, Tensor)
-    return out
+        return varlen_attention(q, k, v, q_side, k_side, causal=causal, window=window)
+    return _padded_attention(q, k, v, q_side, k_side, causal=causal, window=window)
 
 
 def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -21,11 +21,12 @@ class _Table(nn.Module):
 
     rows: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, num_positions: int = 512) -> None:
+        """Room for ``num_positions`` to begin with: a table that grows compiles what uses it once more."""
         super().__init__()
         assert width % 2 == 0
         self.width = width
-        self.register_buffer("rows", self.compute(512), persistent=False)
+        self.register_buffer("rows", self.compute(num_positions), persistent=False)
 
     def compute(self, num_positions: int) -> Tensor:
         raise NotImplementedError

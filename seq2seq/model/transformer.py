@@ -202,17 +202,18 @@ class Transformer(nn.Module):
         self.tgt_embedding = nn.Embedding(tgt_vocab, d_model)
         self.src_embedding = self.tgt_embedding if config.tie_embeddings == "all" else nn.Embedding(src_vocab, d_model)
         self.output = self.tgt_embedding if config.tie_embeddings != "none" else nn.Embedding(tgt_vocab, d_model)
+        room = max(512, 2 * max_length + 10)  # the longest translations, unless the config wants longer ones
         # Absolute positions are added to the embeddings, rotary ones turn the heads; a model has one of the two.
         self.src_positions: nn.Module | None = None
         self.tgt_positions: nn.Module | None = None
         self.rotary: RotaryPositions | None = None
         if config.positions == "rotary":
-            self.rotary = RotaryPositions(d_model // config.num_heads)
+            self.rotary = RotaryPositions(d_model // config.num_heads, room)
         elif config.positions == "learned":
             self.src_positions = LearnedPositions(max_length, d_model)
             self.tgt_positions = LearnedPositions(max_length, d_model)
         else:
-            self.src_positions = self.tgt_positions = SinusoidalPositions(d_model)
+            self.src_positions = self.tgt_positions = SinusoidalPositions(d_model, room)
         self.quantized_output: nn.Module | None = None  # in place of the output's inner products (quantize.py)
         self.dropout = Dropout(config.dropout)
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))

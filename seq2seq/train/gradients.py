@@ -34,11 +34,13 @@ class SequentialGradients:
             loss.compile(dynamic=False, fullgraph=True)
         self._loss: nn.Module = loss
         if processes.count > 1:
-            self._loss = DistributedDataParallel(loss, gradient_as_bucket_view=True)
+            self._loss = DistributedDataParallel(loss, gradient_as_bucket_view=True, broadcast_buffers=False)
 
     def __call__(self, batches: Sequence[PackedBatch], num_labels: int, seed: int) -> Tensor:
         """See the top of this file."""
-        torch.manual_seed(seed)
+        # torch.manual_seed would prepare all other kinds of devices, too, which takes longer than many a kernel.
+        seed_device = torch.cuda.manual_seed if self._processes.device.type == "cuda" else torch.manual_seed
+        seed_device(seed)
         scale = self._processes.count / num_labels  # DistributedDataParallel takes the mean over the processes
         sums = torch.zeros(2, device=self._processes.device)
         for number, batch in enumerate(batches):

@@ -56,7 +56,10 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             largest = logits.amax(dim=-1)
             grad = logits.softmax(dim=-1)
             log_norm[rows] = largest - grad.amax(dim=-1).log()
-            grad.scatter_add_(1, label[rows], grad.new_full((1, 1), smoothing - 1.0).expand(grad.size(0), 1))
+            if grad.is_cuda:  # compiled into the softmax, which is then never written to memory in fp32
+                grad = grad - (1 - smoothing) * (torch.arange(num_classes, device=grad.device) == label[rows])
+            else:
+                grad.scatter_add_(1, label[rows], grad.new_full((1, 1), smoothing - 1.0).expand(grad.size(0), 1))
             grad = grad.to(hidden.dtype)
             grad_hidden[rows] = grad @ matrix
             if grad.dtype == torch.float32:

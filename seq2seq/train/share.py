@@ -11,6 +11,7 @@ from seq2seq.data.batching import Capacity
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Share
 from seq2seq.device import uses_bf16
+from seq2seq.model.attention import has_packed_kernel
 from seq2seq.train.distributed import Processes
 
 _CPU_MICRO_BATCH_TOKENS = 1024  # target tokens; with fewer, threads wait for each other in Python
@@ -27,8 +28,9 @@ def share_of(config: Config, corpus: Corpus, processes: Processes) -> Share:
     if config.tokenizer.sampling:  # another sampling may be longer
         longest = max(longest, config.data.max_length)
     capacity = Capacity.of(corpus.src_lengths, corpus.tgt_lengths, tokens, processes.count * number, longest)
-    # Attention in half precision is by a kernel that needs no grid.
-    capacity = replace(capacity, with_grid=not uses_bf16(config.train.precision, processes.device))
+    dtype = torch.bfloat16 if uses_bf16(config.train.precision, processes.device) else torch.float32
+    packed = has_packed_kernel(processes.device, dtype, config.model.d_model // config.model.num_heads)
+    capacity = replace(capacity, with_grid=not packed)
     return Share(processes.rank, processes.count, number, capacity)
 
 

@@ -46,7 +46,6 @@ from seq2seq.errors import ConfigError, DataError, UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.memory import memory_explained
 from seq2seq.model.flops import training_flops
-from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_weights, save_model_folder, unique_tensors
 from seq2seq.storage import write_text
 from seq2seq.train.budget import with_batch_tokens
@@ -117,6 +116,7 @@ class Trainer:
         self.optimizer = Optimizer(self.model, config.optim)
         # The average of the weights, if there is one, is what validates, translates and is kept as best and last.
         self.average = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema_decay else None
+        self._averaged = () if self.average is None else tuple(self.average.parameters())  # to walk a model takes time
         self.progress = self._resume()
         processes.check_same("the text's fingerprint", self.data.fingerprint)
         processes.check_same("the step to continue after", self.progress.step)
@@ -214,12 +214,12 @@ class Trainer:
         progress.step += 1
         seed = _mixed_seed(config.seed, progress.step, self.processes.rank)
         sums = self.gradients(step.batches, step.num_labels, seed)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.optimizer.named.values(), config.optim.clip_norm or math.inf)
         bad = self.guard.bad(sums[0] / step.num_labels, norm)
         lr = learning_rate(progress.step, config.optim, config.train.max_steps)
         self.optimizer.step(lr, bad)
         if self.average is not None:
-            self._update_average(self.average)
+            self._update_average()
         self.report.step(
             StepRecord(
                 step=progress.step,
@@ -265,10 +265,10 @@ class Trainer:
                 self._roll_back()
 
     @torch.no_grad()
-    def _update_average(self, average: Transformer) -> None:
+    def _update_average(self) -> None:
         """Exponential moving average of the weights (Polyak & Juditsky 1992), quick to follow at the start."""
         decay = min(self.config.train.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
-        torch._foreach_lerp_(list(average.parameters()), list(self.model.parameters()), 1 - decay)
+        torch._foreach_lerp_(self._averaged, tuple(self.optimizer.named.values()), 1 - decay)
 
     def _corpus_and_plan(self, epoch: int) -> tuple[Corpus, EpochPlan]:
         """The training corpus as this epoch sees it, and the order of its pairs."""

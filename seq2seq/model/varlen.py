@@ -1,0 +1,33 @@
+"""PyTorch's variable-length attention, whose signature differs between releases."""
+
+from __future__ import annotations
+
+import inspect
+
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+
+from seq2seq.data.batching import Packed
+
+# PyTorch 2.11 takes fewer heads of keys than of queries as they come, later ones want to be told of it.
+_GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+
+
+def varlen_attention(
+    q: Tensor, k: Tensor, v: Tensor, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None
+) -> Tensor:
+    """:func:`seq2seq.model.attention.attention` where :func:`seq2seq.model.attention.has_packed_kernel`."""
+    reach = -1 if window is None else window
+    out = varlen_attn(
+        q,
+        k,
+        v,
+        q_side.offsets,
+        k_side.offsets,
+        q_side.max_length,
+        k_side.max_length,
+        window_size=(reach, 0 if causal else reach),
+        **(_GROUPED if k.size(1) != q.size(1) else {}),  # type: ignore[arg-type]
+    )
+    assert isinstance(out, Tensor)
+    return out

@@ -1,0 +1,197 @@
+"""Promises of what runs on CUDA, kept without a device: a step of training reads nothing back, a step of search once;
+nothing lies on the wrong device; all products are in half precision.
+
+Tensors of PyTorch's device "meta", and its fake tensors of a CUDA device, have shapes and types but no numbers: what
+wants to know a number, as a hidden wait for the device does, fails at once.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.amp import autocast_mode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from seq2seq.data.batching import Capacity, pack_pairs, pack_sentences
+from seq2seq.data.loader import load_steps
+from seq2seq.data.symbols import BOS_ID, EOS_ID
+from seq2seq.decode import search as search_module
+from seq2seq.decode.search import SearchOptions, search
+from seq2seq.device import uses_bf16
+from seq2seq.errors import UserError
+from seq2seq.model.captured import StaticDecoderState, StaticSteps
+from seq2seq.model.transformer import Transformer
+from seq2seq.train import loss as loss_module
+from seq2seq.train import trainer as trainer_module
+from seq2seq.train.distributed import Processes
+from seq2seq.train.loss import LossOf
+from seq2seq.train.trainer import Trainer
+from tests.toy import toy_config, write_text_files
+
+CUDA = torch.device("cuda", 0)
+COPIES = ("_to_copy", "copy_", "detach")
+
+
+class Watch(TorchDispatchMode):
+    """Keeps the names of all operators and the types of what they take; refuses to mix devices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, list[torch.dtype]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        # A number by itself may lie anywhere.
+        assert name in COPIES or len({x.device for x in tensors if x.ndim}) < 2, f"{func} of two devices"
+        self.seen.append((name, [x.dtype for x in tensors]))
+        return func(*args, **(kwargs or {}))
+
+    def types_of(self, *names: str) -> list[list[torch.dtype]]:
+        return [types for name, types in self.seen if name in names]
+
+
+def changed(module: ModuleType, **attributes: object) -> SimpleNamespace:
+    """A module for one of its users: what others see of PyTorch, its compiler keeps for good."""
+    return SimpleNamespace(**{**vars(module), **attributes})
+
+
+@pytest.fixture
+def meta(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A device without numbers, on which all of a Trainer's step works, the backward pass too."""
+    monkeypatch.setattr(trainer_module, "matmul_peak", lambda *_: 1.0)
+    monkeypatch.setitem(loss_module._CHUNK_LOGITS, "meta", 2**10)
+    without_autocast = changed(torch, autocast=lambda *_, **__: nullcontext(), is_autocast_enabled=lambda _: False)
+    monkeypatch.setattr(loss_module, "torch", without_autocast)  # there is none for it
+    monkeypatch.setattr(
+        import_module("torch.optim.optimizer"), "_get_fused_kernels_supported_devices", lambda: ["meta"]
+    )
+    return torch.device("meta")
+
+
+def test_a_training_step_reads_nothing_back(meta: torch.device, tmp_path: Path) -> None:
+    """Guards against a wait for the device in the gradient, the clipping, the guard, the optimizer or the average."""
+    settings = ("train.ema_decay=0.9", "train.accumulate=2", "train.precision=fp32")
+    config = toy_config(write_text_files(tmp_path / "text"), tmp_path / "run", *settings)
+    trainer = Trainer(config, Processes(0, 1, meta))
+    trainer.progress.loss_limit = 9.0  # as later in a run
+    corpus, plan = trainer._corpus_and_plan(0)
+    for step in islice(load_steps(corpus, plan, trainer.share, meta), 2):
+        assert len(step.batches) == 2
+        with Watch() as watch:
+            trainer._step(step)
+    assert [len(watch.types_of(name)) for name in ("_fused_adamw_", "_foreach_lerp_")] == [2, 1]
+    assert all(record.numbers.is_meta for record in trainer.report._unread)
+    trainer.report.close()
+
+
+@contextmanager
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    common = changed(torch.cuda.amp.common, amp_definitely_not_available=lambda: False)
+    cuda = changed(torch.cuda, amp=changed(torch.cuda.amp, common=common), is_bf16_supported=lambda: True)
+    monkeypatch.setattr(autocast_mode, "torch", changed(torch, cuda=cuda))
+    with FakeTensorMode(allow_non_fake_inputs=True), Watch() as watch, torch.no_grad():  # no gradients without a driver
+        yield watch
+
+
+def on_cuda(model: Transformer) -> Transformer:
+    """``model.cuda()``, which fake tensors cannot be asked for."""
+    moved: dict[int, Tensor] = {}
+    for module in model.modules():
+        for kept in (module._parameters, module._buffers):
+            for name, tensor in kept.items():
+                if tensor is not None:
+                    there = tensor.detach().to(CUDA)
+                    there = nn.Parameter(there, requires_grad=False) if isinstance(tensor, nn.Parameter) else there
+                    kept[name] = moved.setdefault(id(tensor), there)
+    return model
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="needs a build of PyTorch for CUDA, though no device")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"norm_position": "post", "dropout": 0.1},
+        {"norm": "rmsnorm", "activation": "swiglu", "positions": "rotary", "num_kv_heads": 1, "attention_window": 3},
+        {"num_heads": 8, "positions": "learned"},  # heads that CUDA's kernel is not made for
+    ],
+    ids=["classic", "modern", "narrow heads"],
+)
+def test_all_products_are_in_half_precision(
+    options: dict[str, object], make_model: Callable[..., Transformer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against matrices in fp32, whose products are ten times slower, against sums in half precision, against a
+    tensor of the CPU, and against attention that is called as this release of PyTorch does not have it."""
+    lengths, ids = np.array([5, 7, 9]), np.arange(21) % 19 + 4
+    narrow = options.get("num_heads") == 8
+    batch = pack_pairs(ids, lengths, ids, lengths, Capacity(40, 40, 12, 24, with_grid=narrow))
+    with fake_cuda(monkeypatch) as watch:
+        model = on_cuda(make_model(**{"d_model": 32, **options})).train()
+        forward = loss_module._SmoothedCrossEntropy.forward
+        with_gradient = lambda *arguments: forward(mock.MagicMock(), *arguments[:-1], True)  # noqa: E731
+        monkeypatch.setattr(loss_module._SmoothedCrossEntropy, "apply", with_gradient)
+        sums = LossOf(model, 0.1, bf16=True)(batch.to(CUDA))
+    products = watch.types_of("mm", "addmm", "_varlen_attn")
+    assert len(products) > 20
+    for types in products:
+        assert {t for t in types if t.is_floating_point} == {torch.bfloat16}
+    assert len(watch.types_of("_varlen_attn")) == (0 if narrow else 6)
+    assert [(x.dtype, x.is_cuda) for x in sums] == [(torch.float32, True)] * 2
+
+
+@pytest.mark.parametrize(("positions", "sampling"), [("sinusoidal", False), ("rotary", True)])
+def test_a_step_of_search_reads_once(
+    positions: str,
+    sampling: bool,
+    meta: torch.device,
+    make_model: Callable[..., Transformer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Guards against a hidden wait for the device or a tensor of the CPU in the search or the model's step. The one
+    read-back is answered as if sentences ended at every step, until few are left."""
+    numbers, reads = np.random.default_rng(0), []
+
+    def read(extension: Any) -> Any:
+        num_sentences, num_hypotheses = extension.tokens.shape
+        tokens = numbers.integers(EOS_ID + 1, 20, (num_sentences, num_hypotheses))
+        ended = np.full(tokens.shape, -np.inf)
+        ended[: num_sentences // 4] = -1.0  # whole sentences
+        parents = np.zeros(tokens.shape)
+        reads.append(num_sentences)
+        return np.stack([tokens, parents, ended, parents]).astype(float)
+
+    monkeypatch.setattr(search_module._Extension, "read", read)
+    sentences = [[5, 6, EOS_ID] * (1 + i % 3) for i in range(20)]
+    options = SearchOptions(BOS_ID, EOS_ID, 2, 0.6, numbers.random((20, 2, 33)) if sampling else None, 1.0, 5, 0.9)
+    model = make_model(decoder_layers=1, positions=positions).eval().to(meta)
+    src = pack_sentences(sentences, 16).to(meta)
+    with Watch(), torch.inference_mode():
+        search(partial(StaticDecoderState, StaticSteps(model, torch.float32), src), [33] * 20, options)
+    assert len(reads) == 33
+    assert reads[0] == 20
+    assert reads[-1] == 3
+
+
+def test_an_old_gpu_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a kernel's message: neither attention nor what is compiled has bf16 on GPUs before 2020."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    assert not uses_bf16("auto", CUDA)
+    assert not uses_bf16("fp32", CUDA)
+    with pytest.raises(UserError, match=r"bf16 is asked for, and this GPU \(Tesla T4\) has none; use .* fp32 or auto"):
+        uses_bf16("bf16", CUDA)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    assert uses_bf16("auto", CUDA)
+    assert uses_bf16("bf16", CUDA)
