@@ -302,7 +302,7 @@ class TrainConfig(Section):
     keep_last: int = _option(5, "Checkpoints to keep, besides the best one.", gt=0)
     device: Literal["auto", "cpu", "cuda"] = _option("auto", "auto is cuda where there is one.")
     precision: Literal["auto", "fp32", "bf16"] = _option(
-        "auto", "Number format of the computation; auto is bf16 on CUDA and fp32 on the CPU."
+        "auto", "Number format of the computation; auto is bf16 on GPUs that have it (since 2020), else fp32."
     )
     threads: int | None = _option(
         None,
