@@ -30,7 +30,7 @@ class SearchState(Protocol):
         """Extend every hypothesis by a token.
 
         Returns:
-            [4, B, K]: what :class:`Extension` says, but for the log-probabilities of live hypotheses.
+            [4, B, K]: tokens, parents, ``ended`` and its parents, as :class:`Extension` says.
         """
 
     def keep(self, rows: NDArray[np.int64]) -> None:
@@ -107,14 +107,14 @@ class _Lattice:
 
     def __init__(self, num_sentences: int) -> None:
         self.rows: list[dict[int, int]] = []  # of each step: where it has a sentence
-        self.tokens: list[list[list[int]]] = []  # [B, K]
-        self.parents: list[list[list[int]]] = []  # [B, K], the hypothesis of the step before
+        self.tokens: list[NDArray[np.int32]] = []  # [B, K]
+        self.parents: list[NDArray[np.int32]] = []  # [B, K], the hypothesis of the step before
         self.finished: list[list[tuple[float, float, int, int]]] = [[] for _ in range(num_sentences)]
 
     def add_step(self, rows: dict[int, int], tokens: NDArray[np.float64], parents: NDArray[np.float64]) -> None:
         self.rows.append(rows)
-        self.tokens.append(tokens.astype(int).tolist())
-        self.parents.append(parents.astype(int).tolist())
+        self.tokens.append(tokens.astype(np.int32))
+        self.parents.append(parents.astype(np.int32))
 
     def finish(self, sentence: int, score: float, log_prob: float, beam: int) -> None:
         """The hypothesis ``beam`` of the latest step (or the empty one) has been followed by EOS."""
@@ -126,8 +126,8 @@ class _Lattice:
         ids: list[int] = []
         for step in reversed(range(length)):
             row = self.rows[step][sentence]
-            ids.append(self.tokens[step][row][beam])
-            beam = self.parents[step][row][beam]
+            ids.append(self.tokens[step].item(row, beam))
+            beam = self.parents[step].item(row, beam)
         return Hypothesis(tuple(reversed(ids)), log_prob, score)
 
 
@@ -182,7 +182,7 @@ def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 class PlainSearch:
-    """A search whose tensors are as large as the sentences that are left, over any model."""
+    """A search on the CPU, over any model. Its tensors are as large as the sentences that are left."""
 
     def __init__(
         self,
@@ -200,11 +200,14 @@ class PlainSearch:
         self._log_probs = torch.empty(len(max_lengths), options.beam_size)
         start_log_probs(self._log_probs, sampling=uniforms is not None)
         self._extension: Extension  # the latest
+        # Kept until there are the next ones: so much memory, freed last of all, would go back to the system at every
+        # step, and come again page by page, for a fifth of a small model's time.
+        self._logits: Tensor
 
     def advance(self) -> NDArray[np.float64]:
         """As :class:`SearchState` says."""
-        logits = self._model.step(self._ids).float().unflatten(0, (len(self._sentences), -1))
-        logits = logits.expand(-1, self._options.beam_size, -1)
+        self._logits = self._model.step(self._ids).float().unflatten(0, (len(self._sentences), -1))
+        logits = self._logits.expand(-1, self._options.beam_size, -1)
         uniforms = None
         if self._uniforms is not None:
             uniforms = torch.from_numpy(self._uniforms[self._sentences, :, self._length])
@@ -256,7 +259,7 @@ def extend(
     Args:
         logits: [B, K, V] fp32.
         log_probs: [B, K], of the hypotheses so far; -inf for one that is none.
-        last: [B] bool, whether only EOS may follow.
+        last: [B] bool, whether only EOS may follow: every hypothesis ends, and what is live has no meaning any more.
         uniforms: [B, K] float64 in [0, 1), for sampling: the random number behind each token. None: beam search.
     """
     offsets = log_probs - logits.logsumexp(dim=-1)
@@ -277,7 +280,7 @@ def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor, options: Search
     num_hypotheses, last = offsets.size(1), last[:, None]
     totals, tokens, parents = _best_continuations(logits, offsets, 2 * num_hypotheses)
     ended = tokens == options.eos_id
-    live, chosen = totals.masked_fill(ended | last, -math.inf).topk(num_hypotheses, dim=1)
+    live, chosen = totals.masked_fill(ended, -math.inf).topk(num_hypotheses, dim=1)
     best = slice(num_hypotheses)
     final = totals[:, best].masked_fill(~ended[:, best], -math.inf)
     final = torch.where(last, logits[:, :, options.eos_id] + offsets, final)

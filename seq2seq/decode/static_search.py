@@ -27,7 +27,7 @@ class SearchTensors(NamedTuple):
     """All of the search's that outlives a step, but for what the model has."""
 
     log_probs: Tensor  # [B, K] fp32, of the hypotheses; -inf for one that is none
-    longest: Tensor  # [B] int64, a sentence's longest length, EOS included; 0 in dead rows
+    longest: Tensor  # [B] int64, a sentence's longest length, EOS included; 0 where there never was one
     uniforms: Tensor | None  # [B, K, N / K] fp64, the random numbers of all steps, for sampling
     read: Tensor  # [4, B, K] fp64, what the host is to read
 
