@@ -31,7 +31,7 @@ VARIANTS = {
     "one-kv-head-window": {"num_kv_heads": 1, "attention_window": 1},
 }
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
-devices = pytest.mark.parametrize("device", ["cpu", "recorded", pytest.param("cuda", marks=gpu)])
+devices = pytest.mark.parametrize("device", ["recorded", pytest.param("cuda", marks=gpu)])
 
 
 @pytest.fixture
@@ -147,8 +147,7 @@ def test_fixed_shapes_give_what_the_growing_cache_gives(make_model, small_shapes
     seen = [compare(steps, model, lengths, beam(beam_size), seed) for seed, lengths in enumerate(batches)]
     assert {shape.sentences for shape in seen[2]} >= {16, 8, 4, 2}
     assert {shape.steps for shape in seen[2]} == {2, 4, 8, 16, 32}  # more than the 24 learned positions
-    if device != "cpu":
-        assert len(steps.graphs) > 5
+    assert len(steps.graphs) > 5
 
 
 @devices
@@ -158,7 +157,7 @@ def test_samples_are_the_same(make_model, small_shapes, device):
     options than it was captured with."""
     model = make_model(positions="rotary").eval()
     steps = steps_of(model, device)
-    for seed, lengths in enumerate([[11, 4, 9, 1, 7], [5, 2, 13, 3, 3, 9]]):
+    for seed, lengths in enumerate([[9, 4, 7, 1], [5, 2, 8, 3, 3]]):
         for options in ({}, {"temperature": 3.0}, {"top_k": 3}, {"top_p": 0.6}, {"eos_id": 7}):
             options = SearchOptions(**{"bos_id": BOS_ID, "eos_id": EOS_ID, "beam_size": 3, **options})
             for sampling in (True, False):
