@@ -7,7 +7,6 @@ wants to know a number, as a hidden wait for the device does, fails at once.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -27,11 +26,11 @@ from torch.utils._pytree import tree_leaves
 from seq2seq.data.batching import Capacity, pack_pairs, pack_sentences
 from seq2seq.data.loader import load_steps
 from seq2seq.data.symbols import BOS_ID, EOS_ID
-from seq2seq.decode import search as search_module
 from seq2seq.decode.search import SearchOptions, search
+from seq2seq.decode.static_search import StaticSearch
 from seq2seq.device import uses_bf16
 from seq2seq.errors import UserError
-from seq2seq.model.captured import StaticDecoderState, StaticSteps
+from seq2seq.model.captured import StaticSteps
 from seq2seq.model.transformer import Transformer
 from seq2seq.train import loss as loss_module
 from seq2seq.train import trainer as trainer_module
@@ -160,28 +159,30 @@ def test_a_step_of_search_reads_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Guards against a hidden wait for the device or a tensor of the CPU in the search or the model's step. The one
-    read-back is answered as if sentences ended at every step, until few are left."""
+    read-back is answered as if sentences ended at the first steps, until few are left."""
     numbers, reads = np.random.default_rng(0), []
 
-    def read(extension: Any) -> Any:
-        num_sentences, num_hypotheses = extension.tokens.shape
-        tokens = numbers.integers(EOS_ID + 1, 20, (num_sentences, num_hypotheses))
+    def read(result: Tensor) -> Tensor:
+        _, num_rows, num_hypotheses = result.shape
+        tokens = numbers.integers(EOS_ID + 1, 20, (num_rows, num_hypotheses))
         ended = np.full(tokens.shape, -np.inf)
-        ended[: num_sentences // 4] = -1.0  # whole sentences
+        if len(reads) < 6:  # two sentences each
+            ended[2 * len(reads) :][:2] = -1.0
         parents = np.zeros(tokens.shape)
-        reads.append(num_sentences)
-        return np.stack([tokens, parents, ended, parents]).astype(float)
+        reads.append(num_rows)
+        return torch.from_numpy(np.stack([tokens, parents, ended, parents]))
 
-    monkeypatch.setattr(search_module._Extension, "read", read)
+    monkeypatch.setattr(Tensor, "cpu", read)
     sentences = [[5, 6, EOS_ID] * (1 + i % 3) for i in range(20)]
-    options = SearchOptions(BOS_ID, EOS_ID, 2, 0.6, numbers.random((20, 2, 33)) if sampling else None, 1.0, 5, 0.9)
+    options = SearchOptions(BOS_ID, EOS_ID, 2, top_k=5, top_p=0.9)
     model = make_model(decoder_layers=1, positions=positions).eval().to(meta)
     src = pack_sentences(sentences, 16).to(meta)
+    uniforms = numbers.random((20, 2, 33)) if sampling else None
     with Watch(), torch.inference_mode():
-        search(partial(StaticDecoderState, StaticSteps(model, torch.float32), src), [33] * 20, options)
+        state = StaticSearch(StaticSteps(model, torch.float32), src, [33] * 20, options, uniforms)
+        search(state, [33] * 20, 2, 0.6)
     assert len(reads) == 33
-    assert reads[0] == 20
-    assert reads[-1] == 3
+    assert (reads[0], reads[-1]) == (32, 8)
 
 
 def test_an_old_gpu_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ Shapes: ``B`` sentences still being decoded, ``K`` hypotheses of each, ``V`` voc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -24,6 +24,20 @@ _PIECE = 64  # tokens of the vocabulary that are looked through together for the
 
 
 class SearchState(Protocol):
+    """The hypotheses of all sentences still being decoded."""
+
+    def advance(self) -> NDArray[np.float64]:
+        """Extend every hypothesis by a token.
+
+        Returns:
+            [4, B, K]: tokens, parents, ``ended`` and its parents, as :class:`Extension` says.
+        """
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Go on with these of the present sentences, [new B]."""
+
+
+class StepModel(Protocol):
     """A model in the middle of a search (see :class:`seq2seq.model.transformer.DecoderState`)."""
 
     def step(self, ids: Tensor) -> Tensor:
@@ -42,13 +56,11 @@ class SearchState(Protocol):
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How to search. ``uniforms`` is given for sampling alone."""
+    """How hypotheses are extended. The last three are for sampling alone."""
 
     bos_id: int
     eos_id: int
     beam_size: int
-    length_penalty: float
-    uniforms: NDArray[np.float64] | None = None  # [B, K, steps] in [0, 1): the random number behind each sampled token
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -63,9 +75,9 @@ class Hypothesis:
     score: float  # log_prob divided by the length penalty
 
 
-def length_penalty(length: int | Tensor, alpha: float) -> float | Tensor:
+def length_penalty(length: int, alpha: float) -> float:
     """((5 + length) / 6) ** alpha, Wu et al. 2016, equation 14; ``length`` counts EOS."""
-    return ((5.0 + length) / 6.0) ** alpha
+    return float(((5.0 + length) / 6.0) ** alpha)
 
 
 def _filter(log_p: Tensor, top_k: int, top_p: float) -> Tensor:
@@ -95,14 +107,14 @@ class _Lattice:
 
     def __init__(self, num_sentences: int) -> None:
         self.rows: list[dict[int, int]] = []  # of each step: where it has a sentence
-        self.tokens: list[list[list[int]]] = []  # [B, K]
-        self.parents: list[list[list[int]]] = []  # [B, K], the hypothesis of the step before
+        self.tokens: list[NDArray[np.int32]] = []  # [B, K]
+        self.parents: list[NDArray[np.int32]] = []  # [B, K], the hypothesis of the step before
         self.finished: list[list[tuple[float, float, int, int]]] = [[] for _ in range(num_sentences)]
 
     def add_step(self, rows: dict[int, int], tokens: NDArray[np.float64], parents: NDArray[np.float64]) -> None:
         self.rows.append(rows)
-        self.tokens.append(tokens.astype(int).tolist())
-        self.parents.append(parents.astype(int).tolist())
+        self.tokens.append(tokens.astype(np.int32))
+        self.parents.append(parents.astype(np.int32))
 
     def finish(self, sentence: int, score: float, log_prob: float, beam: int) -> None:
         """The hypothesis ``beam`` of the latest step (or the empty one) has been followed by EOS."""
@@ -114,14 +126,12 @@ class _Lattice:
         ids: list[int] = []
         for step in reversed(range(length)):
             row = self.rows[step][sentence]
-            ids.append(self.tokens[step][row][beam])
-            beam = self.parents[step][row][beam]
+            ids.append(self.tokens[step].item(row, beam))
+            beam = self.parents[step].item(row, beam)
         return Hypothesis(tuple(reversed(ids)), log_prob, score)
 
 
-def search(
-    start: Callable[[int, int], SearchState], max_lengths: Sequence[int], options: SearchOptions
-) -> list[list[Hypothesis]]:
+def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha: float) -> list[list[Hypothesis]]:
     """Decode a batch of sentences.
 
     A sentence's live hypotheses are extended together; those that choose EOS are set aside as finished. A sentence
@@ -129,63 +139,38 @@ def search(
     is finished and scores compare like with like. Finished sentences leave the batch.
 
     Args:
-        start: ``start(hypotheses, steps)`` gives the state before the first token, with room for that many hypotheses
-            of each sentence and that many steps.
+        state: before the first token; it knows ``max_lengths``, too.
         max_lengths: [B], most tokens of each output, EOS included; at least 1.
+        alpha: of :func:`length_penalty`.
 
     Returns:
         For each sentence ``beam_size`` finished hypotheses, best score first; fewer only where no more exist.
     """
     num_sentences = len(max_lengths)
     lattice = _Lattice(num_sentences)
-    state = start(options.beam_size, max(max_lengths))
-    ids = torch.full((num_sentences,), options.bos_id)
     sentences = np.arange(num_sentences)  # those still being decoded; one that leaves is replaced by the last one
     rows = {s: s for s in range(num_sentences)}
-    log_probs = torch.zeros(num_sentences, 1)  # of the hypotheses: at first there is one, without tokens
     longest = np.array(max_lengths)
     for length in range(1, max(max_lengths) + 1):
-        logits = state.step(ids).float()
-        log_norm = logits.logsumexp(dim=-1)
-        last = longest[sentences] == length
-        if last.any():  # only EOS may follow
-            closed = _send(last.repeat(log_probs.size(1)), logits.device)
-            only_eos = torch.full_like(logits, -math.inf)
-            only_eos[:, options.eos_id] = logits[:, options.eos_id]
-            logits = torch.where(closed[:, None], only_eos, logits)
-        log_probs = log_probs.to(logits.device, non_blocking=True)
-        if options.uniforms is None:
-            extension = _extend_beams(logits, log_norm, log_probs, options)
-        else:
-            uniforms = _send(options.uniforms[sentences, :, length - 1], logits.device)
-            extension = _extend_samples(logits, log_norm, log_probs, uniforms, options)
-        tokens, parents, log_probs, _, _ = extension
-        read_tokens, read_parents, ended, ended_parents = extension.read()
-        penalty = float(length_penalty(length, options.length_penalty))
+        tokens, parents, ended, ended_parents = state.advance()
+        penalty = length_penalty(length, alpha)
         for row, at in np.argwhere(ended > -math.inf):
             log_prob, beam = float(ended[row, at]), int(ended_parents[row, at])
             lattice.finish(int(sentences[row]), log_prob / penalty, log_prob, beam)
         num_finished = np.array([len(lattice.finished[s]) for s in sentences])
-        going = ~last & (num_finished < options.beam_size)
+        going = (length < longest[sentences]) & (num_finished < beam_size)
         if not going.any():
             break
-        lattice.add_step(rows, read_tokens, read_parents)
+        lattice.add_step(rows, tokens, parents)
         kept = _close_gaps(going)
         if kept.size < len(sentences):
             sentences = sentences[kept]
             rows = {int(s): row for row, s in enumerate(sentences)}
-        keep = _send(kept, logits.device)
-        ids, log_probs = tokens[keep].flatten(), log_probs[keep]
-        state.select(keep, parents[keep])
+        state.keep(kept)
     return [
-        [lattice.hypothesis(s, done) for done in sorted(finished, key=lambda f: -f[0])[: options.beam_size]]
+        [lattice.hypothesis(s, done) for done in sorted(finished, key=lambda f: -f[0])[:beam_size]]
         for s, finished in enumerate(lattice.finished)
     ]
-
-
-def _send(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """To the device, without waiting until it has done what it was told before."""
-    return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -196,7 +181,60 @@ def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
     return keep
 
 
-class _Extension(NamedTuple):
+class PlainSearch:
+    """A search on the CPU, over any model. Its tensors are as large as the sentences that are left."""
+
+    def __init__(
+        self,
+        model: StepModel,
+        max_lengths: Sequence[int],
+        options: SearchOptions,
+        uniforms: NDArray[np.float64] | None = None,
+    ) -> None:
+        """``uniforms``: as for :func:`extend`, but of all steps, [B, K, steps]."""
+        self._model, self._options = model, options
+        self._length = 0
+        self._longest, self._uniforms = np.array(max_lengths), uniforms
+        self._sentences = np.arange(len(max_lengths))  # those still being decoded
+        self._ids = torch.full((len(max_lengths),), options.bos_id)
+        self._log_probs = torch.empty(len(max_lengths), options.beam_size)
+        start_log_probs(self._log_probs, sampling=uniforms is not None)
+        self._extension: Extension  # the latest
+        # Kept until there are the next ones: so much memory, freed last of all, would go back to the system at every
+        # step, and come again page by page, for a fifth of a small model's time.
+        self._logits: Tensor
+
+    def advance(self) -> NDArray[np.float64]:
+        """As :class:`SearchState` says."""
+        self._logits = self._model.step(self._ids).float().unflatten(0, (len(self._sentences), -1))
+        logits = self._logits.expand(-1, self._options.beam_size, -1)
+        uniforms = None
+        if self._uniforms is not None:
+            uniforms = torch.from_numpy(self._uniforms[self._sentences, :, self._length])
+        self._length += 1
+        last = torch.from_numpy(self._longest[self._sentences] == self._length)
+        self._extension = extend(logits, self._log_probs, last, uniforms, self._options)
+        read: NDArray[np.float64] = self._extension.to_read().numpy()
+        return read
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """As :class:`SearchState` says."""
+        kept, extension = torch.from_numpy(rows), self._extension
+        self._sentences = self._sentences[rows]
+        self._ids, self._log_probs = extension.tokens[kept].flatten(), extension.log_probs[kept]
+        parents = extension.parents[kept]
+        if self._length == 1:  # the model has fed only one of the alike hypotheses
+            parents = torch.zeros_like(parents)
+        self._model.select(kept, parents)
+
+
+def start_log_probs(log_probs: Tensor, *, sampling: bool) -> None:
+    """Fill log_probs [B, K] for hypotheses without tokens: alike, so only one of a beam counts, but every sample."""
+    log_probs.fill_(0.0 if sampling else -math.inf)
+    log_probs[:, 0] = 0.0
+
+
+class Extension(NamedTuple):
     """Every sentence's hypotheses after one more token."""
 
     tokens: Tensor  # [B, K] the last token of each live hypothesis
@@ -205,36 +243,54 @@ class _Extension(NamedTuple):
     ended: Tensor  # [B, K] log-probabilities of those that chose EOS; -inf where none did
     ended_parents: Tensor  # [B, K] and the hypotheses of the step before that they extend
 
-    def read(self) -> NDArray[np.float64]:
+    def to_read(self) -> Tensor:
         """Tokens, parents, ``ended`` and its parents, [4, B, K]: all that the host needs, in one wait for the device.
 
         Doubles hold the whole numbers and the fp32 ones exactly.
         """
-        parts = [self.tokens, self.parents, self.ended, self.ended_parents]
-        read: NDArray[np.float64] = torch.stack([part.double() for part in parts]).cpu().numpy()
-        return read
+        return torch.stack([x.double() for x in (self.tokens, self.parents, self.ended, self.ended_parents)])
 
 
-def _extend_beams(logits: Tensor, log_norm: Tensor, log_probs: Tensor, options: SearchOptions) -> _Extension:
+def extend(
+    logits: Tensor, log_probs: Tensor, last: Tensor, uniforms: Tensor | None, options: SearchOptions
+) -> Extension:
+    """One more token for every hypothesis; nothing is read back from the device.
+
+    Args:
+        logits: [B, K, V] fp32.
+        log_probs: [B, K], of the hypotheses so far; -inf for one that is none.
+        last: [B] bool, whether only EOS may follow: every hypothesis ends, and what is live has no meaning any more.
+        uniforms: [B, K] float64 in [0, 1), for sampling: the random number behind each token. None: beam search.
+    """
+    offsets = log_probs - logits.logsumexp(dim=-1)
+    if uniforms is None:
+        return _extend_beams(logits, offsets, last, options)
+    return _extend_samples(logits, offsets, last, uniforms, options)
+
+
+def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor, options: SearchOptions) -> Extension:
     """The best K live hypotheses of each sentence, and those among its best K continuations that choose EOS.
 
     At most K of the best 2K continuations choose EOS, so K others are always among them. EOS counts only among the
     best K: further down it would end a sentence with worse hypotheses than those that are still live.
 
     Args:
-        logits: [B * K, V]; log_norm: [B * K], their log-sum-exp before any were shut out; log_probs: [B, K].
+        offsets: [B, K], what makes logits the log-probabilities of whole hypotheses.
     """
-    offsets = log_probs - log_norm.view(log_probs.shape)
-    totals, tokens, parents = _best_continuations(logits, offsets, 2 * options.beam_size)
+    num_hypotheses, last = offsets.size(1), last[:, None]
+    totals, tokens, parents = _best_continuations(logits, offsets, 2 * num_hypotheses)
     ended = tokens == options.eos_id
-    live, chosen = totals.masked_fill(ended, -math.inf).topk(options.beam_size, dim=1)
-    best = slice(options.beam_size)
+    live, chosen = totals.masked_fill(ended, -math.inf).topk(num_hypotheses, dim=1)
+    best = slice(num_hypotheses)
     final = totals[:, best].masked_fill(~ended[:, best], -math.inf)
-    return _Extension(tokens.gather(1, chosen), parents.gather(1, chosen), live, final, parents[:, best])
+    final = torch.where(last, logits[:, :, options.eos_id] + offsets, final)
+    all_parents = torch.arange(num_hypotheses, device=logits.device)
+    final_parents = torch.where(last, all_parents, parents[:, best])
+    return Extension(tokens.gather(1, chosen), parents.gather(1, chosen), live, final, final_parents)
 
 
 def _best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The ``count`` largest of logits [B * K, V] plus their hypothesis' offset [B, K], over all of a sentence.
+    """The ``count`` largest of logits [B, K, V] plus their hypothesis' offset [B, K], over all of a sentence.
 
     The vocabulary is cut into pieces, and only the ``count`` pieces with the largest maxima, among which all of the
     largest are, are searched: that costs a quarter of a search through all.
@@ -242,37 +298,35 @@ def _best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Te
     Returns:
         Sums, tokens and hypotheses, [B, count] each; sums of minus infinity where there are no more.
     """
-    num_sentences, vocabulary = offsets.size(0), logits.size(-1)
+    num_sentences, _, vocabulary = logits.shape
     num_pieces = -(-max(vocabulary, count) // _PIECE)
     pieces = logits
     if vocabulary < num_pieces * _PIECE:
         pieces = functional.pad(logits, (0, num_pieces * _PIECE - vocabulary), value=-math.inf)
-    pieces = pieces.view(*offsets.shape, num_pieces, _PIECE)
+    pieces = pieces.unflatten(2, (num_pieces, _PIECE))
     maxima = (pieces.amax(dim=-1) + offsets[:, :, None]).flatten(1)
     _, chosen = maxima.topk(min(count, maxima.size(1)), dim=1)  # [B, pieces kept]
-    parents = chosen // num_pieces
-    sums = pieces.flatten(1, 2)[torch.arange(num_sentences, device=logits.device)[:, None], chosen]
+    parents, chosen = chosen // num_pieces, chosen % num_pieces
+    sums = pieces[torch.arange(num_sentences, device=logits.device)[:, None], parents, chosen]
     sums = (sums + offsets.gather(1, parents)[:, :, None]).flatten(1)
     best, order = sums.topk(count, dim=1)
     piece = order // _PIECE
-    tokens = chosen.gather(1, piece) % num_pieces * _PIECE + order % _PIECE
+    tokens = chosen.gather(1, piece) * _PIECE + order % _PIECE
     tokens.clamp_(max=vocabulary - 1)  # the padding is chosen only where there are no more
     return best, tokens, parents.gather(1, piece)
 
 
 def _extend_samples(
-    logits: Tensor, log_norm: Tensor, log_probs: Tensor, uniforms: Tensor, options: SearchOptions
-) -> _Extension:
-    """Every sample grows by one token drawn with its random number of ``uniforms`` [B, K].
+    logits: Tensor, offsets: Tensor, last: Tensor, uniforms: Tensor, options: SearchOptions
+) -> Extension:
+    """Every sample grows by one token drawn with its random number of ``uniforms``.
 
     A finished sample stays as a dead row (log-probability -inf) until all of its sentence are finished.
     """
-    copies = uniforms.size(1) // log_probs.size(1)  # K of the one hypothesis at the first step, then 1 of each
-    logits, log_norm = logits.repeat_interleave(copies, dim=0), log_norm.repeat_interleave(copies)
-    tokens = _sample(logits, uniforms.flatten(), options).view(uniforms.shape)
-    chosen = logits.gather(1, tokens.view(-1, 1)).squeeze(1) - log_norm
-    totals = log_probs.repeat_interleave(copies, dim=1) + chosen.view(tokens.shape)
-    parents = torch.arange(tokens.size(1), device=logits.device).expand_as(tokens) // copies
+    tokens = _sample(logits.flatten(0, 1), uniforms.flatten(), options).view(uniforms.shape)
+    tokens = tokens.masked_fill(last[:, None], options.eos_id)
+    totals = offsets + logits.gather(2, tokens[:, :, None]).squeeze(2)
+    parents = torch.arange(tokens.size(1), device=logits.device).expand_as(tokens)
     ended = tokens == options.eos_id
     live, final = totals.masked_fill(ended, -math.inf), totals.masked_fill(~ended, -math.inf)
-    return _Extension(tokens, parents, live, final, parents)
+    return Extension(tokens, parents, live, final, parents)

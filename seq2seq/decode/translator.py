@@ -24,11 +24,12 @@ from seq2seq.config import Config, DecodeConfig
 from seq2seq.data.batching import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
-from seq2seq.decode.search import Hypothesis, SearchOptions, search
+from seq2seq.decode.search import Hypothesis, PlainSearch, SearchOptions, search
+from seq2seq.decode.static_search import StaticSearch
 from seq2seq.device import choose_device, uses_bf16
 from seq2seq.errors import ModelError, UserError
 from seq2seq.memory import memory_explained
-from seq2seq.model.captured import StaticDecoderState, StaticSteps, with_weights_in
+from seq2seq.model.captured import StaticSteps, with_weights_in
 from seq2seq.model.quantize import quantize
 from seq2seq.model.transformer import DecoderState, Transformer
 from seq2seq.model_folder import load_model_folder
@@ -263,8 +264,6 @@ class Translator:
             bos_id=BOS_ID,
             eos_id=EOS_ID,
             beam_size=beam_size,
-            length_penalty=decode.length_penalty,
-            uniforms=uniforms,
             temperature=decode.temperature,
             top_k=decode.top_k,
             top_p=decode.top_p,
@@ -276,9 +275,12 @@ class Translator:
         src = pack_sentences([part.ids for part in parts], grid_length).to(self.device)
         with memory_explained(partial(_describe, parts, beam_size, decode)), self._autocast():
             if self._static is None:
-                return search(partial(DecoderState, model, src), max_lengths, options)
+                state = DecoderState(model, src, beam_size, max(max_lengths))
+                plain = PlainSearch(state, max_lengths, options, uniforms)
+                return search(plain, max_lengths, beam_size, decode.length_penalty)
             with self._static_lock:  # the tensors are those of one search at a time
-                return search(partial(StaticDecoderState, self._static, src), max_lengths, options)
+                static = StaticSearch(self._static, src, max_lengths, options, uniforms)
+                return search(static, max_lengths, beam_size, decode.length_penalty)
 
     def _autocast(self) -> AbstractContextManager[object]:
         """On CUDA without its cache: what a graph computes must not outlive it, and the weights are cast already."""

@@ -1,10 +1,11 @@
-"""Decoding steps of fixed shapes, each captured in a CUDA graph and replayed: the state of a search on CUDA.
+"""Decoding steps of fixed shapes, for graphs of CUDA: what the model does in them.
 
 A step launches some 200 kernels and takes the GPU less time than launching them takes the CPU. A graph launches them
 all at once, but it is bound to its shapes and to the places in memory that it was captured with. So sizes are rounded
 up to a few (:class:`Shape`), all tensors that outlive a step lie in fixed places (:class:`StaticTensors`), and what
-differs from step to step is read from them on the device. What is captured is one plain function, :func:`static_step`,
-which the CPU can run as it is.
+differs from step to step is read from them on the device. What is captured is plain functions, :func:`static_step`
+and :func:`follow`, which the CPU can run as they are, together with what
+:class:`seq2seq.decode.static_search.StaticSearch` makes of the logits.
 
 Shapes: ``B`` sentences, rounded up, so that some are dead; ``K`` hypotheses of each sentence; ``N`` room for cached
 tokens of a sentence, ``K`` for each step; ``L`` source tokens, rounded up; ``H`` heads, ``G`` key/value heads, ``E``
@@ -45,19 +46,29 @@ class Shape(NamedTuple):
     steps: int  # N / K
     src_length: int  # L
 
+    @classmethod
+    def holding(cls, sentences: int, hypotheses: int, steps: int, src_length: int) -> Shape:
+        """The smallest one with room for these; hypotheses are not rounded up."""
+        sizes = (sentences, _SENTENCES), (steps, _STEPS), (src_length, _SRC_TOKENS)
+        sentences, steps, src_length = (_round_up(size, smallest) for size, smallest in sizes)
+        return cls(sentences, hypotheses, steps, src_length)
+
 
 class StaticTensors(NamedTuple):
-    """All that a step reads and writes, but for the weights."""
+    """All of the model's that outlives a step, but for the weights."""
 
     ids: Tensor  # [B, K] int64, the last token of each hypothesis
     position: Tensor  # [1] int64, how many tokens there were before
-    absolute: Tensor  # [1, D] fp32, the position's vector; unused with rotary positions
-    rotation: Tensor  # [1, E] fp32, its rotation; unused without
+    positions: Tensor  # [N / K, D] fp32, the vectors of all positions; [N / K, E], their rotations, with rotary ones
     src_cache: Tensor  # [B, layers, 2, G, L, E], keys and values of the source
     src_bias: Tensor  # [B, 1, 1, L], 0 for a token, else masked
     tgt_cache: Tensor  # [B, layers, 2, G, N, E], keys and values of what the hypotheses have held
     tgt_bias: Tensor  # [B, K, N], 0 for what a hypothesis holds, else masked
-    logits: Tensor  # [B * K, V] fp32, of the next token
+
+    @property
+    def of_sentences(self) -> tuple[Tensor, ...]:
+        """Those that hold something of each sentence, [B, ...], for all steps to come."""
+        return self.ids, self.src_cache, self.src_bias, self.tgt_cache, self.tgt_bias
 
 
 def _attend(q: Tensor, cached: Tensor, bias: Tensor) -> Tensor:
@@ -73,10 +84,10 @@ def _attend(q: Tensor, cached: Tensor, bias: Tensor) -> Tensor:
     return mixed.reshape(q.size(0), -1)
 
 
-def static_step(model: Transformer, t: StaticTensors) -> None:
-    """:meth:`Transformer.decode_step` over static tensors: from ``t.ids`` to ``t.logits``.
+def static_step(model: Transformer, t: StaticTensors) -> Tensor:
+    """:meth:`Transformer.decode_step` over static tensors: the logits after ``t.ids``, [B, K, V] fp32.
 
-    The tokens' keys and values go to the slots of this step. Doing it once more changes nothing.
+    The tokens' keys and values go to the slots of this step.
     """
     config, num_hypotheses = model.config, t.ids.size(1)
     device, (num_sentences, _, room) = t.ids.device, t.tgt_bias.shape
@@ -88,7 +99,8 @@ def static_step(model: Transformer, t: StaticTensors) -> None:
         steps = torch.arange(room, device=device) // num_hypotheses
         tgt_bias = tgt_bias.masked_fill(steps < t.position - config.attention_window, _MASKED)
     tgt_bias = tgt_bias.repeat(1, config.num_heads // config.num_kv_heads, 1)[:, None]
-    rotation = t.rotation if model.rotary is not None else None
+    position = t.positions.index_select(0, t.position)
+    rotation = position if model.rotary is not None else None
 
     def attend_self(layer: DecoderLayer, cached: Tensor, h: Tensor) -> Tensor:
         q, k, v = layer.self_attention._project(h, rotation)
@@ -105,11 +117,19 @@ def static_step(model: Transformer, t: StaticTensors) -> None:
 
     x = model.tgt_embedding(t.ids.flatten()) * math.sqrt(config.d_model)
     if model.tgt_positions is not None:
-        x = x + t.absolute
+        x = x + position
     for layer, tgt, src in zip(model.decoder_layers, t.tgt_cache.unbind(1), t.src_cache.unbind(1), strict=True):
         assert isinstance(layer, DecoderLayer)
         x = layer._sublayers(x, partial(attend_self, layer, tgt), partial(attend_source, layer, src))
-    t.logits.copy_(F.linear(model.decoder_norm(x), model.output_weight))
+    logits = F.linear(model.decoder_norm(x), model.output_weight)
+    return logits.float().view(*t.ids.shape, -1)
+
+
+def follow(t: StaticTensors, tokens: Tensor, parents: Tensor) -> None:
+    """Go on to the next step with these hypotheses of each sentence, [B, K], each grown by its token."""
+    t.ids.copy_(tokens)
+    t.tgt_bias.copy_(t.tgt_bias.gather(1, parents[:, :, None].expand_as(t.tgt_bias)))
+    t.position.add_(1)
 
 
 class StaticSteps:
@@ -122,8 +142,8 @@ class StaticSteps:
         """``dtype``: what the model computes keys and values in."""
         self.model, self.dtype = model, dtype
         self.device = model.output_weight.device
+        self.graphs = Graphs(self.device)
         self._memory: dict[str, Tensor] = {}
-        self._graphs = Graphs(self.device)
 
     def tensors(self, shape: Shape) -> StaticTensors:
         """For a search's first step, or its first one in this shape: nothing is cached, and all is masked.
@@ -134,99 +154,46 @@ class StaticSteps:
         head_width = config.d_model // config.num_heads
         heads = (num_sentences, len(self.model.decoder_layers), 2, config.num_kv_heads)
         room = num_hypotheses * num_steps
-        vocabulary = self.model.output_weight.size(0)
-        return StaticTensors(
-            ids=self._place("ids", (num_sentences, num_hypotheses), torch.int64),
-            position=self._place("position", (1,), torch.int64),
-            absolute=self._place("absolute", (1, config.d_model), torch.float32),
-            rotation=self._place("rotation", (1, head_width), torch.float32),
-            src_cache=self._place("src_cache", (*heads, src_length, head_width), self.dtype),
-            src_bias=self._place("src_bias", (num_sentences, 1, 1, src_length), self.dtype).fill_(_MASKED),
-            tgt_cache=self._place("tgt_cache", (*heads, room, head_width), self.dtype),
-            tgt_bias=self._place("tgt_bias", (num_sentences, num_hypotheses, room), self.dtype).fill_(_MASKED),
-            logits=self._place("logits", (num_sentences * num_hypotheses, vocabulary), torch.float32),
+        tensors = StaticTensors(
+            ids=self.place("ids", (num_sentences, num_hypotheses), torch.int64),
+            position=self.place("position", (1,), torch.int64),
+            positions=self.place(
+                "positions", (num_steps, config.d_model if self.model.rotary is None else head_width), torch.float32
+            ),
+            src_cache=self.place("src_cache", (*heads, src_length, head_width), self.dtype),
+            src_bias=self.place("src_bias", (num_sentences, 1, 1, src_length), self.dtype).fill_(_MASKED),
+            tgt_cache=self.place("tgt_cache", (*heads, room, head_width), self.dtype),
+            tgt_bias=self.place("tgt_bias", (num_sentences, num_hypotheses, room), self.dtype).fill_(_MASKED),
         )
+        # Copied, because a table of positions moves when it grows; a learned one may end before the shape does.
+        num_positions = min(num_steps, self.model.max_length or num_steps)
+        at = torch.arange(num_positions, device=self.device)
+        for table in (self.model.tgt_positions, self.model.rotary):  # a model has one of the two
+            if table is not None:
+                put(table(at, num_positions), tensors.positions)
+        return tensors
 
-    def _place(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def place(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Zeros, as what is masked must at least be finite: at the start of the memory for ``name``."""
         size = math.prod(shape)
         if name not in self._memory or self._memory[name].numel() < size:
-            self._graphs.forget()  # they are bound to the old place
+            self.graphs.forget()  # they are bound to the old place
             self._memory[name] = torch.empty(size, dtype=dtype, device=self.device)
         return self._memory[name][:size].view(shape).zero_()
 
-    def run(self, shape: Shape, tensors: StaticTensors) -> None:
-        """:func:`static_step`, from a graph on CUDA."""
-        self._graphs.run(shape, partial(static_step, self.model, tensors))
+
+def encode_into(model: Transformer, src: Packed, t: StaticTensors) -> None:
+    """Encode ``src`` and put its keys and values into the first rows of ``t``."""
+    memory = model.encode(src)
+    for layer, cached in zip(model.decoder_layers, t.src_cache.unbind(1), strict=True):
+        assert isinstance(layer, DecoderLayer)
+        keys, values = layer.cross_attention.project_once(memory, src)
+        put(keys.transpose(2, 3), cached[:, 0])
+        put(values, cached[:, 1])
+    put(src.key_bias.clamp(min=_MASKED), t.src_bias)
 
 
-class StaticDecoderState:
-    """What :class:`seq2seq.model.transformer.DecoderState` is, in steps of fixed shapes.
-
-    A sentence keeps its row to its end, and the row stays as a dead one when it leaves, until the others fit into half
-    as many. From the first step on there are K hypotheses of each sentence, at first all alike. Nothing is read back
-    from the device.
-    """
-
-    def __init__(self, steps: StaticSteps, src: Packed, num_hypotheses: int, max_length: int) -> None:
-        """Encode ``src``, for ``num_hypotheses`` (K) of up to ``max_length`` tokens for each sentence."""
-        self.steps, self.max_length = steps, max_length
-        self.length = 0  # tokens decoded so far
-        self.rows = torch.arange(src.num_sentences, device=steps.device)  # of the sentences still being decoded
-        sentences, src_length = _round_up(src.num_sentences, _SENTENCES), _round_up(src.max_length, _SRC_TOKENS)
-        self.shape = Shape(sentences, num_hypotheses, _STEPS, src_length)
-        self.tensors = steps.tensors(self.shape)
-        memory = steps.model.encode(src)
-        for layer, cached in zip(steps.model.decoder_layers, self.tensors.src_cache.unbind(1), strict=True):
-            assert isinstance(layer, DecoderLayer)
-            keys, values = layer.cross_attention.project_once(memory, src)
-            _put(keys.transpose(2, 3), cached[:, 0])
-            _put(values, cached[:, 1])
-        _put(src.key_bias.clamp(min=_MASKED), self.tensors.src_bias)
-
-    def step(self, ids: Tensor) -> Tensor:
-        """Feed the last token of every hypothesis, [live * K] int64, at first [live]; returns logits [as many, V]."""
-        self._fit()
-        model, t, live = self.steps.model, self.tensors, self.rows.size(0)
-        ids = ids.to(self.rows.device, non_blocking=True).view(live, -1)
-        t.ids.index_copy_(0, self.rows, ids.expand(-1, self.shape.hypotheses))
-        t.position.fill_(self.length)
-        # Looked up here, because a table of positions moves when it grows.
-        if model.tgt_positions is not None:
-            t.absolute.copy_(model.tgt_positions(t.position, self.max_length))
-        if model.rotary is not None:
-            t.rotation.copy_(model.rotary(t.position, self.max_length))
-        self.steps.run(self.shape, t)
-        self.length += 1
-        logits = t.logits.view(*t.ids.shape, -1)[:, : ids.size(1)]
-        return logits.index_select(0, self.rows).flatten(0, 1)
-
-    def select(self, sentences: Tensor, parents: Tensor) -> None:
-        """Go on with these of the present sentences, [new B], and these hypotheses of each, [new B, K]."""
-        self.rows = self.rows[sentences.to(self.rows.device)]
-        bias, parents = self.tensors.tgt_bias, parents.to(self.rows.device)
-        bias.index_copy_(0, self.rows, bias[self.rows[:, None], parents])
-
-    def _fit(self) -> None:
-        """Move to the shape for the next step, if it is another one."""
-        live = self.rows.size(0)
-        shape = self.shape._replace(
-            sentences=min(self.shape.sentences, _round_up(live, _SENTENCES)),
-            steps=_round_up(self.length + 1, _STEPS),
-        )
-        if shape == self.shape:
-            return
-        old = self.tensors
-        # Copies, as the new tensors lie where these do.
-        kept = [x[self.rows] for x in (old.src_cache, old.src_bias, old.tgt_cache, old.tgt_bias)]
-        self.shape, self.tensors = shape, self.steps.tensors(shape)
-        new = self.tensors
-        for x, place in zip(kept, (new.src_cache, new.src_bias, new.tgt_cache, new.tgt_bias), strict=True):
-            _put(x, place)
-        self.rows = torch.arange(live, device=self.rows.device)
-
-
-def _put(x: Tensor, place: Tensor) -> None:
+def put(x: Tensor, place: Tensor) -> None:
     """Write ``x`` into the first corner of ``place``, which is no smaller in any dimension."""
     place[tuple(slice(size) for size in x.shape)] = x
 

@@ -25,17 +25,18 @@ class Graphs:
         return len(self._graphs)
 
     def run(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Do what ``function`` does, from its first call on by the graph called ``key``; on the CPU just call it.
+        """Do ``function`` once: in the first call by calling it, then by the graph called ``key``.
 
-        ``function`` reads nothing back, finds and leaves everything in tensors that stay where they are, and may be
-        called once more without harm.
+        The first call captures the graph, too: Python runs ``function`` once more, but the device does nothing. On the
+        CPU every call is as the first, without a graph.
+        ``function`` reads nothing back, and finds and leaves everything in tensors that stay where they are.
         """
-        if self._device.type != "cuda":
-            function()
-            return
-        if key not in self._graphs:
+        if key in self._graphs:
+            self._graphs[key].replay()
+        elif self._device.type == "cuda":
             self._graphs[key] = self._capture(function)
-        self._graphs[key].replay()
+        else:
+            function()
 
     def forget(self) -> None:
         """Free all graphs."""
@@ -44,10 +45,11 @@ class Graphs:
         self._graphs = {}
 
     def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """Do ``function``, and make a graph of it."""
         current, side = torch.cuda.current_stream(self._device), _side_stream(self._device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
-            function()  # loads kernels and reserves workspaces, which cannot be captured
+            function()  # also loads kernels and reserves workspaces, which cannot be captured
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         pool = next((other.pool() for other in self._graphs.values()), None)  # a pool ends with the last of its graphs

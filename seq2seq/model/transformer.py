@@ -138,7 +138,7 @@ class LayerCache:
 
 
 class DecoderState:
-    """A search in progress: the encoded sources, projected once, and the keys and values of all hypotheses.
+    """A search in progress on the CPU: the encoded sources, projected once, and the keys and values of all hypotheses.
 
     It starts with one hypothesis for each sentence, which the first :meth:`select` makes K of.
     ``N``: cached tokens of a sentence: its first one, then those of all its hypotheses at the second step, and so on.
@@ -166,7 +166,7 @@ class DecoderState:
         own = self.tgt_mask.new_full((num_hypotheses, num_hypotheses), -math.inf).fill_diagonal_(0.0)
         self.tgt_mask = torch.cat([self.tgt_mask, own.expand(self.tgt_mask.size(0), 1, -1, -1)], dim=3)
         self.length += 1
-        return self.model.decode_step(ids.to(self.src_mask.device), self)
+        return self.model.decode_step(ids, self)
 
     def select(self, sentences: Tensor, parents: Tensor) -> None:
         """Go on with other hypotheses, and fewer sentences.
@@ -175,8 +175,7 @@ class DecoderState:
             sentences: [new B] indices into the present sentences. Only those that change their place are copied.
             parents: [new B, K] indices into the present hypotheses of each.
         """
-        sentences, parents = sentences.to(self.src_mask.device), parents.to(self.src_mask.device)
-        moved = (sentences != torch.arange(sentences.size(0), device=sentences.device)).nonzero().squeeze(1)
+        moved = (sentences != torch.arange(sentences.size(0))).nonzero().squeeze(1)
         self.src_mask = move_sentences(self.src_mask, sentences, moved)
         for layer in self.layers:
             layer.target.select(sentences, moved)

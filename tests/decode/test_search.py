@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from seq2seq.data.batching import pack_sentences
 from seq2seq.decode import search as search_module
-from seq2seq.decode.search import SearchOptions, search
+from seq2seq.decode.search import PlainSearch, SearchOptions, search
 from seq2seq.model.transformer import DecoderState
 
 BOS, EOS = 2, 3
@@ -56,16 +56,12 @@ class ToyState:
         self.hypotheses = self.beam_size
 
 
-def run(names, max_lengths, vocabulary=5, sharpness=1.0, **options):
+def run(names, max_lengths, vocabulary=5, sharpness=1.0, alpha=1.0, uniforms=None, make_state=ToyState, **options):
     """The hypotheses of the sentences ``names``, and the state at the end."""
-    states = []
-
-    def start(hypotheses, steps):
-        states.append(ToyState(names, hypotheses, steps, vocabulary, sharpness))
-        return states[0]
-
-    options = SearchOptions(**{"bos_id": BOS, "eos_id": EOS, "beam_size": 4, "length_penalty": 1.0, **options})
-    return search(start, max_lengths, options), states[0]
+    options = SearchOptions(**{"bos_id": BOS, "eos_id": EOS, "beam_size": 4, **options})
+    state = make_state(names, options.beam_size, max(max_lengths), vocabulary, sharpness)
+    plain = PlainSearch(state, max_lengths, options, uniforms)
+    return search(plain, max_lengths, options.beam_size, alpha), state
 
 
 def log_prob(name, ids, vocabulary=5, sharpness=1.0):
@@ -99,7 +95,7 @@ def assert_same(found, expected, tolerance=1e-5):
 def test_a_wide_beam_finds_everything_in_order(alpha, max_lengths):
     """Guards against any mistake in scores, penalties, back-pointers, or the forced end: with a beam as wide as there
     are outputs, all of them come back, best first. Vocabulary 4 (smaller than the beam), three sentences at once."""
-    found, _ = run([0, 1, 2], max_lengths, vocabulary=4, beam_size=40, length_penalty=alpha)
+    found, _ = run([0, 1, 2], max_lengths, vocabulary=4, beam_size=40, alpha=alpha)
     for name, max_length in enumerate(max_lengths):
         expected = enumerate_all(name, max_length, alpha, vocabulary=4)
         assert len(expected) == sum(3**n for n in range(max_length))
@@ -111,7 +107,7 @@ def test_a_beam_as_wide_as_the_continuations_finds_the_best(alpha):
     """Guards against the end of a sentence that loses hypotheses: 20 continuations at most exist, so a beam of 20 is
     exact for the best 20 of the 21 outputs."""
     names = list(range(8))
-    found, _ = run(names, [3] * 8, beam_size=20, length_penalty=alpha)
+    found, _ = run(names, [3] * 8, beam_size=20, alpha=alpha)
     for name in names:
         assert_same(found[name], enumerate_all(name, 3, alpha)[:20])
 
@@ -143,7 +139,7 @@ def test_the_search_is_the_plain_one(alpha, beam_size, vocabulary, sharpness):
     back-pointers mixed up, and sentences that disturb each other."""
     names, max_lengths = list(range(12)), [9, 3, 7, 1, 9, 5, 2, 8, 9, 4, 6, 9]
     options = {"vocabulary": vocabulary, "sharpness": sharpness}
-    found, state = run(names, max_lengths, beam_size=beam_size, length_penalty=alpha, **options)
+    found, state = run(names, max_lengths, beam_size=beam_size, alpha=alpha, **options)
     rows = 0
     for name, max_length in zip(names, max_lengths, strict=True):
         expected, steps = plain_beam_search(name, max_length, beam_size, alpha, **options)
@@ -158,10 +154,10 @@ def test_best_continuations_are_those_of_a_full_sort(vocabulary, count):
     """Guards against a piece of the vocabulary that is not looked through: several of the best in one piece, and in the
     last one, which is not full."""
     offsets = torch.tensor([[0.0, -0.3], [-5.0, 0.0], [0.0, -math.inf]])
-    logits = torch.randn(6, vocabulary, generator=torch.Generator().manual_seed(1))
-    logits[0, :] = logits[0].sort().values  # the best of the first hypothesis stand at the end, side by side
+    logits = torch.randn(3, 2, vocabulary, generator=torch.Generator().manual_seed(1))
+    logits[0, 0] = logits[0, 0].sort().values  # the best of the first hypothesis stand at the end, side by side
     best, tokens, parents = search_module._best_continuations(logits, offsets, count)
-    totals = (logits.view(3, 2, vocabulary) + offsets[:, :, None]).flatten(1)
+    totals = (logits + offsets[:, :, None]).flatten(1)
     expected, order = functional.pad(totals, (0, count), value=-math.inf).topk(count, dim=1)
     torch.testing.assert_close(best, expected)
     real = expected > -math.inf
@@ -181,7 +177,7 @@ def test_a_beam_of_one_is_greedy(alpha):
             if token == EOS:
                 break
             ids.append(token)
-        ((found,),), state = run([name], [8], sharpness=2.0, beam_size=1, length_penalty=alpha)
+        ((found,),), state = run([name], [8], sharpness=2.0, beam_size=1, alpha=alpha)
         assert found.ids == tuple(ids)
         assert state.rows_fed == len(ids) + 1
         ends.add(len(ids))
@@ -201,7 +197,7 @@ def test_n_best_is_sorted_and_without_doubles():
 
 def test_scores_are_the_models():
     """Guards against a score without EOS, a penalty that does not count it, and sums that drift."""
-    found, _ = run([0, 1, 2], [6] * 3, beam_size=4, length_penalty=0.7)
+    found, _ = run([0, 1, 2], [6] * 3, beam_size=4, alpha=0.7)
     for name, hypotheses in enumerate(found):
         for h in hypotheses:
             assert h.log_prob == pytest.approx(log_prob(name, h.ids), abs=1e-5)
@@ -218,8 +214,7 @@ def test_the_end_is_forced_at_the_longest_length_and_paid_for():
             logits[:, EOS] = never
             return logits
 
-    options = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=2, length_penalty=0.0)
-    found = search(lambda k, steps: NeverEnds([0, 1], k, steps, 5, 1.0), [3, 6], options)
+    found, _ = run([0, 1], [3, 6], make_state=NeverEnds, beam_size=2, alpha=0.0)
     for hypotheses, longest in zip(found, (3, 6), strict=True):
         assert [len(h.ids) + 1 for h in hypotheses] == [longest] * 2
         assert all(never - 15 < h.log_prob < never for h in hypotheses)
@@ -258,9 +253,10 @@ def test_with_the_real_model(make_model, make_pairs):
     """Guards against a cache that does not follow the search: scores are those of the whole model, teacher-forced."""
     model = make_model(positions="rotary").eval()
     sources = [src for src, _ in make_pairs([(4, 1), (9, 1), (2, 1)])]
-    options = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=3, length_penalty=1.0)
+    options, max_lengths = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=3), [9, 4, 7]
     with torch.no_grad():
-        found = search(lambda k, n: DecoderState(model, pack_sentences(sources), k, n), [9, 4, 7], options)
+        state = DecoderState(model, pack_sentences(sources), 3, max(max_lengths))
+        found = search(PlainSearch(state, max_lengths, options), max_lengths, 3, 1.0)
         for source, hypotheses in zip(sources, found, strict=True):
             for h in hypotheses:
                 src, tgt = pack_sentences([source]), pack_sentences([[BOS, *h.ids]])
@@ -347,7 +343,7 @@ def rank(p):
 def test_extreme_random_numbers(uniform):
     """Guards against a token of probability 0, or an index past the vocabulary, at the ends of the unit interval."""
     p = torch.tensor([0.0, 0.4, 0.0, 0.6, 0.0])
-    options = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=1, length_penalty=0.0)
+    options = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=1)
     token = search_module._sample(p.log()[None], torch.tensor([uniform], dtype=torch.float64), options)
     assert token.tolist() == [1 if uniform == 0 else 3]
 

@@ -2,14 +2,13 @@
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from seq2seq.config import DecodeConfig
-from seq2seq.decode import search as search_module
 from seq2seq.decode import translator as translator_module
 from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import ModelError, UserError
@@ -152,8 +151,8 @@ def test_fixed_shapes_change_nothing(
     expected = all_translations(translator, lines, decode)
     steps = request.getfixturevalue("static")
     ran = []
-    run = steps.run
-    steps.run = lambda shape, tensors: ran.append(shape) or run(shape, tensors)
+    run = steps.graphs.run
+    steps.graphs.run = lambda key, function: ran.append(key[0]) or run(key, function)
     for batch_tokens in (10**6, 1, 50, 300):
         ran.clear()
         found = all_translations(translator, lines, decode.model_copy(update={"batch_tokens": batch_tokens}))
@@ -200,30 +199,34 @@ def test_a_step_waits_for_the_device_once(
     """Guards against hidden waits, each of which leaves the device idle: PyTorch refuses all but the one read-back."""
     on_cuda = Translator(copy.deepcopy(translator.model).cuda(), translator.config, translator.tokenizers, "fp32")
     expected = on_cuda.translate(lines, decode)  # captures the graphs, for which the device is waited for
-    whole, read = translator_module.search, search_module._Extension.read
-    steps = []
+    whole, read = translator_module.search, torch.Tensor.cpu
+    reads: list[torch.Tensor] = []
 
-    def checked(start: Callable[[int, int], object], *arguments: object) -> object:
-        def begin(hypotheses: int, length: int) -> object:
-            state = start(hypotheses, length)
-            torch.cuda.set_sync_debug_mode("error")
-            return state
-
+    def checked(*arguments: object) -> object:
+        torch.cuda.set_sync_debug_mode("error")
         try:
-            return whole(begin, *arguments)
+            return whole(*arguments)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    def allowed(extension: object) -> object:
+    def allowed(tensor: torch.Tensor) -> torch.Tensor:
         torch.cuda.set_sync_debug_mode("default")
-        steps.append(read(extension))
+        reads.append(read(tensor))
         torch.cuda.set_sync_debug_mode("error")
-        return steps[-1]
+        return reads[-1]
 
+    def counted(key: Hashable, function: Callable[[], None]) -> None:
+        run(key, function)
+        steps.append(key)
+
+    assert on_cuda._static is not None
+    steps: list[Hashable] = []
+    run = on_cuda._static.graphs.run
+    monkeypatch.setattr(on_cuda._static.graphs, "run", counted)
     monkeypatch.setattr(translator_module, "search", checked)
-    monkeypatch.setattr(search_module._Extension, "read", allowed)
+    monkeypatch.setattr(torch.Tensor, "cpu", allowed)
     assert on_cuda.translate(lines, decode) == expected
-    assert steps
+    assert len(reads) == len(steps) > 0
 
 
 def test_int8_is_close_to_fp32_and_something_else(translator: Translator, lines: list[str]) -> None:

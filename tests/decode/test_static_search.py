@@ -1,0 +1,279 @@
+"""Promise: a search in fixed shapes gives what the plain one gives, whoever else is or was in its memory.
+
+On the CPU the function that CUDA captures runs as it is, or is recorded and done again as a graph would.
+"""
+
+import copy
+import math
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from seq2seq.config import ModelConfig
+from seq2seq.data.batching import pack_sentences
+from seq2seq.data.symbols import BOS_ID, EOS_ID
+from seq2seq.decode.search import PlainSearch, SearchOptions, search
+from seq2seq.decode.static_search import StaticSearch
+from seq2seq.model import captured
+from seq2seq.model.captured import StaticSteps, with_weights_in
+from seq2seq.model.graphs import Graphs
+from seq2seq.model.transformer import DecoderState, Transformer
+
+VARIANTS = {
+    "paper": {},
+    "learned": {"positions": "learned", "tie_embeddings": "none"},
+    "rotary-window": {"positions": "rotary", "attention_window": 3, "norm_position": "pre"},
+    "groups": {"num_kv_heads": 2, "positions": "rotary", "activation": "swiglu", "norm": "rmsnorm"},
+    "one-kv-head-window": {"num_kv_heads": 1, "attention_window": 1},
+}
+gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
+devices = pytest.mark.parametrize("device", ["recorded", pytest.param("cuda", marks=gpu)])
+
+
+@pytest.fixture
+def small_shapes(monkeypatch):
+    """Shapes so small that a short search goes through several."""
+    monkeypatch.setattr(captured, "_SENTENCES", 1)
+    monkeypatch.setattr(captured, "_STEPS", 2)
+    monkeypatch.setattr(captured, "_SRC_TOKENS", 4)
+
+
+class Recording(TorchDispatchMode):
+    """What a CUDA graph is, on the CPU: the operations of a function in one run, to be done again on the very same
+    tensors and numbers, whatever Python would make of them by then."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.calls = []
+        with self:
+            function()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        assert operation not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default), "a wait"
+        out = operation(*args, **(kwargs or {}))
+        self.calls.append((operation, args, kwargs or {}, out))
+        return out
+
+    def replay(self):
+        for operation, args, kwargs, out in self.calls:
+            again = operation(*args, **kwargs)
+            for kept, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                if isinstance(kept, torch.Tensor) and kept.data_ptr() != new.data_ptr():
+                    kept.copy_(new)
+
+
+class RecordedGraphs(Graphs):
+    """Recordings in the place of graphs."""
+
+    def __init__(self, steps):
+        super().__init__(steps.device)
+        self.steps = steps
+
+    def run(self, key, function):
+        if key in self._graphs:
+            self._graphs[key].replay()
+            return
+        before = {name: memory.clone() for name, memory in self.steps._memory.items()}
+        function()
+        for name, memory in before.items():  # a capture changes nothing, but a recording does it once more
+            self.steps._memory[name].copy_(memory)
+        self._graphs[key] = Recording(function)
+
+    def forget(self):
+        self._graphs = {}
+
+
+def steps_of(model, device, dtype=torch.float32):
+    """Steps by graphs on CUDA, by recordings on the CPU (device "recorded"), or as plain calls."""
+    steps = StaticSteps(copy.deepcopy(model).to("cuda" if device == "cuda" else "cpu"), dtype)
+    if device == "recorded":
+        steps.graphs = RecordedGraphs(steps)
+    return steps
+
+
+def beam(size):
+    return SearchOptions(BOS_ID, EOS_ID, size)
+
+
+def both(steps, model, sources, max_lengths, options, uniforms=None):
+    """The static search and the plain one."""
+    src = pack_sentences(sources)
+    static = StaticSearch(steps, src.to(steps.device), max_lengths, options, uniforms)
+    state = DecoderState(model, src, options.beam_size, max(max_lengths))
+    return static, PlainSearch(state, max_lengths, options, uniforms)
+
+
+def compare(steps, model, max_lengths, options, seed=0, sampling=False):
+    """Drive both searches side by side to the end; sentences leave at random, too, and change places.
+
+    Returns the static search's shapes, in order.
+    """
+    rng = np.random.default_rng(seed)
+    sources = [[*rng.integers(4, 23, n - 1).tolist(), EOS_ID] for n in rng.integers(1, 10, len(max_lengths))]
+    uniforms = rng.random((len(max_lengths), options.beam_size, max(max_lengths))) if sampling else None
+    found, expected = both(steps, model, sources, max_lengths, options, uniforms)
+    longest, shapes = np.array(max_lengths), []
+    for length in range(1, max(max_lengths) + 1):
+        ours, theirs = found.advance(), expected.advance()
+        shapes.append(found._shape)
+        going = np.flatnonzero(longest > length)
+        assert np.array_equal(ours[:2, going], theirs[:2, going])
+        np.testing.assert_allclose(ours[2], theirs[2], atol=1e-4)
+        ended = theirs[2] > -math.inf
+        assert np.array_equal(ours[3][ended], theirs[3][ended])
+        if not len(going):
+            break
+        kept = rng.permutation(going)[: max(1, len(going) - (len(going) // 4 if length % 3 == 0 else 0))]
+        for state in (found, expected):
+            state.keep(kept)
+        longest = longest[kept]
+    return shapes
+
+
+@devices
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+@pytest.mark.parametrize("beam_size", [1, 3, 5])
+@torch.inference_mode()
+def test_fixed_shapes_give_what_the_growing_cache_gives(make_model, small_shapes, variant, beam_size, device):
+    """Guards against a token written to a wrong slot, a mask, sum or length of another hypothesis or sentence, a wrong
+    position, and against anything that a search leaves for the next: batches follow each other in one memory."""
+    model = make_model(**variant).eval()
+    steps = steps_of(model, device)
+    batches = [[11, 4, 9, 1, 7], [3], [5, 2, 20, 3, 3, 9, 8, 17, 18], [9, 1], [1, 1]]
+    seen = [compare(steps, model, lengths, beam(beam_size), seed) for seed, lengths in enumerate(batches)]
+    assert {shape.sentences for shape in seen[2]} >= {16, 8, 4, 2}
+    assert {shape.steps for shape in seen[2]} == {2, 4, 8, 16, 32}  # more than the 24 learned positions
+    assert len(steps.graphs) > 5
+
+
+@devices
+@torch.inference_mode()
+def test_samples_are_the_same(make_model, small_shapes, device):
+    """Guards against random numbers of another step, sentence or sample, and against a graph that is taken for other
+    options than it was captured with."""
+    model = make_model(positions="rotary").eval()
+    steps = steps_of(model, device)
+    for seed, lengths in enumerate([[9, 4, 7, 1], [5, 2, 8, 3, 3]]):
+        for options in ({}, {"temperature": 3.0}, {"top_k": 3}, {"top_p": 0.6}, {"eos_id": 7}):
+            options = SearchOptions(**{"bos_id": BOS_ID, "eos_id": EOS_ID, "beam_size": 3, **options})
+            for sampling in (True, False):
+                compare(steps, model, lengths, options, seed, sampling=sampling)
+
+
+@devices
+@pytest.mark.parametrize("beam_size", [2, 9])
+@torch.inference_mode()
+def test_fewer_continuations_than_beams(small_shapes, beam_size, device):
+    """Guards against hypotheses that are none and come back to life: a vocabulary of 4 has fewer than the beam."""
+    torch.manual_seed(0)
+    shape = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 16}
+    model = Transformer(ModelConfig(**shape, tie_embeddings="target"), 23, 4, 24).eval()
+    sources, max_lengths = [[5, 9, EOS_ID], [7, EOS_ID], [8, EOS_ID], [9, 9, 9, EOS_ID]], [3, 5, 1, 2]
+    states = both(steps_of(model, device), model, sources, max_lengths, beam(beam_size))
+    found, expected = (search(state, max_lengths, beam_size, 1.0) for state in states)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [h.ids for h in ours] == [h.ids for h in theirs]
+        assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-4)
+
+
+@torch.inference_mode()
+def test_a_search_starts_clean(make_model, small_shapes):
+    """Guards against what is masked but not finite: memory holds anything at first, and a broken batch leaves NaN."""
+    model = make_model().eval()
+    steps = steps_of(model, "cpu")
+    for _ in range(2):
+        compare(steps, model, [4, 9, 2], beam(2))
+        compare(steps, model, [4, 9, 2], beam(2), sampling=True)
+        for memory in steps._memory.values():
+            memory.fill_(math.nan if memory.is_floating_point() else 5)
+
+
+@torch.inference_mode()
+def test_dead_rows_disturb_nobody(make_model):
+    """Guards against a sum over rows, and against rows that become NaN: anything may follow in a row that is dead, even
+    one where nothing was ever seen."""
+    model = make_model(norm_position="pre").eval()
+    steps = steps_of(model, "cpu")
+    run = steps.graphs.run
+
+    def disturbed(key, function):
+        _, t, s, _ = function.args
+        assert key[0].sentences == 8
+        dead = torch.ones(8, dtype=torch.bool)
+        dead[: len(max_lengths)] = False  # none of the sentences leaves before its end
+        t.ids[dead] = torch.randint(4, 23, t.ids[dead].shape)
+        t.src_cache[dead] += 7.0
+        s.log_probs[dead] = torch.tensor([0.0, -math.inf])
+        run(key, function)
+        assert all(x.isfinite().all() for x in t)  # masks too: not every kernel survives a row of -inf
+        assert not s.read.isnan().any()
+
+    steps.graphs.run = disturbed
+    max_lengths = [6, 9, 2]
+    compare(steps, model, max_lengths, beam(2))
+
+
+@devices
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+@torch.inference_mode()
+def test_positions_outlive_their_table(make_model, small_shapes, positions, device):
+    """Guards against a graph that reads a table of positions which has since been replaced by a longer one."""
+    model = make_model(positions=positions).eval()
+    steps = steps_of(model, device)
+    compare(steps, model, [6, 5], beam(2))
+    table = steps.model.rotary or steps.model.tgt_positions
+    table.rows.fill_(7.0)
+    table.rows = table.compute(2048).to(steps.device)
+    compare(steps, model, [6, 5], beam(2))
+
+
+@devices
+@torch.inference_mode()
+def test_half_precision(make_model, small_shapes, device):
+    """Guards against a dtype that does not fit: bf16 keys, values and masks, fp32 sums. What is found has about the
+    probability that the model gives it in fp32."""
+    model = make_model(d_model=64, num_heads=2).eval()
+    steps = steps_of(with_weights_in(torch.bfloat16, model), device, torch.bfloat16)
+    sources, max_lengths = [[5, 9, 8, EOS_ID], [7, EOS_ID], [8, 14, 4, 4, 6, EOS_ID]], [6, 9, 4]
+    with torch.autocast(steps.device.type, dtype=torch.bfloat16, cache_enabled=False):
+        static, _ = both(steps, model, sources, max_lengths, beam(3))
+        found = search(static, max_lengths, 3, 1.0)
+    for source, hypotheses in zip(sources, found, strict=True):
+        assert len(hypotheses) == 3
+        for h in hypotheses:
+            src, tgt = pack_sentences([source]), pack_sentences([[BOS_ID, *h.ids]])
+            log_p = (model.decode(tgt, model.encode(src), src) @ model.output_weight.t()).log_softmax(-1)
+            expected = log_p.gather(1, torch.tensor([*h.ids, EOS_ID])[:, None]).sum()
+            assert h.log_prob == pytest.approx(expected.item(), abs=0.03 * (len(h.ids) + 1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("half", [False, True])
+@torch.inference_mode()
+def test_memory_does_not_grow(make_model, small_shapes, half):
+    """Guards against graphs or pools that pile up: after all shapes were seen, further batches need no more memory."""
+    dtype = torch.bfloat16 if half else torch.float32
+    model = make_model(d_model=64, num_heads=2).eval()
+    steps = steps_of(with_weights_in(dtype, model), "cuda", dtype)
+
+    def many():
+        for seed in range(20):
+            lengths = [[4, 9, 2, 7], [3], [5, 2, 1, 3, 3, 2, 8, 4]][seed % 3]
+            sources = [[5] * n + [EOS_ID] for n in lengths]
+            static, _ = both(steps, model, sources, lengths, beam(2))
+            search(static, lengths, 2, 1.0)
+        torch.cuda.synchronize()
+        return len(steps.graphs), torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+
+    with torch.autocast("cuda", dtype=dtype, cache_enabled=False) if half else nullcontext():
+        many()
+        before = many()
+        assert many() == before
+    steps.graphs.forget()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() < before[2]
