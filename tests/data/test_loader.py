@@ -89,6 +89,13 @@ def test_shares_partition_each_step(corpus, plan, processes, accumulate):
         assert {step.num_labels for step in steps} == {sum(batch.num_labels for batch in batches)}
 
 
+def test_without_fixed_shapes_a_batch_has_like_lengths(corpus, plan):
+    """Guards against padding: where kernels pad, a micro-batch of mixed lengths takes up to twice the time."""
+    for step in load_steps(corpus, plan, Share(accumulate=3), CPU):
+        longest = [torch.maximum(batch.src.lengths, batch.tgt.lengths) for batch in step.batches if batch.num_labels]
+        assert all(one.max() <= other.min() for one, other in pairwise(longest))
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_does_not_fit_is_split_further(corpus, plan, processes):
     """Guards against a run that ends at a step whose parts are more uneven than the fixed shapes allow for, and against
