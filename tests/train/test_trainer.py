@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 import torch
 
+from seq2seq.data.batching import step_budgets
 from seq2seq.data.resample import Resampler
 from seq2seq.errors import EXIT_STOPPED, ConfigError, DataError, ModelError, UserError
 from seq2seq.evaluate import Scores
@@ -23,6 +24,7 @@ from seq2seq.storage import load_tensors, read_metadata
 from seq2seq.train import loss as loss_module
 from seq2seq.train import trainer as trainer_module
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
+from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import read_metrics
 from seq2seq.train.trainer import Trainer
 from seq2seq.train.validation import Validation
@@ -293,6 +295,20 @@ def test_accumulation_does_not_change_the_step(batch_tokens: int, text: Path, tm
     for accumulate in (2, 3):
         for ours, theirs in zip(losses(tmp_path / f"{accumulate}"), losses(tmp_path / "1"), strict=True):
             assert ours == pytest.approx(theirs, rel=2e-5)
+
+
+def test_the_sampling_of_an_epoch_changes_no_budget(text: Path, tmp_path: Path) -> None:
+    """Fixed shapes are made for the corpus as it is; steps of a resampled one must fit into them, too."""
+    config = toy_config(text, tmp_path / "run", "tokenizer.sampling=0.5")
+    trainer = Trainer(config, Processes(0, 1, torch.device("cpu")))
+    with mock.patch.object(trainer_module, "plan_epoch") as planned:
+        sampled, _ = trainer._corpus_and_plan(0)
+    trainer.resampler.close()
+    trainer.report.close()
+    train = trainer.data.train
+    assert sampled.src_lengths.sum() > train.src_lengths.sum()
+    lengths = train.src_lengths, train.tgt_lengths
+    assert planned.call_args.args[2] == step_budgets(*lengths, config.train.step_tokens)
 
 
 def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:
