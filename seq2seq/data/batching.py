@@ -23,7 +23,7 @@ from seq2seq.data.symbols import BOS_ID, EOS_ID, IGNORE_LABEL
 Indices = NDArray[np.int64]
 
 PLAN_VERSION = 2  # of the order that plan_epoch makes: a run goes on in the order that it began with
-_FILLINGS = 4  # sentences that there is room for beyond a full batch
+_FILLINGS = 4  # filling sentences, of a token at least, that there is room for beyond a full batch
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,9 @@ class Capacity:
     def fillings(self, src_tokens: int, tgt_tokens: int) -> tuple[Indices, Indices]:
         """Lengths of the sentences, on both sides, that fill a batch of so many tokens which :meth:`fits`."""
         number = self._num_fillings(src_tokens, tgt_tokens)
-        parts = np.arange(number)
         src, tgt = self.src_tokens - src_tokens, self.tgt_tokens - tgt_tokens
+        assert number <= min(src, tgt), "the batch is larger than its capacity"
+        parts = np.arange(number)
         return src // number + (parts < src % number), tgt // number + (parts < tgt % number)
 
 

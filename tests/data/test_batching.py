@@ -289,6 +289,15 @@ def test_what_fits_can_be_filled_and_every_single_pair_fits(pairs, batch_tokens,
             filled(src, tgt, np.arange(end), capacity)
 
 
+def test_a_batch_beyond_its_capacity_is_refused():
+    """Guards against filling of negative length, where a batch is packed that does not fit."""
+    capacity = Capacity(src_tokens=16, tgt_tokens=16, sentences=9, max_length=8)
+    for tokens in (16, 17, 40):
+        assert not capacity.fits(tokens, 3, 2)
+        with pytest.raises(AssertionError, match="larger than its capacity"):
+            capacity.fillings(tokens, 3)
+
+
 @pytest.mark.parametrize(("num_parts", "waste"), [(1, 0.005), (4, 0.08)])
 def test_capacity_wastes_little(num_parts, waste):
     """Of steps of 4,096 tokens all but a few parts fit, which are computed in pieces; of tokens and sentences little is
