@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from seq2seq.config import Config
-from seq2seq.data.batching import PackedBatch, pack_pairs
+from seq2seq.data.packed import PackedBatch, pack_pairs
 from seq2seq.data.symbols import EOS_ID, PAD_ID
 from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import LoadedModel, build_model, save_model_folder
-from seq2seq.train.loss import LossOf
 from tests.toy import write_text_files
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))

@@ -23,19 +23,19 @@ from torch.amp import autocast_mode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seq2seq.data.batching import Capacity, pack_pairs, pack_sentences
 from seq2seq.data.loader import load_steps
+from seq2seq.data.packed import Capacity, pack_pairs, pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.decode.search import SearchOptions, search
 from seq2seq.decode.static_search import StaticSearch
 from seq2seq.device import uses_bf16
 from seq2seq.errors import UserError
+from seq2seq.model import loss as loss_module
 from seq2seq.model.captured import StaticSteps
+from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
-from seq2seq.train import loss as loss_module
 from seq2seq.train import trainer as trainer_module
 from seq2seq.train.distributed import Processes
-from seq2seq.train.loss import LossOf
 from seq2seq.train.trainer import Trainer
 from tests.toy import toy_config, write_text_files
 
@@ -87,7 +87,7 @@ def test_a_training_step_reads_nothing_back(meta: torch.device, tmp_path: Path) 
     trainer = Trainer(config, Processes(0, 1, meta))
     trainer.progress.loss_limit = 9.0  # as later in a run
     corpus, plan = trainer._corpus_and_plan(0)
-    for step in islice(load_steps(corpus, plan, trainer.share, meta), 2):
+    for step in islice(load_steps(corpus, plan, trainer.microbatches, meta), 2):
         assert len(step.batches) == 2
         with Watch() as watch:
             trainer._step(step)

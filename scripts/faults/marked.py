@@ -43,7 +43,7 @@ def main() -> int:
     """Train as the command line says."""
     from seq2seq import cli
     from seq2seq.data import prepare
-    from seq2seq.data.resample import Resampler
+    from seq2seq.data.subword_epochs import Resampler
     from seq2seq.train import trainer
 
     phases: list[tuple[object, str, str]] = [

@@ -20,7 +20,7 @@ from typing import Literal
 
 import sentencepiece
 
-from seq2seq.data.sampling import Sampler, make_sampler
+from seq2seq.data.subword_sampling import Sampler, make_sampler
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.disk import temporary_name
 from seq2seq.errors import DataError

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seq2seq.data.batching import Packed
+from seq2seq.data.packed import Packed
 from seq2seq.decode.search import SearchOptions, extend, start_log_probs
 from seq2seq.model.captured import Shape, StaticSteps, StaticTensors, encode_into, follow, put, static_step
 from seq2seq.model.transformer import Transformer

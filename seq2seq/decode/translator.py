@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from seq2seq.config import Config, DecodeConfig
-from seq2seq.data.batching import pack_sentences
+from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.search import Hypothesis, PlainSearch, SearchOptions, search

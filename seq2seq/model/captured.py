@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seq2seq.data.batching import Packed
+from seq2seq.data.packed import Packed
 from seq2seq.model.graphs import Graphs
 from seq2seq.model.transformer import DecoderLayer, Transformer
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seq2seq.config import TrainConfig
-from seq2seq.data.batching import Indices
+from seq2seq.data.packed import Indices
 from seq2seq.model.flops import FlopsPerToken
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import BAD_LINES, MetricsLog

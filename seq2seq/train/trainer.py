@@ -34,11 +34,11 @@ from torch import nn
 from tqdm import tqdm
 
 from seq2seq.config import Config, diff_configs, dump_config
-from seq2seq.data.batching import EpochPlan, plan_epoch, step_budgets
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Step, load_steps
+from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
 from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
-from seq2seq.data.resample import Resampler
+from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.translator import Translator
 from seq2seq.device import keep_freed_memory, matmul_peak, uses_bf16
 from seq2seq.disk import is_sealed, seal
@@ -46,6 +46,7 @@ from seq2seq.errors import ConfigError, DataError, UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.memory import memory_explained
 from seq2seq.model.flops import training_flops
+from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_weights, save_model_folder, unique_tensors
 from seq2seq.storage import write_text
 from seq2seq.train.budget import with_batch_tokens
@@ -60,11 +61,10 @@ from seq2seq.train.checkpoint import (
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
 from seq2seq.train.guard import Guard, describe, losses_of_pairs
-from seq2seq.train.loss import LossOf
 from seq2seq.train.metrics import BAD_LINES, METRICS, MetricsLog, draw_curves
+from seq2seq.train.microbatches import at_once, microbatches_of
 from seq2seq.train.optim import Optimizer, learning_rate
 from seq2seq.train.reporter import Reporter, Speedometer, StepRecord
-from seq2seq.train.share import at_once, share_of
 from seq2seq.train.stopping import StopSignals
 from seq2seq.train.validation import measured_decode, translate_and_score, validate
 
@@ -120,7 +120,7 @@ class Trainer:
         self.progress = self._resume()
         processes.check_same("the text's fingerprint", self.data.fingerprint)
         processes.check_same("the step to continue after", self.progress.step)
-        self.share = share_of(config, self.data.train, processes)
+        self.microbatches = microbatches_of(config, self.data.train, processes)
         self.gradients = self._make_gradients()
         self.guard = Guard(config.train, self.progress)
         log = None
@@ -139,7 +139,9 @@ class Trainer:
     def _make_gradients(self) -> SequentialGradients | ThreadedGradients:
         loss = LossOf(self.model, self.config.train.label_smoothing, self.half)
         if self.processes.device.type == "cpu":
-            return ThreadedGradients(loss, self.processes, at_once(torch.get_num_threads(), self.share.accumulate))
+            return ThreadedGradients(
+                loss, self.processes, at_once(torch.get_num_threads(), self.microbatches.accumulate)
+            )
         return SequentialGradients(loss, self.processes)
 
     def _introduce(self) -> None:
@@ -186,7 +188,7 @@ class Trainer:
         config, progress = self.config.train, self.progress
         corpus, plan = self._corpus_and_plan(progress.epoch)
         started = time.monotonic()
-        for step in load_steps(corpus, plan, self.share, self.processes.device, first=progress.step_in_epoch):
+        for step in load_steps(corpus, plan, self.microbatches, self.processes.device, first=progress.step_in_epoch):
             with memory_explained(partial(self._describe, step)):
                 self._step(step)
             progress.step_in_epoch += 1

@@ -10,16 +10,17 @@ import numpy as np
 import torch
 
 from seq2seq.config import Config, DecodeConfig
-from seq2seq.data.batching import plan_epoch, step_budgets
 from seq2seq.data.corpus import Corpus
-from seq2seq.data.loader import Share, Step, load_steps
+from seq2seq.data.loader import Step, load_steps
+from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.translator import Translator
 from seq2seq.evaluate import Scores, score, tokenizer_for
 from seq2seq.memory import memory_explained
+from seq2seq.model.loss import smoothed_cross_entropy
 from seq2seq.model.transformer import Transformer
 from seq2seq.train.distributed import Processes
-from seq2seq.train.loss import smoothed_cross_entropy
+from seq2seq.train.microbatches import MicroBatches
 
 _BATCH_TOKENS = 1024  # target tokens computed together
 
@@ -50,9 +51,10 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
     """
     lengths, tokens = (corpus.src_lengths, corpus.tgt_lengths), config.train.step_tokens
     plan = plan_epoch(*lengths, step_budgets(*lengths, tokens), seed=0, epoch=0)
-    share = Share(processes.rank, processes.count, accumulate=max(1, tokens // processes.count // _BATCH_TOKENS))
+    number = max(1, tokens // processes.count // _BATCH_TOKENS)
+    cut = MicroBatches(processes.rank, processes.count, number)
     total = 0.0
-    for step in load_steps(corpus, plan, share, processes.device):
+    for step in load_steps(corpus, plan, cut, processes.device):
         with memory_explained(partial(_describe, step, config)):
             for batch in step.batches:
                 with torch.autocast(processes.device.type, dtype=torch.bfloat16, enabled=half):

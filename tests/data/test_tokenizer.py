@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seq2seq.data import sampling
+from seq2seq.data import subword_sampling as sampling
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import DataError

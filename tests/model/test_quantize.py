@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from seq2seq.data.batching import pack_sentences
+from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID
 from seq2seq.model.quantize import Int8Linear, quantize
 from seq2seq.model.transformer import DecoderState

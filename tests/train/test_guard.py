@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from seq2seq.config import Config, TextFiles
-from seq2seq.data.batching import pack_pairs
 from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Filters, build_corpus, open_corpus
+from seq2seq.data.packed import pack_pairs
 from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import build_model
 from seq2seq.train.checkpoint import Progress
 from seq2seq.train.guard import Guard, describe, losses_of_pairs
-from seq2seq.train.loss import LossOf
 
 
 def take(guard: Guard, step: int, loss: float, norm: float = 1.0) -> str | None:

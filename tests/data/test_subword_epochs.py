@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seq2seq.data import parallel, resample
+from seq2seq.data import parallel
+from seq2seq.data import subword_epochs as resample
 from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Corpus, Filters, build_corpus
 from seq2seq.data.corpus_writer import CorpusWriter
-from seq2seq.data.resample import Resampler
+from seq2seq.data.subword_epochs import Resampler
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import DataError

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from seq2seq.config import ModelConfig
-from seq2seq.data.batching import Capacity, pack_pairs
+from seq2seq.data.packed import Capacity, pack_pairs
 from seq2seq.data.symbols import IGNORE_LABEL
 from seq2seq.model import attention as attention_module
+from seq2seq.model import loss as loss_module
+from seq2seq.model.loss import LossOf, smoothed_cross_entropy
 from seq2seq.model.transformer import Transformer
-from seq2seq.train import loss as loss_module
-from seq2seq.train.loss import LossOf, smoothed_cross_entropy
 
 
 def case(num_tokens=23, width=8, vocabulary=11, dtype=torch.float32):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seq2seq.data.batching import PackedBatch
+from seq2seq.data.packed import PackedBatch
 from seq2seq.data.symbols import IGNORE_LABEL
 from seq2seq.model.transformer import Transformer
 
