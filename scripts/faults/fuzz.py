@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 
-from faults.small_run import ROOT, environment
+from tests.toy import ROOT, environment
 
 _READERS = ("text", "config", "tokenizer", "corpus", "checkpoint", "model")
 
