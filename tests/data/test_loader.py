@@ -124,27 +124,27 @@ def test_waiting_is_measured(corpus, plan, monkeypatch):
         waited.append(step.waited)
         time.sleep(0.05)
     assert sum(waited) < 0.2
-    pack = loader._pack
+    take = corpus.take
 
-    def slow(corpus, indices, capacity):
-        time.sleep(0.05)
-        return pack(corpus, indices, capacity)
+    def slow(side, indices):
+        time.sleep(0.025)  # both sides are taken
+        return take(side, indices)
 
-    monkeypatch.setattr(loader, "_pack", slow)
+    monkeypatch.setattr(corpus, "take", slow)
     waited = [step.waited for step in islice(load_steps(corpus, plan, Share(), CPU), 10)]
     assert 0.4 < sum(waited) < 5
 
 
 def test_an_error_in_packing_surfaces(corpus, plan, monkeypatch):
     """Guards against an error in the thread that hangs the run or ends the epoch early; the steps before it come."""
-    pack, bad = loader._pack, plan.step(6)[0]
+    take, bad = corpus.take, plan.step(6)[0]
 
-    def fail(corpus, indices, capacity):
+    def fail(side, indices):
         if bad in indices:
             raise RuntimeError("planted")
-        return pack(corpus, indices, capacity)
+        return take(side, indices)
 
-    monkeypatch.setattr(loader, "_pack", fail)
+    monkeypatch.setattr(corpus, "take", fail)
     steps = load_steps(corpus, plan, Share(), CPU)
     for _ in range(6):
         next(steps)
