@@ -21,7 +21,7 @@ from seq2seq.model.transformer import Transformer
 VOCABULARY = 23
 
 # Chosen with --hypothesis-profile=thorough.
-settings.register_profile("thorough", max_examples=int(os.environ.get("EXAMPLES", "5000")))
+settings.register_profile("thorough", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "5000")))
 
 
 @pytest.fixture

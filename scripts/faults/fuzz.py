@@ -33,4 +33,5 @@ def run(args: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "pytest", "-v", "--hypothesis-show-statistics", "--hypothesis-profile=thorough"]
     command += [f"--hypothesis-seed={args.seed}", "-p", "no:cacheprovider", f"--basetemp={args.out}"]
     command += [f"--numprocesses={args.jobs}", "-k", " or ".join(args.reader or _READERS), "tests/properties"]
-    return int(subprocess.run(command, cwd=ROOT, env={**environment(), "EXAMPLES": str(args.examples)}).returncode != 0)
+    variables = {**environment(), "HYPOTHESIS_EXAMPLES": str(args.examples)}
+    return int(subprocess.run(command, cwd=ROOT, env=variables).returncode != 0)
