@@ -20,7 +20,8 @@ from seq2seq.model.transformer import Transformer
 
 VOCABULARY = 23
 
-settings.register_profile("thorough", max_examples=5000)  # chosen with --hypothesis-profile=thorough
+# Chosen with --hypothesis-profile=thorough.
+settings.register_profile("thorough", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "5000")))
 
 
 @pytest.fixture

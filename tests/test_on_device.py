@@ -71,7 +71,7 @@ def changed(module: ModuleType, **attributes: object) -> SimpleNamespace:
 def meta(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """A device without numbers, on which all of a Trainer's step works, the backward pass too."""
     monkeypatch.setattr(trainer_module, "matmul_peak", lambda *_: 1.0)
-    monkeypatch.setitem(loss_module._CHUNK_LOGITS, "meta", 2**10)
+    monkeypatch.setitem(loss_module.CHUNK_LOGITS, "meta", 2**10)
     without_autocast = changed(torch, autocast=lambda *_, **__: nullcontext(), is_autocast_enabled=lambda _: False)
     monkeypatch.setattr(loss_module, "torch", without_autocast)  # there is none for it
     monkeypatch.setattr(

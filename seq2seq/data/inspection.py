@@ -48,7 +48,7 @@ REPLACED = 8  # U+FFFD: characters that were lost before
 GARBLED = 16  # UTF-8 that was taken for Latin-1 and encoded again
 MARKUP = 32  # tags or entities of HTML
 
-_CHUNK_LINES = 8192
+CHUNK_LINES = 8192
 _CHUNK_BYTES = 1 << 22  # keeps memory flat where lines are huge
 _FEW_CHUNKS = 4  # so few are done before other processes have started
 _MAIN_SCRIPT = 0.8
@@ -230,7 +230,7 @@ def _chunks(path: Path, errors: list[str]) -> Iterator[list[bytes]]:
         for raw in read_lines(path):
             chunk.append(raw)
             size += len(raw)
-            if len(chunk) == _CHUNK_LINES or size >= _CHUNK_BYTES:
+            if len(chunk) == CHUNK_LINES or size >= _CHUNK_BYTES:
                 yield chunk
                 chunk, size = [], 0
     except DataError as error:

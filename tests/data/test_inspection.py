@@ -130,7 +130,7 @@ def test_unreadable_files_are_told_and_the_others_read(tmp_path: Path) -> None:
 
 def test_many_chunks_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against line numbers that depend on which process was first, and pairs placed in the wrong file."""
-    monkeypatch.setattr(inspection, "_CHUNK_LINES", 7)
+    monkeypatch.setattr(inspection, "CHUNK_LINES", 7)
     lines = [b"x" * (i % 50) for i in range(100)]
     for name in ("a.en", "a.de", "b.en", "b.de"):
         (tmp_path / name).write_bytes(b"".join(line + b"\n" for line in lines[: 100 if name[0] == "a" else 20]))

@@ -32,7 +32,7 @@ def case(num_tokens=23, width=8, vocabulary=11, dtype=torch.float32):
 def test_value_and_gradients(monkeypatch, smoothing, chunk):
     """Guards against a wrong smoothing term, ignored labels that count, and tokens lost between chunks."""
     hidden, weight, labels = case()
-    monkeypatch.setattr(loss_module, "_CHUNK_LOGITS", {"cpu": chunk * weight.size(0)})
+    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", {"cpu": chunk * weight.size(0)})
     logits = hidden @ weight.t()
     expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
     found, nll = smoothed_cross_entropy(hidden, weight, labels, smoothing)
@@ -110,7 +110,7 @@ def test_no_work_for_gradients_that_nobody_asked_for():
 
 def test_all_logits_never_exist(monkeypatch):
     """Guards against memory that grows with tokens times vocabulary: nothing of more than a chunk's logits is made."""
-    monkeypatch.setattr(loss_module, "_CHUNK_LOGITS", {"cpu": 16 * 64})
+    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", {"cpu": 16 * 64})
     hidden, weight, labels = case(num_tokens=160, width=8, vocabulary=64)
     largest = 0
 
