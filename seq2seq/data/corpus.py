@@ -235,15 +235,6 @@ def open_corpus(
     return corpus
 
 
-def corpus_is_current(folder: Path, fingerprint: str, verify: bool = False) -> bool:
-    """Whether ``folder`` holds a complete corpus with this fingerprint; ``verify`` as for :func:`open_corpus`."""
-    try:
-        open_corpus(folder, fingerprint, verify)
-    except DataError:
-        return False
-    return True
-
-
 def build_corpus(
     folder: Path,
     pairs: Iterable[SentencePair],
