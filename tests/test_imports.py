@@ -47,7 +47,7 @@ FORBIDDEN = {
     "seq2seq.config": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode"),
     "seq2seq.config_file": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode"),
     "seq2seq.device": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.config"),
-    "seq2seq.storage": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.config"),
+    "seq2seq.tensors": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.config"),
 }
 
 

@@ -5,7 +5,6 @@ Some inputs are given the right checksums after the mutation: a stranger can com
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -20,15 +19,16 @@ from safetensors.torch import load as load_safetensors
 
 from faults.fuzz_text import CONFIG_TEXT, TEXT, YAML_WORDS, shape_text, sources, tiny_tokenizer
 from faults.mutation import Input
-from seq2seq import storage
 from seq2seq.config_file import load_config
 from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Filters, build_corpus, open_corpus
-from seq2seq.data.corpus_writer import FILES, META, SIDES, seal_meta
+from seq2seq.data.corpus_writer import FILES, META, SIDES
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import DataError
+from seq2seq.files import CHECKSUM, checksum, sealed_json
 from seq2seq.model_folder import CONFIG, WEIGHTS, build_model, load_model_folder, save_model_folder
+from seq2seq.tensors import checksum_tensors
 from seq2seq.train.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 
 _ODD_JSON = b"""null true false NaN Infinity -1 1.5 1e999 [] {} [0] [[]] "" "\\ud800" "a/b" , : { } [ ] "shape":[0]
@@ -71,9 +71,8 @@ class CorpusFolder:
             with suppress(ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
                 tree = json.loads(meta)
                 for name, data in zip(FILES, rest, strict=True):
-                    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-                    tree["files"][name] |= {"bytes": len(data), "blake2b": digest}
-                meta = seal_meta(tree)
+                    tree["files"][name] |= {"bytes": len(data), CHECKSUM: checksum(data)}
+                meta = sealed_json(tree)
         for name, data in zip(self._names, (meta, *rest), strict=True):
             (self._folder / name).write_bytes(data)
         content = self._content()
@@ -81,14 +80,14 @@ class CorpusFolder:
 
 
 def _sealed(header: bytes, record: bytes, data: bytes, texts: Mapping[str, str]) -> bytes:
-    """A safetensors file with the right digest for its content, as far as that can be read."""
+    """A safetensors file with the right checksum for its content, as far as that can be read."""
     with suppress(ValueError, TypeError, AttributeError, RecursionError):
         tree = json.loads(record)
         tree |= {name: text for name, text in texts.items() if name in tree}
         with suppress(SafetensorError, RuntimeError, KeyError, MemoryError):
             tensors = load_safetensors(_assembled(header, b"{}", data))
-            tree.pop(storage.DIGEST, None)
-            tree[storage.DIGEST] = storage._digest(tensors, tree)
+            tree.pop(CHECKSUM, None)
+            tree[CHECKSUM] = checksum_tensors(tensors, tree)
         record = json.dumps(tree, sort_keys=True).encode()
     return _assembled(header, record, data)
 
@@ -111,10 +110,10 @@ def _taken_apart(file: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 class CheckpointFile:
-    """A checkpoint, whole or in three parts that are sealed with the right digest: refused, or what was written."""
+    """A checkpoint, whole or in three parts that are sealed with the right checksum: refused, or what was written."""
 
     words: Sequence[bytes] = (*_JSON_WORDS, b"\xff" * 7 + b"\x7f", b"\0" * 8)
-    sources: Sequence[str] = sources("train/checkpoint.py", "storage.py")
+    sources: Sequence[str] = sources("train/checkpoint.py", "tensors.py")
 
     def __init__(self, folder: Path) -> None:
         weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2).bfloat16()}
@@ -160,7 +159,7 @@ class ModelFolder:
 
     words: Sequence[bytes] = (*YAML_WORDS, *_JSON_WORDS)
     sources: Sequence[str] = sources(
-        "model_folder.py", "storage.py", "model/transformer.py", "decode/translator.py", "decode/search.py"
+        "model_folder.py", "tensors.py", "model/transformer.py", "decode/translator.py", "decode/search.py"
     )
 
     def __init__(self, folder: Path) -> None:

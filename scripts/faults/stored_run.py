@@ -15,7 +15,7 @@ import torch
 
 from seq2seq.config import Config
 from seq2seq.config_file import load_config
-from seq2seq.storage import load_tensors
+from seq2seq.tensors import load_tensors
 from seq2seq.train.checkpoint import list_checkpoints
 from seq2seq.train.distributed import Processes
 from seq2seq.train.trainer import Trainer

@@ -16,6 +16,7 @@ from seq2seq.data.corpus_writer import CorpusWriter, Sentences, Side, join_sente
 from seq2seq.data.parallel import Workers
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
 from seq2seq.errors import DataError
+from seq2seq.files import fingerprint
 
 _CHUNK_PAIRS = 8192  # each chunk has a seed of its own: another size would give other samples
 _NICENESS = 10  # training comes first
@@ -64,7 +65,7 @@ class Resampler:
         return open_corpus(folder, task.fingerprint, verify=True)
 
     def sample_ahead(self, folder: Path, seed: int) -> None:
-        """Begin in the background, at low priority, what :meth:`sample` will be asked for; what is there is left to it."""
+        """Begin in the background, at low priority, what :meth:`sample` will be asked for and is not there yet."""
         if not folder.exists():
             self._ahead.append(self._thread.submit(self._make, folder, self._task(seed)))
 
@@ -100,9 +101,9 @@ class _Task:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest (16 bytes) of all that the sampled corpus depends on."""
-        recipe = f"{self.corpus.fingerprint} {self.tokenizers.fingerprint} {self.strength!r} {self.seed}"
-        return hashlib.blake2b(f"{recipe} {self.max_length}".encode(), digest_size=16).hexdigest()
+        """Hex fingerprint (16 bytes) of all that the sampled corpus depends on."""
+        sources = {"corpus": self.corpus.fingerprint, "tokenizers": self.tokenizers.fingerprint}
+        return fingerprint(**sources, strength=self.strength, seed=self.seed, max_length=self.max_length)
 
     @property
     def num_chunks(self) -> int:
@@ -119,8 +120,8 @@ class _Task:
 
     def _side(self, side: Side, tokenizer: Tokenizer, number: int) -> Sentences:
         stored = [self.corpus.sentence(side, i).tolist()[:-1] for i in self.pairs(number)]
-        digest = hashlib.blake2b(f"{self.seed} {side} {number}".encode()).digest()
-        seed = int.from_bytes(digest[:8], "little")
+        mixed = hashlib.blake2b(f"{self.seed} {side} {number}".encode()).digest()
+        seed = int.from_bytes(mixed[:8], "little")
         sampled = tokenizer.encode_sampled(tokenizer.decode_batch(stored), self.strength, seed)
         fitting = [new if len(new) < self.max_length else old for new, old in zip(sampled, stored, strict=True)]
         return join_sentences(fitting, tokenizer.vocab_size)

@@ -41,13 +41,12 @@ from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
 from seq2seq.data.resample import Resampler
 from seq2seq.decode.translator import Translator
 from seq2seq.device import keep_freed_memory, matmul_peak, uses_bf16
-from seq2seq.disk import is_sealed, seal
 from seq2seq.errors import ConfigError, DataError, UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
+from seq2seq.files import is_sealed, seal, write_text
 from seq2seq.memory import memory_explained
 from seq2seq.model.flops import training_flops
 from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_weights, save_model_folder, unique_tensors
-from seq2seq.storage import write_text
 from seq2seq.train.budget import with_batch_tokens
 from seq2seq.train.checkpoint import (
     Checkpoint,
