@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import filecmp
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ import secrets
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +31,7 @@ from seq2seq.errors import DataError, UserError
 
 CHECKSUM = "blake2b"  # the key of a checksum in JSON and in the metadata of tensors
 _BLOCK = 1 << 20  # bytes read at a time
+_NEW = ".new"  # the ending of a folder that is being written; that of its lock is .tmp
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -58,11 +60,7 @@ def read_checksum(file: BinaryIO, size: int | None = None) -> hashlib.blake2b:
 
 
 def checksum_file(path: Path) -> str:
-    """Hex checksum (16 bytes) of a file's bytes on the disk.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """Hex checksum (16 bytes) of a file's bytes on the disk; raises DataError where it cannot be read."""
     try:
         with path.open("rb") as file:
             return read_checksum(file).hexdigest()
@@ -87,11 +85,7 @@ def sealed_json(tree: Mapping[str, Any]) -> bytes:
 
 
 def seal(path: Path, size: int | None = None) -> str:
-    """Length and checksum of a file's first ``size`` bytes, or of all of it, which is then forced to the disk.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Length and checksum of a file's first ``size`` bytes, or of all of it, forced to the disk; raises OSError."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         found = read_checksum(file, size)
@@ -166,11 +160,6 @@ def _temporary(path: Path) -> Iterator[Path]:
                 place.unlink()
 
 
-def _parts(temporary: Path) -> tuple[Path, Path]:
-    """What may lie beside the temporary file of a folder: the new one, and the one that it replaces."""
-    return temporary.with_suffix(".new"), temporary.with_suffix(".old")
-
-
 def remove_leftovers(folder: Path, names: str) -> None:
     """Remove what killed writers, on this machine, of files or folders called ``names`` (a regular expression) left."""
     pattern = re.compile(rf"\.(?:{names})\.{re.escape(socket.gethostname())}\.[0-9a-f]+\.tmp")
@@ -180,8 +169,8 @@ def remove_leftovers(folder: Path, names: str) -> None:
                 continue
             with suppress(OSError), leftover.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where it is being written, or cannot be known
-                for part in filter(Path.exists, _parts(leftover)):
-                    shutil.rmtree(part)
+                if (new := leftover.with_suffix(_NEW)).exists():
+                    shutil.rmtree(new)
                 leftover.unlink()
 
 
@@ -221,14 +210,10 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside ``folder``; it vanishes after the block, except where it got its name by then.
-
-    Raises:
-        OSError: it cannot be made.
-    """
+    """Give an empty folder beside ``folder``; it vanishes after the block, except where it got its name by then."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary(folder) as temporary:
-        new, _ = _parts(temporary)
+    with _temporary(folder) as lock:
+        new = lock.with_suffix(_NEW)
         new.mkdir()
         try:
             yield new
@@ -236,27 +221,29 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(new, ignore_errors=True)
 
 
-def put_folder_in_place(new: Path, folder: Path, is_there: Callable[[], bool]) -> None:
-    """Give the complete folder of :func:`temporary_folder` its name, in place of what has it now.
-
-    Where another process was faster with the same content, as ``is_there`` says, that stays: it may be in use.
-    """
+def put_folder_in_place(new: Path, folder: Path) -> None:
+    """Give the complete folder of :func:`temporary_folder` its name. What has that name now is replaced, except where
+    it has the same files: another process was faster, and they may be in use."""
     for path in (*new.iterdir(), new):
         _sync(path)
-    while True:
+    while not _are_equal(new, folder):
         try:
             new.rename(folder)
             break
-        except OSError as error:
+        except OSError as error:  # a folder cannot be renamed over a full one
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-        if is_there():
-            break
-        old = new.with_suffix(".old")  # a folder cannot be renamed over a full one
         with suppress(FileNotFoundError):
-            folder.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(folder)
     _sync(folder.parent)
+
+
+def _are_equal(new: Path, folder: Path) -> bool:
+    """Whether ``folder`` has all files that ``new`` has, with the same bytes."""
+    try:
+        return all(filecmp.cmp(path, folder / path.name, shallow=False) for path in new.iterdir())
+    except OSError:
+        return False
 
 
 def _sync(path: Path) -> None:
@@ -296,11 +283,7 @@ def free_space(path: Path) -> int | None:
 
 
 def check_space(path: Path, needed: int) -> None:
-    """Make sure that ``needed`` bytes fit where ``path`` lies or will lie. A quota shows only when it is met.
-
-    Raises:
-        UserError: they do not.
-    """
+    """Raise UserError where ``needed`` bytes do not fit where ``path`` lies or will lie. Quotas are not seen."""
     free = free_space(path)
     if free is not None and free < needed:
         raise UserError(

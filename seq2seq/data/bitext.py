@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from seq2seq.errors import DataError
-from seq2seq.files import checksum_file, new_checksum, unreadable
+from seq2seq.files import checksum, checksum_file, unreadable
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -169,15 +169,13 @@ def places_of(lines: Sequence[int], paths: Sequence[Path]) -> list[str]:
     return [f"{paths[file]}:{line - first_lines[file] + 1}" for file, line in zip(files, lines, strict=True)]
 
 
-def fingerprint_files(files: ParallelFiles, checksum: Callable[[Path], str] = checksum_file) -> str:
+def fingerprint_files(files: ParallelFiles, checksum_of: Callable[[Path], str] = checksum_file) -> str:
     """Hex fingerprint (16 bytes) of the files' bytes on disk, sensitive to their sides and order, not to their names.
 
-    ``checksum`` gives what :func:`checksum_file` does, for a caller that remembers it.
+    ``checksum_of`` gives what :func:`checksum_file` does, for a caller that remembers it.
     """
-    found = new_checksum()
-    for path in (*files.src, *files.tgt):  # both lists have the same length, so the sides need no mark between them
-        found.update(checksum(path).encode())
-    return found.hexdigest()
+    both = (*files.src, *files.tgt)  # of the same length, so the sides need no mark between them
+    return checksum("".join(map(checksum_of, both)).encode())
 
 
 def _names(paths: tuple[Path, ...]) -> str:

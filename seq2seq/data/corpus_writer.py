@@ -16,15 +16,7 @@ from numpy.typing import NDArray
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError
-from seq2seq.files import (
-    CHECKSUM,
-    checksum_file,
-    is_full_disk,
-    new_checksum,
-    put_folder_in_place,
-    sealed_json,
-    temporary_folder,
-)
+from seq2seq.files import CHECKSUM, is_full_disk, new_checksum, put_folder_in_place, sealed_json, temporary_folder
 
 Side = Literal["src", "tgt"]
 Ids = NDArray[np.uint16] | NDArray[np.uint32]
@@ -116,15 +108,7 @@ class CorpusWriter:
         for file in self._files.values():
             file.close()
         (self._temporary / META).write_bytes(sealed_json(meta))
-        put_folder_in_place(self._temporary, self._folder, lambda: self._is_there(meta))
-
-    def _is_there(self, meta: Mapping[str, Any]) -> bool:
-        """Whether the place holds what would be put there, whole."""
-        try:
-            same = (self._folder / META).read_bytes() == sealed_json(meta)
-            return same and all(checksum_file(self._folder / n) == meta["files"][n][CHECKSUM] for n in FILES)
-        except (OSError, DataError):
-            return False
+        put_folder_in_place(self._temporary, self._folder)
 
     def _append(self, name: str, values: NDArray[Any]) -> None:
         data = values.astype(self._dtypes[name], copy=False).data

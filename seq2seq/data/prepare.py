@@ -78,16 +78,8 @@ def _watched(pairs: Iterable[SentencePair], title: str, show: bool) -> Iterator[
 def _prepare_tokenizers(config: Config, text: ParallelFiles, text_hash: str, show_progress: bool) -> TokenizerPair:
     section = config.tokenizer
     spec = TokenizerSpec(section.kind, section.vocab_size, section.character_coverage, section.byte_fallback)
-    made_from = fingerprint(
-        recipe=_RECIPE,
-        text=text_hash,
-        joint=section.joint,
-        kind=spec.kind,
-        vocab_size=spec.vocab_size,
-        character_coverage=spec.character_coverage,
-        byte_fallback=spec.byte_fallback,
-    )
-    folder = config.cache_dir / f"tokenizer-{made_from}"
+    values = section.model_dump(include={"kind", "vocab_size", "character_coverage", "byte_fallback", "joint"})
+    folder = config.cache_dir / f"tokenizer-{fingerprint(recipe=_RECIPE, text=text_hash, **values)}"
     if folder.exists():
         try:
             return _whole_tokenizers(folder)
@@ -129,13 +121,8 @@ def _prepare_corpus(
     known: ChecksumMemory,
     show_progress: bool,
 ) -> Corpus:
-    made_from = fingerprint(
-        recipe=_RECIPE,
-        text=fingerprint_files(text, known.checksum),
-        tokenizers=tokenizers.fingerprint,
-        max_length=filters.max_length,
-        max_ratio=filters.max_ratio,
-    )
+    sources = {"text": fingerprint_files(text, known.checksum), "tokenizers": tokenizers.fingerprint}
+    made_from = fingerprint(recipe=_RECIPE, **sources, max_length=filters.max_length, max_ratio=filters.max_ratio)
     folder = config.cache_dir / f"{name}-{made_from}"
     if folder.exists():
         try:

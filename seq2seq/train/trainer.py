@@ -376,8 +376,8 @@ class Trainer:
             )
         if checkpoint.data_fingerprint != self.data.fingerprint:
             raise DataError(
-                f"{run_dir}: its text has changed since the run was started; restore data.train and data.valid, or "
-                "choose another run_dir"
+                f"{run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
+                "data; restore data.train and data.valid, use that version, or choose another run_dir"
             )
         self._restore(checkpoint)
         if checkpoint.metrics and not is_sealed(run_dir / METRICS, checkpoint.metrics):
