@@ -38,7 +38,7 @@ from seq2seq.train.checkpoint import list_checkpoints
 from seq2seq.train.metrics import draw_curves
 
 _STOP = 11  # checkpoints at 3, 6 and 9, validations at 5 and 10
-_PAIRS = 210  # the second epoch starts with step 12, so both sampled corpora that lie there are used
+_PAIRS = 235  # the second epoch starts with step 12, so both sampled corpora that lie there are used
 _SAMPLING = "tokenizer.sampling=0.1"
 _OUTCOMES = ("refused", "passed over", "made again", "told", "no effect")
 # Written anew by the run; a mere memory; not read; the log after the checkpoint's step, which is written anew, too.

@@ -17,15 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from seq2seq.errors import UserError
-from seq2seq.files import (
-    new_checksum,
-    open_locked,
-    put_in_place,
-    read_checksum,
-    remove_leftovers,
-    unwritable,
-    write_text,
-)
+from seq2seq.files import open_locked, put_in_place, read_checksum, remove_leftovers, unwritable, write_text
 
 
 @dataclass(frozen=True)
@@ -51,12 +43,12 @@ class OutputFile:
         self.size = 0
         self.lines_kept = 0  # of the input: their translation survives the death of this process
         self.disposable = False  # what is there is worth nothing if this process fails
-        self._checksum = new_checksum()
         try:
             self._file = open_locked(self.partial)
         except BlockingIOError:
             advice = "wait for its end, or name another output"
             raise UserError(f"{self.partial}: another process is writing it; {advice}") from None
+        self._checksum = read_checksum(self._file, 0)  # of what was written so far
 
     def recall(self) -> Record | None:
         """What an earlier process recorded; None where there is nothing to go on with. Changes nothing.
@@ -90,7 +82,7 @@ class OutputFile:
         held = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         self._file.truncate()
-        self._checksum = new_checksum()
+        self._checksum = read_checksum(self._file, 0)
         self.disposable = True
         return held > 0
 
