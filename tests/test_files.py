@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from typing import BinaryIO
 
 import pytest
 
@@ -86,6 +87,22 @@ def test_a_process_number_that_is_used_again_keeps_no_leftover(tmp_path):
     (tmp_path / f".x.{HOST}.{os.getppid()}.tmp").write_text("half")
     write_text(tmp_path / "x", "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_file_that_is_removed_before_it_is_locked(tmp_path, monkeypatch):
+    """Guards against a writer that loses its file to another one, which saw it in the moment before it was locked."""
+    lock, removed = fcntl.flock, []
+
+    def late(file: BinaryIO, operation: int) -> None:
+        if not removed:
+            removed.extend(tmp_path.glob(".x.*"))
+            removed[0].unlink()
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write_text(tmp_path / "x", "whole")
+    assert len(removed) == 1
+    assert (tmp_path / "x").read_text() == "whole"
 
 
 def test_without_locks_nothing_is_judged(tmp_path, monkeypatch):
