@@ -100,7 +100,9 @@ def test_a_file_that_is_removed_before_it_is_locked(tmp_path, monkeypatch):
         lock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    write_text(tmp_path / "x", "whole")
+    with written_whole(tmp_path / "x") as temporary:
+        assert temporary.exists()
+        temporary.write_text("whole")
     assert len(removed) == 1
     assert (tmp_path / "x").read_text() == "whole"
 

@@ -58,7 +58,7 @@ class Case:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this attack."""
     parser.add_argument("--seed", type=int, default=1, help="decides which bytes are damaged")
-    parser.add_argument("--repeats", type=int, default=2, help="places in each region (default: 2, over 500 cases)")
+    parser.add_argument("--repeats", type=int, default=2, help="places in each region (default: 2, over 650 cases)")
 
 
 def regions(path: Path) -> dict[str, range]:
