@@ -238,7 +238,7 @@ def _train(args: argparse.Namespace) -> int:
         if os.environ.get("LOCAL_RANK", "0") != "0":  # under torchrun the first process of each machine tells it
             raise ToldElsewhereError from error
         raise
-    from seq2seq.disk import locked_run
+    from seq2seq.files import locked_run
     from seq2seq.memory import memory_explained
     from seq2seq.train.distributed import joined_processes
     from seq2seq.train.trainer import Trainer
@@ -324,7 +324,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from seq2seq.config import language_of
     from seq2seq.data.bitext import read_text
     from seq2seq.evaluate import fingerprint_lines, score, tokenizer_for
-    from seq2seq.storage import write_text
+    from seq2seq.files import write_text
 
     if (args.hyp is None) == (args.model is None) or (args.model is None) != (args.src is None):
         raise UserError("give either MODEL with --src, or --hyp")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from seq2seq.errors import DataError, UserError
+from seq2seq.files import checksum
 
 # sacreBLEU's own advice; its tokenizers for Japanese and Korean need packages that are not always there.
 _TOKENIZERS = {"zh": "zh", "lzh": "zh", "yue": "zh", "wuu": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
@@ -54,8 +54,8 @@ def tokenizer_for(language: str | None) -> str:
 
 
 def fingerprint_lines(lines: Sequence[str]) -> str:
-    """Hex digest (16 bytes) of a text, so that a score names the very test set it was measured on."""
-    return hashlib.blake2b("".join(f"{line}\n" for line in lines).encode(), digest_size=16).hexdigest()
+    """Hex checksum (16 bytes) of a text, so that a score names the very test set it was measured on."""
+    return checksum("".join(f"{line}\n" for line in lines).encode())
 
 
 def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokenize: str) -> Scores:

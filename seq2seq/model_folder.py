@@ -20,8 +20,9 @@ from seq2seq.config import Config, diff_configs, dump_config
 from seq2seq.config_file import load_saved_config
 from seq2seq.data.tokenizer import TOKENIZERS, TokenizerPair
 from seq2seq.errors import ConfigError, DataError, ModelError
+from seq2seq.files import write_text
 from seq2seq.model.transformer import Transformer
-from seq2seq.storage import load_tensors, save_tensors, write_text
+from seq2seq.tensors import load_tensors, save_tensors
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"

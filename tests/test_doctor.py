@@ -180,7 +180,7 @@ def test_a_running_run_is_not_disturbed(text: Path, capsys: pytest.CaptureFixtur
 _RUNNING = """
 import sys
 from pathlib import Path
-from seq2seq.disk import locked_run
+from seq2seq.files import locked_run
 with locked_run(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()

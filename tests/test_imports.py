@@ -47,7 +47,8 @@ FORBIDDEN = {
     "seq2seq.config": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode"),
     "seq2seq.config_file": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode"),
     "seq2seq.device": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.config"),
-    "seq2seq.storage": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.config"),
+    "seq2seq.files": tuple(module for module in MODULES if module not in ("seq2seq", "seq2seq.errors")),
+    "seq2seq.tensors": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.config"),
 }
 
 
@@ -92,6 +93,7 @@ def test_help_and_mistakes_answer_at_once() -> None:
     heavy = {"torch", "numpy", "pydantic", "yaml", "sacrebleu", "sentencepiece", "matplotlib"}
     assert not loaded_after("import seq2seq.cli") & heavy
     assert not loaded_after("import seq2seq") & heavy
+    assert not loaded_after("import seq2seq.files") & heavy
 
 
 def test_a_wrong_config_answers_without_torch() -> None:

@@ -19,7 +19,7 @@ from seq2seq.model_folder import (
     save_model_folder,
     unique_tensors,
 )
-from seq2seq.storage import load_tensors, save_tensors
+from seq2seq.tensors import load_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")

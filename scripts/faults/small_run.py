@@ -19,7 +19,7 @@ from seq2seq.config import Config
 from seq2seq.config_file import load_config
 from seq2seq.errors import UserError
 from seq2seq.model_folder import WEIGHTS, load_model_folder
-from seq2seq.storage import load_tensors
+from seq2seq.tensors import load_tensors
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 from seq2seq.train.trainer import Trainer
 from tests.toy import ROOT

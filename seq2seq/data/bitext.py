@@ -7,7 +7,6 @@ ordinary characters. Files may be plain or gzip, told apart by their first bytes
 """
 
 import gzip
-import hashlib
 import io
 import zlib
 from bisect import bisect_right
@@ -18,8 +17,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from seq2seq.disk import digest_of
 from seq2seq.errors import DataError
+from seq2seq.files import checksum, checksum_file, unreadable
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -66,7 +65,7 @@ def open_text(path: Path) -> BinaryIO:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -85,7 +84,7 @@ def read_stream(file: BinaryIO, name: str) -> Iterator[bytes]:
         if head == _GZIP_MAGIC[:1]:
             head += file.read(1)
     except OSError as error:
-        raise _unreadable(name, error) from None
+        raise unreadable(name, error) from None
     whole = io.BufferedReader(_Rejoined(head, file))
     yield from _lines(cast(BinaryIO, gzip.GzipFile(fileobj=whole)) if head == _GZIP_MAGIC else whole, name)
 
@@ -170,28 +169,13 @@ def places_of(lines: Sequence[int], paths: Sequence[Path]) -> list[str]:
     return [f"{paths[file]}:{line - first_lines[file] + 1}" for file, line in zip(files, lines, strict=True)]
 
 
-def digest_file(path: Path) -> str:
-    """Hex digest (16 bytes) of a file's bytes on disk, read in blocks."""
-    try:
-        with path.open("rb") as file:
-            return digest_of(file).hexdigest()
-    except OSError as error:
-        raise _unreadable(path, error) from None
+def fingerprint_files(files: ParallelFiles, checksum_of: Callable[[Path], str] = checksum_file) -> str:
+    """Hex fingerprint (16 bytes) of the files' bytes on disk, sensitive to their sides and order, not to their names.
 
-
-def fingerprint_files(files: ParallelFiles, digest_of: Callable[[Path], str] = digest_file) -> str:
-    """Hex digest (16 bytes) of the files' bytes on disk, sensitive to their sides and order, not to their names.
-
-    ``digest_of`` gives what :func:`digest_file` does, for a caller that remembers it.
+    ``checksum_of`` gives what :func:`checksum_file` does, for a caller that remembers it.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for path in (*files.src, *files.tgt):  # both lists have the same length, so the sides need no mark between them
-        digest.update(digest_of(path).encode())
-    return digest.hexdigest()
-
-
-def _unreadable(path: Path | str, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions")
+    both = (*files.src, *files.tgt)  # of the same length, so the sides need no mark between them
+    return checksum("".join(map(checksum_of, both)).encode())
 
 
 def _names(paths: tuple[Path, ...]) -> str:

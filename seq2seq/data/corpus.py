@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from seq2seq.data.bitext import SentencePair, digest_file
+from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus_writer import (
     FILES,
     META,
@@ -37,11 +37,11 @@ from seq2seq.data.corpus_writer import (
     Sentences,
     Side,
     join_sentences,
-    seal_meta,
 )
 from seq2seq.data.parallel import Workers
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError
+from seq2seq.files import checksum_file, sealed_json
 
 _CHUNK_PAIRS = 8192
 _CHUNK_CHARACTERS = 1 << 21  # keeps memory flat where lines are huge
@@ -198,26 +198,26 @@ def open_corpus(
     folder: Path,
     fingerprint: str | None = None,
     verify: bool = False,
-    digest: Callable[[Path], str] = digest_file,
+    checksum: Callable[[Path], str] = checksum_file,
 ) -> Corpus:
     """Open a corpus; raises DataError where it is missing, damaged, or made from something else.
 
     The description and file sizes are always checked, the fingerprint when given, and with ``verify`` the checksums of
-    all data, which ``digest`` takes.
+    all data, which ``checksum`` takes.
     """
     try:
         content = (folder / META).read_bytes()
         tree = from_json(content)
         if tree["version"] != VERSION:
             raise DataError(f"{folder}: a corpus of format {tree['version']!r:.20}, not {VERSION}; {_AGAIN}")
-        if content != seal_meta(tree):
+        if content != sealed_json(tree):
             raise DataError(f"{folder / META}: damaged, its checksum is wrong; {_AGAIN}")
         meta = _Meta.model_validate(tree)
         for name in FILES:
             size, expected = (folder / name).stat().st_size, meta.files[name].bytes
             if size != expected:
                 raise DataError(f"{folder / name}: damaged, {size} bytes instead of {expected}; {_AGAIN}")
-            if verify and digest(folder / name) != meta.files[name].blake2b:
+            if verify and checksum(folder / name) != meta.files[name].blake2b:
                 raise DataError(f"{folder / name}: damaged, its checksum is wrong; {_AGAIN}")
         corpus = Corpus(folder, meta)
     except FileNotFoundError as error:
@@ -233,15 +233,6 @@ def open_corpus(
             f"(fingerprint {corpus.fingerprint}, now {fingerprint}); {_AGAIN}"
         )
     return corpus
-
-
-def corpus_is_current(folder: Path, fingerprint: str, verify: bool = False) -> bool:
-    """Whether ``folder`` holds a complete corpus with this fingerprint; ``verify`` as for :func:`open_corpus`."""
-    try:
-        open_corpus(folder, fingerprint, verify)
-    except DataError:
-        return False
-    return True
 
 
 def build_corpus(

@@ -6,8 +6,6 @@ runs that share text and settings can share the folder, and changed text or sett
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,14 +16,14 @@ from tqdm import tqdm
 
 from seq2seq.config import Config, TextFiles
 from seq2seq.data.bitext import ParallelFiles, SentencePair, fingerprint_files, read_pairs
+from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.corpus import Corpus, Filters, build_corpus, open_corpus
-from seq2seq.data.digests import DigestMemory
 from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import DataError
-from seq2seq.storage import write_text
+from seq2seq.files import fingerprint, write_text
 
 _FINGERPRINT = "fingerprint"  # the file beside a tokenizer that tells whether it is whole
-_RECIPE = "1"  # raise it when the same text and settings come to give other ids
+_RECIPE = 2  # raise it when the same text and settings come to give other ids
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,6 @@ class PreparedData:
     def fingerprint(self) -> str:
         """Changes with the text, the tokenizer, or the filters."""
         return f"{self.tokenizers.fingerprint} {self.train.fingerprint} {self.valid.fingerprint}"
-
-
-def _hash(*parts: object) -> str:
-    text = json.dumps([_RECIPE, *map(str, parts)])
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _files(text: TextFiles) -> ParallelFiles:
@@ -68,13 +61,13 @@ def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
         DataError: the text cannot be used as it is; nothing half-made is left behind.
     """
     train_text, valid_text = _files(config.data.train), _files(config.data.valid)
-    digests = DigestMemory(config.cache_dir / "digests.json")
-    text_hash = fingerprint_files(train_text, digests.digest)
+    known = ChecksumMemory(config.cache_dir / "digests.json")
+    text_hash = fingerprint_files(train_text, known.checksum)
     tokenizers = _prepare_tokenizers(config, train_text, text_hash, show_progress)
     filters = Filters(config.data.max_length, config.data.max_ratio)
-    train = _prepare_corpus("train", config, tokenizers, filters, train_text, digests, show_progress)
+    train = _prepare_corpus("train", config, tokenizers, filters, train_text, known, show_progress)
     no_filters = Filters(config.data.max_length if config.model.positions == "learned" else None, None)
-    valid = _prepare_corpus("valid", config, tokenizers, no_filters, valid_text, digests, show_progress)
+    valid = _prepare_corpus("valid", config, tokenizers, no_filters, valid_text, known, show_progress)
     return PreparedData(tokenizers, train, valid)
 
 
@@ -85,7 +78,8 @@ def _watched(pairs: Iterable[SentencePair], title: str, show: bool) -> Iterator[
 def _prepare_tokenizers(config: Config, text: ParallelFiles, text_hash: str, show_progress: bool) -> TokenizerPair:
     section = config.tokenizer
     spec = TokenizerSpec(section.kind, section.vocab_size, section.character_coverage, section.byte_fallback)
-    folder = config.cache_dir / f"tokenizer-{_hash(text_hash, spec, section.joint)}"
+    values = section.model_dump(include={"kind", "vocab_size", "character_coverage", "byte_fallback", "joint"})
+    folder = config.cache_dir / f"tokenizer-{fingerprint(recipe=_RECIPE, text=text_hash, **values)}"
     if folder.exists():
         try:
             return _whole_tokenizers(folder)
@@ -124,18 +118,19 @@ def _prepare_corpus(
     tokenizers: TokenizerPair,
     filters: Filters,
     text: ParallelFiles,
-    digests: DigestMemory,
+    known: ChecksumMemory,
     show_progress: bool,
 ) -> Corpus:
-    fingerprint = _hash(fingerprint_files(text, digests.digest), tokenizers.fingerprint, filters)
-    folder = config.cache_dir / f"{name}-{fingerprint}"
+    sources = {"text": fingerprint_files(text, known.checksum), "tokenizers": tokenizers.fingerprint}
+    made_from = fingerprint(recipe=_RECIPE, **sources, max_length=filters.max_length, max_ratio=filters.max_ratio)
+    folder = config.cache_dir / f"{name}-{made_from}"
     if folder.exists():
         try:
-            return open_corpus(folder, fingerprint, verify=True, digest=digests.digest)
+            return open_corpus(folder, made_from, verify=True, checksum=known.checksum)
         except DataError as error:
             tqdm.write(f"{error}: doing so", file=sys.stderr)
     pairs = _watched(read_pairs(text), f"building the {name} corpus", show_progress)
-    corpus = build_corpus(folder, pairs, tokenizers, filters, fingerprint)
+    corpus = build_corpus(folder, pairs, tokenizers, filters, made_from)
     if show_progress:
         tqdm.write(f"{name}: {corpus.counts}")
     return corpus

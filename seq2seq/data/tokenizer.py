@@ -6,10 +6,8 @@ would turn it into ASCII and cost every exact match.) CR, LF and U+2581, Sentenc
 spaces, so no model learns to write a line break.
 """
 
-import hashlib
 import io
 import math
-import os
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,8 +20,8 @@ import sentencepiece
 
 from seq2seq.data.subword_sampling import Sampler, make_sampler
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from seq2seq.disk import temporary_name
 from seq2seq.errors import DataError
+from seq2seq.files import checksum, write_bytes
 
 TOKENIZERS = ("tokenizer.model", "tokenizer.src.model", "tokenizer.tgt.model")  # files of a pair: joint, or each
 _CONTROL_IDS = frozenset((PAD_ID, BOS_ID, EOS_ID))
@@ -66,7 +64,7 @@ class Tokenizer:
                 f"the tokenizer's ids for pad, unk, bos, eos are {specials}, not [0, 1, 2, 3]; "
                 "train it with this toolkit, or with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3"
             )
-        self.fingerprint: str = hashlib.blake2b(model_proto, digest_size=16).hexdigest()
+        self.fingerprint: str = checksum(model_proto)
         self._sampler: Sampler | None = None
 
     def __reduce__(self) -> tuple[Callable[[bytes], "Tokenizer"], tuple[bytes]]:
@@ -87,17 +85,8 @@ class Tokenizer:
             raise DataError(f"{path}: {error}") from None
 
     def save(self, path: Path) -> None:
-        """Write the model to a temporary file beside ``path``, then rename it into place."""
-        temporary = temporary_name(path)
-        try:
-            with temporary.open("wb") as file:
-                file.write(self._proto)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise DataError(f"{path}: cannot write the tokenizer ({error.strerror})") from None
+        """Write the model whole; raises UserError where that fails."""
+        write_bytes(path, self._proto)
 
     def byte_values(self) -> dict[int, int]:
         """The ids that stand for one byte each, and which; empty without ``byte_fallback``."""
@@ -162,16 +151,11 @@ class TokenizerPair:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest (16 bytes) of both models."""
-        both = (self.src.fingerprint + self.tgt.fingerprint).encode()
-        return hashlib.blake2b(both, digest_size=16).hexdigest()
+        """Hex fingerprint (16 bytes) of both models."""
+        return checksum((self.src.fingerprint + self.tgt.fingerprint).encode())
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.model`` (joint), or ``tokenizer.src.model`` and ``tokenizer.tgt.model``."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot write the tokenizer ({error.strerror})") from None
+        """Write ``tokenizer.model`` (joint), or ``tokenizer.src.model`` and ``tokenizer.tgt.model``; UserError else."""
         joint, src, tgt = _pair_paths(folder)
         models = {joint: self.src} if self.joint else {src: self.src, tgt: self.tgt}
         for path in {joint, src, tgt} - models.keys():

@@ -6,7 +6,6 @@ does not grow with the input.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import threading
@@ -28,6 +27,7 @@ from seq2seq.decode.search import Hypothesis, PlainSearch, SearchOptions, search
 from seq2seq.decode.static_search import StaticSearch
 from seq2seq.device import choose_device, uses_bf16
 from seq2seq.errors import ModelError, UserError
+from seq2seq.files import checksum
 from seq2seq.memory import memory_explained
 from seq2seq.model.captured import StaticSteps, with_weights_in
 from seq2seq.model.quantize import quantize
@@ -176,7 +176,7 @@ class Translator:
         """What of a loaded model decides its translations: equal where they are, whatever its folder is called."""
         config = [self.config.model.model_dump(mode="json"), self.config.data.max_length, self._joiner]
         parts = json.dumps([self.metadata, self.tokenizers.fingerprint, *config], sort_keys=True)
-        model = hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()  # the metadata hold the weights' digest
+        model = checksum(parts.encode())  # the metadata hold the weights' checksum
         return {"model": model, "device": self.device.type, "precision": "bf16" if self._half else "fp32"}
 
     def _translate_window(

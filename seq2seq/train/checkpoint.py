@@ -17,10 +17,10 @@ from pathlib import Path
 from torch import Tensor
 
 from seq2seq.data.plan import PLAN_VERSION
-from seq2seq.disk import check_space, remove_leftovers
 from seq2seq.errors import ModelError
+from seq2seq.files import check_space, remove_leftovers
 from seq2seq.model_folder import WEIGHTS, load_model_folder
-from seq2seq.storage import load_tensors, save_tensors
+from seq2seq.tensors import load_tensors, save_tensors
 
 
 @dataclass

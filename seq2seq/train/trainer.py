@@ -41,14 +41,13 @@ from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.translator import Translator
 from seq2seq.device import keep_freed_memory, matmul_peak, uses_bf16
-from seq2seq.disk import is_sealed, seal
 from seq2seq.errors import ConfigError, DataError, UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
+from seq2seq.files import is_sealed, seal, write_text
 from seq2seq.memory import memory_explained
 from seq2seq.model.flops import training_flops
 from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_weights, save_model_folder, unique_tensors
-from seq2seq.storage import write_text
 from seq2seq.train.budget import with_batch_tokens
 from seq2seq.train.checkpoint import (
     Checkpoint,
@@ -379,8 +378,8 @@ class Trainer:
             )
         if checkpoint.data_fingerprint != self.data.fingerprint:
             raise DataError(
-                f"{run_dir}: its text has changed since the run was started; restore data.train and data.valid, or "
-                "choose another run_dir"
+                f"{run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
+                "data; restore data.train and data.valid, use that version, or choose another run_dir"
             )
         self._restore(checkpoint)
         if checkpoint.metrics and not is_sealed(run_dir / METRICS, checkpoint.metrics):

@@ -21,10 +21,11 @@ from seq2seq.config import dump_config
 from seq2seq.config_file import load_config
 from seq2seq.data.bitext import ParallelFiles, SentencePair, read_lines, read_pairs, read_stream
 from seq2seq.data.corpus import Filters, build_corpus, open_corpus
-from seq2seq.data.corpus_writer import FILES, META, SIDES, seal_meta
+from seq2seq.data.corpus_writer import FILES, META, SIDES
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import ConfigError, DataError
+from seq2seq.files import sealed_json
 from seq2seq.model_folder import CONFIG, WEIGHTS, build_model, load_model_folder, save_model_folder
 from seq2seq.train.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from tests.properties.damage import Input
@@ -267,7 +268,7 @@ class CorpusFolder(Reader):
                 tree = json.loads(meta)
                 for name, data in zip(FILES, rest, strict=True):
                     tree["files"][name] |= {"bytes": len(data), "blake2b": _digest(data)}
-                meta = seal_meta(tree)
+                meta = sealed_json(tree)
         for name, data in zip((META, *FILES), (meta, *rest), strict=True):
             (self._folder / name).write_bytes(data)
         content = self._content()

@@ -9,7 +9,7 @@ import torch
 
 from seq2seq.errors import ModelError, UserError
 from seq2seq.model_folder import WEIGHTS, build_model, save_model_folder
-from seq2seq.storage import save_tensors
+from seq2seq.tensors import save_tensors
 from seq2seq.train import checkpoint as checkpoint_module
 from seq2seq.train.checkpoint import (
     Checkpoint,

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from seq2seq.config_file import load_config
-from seq2seq.storage import load_tensors
+from seq2seq.tensors import load_tensors
 from tests.toy import environment, metrics, write_config, write_text_files
 
 GOLDEN = Path(__file__).with_name("golden.json")

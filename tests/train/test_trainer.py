@@ -21,7 +21,7 @@ from seq2seq.data.subword_epochs import Resampler
 from seq2seq.errors import EXIT_STOPPED, ConfigError, DataError, ModelError, UserError
 from seq2seq.evaluate import Scores
 from seq2seq.model import loss as loss_module
-from seq2seq.storage import load_tensors, read_metadata
+from seq2seq.tensors import load_tensors, read_metadata
 from seq2seq.train import trainer as trainer_module
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 from seq2seq.train.distributed import Processes
