@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from seq2seq.errors import ConfigError
+from seq2seq.languages import language_of
 
 # ---------------------------------------------------------------------------------------------------------- sections
 
@@ -122,13 +123,6 @@ class DataConfig(Section):
     def target_language(self) -> str | None:
         """``tgt_lang``, else the code in the name of the first training file, else None."""
         return self.tgt_lang or language_of(self.train.tgt[0])
-
-
-def language_of(path: Path) -> str | None:
-    """The language code that ends a file name: ``train.en.gz`` -> ``en``; None where the ending is no such code."""
-    name = re.sub(r"(\.(gz|bz2|xz|zst|txt))+$", "", path.name)
-    found = re.search(r"\.([a-z]{2,3}([-_][A-Za-z0-9]{2,8})*)$", name)
-    return found[1] if found and found[1] not in ("src", "tgt", "tok", "bpe", "raw", "tsv", "csv") else None
 
 
 class TokenizerConfig(Section):
