@@ -60,11 +60,11 @@ def load_tokenizer(name: str) -> BLEU:
     """
     if name not in BLEU.TOKENIZERS:
         raise UserError(f"unknown BLEU tokenizer {name!r}; choose from {', '.join(sorted(BLEU.TOKENIZERS))}")
-    name = "flores101" if name == "spm" else name  # the same one, with a warning that it was renamed
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_SECONDS)
     try:
-        return BLEU(tokenize=name, force=True)  # force: its advice names a parameter that users do not have
+        # spm is flores101 with a warning; force: no advice that names a parameter that users do not have.
+        return BLEU(tokenize="flores101" if name == "spm" else name, force=True)
     except (Exception, SystemExit) as error:  # whatever a download, a package or a damaged file raises
         text = f"BLEU tokenizer {name!r} cannot be used here: {' '.join(str(error).split()) or type(error).__name__}"
         if name in SPM_MODELS:

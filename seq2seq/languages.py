@@ -63,7 +63,8 @@ WORD_END = re.compile(r"[\s\u200b፡་]")
 CUTS = (SENTENCE_END, CLAUSE_END, WORD_END)  # where a line too long for the model is cut, best first
 
 _ENOUGH_LINES = 2000  # to see the script of a text
-_LEAST_SHARE = 0.1  # of kana in the letters of Japanese; of the expected script in a text of it
+_LEAST_SHARE = 0.1  # of the expected script in a text of it
+_LEAST_KANA = 0.2  # in the letters of Japanese that are no foreign ones
 
 # What ends a file's name and is no language: packing; steps of preparation, which may follow a language; parts.
 _ENDINGS = re.compile(
@@ -126,7 +127,7 @@ def script_in(lines: Iterable[str], expected: str | None = None) -> str | None:
     total = found.total()
     if not total:
         return None
-    japanese = found["kana"] >= _LEAST_SHARE * (found["kana"] + found["han"]) > 0
+    japanese = found["kana"] >= _LEAST_KANA * (found["kana"] + found["han"]) > 0
     if japanese:
         found["kana"] += found.pop("han", 0)
     elif found["kana"]:

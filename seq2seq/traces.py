@@ -10,7 +10,7 @@ _SUBWORDS = re.compile(r"\S@@(?=\s|$)|\u2581|(?:^|\s)##\w|\uffed(?=\s|\w)|(?<=\s
 # A space before a full stop or comma, unless it is one of several (French puts spaces before other marks, Hindi before
 # the danda); the escapes of Moses; its hyphens; the parts of English words as Penn Treebank cuts them.
 _TOKENISED = re.compile(
-    r"[^\s.,] [.,](?=\s|$)|\S [。，、](?=\s|$)|&(?:apos|quot|#91|#93|#124);|\s@-@\s"
+    r"[^\s.,] [.,](?=$|\s(?!\.))|\S [。，、](?=\s|$)|&(?:apos|quot|#91|#93|#124);|\s@-@\s"
     r"|\b(?:do|does|did|is|are|was|ca|wo) n't\b"
 )
 # Text without spaces between words, with spaces: a letter of such a script, and a space between two of them.

@@ -38,6 +38,7 @@ LINE = np.dtype(
         ("digits", "u1"),
         ("questions", "u1"),
         ("script", "u1"),  # index into script_names() of what more than half of the letters are; 0 for none or few
+        ("capitals", "?"),  # whether any letter is one
         ("flags", "<u2"),  # the sum of the following
     ]
 )
@@ -51,7 +52,6 @@ GARBLED = 16  # UTF-8 that was taken for Latin-1 and encoded again
 MARKUP = 32  # tags or entities of HTML
 SUBWORDS = 256  # marks of a subword tokenizer
 TOKENISED = 512  # words and marks that a tokenizer has set apart
-CAPITALS = 1024
 
 _CHUNK_LINES = 8192
 _CHUNK_BYTES = 1 << 22  # keeps memory flat where lines are huge
@@ -185,6 +185,7 @@ def examine_lines(raw: Sequence[bytes]) -> Lines:
         texts.append(text)
         records["flags"][number] = flags | _suspicions(text)
     records["chars"] = [len(text) for text in texts]
+    records["capitals"] = [has_capitals(text) for text in texts]
     _count_characters(texts, records)
     return records
 
@@ -261,7 +262,7 @@ def _suspicions(text: str) -> int:
         flags |= MARKUP
     if not text.isascii() and _GARBLED.search(text):
         flags |= GARBLED
-    for flag, found in ((SUBWORDS, has_subwords), (TOKENISED, is_tokenised), (CAPITALS, has_capitals)):
+    for flag, found in ((SUBWORDS, has_subwords), (TOKENISED, is_tokenised)):
         flags |= flag if found(text) else 0
     return flags
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from seq2seq.data.alignment import Drift, check_alignment
 from seq2seq.data.inspection import (
     BLANK,
-    CAPITALS,
     CONTROL,
     GARBLED,
     INVALID,
@@ -221,7 +220,7 @@ def _lowered(part: PartFacts) -> Iterator[_Finding]:
     finding = _Finding("lowered", "{count} of the files", 0, len(files))
     for facts in files:
         cased = np.flatnonzero(np.isin(facts.lines["script"], [script_names().index(name) for name in _CASED]))
-        capitals = np.count_nonzero(facts.lines["flags"][cased] & CAPITALS)
+        capitals = np.count_nonzero(facts.lines["capitals"][cased])
         if len(cased) >= _FEW_CASED and capitals < _FEW_CAPITALS * len(cased):
             finding.count += 1
             finding.spots.append(((facts.path, int(cased[0])),))

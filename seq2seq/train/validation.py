@@ -51,7 +51,7 @@ def _rank(metric: str, score: float, chrf: float, loss: float) -> tuple[float, .
     """
     if metric == "loss":
         return (score,)
-    return (round(score, 2) if score >= _CHANCE else 0.0, round(chrf, 2) if chrf >= _CHANCE else 0.0, -loss)
+    return (round(score, 2) if score >= _CHANCE else 0.0, round(chrf, 2) if chrf >= _CHANCE else 0.0, -round(loss, 3))
 
 
 def update_best(progress: Progress, validation: Validation, metric: str) -> bool:
@@ -63,13 +63,13 @@ def update_best(progress: Progress, validation: Validation, metric: str) -> bool
         Whether this is the best model so far; of equal ones the first stays the best.
     """
     score, chrf, loss = validation.score(metric), validation.scores.chrf, validation.loss
-    learns = progress.lowest_loss is None or loss < progress.lowest_loss
+    learns = progress.lowest_loss is None or round(loss, 3) < round(progress.lowest_loss, 3)
     if learns:
         progress.lowest_loss = loss
     if progress.best_score is not None:
         best_loss = math.inf if progress.best_loss is None else progress.best_loss
         best = _rank(metric, progress.best_score, progress.best_chrf or 0.0, best_loss)
-        if _rank(metric, score, chrf, loss) <= best:
+        if not _rank(metric, score, chrf, loss) > best:
             counts = metric == "loss" or score >= _CHANCE or not learns
             progress.validations_since_best = progress.validations_since_best + 1 if counts else 0
             return False
