@@ -98,7 +98,8 @@ class DataConfig(Section):
     test: TextFiles | None = _option(None, "Parallel text to report a final score on, if any.")
     src_lang: str | None = _option(None, "Source language code; by default from the file name (train.en.gz is en).")
     tgt_lang: str | None = _option(
-        None, "Target language code in any usual form (zh, zh_CN, zho_Hans); by default from the file name. It picks BLEU's "
+        None,
+        "Target language code in any usual form (zh, zh_CN, zho_Hans); by default from the file name. It picks BLEU's "
         "tokenizer, unless the text is in another script.",
     )
     max_length: int = _option(
@@ -276,11 +277,16 @@ class TrainConfig(Section):
     max_minutes: float | None = _option(None, "Stop after this many minutes of training.", gt=0)
     validate_every: int = _option(500, "Steps between validations.", gt=0)
     save_every: int = _option(500, "Steps between checkpoints.", gt=0)
-    patience: int | None = _option(10, "Stop after this many validations without improvement; null is never. A score near 0 does not count while the "
-        "loss still falls.",, gt=0)
+    patience: int | None = _option(
+        10,
+        "Stop after this many validations without improvement; null is never. A score near 0 does not count while the "
+        "loss still falls.",
+        gt=0,
+    )
     metric: Literal["bleu", "chrf", "loss"] = _option(
-        "bleu", "What improvement means on the validation text: higher BLEU or chrF, lower loss. Equal scores, and those near 0, "
-        "are decided by chrF and then the loss.",
+        "bleu",
+        "What improvement means on the validation text: higher BLEU or chrF, lower loss. Equal scores, and those near "
+        "0, are decided by chrF and then the loss.",
     )
     on_bad_step: Literal["skip", "rollback", "stop"] = _option(
         "skip",

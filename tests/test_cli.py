@@ -254,15 +254,9 @@ MISTAKES = {
     "unknown BLEU tokenizer": Mistake(
         "evaluate --hyp text/test.yy --ref text/test.yy --tokenize 14a", ("unknown BLEU tokenizer '14a'", "13a")
     ),
-    "a tokenizer that is not here": Mistake(
-        "evaluate model --src text/test.xx --ref text/test.yy --save-hyp out --tokenize flores200",
-        ("BLEU tokenizer 'flores200' cannot be used here", "sacreBLEU downloads its model"),
-        lambda place: write("sacrebleu", b"")(place),  # where it would go
-        OUT,
-    ),
     "decoding of what is decoded": Mistake(
-        "evaluate --hyp text/test.yy --ref text/test.yy --beam-size 4 --sample --device cpu --threads 1 --quantize int8",
-        ("--beam-size, --quantize, --sample, --device, --threads: no effect with --hyp",),
+        "evaluate --hyp text/test.yy --ref text/test.yy --beam-size 4 --sample --device cpu --quantize int8",
+        ("--beam-size, --quantize, --sample, --device: no effect with --hyp",),
     ),
     "no such ref": Mistake("evaluate --hyp text/test.yy --ref gone", ("gone: no such file",)),
     "scores into a folder": Mistake(
@@ -511,6 +505,19 @@ def test_a_language_picks_the_tokenizer(place: Path, capsys: pytest.CaptureFixtu
         printed = capsys.readouterr()
         assert f"tok:{tokenizer}" in printed.out
         assert (note in printed.err) if note else ("note" not in printed.err)
+
+
+def test_a_tokenizer_that_cannot_be_had(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a traceback where a download fails, and against translating for an hour before it."""
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.SACREBLEU_DIR", str(place / "toy.yaml"))  # no folder
+    command_line = "evaluate model --src text/test.xx --ref text/test.yy --save-hyp out --tokenize spm"
+    with mock.patch("seq2seq.decode.translator.Translator.load", side_effect=AssertionError):
+        assert main(command_line.split()) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "BLEU tokenizer 'spm' cannot be used here: " in error
+    assert "sacreBLEU downloads its model" in error
 
 
 def test_a_reader_that_has_enough(place: Path) -> None:
