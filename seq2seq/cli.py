@@ -296,6 +296,20 @@ def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeCon
     return override_decode(default, given)
 
 
+def _given_decode_options(args: argparse.Namespace) -> list[str]:
+    """The options about decoding and its machine that were given other than by default."""
+    parser = argparse.ArgumentParser(add_help=False)
+    _add_decode_options(parser)
+    defaults = vars(parser.parse_args([]))
+    return [f"--{name.replace('_', '-')}" for name, value in defaults.items() if getattr(args, name) != value]
+
+
+def _describe_decoding(decode: DecodeConfig) -> str:
+    sampling = f"sampling, temperature {decode.temperature}, seed {decode.seed}"
+    search = f"beam {decode.beam_size}, length penalty {decode.length_penalty}"
+    return (sampling if decode.sample else search) + (f", {decode.quantize}" if decode.quantize else "")
+
+
 def _prepare_translating(args: argparse.Namespace) -> None:
     from seq2seq.device import keep_freed_memory
 
@@ -321,18 +335,24 @@ def _load_translator(args: argparse.Namespace) -> Translator:
 def _evaluate(args: argparse.Namespace) -> None:
     import json
 
-    from seq2seq.config import language_of
     from seq2seq.data.bitext import read_text
-    from seq2seq.evaluate import fingerprint_lines, score, tokenizer_for
+    from seq2seq.evaluate import fingerprint_lines, load_tokenizer, score
     from seq2seq.files import write_text
+    from seq2seq.languages import language_of
+    from seq2seq.model_folder import find_model_folder
 
     if (args.hyp is None) == (args.model is None) or (args.model is None) != (args.src is None):
         raise UserError("give either MODEL with --src, or --hyp")
+    if args.hyp is not None and (unused := _given_decode_options(args)):
+        raise UserError(f"{', '.join(unused)}: no effect with --hyp, whose translations exist already; leave out")
+    if args.tokenize is not None:
+        load_tokenizer(args.tokenize)  # a mistake is reported before the work, not after it
     references = [read_text(path) for path in args.ref]
     record: dict[str, object] = {}
     language = args.tgt_lang
     if args.hyp is not None:
         hypotheses = read_text(args.hyp)
+        scored = str(args.hyp)
     else:
         _prepare_translating(args)
         src = read_text(args.src)
@@ -345,8 +365,13 @@ def _evaluate(args: argparse.Namespace) -> None:
         language = language or translator.config.data.target_language
         record = {"model": str(args.model), "model_metadata": translator.metadata, "decode": decode.model_dump()}
         record["src"] = {"file": str(args.src), "blake2b": fingerprint_lines(src)}
-    language = language or language_of(args.ref[0])
-    scores = score(hypotheses, references, args.tokenize or tokenizer_for(language))
+        step = translator.metadata.get("step", "")
+        known = f" (step {int(step):,})" if step.isdecimal() else ""
+        scored = f"model {find_model_folder(args.model)}{known}, {_describe_decoding(decode)}, src {args.src}"
+    scores = score(hypotheses, references, args.tokenize, language or language_of(args.ref[0]))
+    print(f"{scored}, ref {' '.join(map(str, args.ref))}, {scores.num_lines:,} lines", file=sys.stderr)
+    for note in scores.notes:
+        print(f"note: {note}", file=sys.stderr)
     record["refs"] = [
         {"file": str(path), "blake2b": fingerprint_lines(lines)}
         for path, lines in zip(args.ref, references, strict=True)

@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from seq2seq.errors import ConfigError
+from seq2seq.languages import language_of
 
 # ---------------------------------------------------------------------------------------------------------- sections
 
@@ -97,7 +98,9 @@ class DataConfig(Section):
     test: TextFiles | None = _option(None, "Parallel text to report a final score on, if any.")
     src_lang: str | None = _option(None, "Source language code; by default from the file name (train.en.gz is en).")
     tgt_lang: str | None = _option(
-        None, "Target language code; by default from the file name. It picks BLEU's tokenizer."
+        None,
+        "Target language code in any usual form (zh, zh_CN, zho_Hans); by default from the file name. It picks BLEU's "
+        "tokenizer, unless the text is in another script.",
     )
     max_length: int = _option(
         256,
@@ -122,13 +125,6 @@ class DataConfig(Section):
     def target_language(self) -> str | None:
         """``tgt_lang``, else the code in the name of the first training file, else None."""
         return self.tgt_lang or language_of(self.train.tgt[0])
-
-
-def language_of(path: Path) -> str | None:
-    """The language code that ends a file name: ``train.en.gz`` -> ``en``; None where the ending is no such code."""
-    name = re.sub(r"(\.(gz|bz2|xz|zst|txt))+$", "", path.name)
-    found = re.search(r"\.([a-z]{2,3}([-_][A-Za-z0-9]{2,8})*)$", name)
-    return found[1] if found and found[1] not in ("src", "tgt", "tok", "bpe", "raw", "tsv", "csv") else None
 
 
 class TokenizerConfig(Section):
@@ -281,9 +277,16 @@ class TrainConfig(Section):
     max_minutes: float | None = _option(None, "Stop after this many minutes of training.", gt=0)
     validate_every: int = _option(500, "Steps between validations.", gt=0)
     save_every: int = _option(500, "Steps between checkpoints.", gt=0)
-    patience: int | None = _option(10, "Stop after this many validations without improvement; null is never.", gt=0)
+    patience: int | None = _option(
+        10,
+        "Stop after this many validations without improvement; null is never. A score near 0 does not count while the "
+        "loss still falls.",
+        gt=0,
+    )
     metric: Literal["bleu", "chrf", "loss"] = _option(
-        "bleu", "What improvement means on the validation text: higher BLEU or chrF, lower loss."
+        "bleu",
+        "What improvement means on the validation text: higher BLEU or chrF, lower loss. Equal scores, and those near "
+        "0, are decided by chrF and then the loss.",
     )
     on_bad_step: Literal["skip", "rollback", "stop"] = _option(
         "skip",

@@ -254,6 +254,10 @@ MISTAKES = {
     "unknown BLEU tokenizer": Mistake(
         "evaluate --hyp text/test.yy --ref text/test.yy --tokenize 14a", ("unknown BLEU tokenizer '14a'", "13a")
     ),
+    "decoding of what is decoded": Mistake(
+        "evaluate --hyp text/test.yy --ref text/test.yy --beam-size 4 --sample --device cpu --quantize int8",
+        ("--beam-size, --quantize, --sample, --device: no effect with --hyp",),
+    ),
     "no such ref": Mistake("evaluate --hyp text/test.yy --ref gone", ("gone: no such file",)),
     "scores into a folder": Mistake(
         "evaluate --hyp text/test.yy --ref text/test.yy --save text", ("text: cannot be written",)
@@ -459,7 +463,14 @@ def test_from_text_to_translations(place: Path, capsys: pytest.CaptureFixture[st
         assert record[name] == trained[name]
     assert (place / "hyp").read_bytes() == (place / "run/test.hyp.txt").read_bytes()
     assert main(["evaluate", "--hyp", "hyp", "--ref", "text/test.yy"]) == 0
-    assert f"= {record['bleu']:.2f} " in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert [line.split("|")[0] for line in printed.out.splitlines()] == ["BLEU", "chrF2"]
+    assert f"= {record['bleu']:.2f} " in printed.out.splitlines()[0]
+    assert printed.err == "hyp, ref text/test.yy, 5 lines\n"
+    assert main(["evaluate", "run", *arguments, "--length-penalty", "0.6"]) == 0
+    step = trained["model"]["step"]
+    what = f"model run/best (step {step}), beam 2, length penalty 0.6, src text/test.xx, ref text/test.yy, 5 lines\n"
+    assert capsys.readouterr().err == what
     assert main(["translate", "run", "--input", "text/test.xx", "--output", "out", "--device", "cpu"]) == 0
     assert (place / "out").read_bytes() == (place / "hyp").read_bytes()
     assert main(["average", "run", "--output", "mean"]) == 0
@@ -478,11 +489,35 @@ def test_from_text_to_translations(place: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_language_picks_the_tokenizer(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The ending of the reference, or --tgt-lang, decides how BLEU cuts; --tokenize goes before both."""
-    write_lines(place / "ref.zh", ["猫坐在垫子上。"])
-    for options, name in (([], "zh"), (["--tgt-lang", "de"], "13a"), (["--tokenize", "char"], "char")):
-        assert main(["evaluate", "--hyp", "ref.zh", "--ref", "ref.zh", *options]) == 0
-        assert f"tok:{name}" in capsys.readouterr().out
+    """The ending of the reference, or --tgt-lang, decides how BLEU cuts; the text itself before both, with a note;
+    and --tokenize before all."""
+    write_lines(place / "ref.zh_CN", ["猫坐在垫子上。"])
+    write_lines(place / "ref", ["猫坐在垫子上。"])
+    for name, options, tokenizer, note in (
+        ("ref.zh_CN", [], "zh", ""),
+        ("ref", ["--tgt-lang", "cmn"], "zh", ""),
+        ("ref", [], "zh", "note: the target language is not known, and the references are in Chinese script"),
+        ("ref.zh_CN", ["--tgt-lang", "de"], "zh", "note: the target language is de, but the references are in Chinese"),
+        ("ref", ["--tokenize", "char"], "char", ""),
+        ("ref", ["--tokenize", "13a"], "13a", "note: the references are written without spaces"),
+    ):
+        assert main(["evaluate", "--hyp", name, "--ref", name, *options]) == 0
+        printed = capsys.readouterr()
+        assert f"tok:{tokenizer}" in printed.out
+        assert (note in printed.err) if note else ("note" not in printed.err)
+
+
+def test_a_tokenizer_that_cannot_be_had(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a traceback where a download fails, and against translating for an hour before it."""
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.SACREBLEU_DIR", str(place / "toy.yaml"))  # no folder
+    command_line = "evaluate model --src text/test.xx --ref text/test.yy --save-hyp out --tokenize spm"
+    with mock.patch("seq2seq.decode.translator.Translator.load", side_effect=AssertionError):
+        assert main(command_line.split()) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "BLEU tokenizer 'spm' cannot be used here: " in error
+    assert "sacreBLEU downloads its model" in error
 
 
 def test_a_reader_that_has_enough(place: Path) -> None:

@@ -128,6 +128,19 @@ def test_scripts_tell_swapped_sides(text: Path, capsys: pytest.CaptureFixture[st
     assert "text/train.xx:10: λέξη αριθμός | слово номер 9 (greek | cyrillic)" in told
 
 
+def test_text_of_another_toolkit_is_named(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against subwords that are cut again, and against a model of tokenised or lower-cased text, unseen."""
+    write_lines(text / "train.xx", [f"The wom@@ an has {i} books" for i in range(200)])
+    write_lines(text / "train.yy", [f"die frau hat {i} bücher ." for i in range(200)] + ["so that nothing is trained"])
+    _, told = report(text, capsys)
+    assert "WRONG marks of a subword tokenizer (@@, ▁, ##): 200 (50 %) of the lines" in told
+    assert "text/train.xx:1: The wom@@ an has 0 books" in told
+    assert "doubtful tokenised text: 200 (50 %) of the lines" in told
+    assert "text/train.yy:1: die frau hat 0 bücher ." in told
+    assert "doubtful lower-cased text: 1 (50 %) of the files" in told
+    assert told.count("text/train.yy:1: die frau hat 0 bücher .") == 2
+
+
 def test_pieces_are_counted_by_side(
     text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,8 @@ from seq2seq.config import TextFiles
 from seq2seq.data.bitext import read_lines
 from seq2seq.data.parallel import Workers
 from seq2seq.errors import DataError
+from seq2seq.languages import QUESTION_MARKS, script_of_letter
+from seq2seq.traces import has_capitals, has_subwords, is_tokenised
 
 LINE = np.dtype(
     [
@@ -36,7 +38,8 @@ LINE = np.dtype(
         ("digits", "u1"),
         ("questions", "u1"),
         ("script", "u1"),  # index into script_names() of what more than half of the letters are; 0 for none or few
-        ("flags", "u1"),  # the sum of the following
+        ("capitals", "?"),  # whether any letter is one
+        ("flags", "<u2"),  # the sum of the following
     ]
 )
 Lines = NDArray[Any]  # [lines] records of LINE
@@ -47,6 +50,8 @@ CONTROL = 4  # control characters, line separators, a byte order mark inside the
 REPLACED = 8  # U+FFFD: characters that were lost before
 GARBLED = 16  # UTF-8 that was taken for Latin-1 and encoded again
 MARKUP = 32  # tags or entities of HTML
+SUBWORDS = 256  # marks of a subword tokenizer
+TOKENISED = 512  # words and marks that a tokenizer has set apart
 
 CHUNK_LINES = 8192
 _CHUNK_BYTES = 1 << 22  # keeps memory flat where lines are huge
@@ -180,6 +185,7 @@ def examine_lines(raw: Sequence[bytes]) -> Lines:
         texts.append(text)
         records["flags"][number] = flags | _suspicions(text)
     records["chars"] = [len(text) for text in texts]
+    records["capitals"] = [has_capitals(text) for text in texts]
     _count_characters(texts, records)
     return records
 
@@ -256,6 +262,8 @@ def _suspicions(text: str) -> int:
         flags |= MARKUP
     if not text.isascii() and _GARBLED.search(text):
         flags |= GARBLED
+    for flag, found in ((SUBWORDS, has_subwords), (TOKENISED, is_tokenised)):
+        flags |= flag if found(text) else 0
     return flags
 
 
@@ -308,10 +316,8 @@ def _characters() -> tuple[NDArray[np.uint8], NDArray[np.uint32], list[str]]:
         character = chr(code)
         category = unicodedata.category(character)
         if category[0] == "L":
-            name = unicodedata.name(character).split()[0].lower()
-            if name in ("cjk", "hiragana", "katakana", "bopomofo", "ideographic"):
-                name = "han"
-            kinds[code] = _LETTERS + names.setdefault(name, len(names))
+            name = script_of_letter(character) or ""
+            kinds[code] = _LETTERS + names.setdefault("han" if name == "kana" else name, len(names))
             small = character.lower()
             folded[code] = ord(small) if len(small) == 1 else code
         elif category[0] == "P":
@@ -322,6 +328,11 @@ def _characters() -> tuple[NDArray[np.uint8], NDArray[np.uint32], list[str]]:
             kinds[code] = _SPACE
         elif category in ("Cc", "Zl", "Zp"):
             kinds[code] = _CONTROL
-    for characters, kind in (("\t\n", _SPACE), ("\ufeff", _CONTROL), ("\ufffd", _REPLACEMENT), ("?？؟", _QUESTION)):
+    for characters, kind in (
+        ("\t\n", _SPACE),
+        ("\ufeff", _CONTROL),
+        ("\ufffd", _REPLACEMENT),
+        (QUESTION_MARKS, _QUESTION),
+    ):
         kinds[[ord(character) for character in characters]] = kind
     return kinds, folded, list(names)

@@ -65,7 +65,7 @@ from seq2seq.train.microbatches import at_once, microbatches_of
 from seq2seq.train.optim import Optimizer, learning_rate
 from seq2seq.train.reporter import Reporter, Speedometer, StepRecord
 from seq2seq.train.stopping import StopSignals
-from seq2seq.train.validation import measured_decode, translate_and_score, validate
+from seq2seq.train.validation import measured_decode, translate_and_score, update_best, validate
 
 # What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
 _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
@@ -319,13 +319,10 @@ class Trainer:
         self.model.train()
         self.report.validation(progress.step, result.metrics(), time.monotonic() - started)
         progress.validated_step = progress.step
-        score = result.improvement(config.train.metric)
-        if progress.best_score is not None and score <= progress.best_score:
-            progress.validations_since_best += 1
-            return
-        progress.best_score, progress.best_step, progress.validations_since_best = score, progress.step, 0
-        self.report.best = f", best {config.train.metric} {abs(score):.2f}"
-        self._save_model("best")
+        self.report.notes(result.scores.notes)
+        if update_best(progress, result, config.train.metric):
+            self.report.best = f", best {config.train.metric} {abs(result.score(config.train.metric)):.2f}"
+            self._save_model("best")
 
     def _save_model(self, name: str) -> None:
         if not self.processes.is_main:
@@ -417,6 +414,7 @@ class Trainer:
         model = best.model.to(self.processes.device)
         translator = Translator(model, self.config, self.data.tokenizers, "bf16" if self.half else "fp32")
         hypotheses, scores = translate_and_score(translator, *self.test_texts, self.config, self.processes)
+        self.report.notes(scores.notes)
         if self.processes.is_main:
             write_text(run_dir / "test.hyp.txt", "".join(f"{line}\n" for line in hypotheses))
             src, ref = (fingerprint_lines(lines) for lines in self.test_texts)
