@@ -534,10 +534,10 @@ def file_problem(path: Path) -> str | None:
     if path.is_file():
         return None
     if path.is_dir():
-        return f"is a directory, not a text file: {path}; name the files in it one by one"
+        return "is a directory, not a text file; name the files in it one by one"
     if path.exists():
-        return f"is no regular file: {path}; text for training is read several times, so write it to a file first"
-    return f"no such file: {path}"
+        return "is no regular file; text for training is read several times, so write it to a file first"
+    return "no such file"
 
 
 def check_files(config: Config) -> None:
@@ -547,7 +547,9 @@ def check_files(config: Config) -> None:
         files = getattr(config.data, part)
         for side in ("src", "tgt") if files else ():
             missing += [
-                f"data.{part}.{side}: {problem}" for problem in map(file_problem, getattr(files, side)) if problem
+                f"data.{part}.{side}: {problem}: {path}"
+                for path in getattr(files, side)
+                if (problem := file_problem(path))
             ]
     if missing:
         raise ConfigError("\n".join(missing))

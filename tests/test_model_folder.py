@@ -53,6 +53,7 @@ def refuses(path, reason, names=None):
 def test_round_trip(tmp_path, tiny_config, tiny_tokenizers, other_tokenizer, tie, options):
     """Guards against weights lost, doubled or untied on the way; the folder is copied elsewhere first (contract 8)."""
     tokenizers = tiny_tokenizers if tie == "all" else TokenizerPair(tiny_tokenizers.src, other_tokenizer)
+    tokenizers = tokenizers.normalising()
     config = tiny_config(tie_embeddings=tie, **options)
     config = config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update={"joint": tie == "all"})})
     model = write_folder(tmp_path / "model", config, tokenizers)

@@ -21,8 +21,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.config import TextFiles
+from seq2seq.config import TextFiles, file_problem
 from seq2seq.data.bitext import read_lines
+from seq2seq.data.normalise import INVISIBLE
 from seq2seq.data.parallel import Workers
 from seq2seq.errors import DataError
 
@@ -36,7 +37,7 @@ LINE = np.dtype(
         ("digits", "u1"),
         ("questions", "u1"),
         ("script", "u1"),  # index into script_names() of what more than half of the letters are; 0 for none or few
-        ("flags", "u1"),  # the sum of the following
+        ("flags", "<u2"),  # the sum of the following
     ]
 )
 Lines = NDArray[Any]  # [lines] records of LINE
@@ -47,6 +48,9 @@ CONTROL = 4  # control characters, line separators, a byte order mark inside the
 REPLACED = 8  # U+FFFD: characters that were lost before
 GARBLED = 16  # UTF-8 that was taken for Latin-1 and encoded again
 MARKUP = 32  # tags or entities of HTML
+SPACING = 1024  # white space of other kinds than U+0020, except where typography has no-break spaces
+INVISIBLES = 2048  # soft hyphens, zero-width characters, marks of direction
+DECOMPOSED = 4096  # Unicode that is not in NFC
 
 _CHUNK_LINES = 8192
 _CHUNK_BYTES = 1 << 22  # keeps memory flat where lines are huge
@@ -65,6 +69,10 @@ _GARBLED = re.compile(
 _MARKUP = re.compile(
     r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,5}|#x[0-9a-fA-F]{1,5});|</?[a-zA-Z][a-zA-Z0-9]{0,9}(?:\s[^<>]*)?/?>"
 )
+
+# No-break spaces have their place beside digits and, in French, punctuation.
+_SPACING = re.compile("[\t\u1680\u2000-\u200a\u205f\u3000]|(?<![\\d«‹–—])[\u00a0\u202f](?![\\d»›!?:;%€$£°–—])")
+_INVISIBLES = re.compile(f"[{INVISIBLE}]")
 
 # Kinds of characters; letters are counted by script, from _LETTERS on.
 _OTHER, _SPACE, _PUNCTUATION, _DIGIT, _QUESTION, _CONTROL, _REPLACEMENT, _LETTERS = range(8)
@@ -210,6 +218,8 @@ def printable(raw: bytes, width: int) -> str:
 
 
 def _inspect_file(path: Path, workers: Workers, on_lines: Callable[[int], object]) -> FileFacts:
+    if path.exists() and (problem := file_problem(path)):  # a pipe would wait for ever when it is read again
+        return FileFacts(path, np.empty(0, LINE), f"{path}: {problem}")
     errors: list[str] = []
     chunks = _chunks(path, errors)
     first = list(islice(chunks, _FEW_CHUNKS + 1))
@@ -256,6 +266,10 @@ def _suspicions(text: str) -> int:
         flags |= MARKUP
     if not text.isascii() and _GARBLED.search(text):
         flags |= GARBLED
+    elif text.strip() and (not text.isascii() or "\t" in text):
+        flags |= SPACING if _SPACING.search(text) else 0
+        flags |= INVISIBLES if _INVISIBLES.search(text) else 0
+        flags |= 0 if unicodedata.is_normalized("NFC", text) else DECOMPOSED
     return flags
 
 
