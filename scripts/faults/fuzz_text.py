@@ -14,6 +14,7 @@ from faults.mutation import Input
 from seq2seq.config import dump_config
 from seq2seq.config_file import load_config
 from seq2seq.data.bitext import ParallelFiles, read_lines, read_pairs, read_stream
+from seq2seq.data.file_kinds import HEAD, not_text
 from seq2seq.data.tokenizer import Tokenizer, TokenizerSpec, train_tokenizer
 from seq2seq.errors import ConfigError, DataError
 
@@ -129,6 +130,8 @@ class Text:
                 content = gzip.decompress(data)
             except Exception:  # whatever it is, the reader has to call it damaged
                 content = None
+        if content is not None and (content[:2] == b"\x1f\x8b" or not_text(content[:HEAD])):
+            content = None  # refused by its name
         expected = None if content is None else _reference_lines(content)
         path.write_bytes(data)
         forms: list[Callable[[], Any]] = [
