@@ -118,8 +118,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The scores are printed with the signatures that make them comparable.",
     )
     evaluate.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="run folder (its best) or model folder")
-    evaluate.add_argument("--src", type=Path, metavar="FILE", help="source text to translate with MODEL")
-    evaluate.add_argument("--hyp", type=Path, metavar="FILE", help="translations to score, instead of MODEL and --src")
+    evaluate.add_argument("--src", type=Path, metavar="FILE", help="source text to translate with MODEL; - is stdin")
+    evaluate.add_argument(
+        "--hyp", type=Path, metavar="FILE", help="translations to score, instead of MODEL and --src; - is stdin"
+    )
     evaluate.add_argument(
         "--ref", type=Path, metavar="FILE", action="append", required=True, help="reference; repeat for several"
     )
@@ -138,7 +140,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=formatter,
     )
     translate.add_argument("model", type=Path, metavar="MODEL", help="run folder (its best) or model folder")
-    translate.add_argument("--input", metavar="FILE", default="-", help="text or gzip; - (default) is standard input")
+    translate.add_argument(
+        "--input", metavar="FILE", default="-", help="text, gzip or a pipe; - (default): standard input"
+    )
     translate.add_argument(
         "--output", metavar="FILE", default="-", help="x.gz is compressed; - (default): standard output"
     )
@@ -347,6 +351,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         raise UserError(f"{', '.join(unused)}: no effect with --hyp, whose translations exist already; leave out")
     if args.tokenize is not None:
         load_tokenizer(args.tokenize)  # a mistake is reported before the work, not after it
+    if [str(path) for path in (args.hyp, args.src, *args.ref)].count("-") > 1:
+        raise UserError("only one of --hyp, --src and --ref can be - (standard input); write the others to files")
     references = [read_text(path) for path in args.ref]
     record: dict[str, object] = {}
     language = args.tgt_lang
@@ -388,10 +394,12 @@ def _translate(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     from seq2seq.decode.files import FileOptions, translate_file
 
-    if args.input != "-" and not Path(args.input).is_file():
-        raise UserError(f"--input: no such file: {args.input}")
+    source = Path(args.input)
+    if args.input != "-" and (source.is_dir() or not source.exists()):
+        problem = "is a directory, not a text file" if source.is_dir() else "no such file"
+        raise UserError(f"--input: {problem}: {args.input}")
     if args.resume:
-        if "-" in (args.input, args.output):
+        if "-" in (args.input, args.output) or not source.is_file():
             raise UserError("--resume: give --input FILE and --output FILE; what came through a pipe is gone")
         if os.path.exists(args.output) and (
             not os.path.isfile(args.output) or os.path.samefile(args.input, args.output)

@@ -132,15 +132,20 @@ class TokenizerConfig(Section):
 
     kind: Literal["unigram", "bpe"] = _option("bpe", "SentencePiece model type.")
     joint: bool = _option(True, "One vocabulary for both languages (allows tied embeddings), or one for each.")
-    vocab_size: int = _option(8000, "Number of subwords per vocabulary. More text carries more subwords.", gt=0)
+    vocab_size: int = _option(8000, "Number of subwords per vocabulary. More text carries more subwords.", gt=4)
     character_coverage: float = _option(
         0.9995,
         "Share of all characters in the text that get a place of their own in the vocabulary; use 1.0 for "
         "small alphabets.",
-        gt=0,
+        ge=0.98,
         le=1,
     )
     byte_fallback: bool = _option(True, "Spell characters outside the vocabulary as bytes instead of losing them.")
+    normalise_source: bool = _option(
+        True,
+        "Read source text in one spelling, in training and in translation: every white space as a space, composed "
+        "characters (NFC), no soft hyphens or zero-width leftovers. Target text stays as it is.",
+    )
     sampling: float = _option(
         0.0,
         "Subword regularisation while training, for small data: words are cut in random ways. 0 is off, 0.1 is usual, "
@@ -527,14 +532,27 @@ def dump_config(config: Config) -> str:
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
+def file_problem(path: Path) -> str | None:
+    """Why a path is no file that can be read several times; None if it is one."""
+    if path.is_file():
+        return None
+    if path.is_dir():
+        return "is a directory, not a text file; name the files in it one by one"
+    if path.exists():
+        return "is no regular file; text for training is read several times, so write it to a file first"
+    return "no such file"
+
+
 def check_files(config: Config) -> None:
-    """Raise one :class:`ConfigError` that lists every data file that does not exist."""
+    """Raise one :class:`ConfigError` that lists every data file that does not exist, or cannot be read twice."""
     missing = []
     for part in ("train", "valid", "test"):
         files = getattr(config.data, part)
         for side in ("src", "tgt") if files else ():
             missing += [
-                f"data.{part}.{side}: no such file: {path}" for path in getattr(files, side) if not path.is_file()
+                f"data.{part}.{side}: {problem}: {path}"
+                for path in getattr(files, side)
+                if (problem := file_problem(path))
             ]
     if missing:
         raise ConfigError("\n".join(missing))

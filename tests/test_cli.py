@@ -4,6 +4,7 @@ import errno
 import fcntl
 import gzip
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -82,6 +83,11 @@ def flip(name: str) -> Callable[[Path], None]:
     return prepare
 
 
+def xz(name: str) -> Callable[[Path], None]:
+    """Compress a file, under its name."""
+    return lambda place: write(name, lzma.compress((place / name).read_bytes()))(place)
+
+
 def config_with(line: str) -> Callable[[Path], None]:
     """Append a line to the config."""
     return lambda place: write("toy.yaml", (place / "toy.yaml").read_bytes() + line.encode() + b"\n")(place)
@@ -131,6 +137,14 @@ MISTAKES = {
         "train toy.yaml data.train.src=gone.xx",
         ("data.train.src: no such file", "gone.xx"),
         absent=("run/checkpoints",),
+    ),
+    "text is a pipe": Mistake(
+        "train toy.yaml data.train.src=pipe",
+        ("data.train.src: is no regular file", "write it to a file first"),
+        lambda place: os.mkfifo(place / "pipe"),
+    ),
+    "text is no text": Mistake(
+        "train toy.yaml", ("train.xx: is compressed with xz",), xz("text/train.xx"), ("run/best",)
     ),
     "text is a folder": Mistake("train toy.yaml data.valid.src=text", ("data.valid.src", "text")),
     "unequal lines": Mistake(
@@ -218,6 +232,15 @@ MISTAKES = {
     ),
     "no such input": Mistake(TRANSLATE.replace("test.xx", "tset.xx"), ("no such file: text/tset.xx",), absent=OUT),
     "input is a folder": Mistake(TRANSLATE.replace("text/test.xx", "text"), ("text",), absent=OUT),
+    "input is no text": Mistake(
+        TRANSLATE, ("text/test.xx: is compressed with xz, not text; unpack it first: xz -dc",), xz("text/test.xx"), OUT
+    ),
+    "resume of a named pipe": Mistake(
+        f"{TRANSLATE.replace('text/test.xx', 'pipe')} --resume",
+        ("--resume: give --input FILE",),
+        lambda place: os.mkfifo(place / "pipe"),
+        OUT,
+    ),
     "output is a folder": Mistake(
         TRANSLATE.replace("output out", "output text"), ("text: cannot be written",), absent=OUT
     ),
@@ -250,6 +273,10 @@ MISTAKES = {
         ("text/test.xx has 5 lines but text/valid.yy has 6",),
         absent=OUT,
     ),
+    "translations are no text": Mistake(
+        "evaluate --hyp text/test.yy --ref text/test.yy --save out", ("is compressed with xz",), xz("text/test.yy"), OUT
+    ),
+    "two from standard input": Mistake("evaluate --hyp - --ref -", ("only one of --hyp, --src and --ref can be -",)),
     "nothing to score": Mistake("evaluate --hyp a --ref a --save out", ("nothing to score",), write("a", b""), OUT),
     "unknown BLEU tokenizer": Mistake(
         "evaluate --hyp text/test.yy --ref text/test.yy --tokenize 14a", ("unknown BLEU tokenizer '14a'", "13a")
@@ -528,6 +555,38 @@ def test_a_reader_that_has_enough(place: Path) -> None:
     assert done.stdout.count(b"\n") == 1
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+
+
+def test_pipes_are_read(place: Path) -> None:
+    """Guards against a pipe taken for a missing file, opened twice, or a gzip stream that loses its beginning."""
+    expected = run_command("translate", place / "model", "--input", place / "text/test.xx").stdout
+    assert expected.count(b"\n") == 5
+    program, scores = " ".join(command()), "--ref <(cat text/test.yy) --tokenize 13a --json"
+    lines = [
+        f"{program} translate model --input <(gzip -c text/test.xx)",
+        f"cat text/test.xx | {program} translate model --input /dev/stdin",
+        f"{program} evaluate --hyp <(gzip -c text/test.yy) {scores}",
+        f"gzip -c text/test.yy | {program} evaluate --hyp - {scores}",
+        f"cat text/test.xx | {program} evaluate model --src - {scores}",
+    ]
+    for line in lines:
+        done = subprocess.run(["bash", "-c", line], capture_output=True, env=environment(), timeout=60)
+        assert done.returncode == 0, done.stderr.decode()
+        if "translate" in line:
+            assert done.stdout == expected
+        else:
+            assert b'"num_lines": 5' in done.stdout
+            assert ("model" in line) or b'"bleu": 100.0' in done.stdout
+
+
+def test_spellings_of_a_source_line_read_alike(place: Path) -> None:
+    """Guards against spaces of other kinds, soft hyphens and zero-width characters that change a translation, and
+    against a line of nothing else that is translated."""
+    odd = "kato\u00a0miren\nkato\u2009miren\nkato\tmiren\nka\u00adto miren\u200b\n\u200b\u3000\ufeff\nkato miren\n"
+    done = run_command("translate", "model", stdin=odd.encode())
+    lines = done.stdout.decode().split("\n")
+    assert lines == [lines[5]] * 4 + ["", lines[5], ""]
+    assert lines[5]
 
 
 def test_the_module_runs() -> None:

@@ -227,6 +227,21 @@ def test_memory_disk_and_failure_have_their_verdicts(
     assert "WRONG out of memory at step 1" in told
 
 
+def test_spellings_that_look_alike(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a target that mixes kinds of spaces or accents unseen, and alarm about French punctuation."""
+    write(text / "valid.xx", "ka\u00a0to\nmi\nka\u200bto\ne\u0301\nmi\tto\nka\n".encode())
+    write(text / "valid.yy", "ha\u00a0!\nf\u202f? 10\u00a0000\ne\u0301\nb\u00adc\nb\u3000c\nb\n".encode())
+    kinds = ("white space of other kinds", "soft hyphens", "characters in decomposed Unicode")
+    _, told = report(text, capsys, "train.max_steps=2")
+    for kind, lines in zip(kinds, ("2 (33 %)", "1 (17 %)", "1 (17 %)"), strict=True):
+        assert re.search(rf"ok valid, source: {kind}[^:]*: {re.escape(lines)}", told), told
+        assert re.search(rf"doubtful valid, target: {kind}[^:]*: 1 \(17 %\)", told), told
+    assert "valid.xx:3: ka\\u200bto" in told
+    assert "train, source: white" not in told
+    _, told = report(text, capsys, "train.max_steps=2", "tokenizer.normalise_source=false")
+    assert "doubtful valid, source: white space" in told
+
+
 def test_limits_judge_shares() -> None:
     """Guards against a finding that is wrong at a share where the table says doubtful, and advice where all is well."""
     few, some, many = (judged("identical", "x: {count}", number, 1000, ["a", "b"]) for number in (4, 5, 50))

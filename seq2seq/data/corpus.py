@@ -60,6 +60,15 @@ class Filters:
     max_length: int | None = 256
     max_ratio: float | None = None
 
+    def reason(self, src: int, tgt: int) -> Literal["empty", "too_long", "ratio"] | None:
+        """Why a pair with these numbers of tokens, EOS included, is left out; None if it is kept."""
+        shorter, longer = sorted((src, tgt))
+        if shorter == 1:
+            return "empty"
+        if self.max_length is not None and longer > self.max_length:
+            return "too_long"
+        return "ratio" if self.max_ratio is not None and longer > self.max_ratio * shorter else None
+
 
 @dataclass(frozen=True)
 class FilterCounts:
@@ -304,15 +313,12 @@ def _encode_chunk(chunk: _Chunk, tokenizers: TokenizerPair, filters: Filters) ->
     tally = {"empty": 0, "too_long": 0, "ratio": 0}
     kept = []
     for i, (s, t) in enumerate(zip(src, tgt, strict=True)):
-        shorter, longer = sorted((len(s) + 1, len(t) + 1))
-        if shorter == 1 or not chunk.src[i].strip() or not chunk.tgt[i].strip():
-            tally["empty"] += 1
-        elif filters.max_length is not None and longer > filters.max_length:
-            tally["too_long"] += 1
-        elif filters.max_ratio is not None and longer > filters.max_ratio * shorter:
-            tally["ratio"] += 1
-        else:
+        blank = not chunk.src[i].strip() or not chunk.tgt[i].strip()
+        reason = "empty" if blank else filters.reason(len(s) + 1, len(t) + 1)
+        if reason is None:
             kept.append(i)
+        else:
+            tally[reason] += 1
     return _Encoded(
         join_sentences([src[i] for i in kept], tokenizers.src.vocab_size),
         join_sentences([tgt[i] for i in kept], tokenizers.tgt.vocab_size),

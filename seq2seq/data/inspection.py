@@ -21,8 +21,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.config import TextFiles
+from seq2seq.config import TextFiles, file_problem
 from seq2seq.data.bitext import read_lines
+from seq2seq.data.normalise import INVISIBLE
 from seq2seq.data.parallel import Workers
 from seq2seq.errors import DataError
 from seq2seq.languages import QUESTION_MARKS, script_of_letter
@@ -52,6 +53,9 @@ GARBLED = 16  # UTF-8 that was taken for Latin-1 and encoded again
 MARKUP = 32  # tags or entities of HTML
 SUBWORDS = 256  # marks of a subword tokenizer
 TOKENISED = 512  # words and marks that a tokenizer has set apart
+SPACING = 1024  # white space of other kinds than U+0020, except where typography has no-break spaces
+INVISIBLES = 2048  # soft hyphens, zero-width characters, marks of direction
+DECOMPOSED = 4096  # Unicode that is not in NFC
 
 CHUNK_LINES = 8192
 _CHUNK_BYTES = 1 << 22  # keeps memory flat where lines are huge
@@ -70,6 +74,10 @@ _GARBLED = re.compile(
 _MARKUP = re.compile(
     r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,5}|#x[0-9a-fA-F]{1,5});|</?[a-zA-Z][a-zA-Z0-9]{0,9}(?:\s[^<>]*)?/?>"
 )
+
+# No-break spaces have their place beside digits and, in French, punctuation.
+_SPACING = re.compile("[\t\u1680\u2000-\u200a\u205f\u3000]|(?<![\\d«‹–—])[\u00a0\u202f](?![\\d»›!?:;%€$£°–—])")
+_INVISIBLES = re.compile(f"[{INVISIBLE}]")
 
 # Kinds of characters; letters are counted by script, from _LETTERS on.
 _OTHER, _SPACE, _PUNCTUATION, _DIGIT, _QUESTION, _CONTROL, _REPLACEMENT, _LETTERS = range(8)
@@ -216,6 +224,8 @@ def printable(raw: bytes, width: int) -> str:
 
 
 def _inspect_file(path: Path, workers: Workers, on_lines: Callable[[int], object]) -> FileFacts:
+    if path.exists() and (problem := file_problem(path)):  # a pipe would wait for ever when it is read again
+        return FileFacts(path, np.empty(0, LINE), f"{path}: {problem}")
     errors: list[str] = []
     chunks = _chunks(path, errors)
     first = list(islice(chunks, _FEW_CHUNKS + 1))
@@ -264,6 +274,10 @@ def _suspicions(text: str) -> int:
         flags |= GARBLED
     for flag, found in ((SUBWORDS, has_subwords), (TOKENISED, is_tokenised)):
         flags |= flag if found(text) else 0
+    if not flags & GARBLED and text.strip() and (not text.isascii() or "\t" in text):
+        flags |= SPACING if _SPACING.search(text) else 0
+        flags |= INVISIBLES if _INVISIBLES.search(text) else 0
+        flags |= 0 if unicodedata.is_normalized("NFC", text) else DECOMPOSED
     return flags
 
 

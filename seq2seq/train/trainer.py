@@ -37,7 +37,7 @@ from seq2seq.config import Config, diff_configs, dump_config
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
-from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
+from seq2seq.data.prepare import prepare_data, sampled_folder
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.translator import Translator
 from seq2seq.device import keep_freed_memory, matmul_peak, uses_bf16
@@ -106,10 +106,7 @@ class Trainer:
         if config.tokenizer.sampling:
             strength, max_length = config.tokenizer.sampling, config.data.max_length
             self.resampler = Resampler(self.data.train, self.data.tokenizers, strength, max_length)
-        self.valid_texts = read_texts(config.data.valid)
-        self.test_texts = read_texts(config.data.test) if config.data.test else None
-        if self.test_texts == ([], []):  # told before the training, not after it
-            raise DataError("data.test: its files have no lines; name others, or leave it out")
+        self.valid_texts, self.test_texts = self.data.valid_texts, self.data.test_texts
         torch.manual_seed(config.seed)
         self.model = build_model(config, self.data.tokenizers).to(processes.device).train()
         self.optimizer = Optimizer(self.model, config.optim)
@@ -367,7 +364,9 @@ class Trainer:
         if checkpoint is None:
             return Progress()
         fixed = [*_FIXED, *(["train.max_steps"] if self.config.optim.schedule in ("cosine", "linear") else [])]
-        differences = diff_configs(Config.model_validate(json.loads(checkpoint.config)), self.config, fixed)
+        saved = json.loads(checkpoint.config)
+        saved["tokenizer"].setdefault("normalise_source", False)  # the key is younger than the first runs
+        differences = diff_configs(Config.model_validate(saved), self.config, fixed)
         if differences:
             changed = "; ".join(differences)
             raise ConfigError(

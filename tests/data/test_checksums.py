@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seq2seq.config import TextFiles
 from seq2seq.data import checksums
 from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.prepare import prepare_data
@@ -139,12 +140,14 @@ def test_a_missing_file_is_told_and_a_read_only_cache_is_not(tmp_path, later):
 def test_a_second_start_reads_no_text_and_sees_a_change(tmp_path, tiny_config, later, monkeypatch):
     """Guards against a memory that nobody asks, and against one that hides a changed corpus."""
     config, opened, open_file = tiny_config(), [], Path.open
+    valid = TextFiles(src=str(tmp_path / "valid.en"), tgt=str(tmp_path / "valid.de"))  # is read at every start
+    config = config.model_copy(update={"data": config.data.model_copy(update={"valid": valid})})
 
     def opening(path, *args, **options):
         opened.append(path.name)
         return open_file(path, *args, **options)
 
-    for name in ("train.en", "train.de"):  # of validation, too
+    for name in ("train.en", "train.de", "valid.en", "valid.de"):
         (tmp_path / name).write_text("ka to mi ren sol\n" * 40)
     first = prepare_data(config, show_progress=False)
     monkeypatch.setattr(Path, "open", opening)

@@ -22,6 +22,7 @@ from seq2seq.config_file import load_config
 from seq2seq.data.bitext import ParallelFiles, SentencePair, read_lines, read_pairs, read_stream
 from seq2seq.data.corpus import Filters, build_corpus, open_corpus
 from seq2seq.data.corpus_writer import FILES, META, SIDES
+from seq2seq.data.file_kinds import HEAD, not_text
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import ConfigError, DataError
@@ -119,7 +120,7 @@ class Text(Reader):
         found, *others = map(_lines_or_none, forms)
         assert all(lines == found for lines in others), (found, others)
         if found is None:
-            assert content is None or content.startswith(_OTHER_FORMATS), "text was refused"
+            assert content is None or content.startswith(_GZIP) or not_text(content[:HEAD]), "text was refused"
         else:
             assert content is not None, "a damaged file passed"
             *lines, last = content.removeprefix(_BOM).split(b"\n")

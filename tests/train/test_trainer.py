@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,7 +24,7 @@ from seq2seq.evaluate import Scores
 from seq2seq.model import loss as loss_module
 from seq2seq.tensors import load_tensors, read_metadata
 from seq2seq.train import trainer as trainer_module
-from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
+from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import read_metrics
 from seq2seq.train.trainer import Trainer
@@ -245,6 +246,20 @@ def test_other_settings_are_refused(change: str, told: str, text: Path, half_don
     assert told in str(refused.value)
     assert str(half_done) in str(refused.value)
     assert before == {path: path.read_bytes() for path in half_done.rglob("*") if path.is_file()}
+
+
+def test_a_run_of_before_normalisation_goes_on_as_it_was(text: Path, tmp_path: Path) -> None:
+    """Guards against an older run that is refused for "other text", or continued with other ids of the same text."""
+    plain = ("train.max_steps=4", "tokenizer.normalise_source=false")
+    train(toy_config(text, tmp_path / "run", *plain))
+    (path,) = list_checkpoints(tmp_path / "run")[-1:]
+    checkpoint = load_checkpoint(path)
+    before = checkpoint.config.replace('"normalise_source":false,', "")
+    assert before != checkpoint.config
+    save_checkpoint(tmp_path / "run", replace(checkpoint, config=before), keep_last=1)
+    with pytest.raises(ConfigError, match=r"tokenizer\.normalise_source: false -> true"):
+        train(toy_config(text, tmp_path / "run", "train.max_steps=6"))
+    assert train(toy_config(text, tmp_path / "run", *plain[1:], "train.max_steps=6")).progress.step == 6
 
 
 def test_the_last_step_may_not_move_under_a_schedule_that_needs_it(text: Path, tmp_path: Path) -> None:
