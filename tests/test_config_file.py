@@ -225,7 +225,7 @@ def test_each_mistake_is_told_in_words(write: Any, lines: str, expected: str) ->
         ("optim: {schedule: cosine}\ntrain: {max_epochs: 9}", "x.yaml:5: optim.schedule: cosine needs to know its last "
          "step; set train.max_steps"),
         ("optim: {schedule: linear, warmup_steps: 9}\ntrain: {max_steps: 9}", "x.yaml:5: optim.warmup_steps: must be "
-         "below train.max_steps (9) with linear, not 9"),
+         "below train.max_steps (9), not 9"),
         ("train: {max_steps: null}", "x.yaml:5: train.max_steps: training needs an end; set one of max_steps, "
          "max_epochs, max_minutes"),
         ("decode: {n_best: 9}", "x.yaml:5: decode.n_best: must be at most beam_size (5) without sample, not 9"),
