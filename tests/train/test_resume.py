@@ -157,7 +157,10 @@ def test_a_checkpoint_older_than_a_key_continues(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda config: config["model"].update(experts=8), r"lacks \(model\.experts: 8\); continue it with the version"),
+        (
+            lambda config: config["model"].update(experts=8),
+            r"lacks \(model\.experts: 8\); continue it with",
+        ),
         (lambda config: config.update(adapters={"rank": 4}), r"lacks \(adapters\.rank: 4\); continue it with"),
         (lambda config: config["model"].update(norm="deepnorm"), r'model\.norm: "deepnorm" -> "layernorm"'),
         (lambda config: config["optim"].update(warmup_steps=1000), r"optim\.warmup_steps: 1000 -> 0"),
