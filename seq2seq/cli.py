@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from seq2seq import __version__
 from seq2seq.errors import EXIT_STOPPED, EXIT_USER_ERROR, ToldElsewhereError, UserError
+from seq2seq.signals import Ended, ended_by_signals
 
 if TYPE_CHECKING:
     from seq2seq.config import DecodeConfig
@@ -43,7 +44,7 @@ where my.yaml is
 
 _EXIT_CODES = (
     "exit codes: 0 done; 1 a bug, please report it; 2 a mistake in what was given; 75 training was stopped by a signal "
-    "and saved; 130 interrupted; 143 terminated"
+    "and saved; 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM)"
 )
 
 _NO_SPACE = "no space left on the device; free some and repeat"
@@ -54,6 +55,11 @@ _DEVICE_ERRORS = {  # of files that are written bit by bit, as the log; the othe
     errno.EIO: "the device failed to read or write (input/output error); copy what is whole to another one",
     errno.EROFS: "the device can only be read; mount it for writing and repeat",
 }
+
+
+def _path(text: str) -> Path:
+    """A path from the command line; a shell leaves ~ as it is behind a "="."""
+    return Path(os.path.expanduser(text))
 
 
 def _add_decode_options(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "torchrun --nproc-per-node 4 -m seq2seq train CONFIG",
         formatter_class=formatter,
     )
-    train.add_argument("config", type=Path, help="YAML file; `seq2seq config --schema` lists every key")
+    train.add_argument("config", type=_path, help="YAML file; `seq2seq config --schema` lists every key")
     train.add_argument("overrides", nargs="*", metavar="section.key=value", help="for example optim.lr=0.002")
     train.add_argument(
         "--verify-resume",
@@ -108,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 nothing is wrong; 2 something is, or the config is",
         formatter_class=formatter,
     )
-    doctor.add_argument("config", type=Path, help="YAML file, as for train")
+    doctor.add_argument("config", type=_path, help="YAML file, as for train")
     doctor.add_argument("overrides", nargs="*", metavar="section.key=value", help="for example data.max_length=128")
 
     evaluate = commands.add_parser(
@@ -117,19 +123,19 @@ def _parser() -> argparse.ArgumentParser:
         description="Score a model (--src) or finished translations (--hyp) against references with sacreBLEU.",
         epilog="The scores are printed with the signatures that make them comparable.",
     )
-    evaluate.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="run folder (its best) or model folder")
-    evaluate.add_argument("--src", type=Path, metavar="FILE", help="source text to translate with MODEL; - is stdin")
+    evaluate.add_argument("model", type=_path, nargs="?", metavar="MODEL", help="run folder (its best) or model folder")
+    evaluate.add_argument("--src", type=_path, metavar="FILE", help="source text to translate with MODEL; - is stdin")
     evaluate.add_argument(
-        "--hyp", type=Path, metavar="FILE", help="translations to score, instead of MODEL and --src; - is stdin"
+        "--hyp", type=_path, metavar="FILE", help="translations to score, instead of MODEL and --src; - is stdin"
     )
     evaluate.add_argument(
-        "--ref", type=Path, metavar="FILE", action="append", required=True, help="reference; repeat for several"
+        "--ref", type=_path, metavar="FILE", action="append", required=True, help="reference; repeat for several"
     )
     evaluate.add_argument("--tokenize", metavar="NAME", help="sacreBLEU tokenizer; default: by the target language")
     evaluate.add_argument("--tgt-lang", metavar="CODE", help="target language; default: the model's, or --ref's suffix")
     evaluate.add_argument("--json", action="store_true", help="print a JSON record instead of text")
-    evaluate.add_argument("--save", type=Path, metavar="FILE", help="write the JSON record to a file, too")
-    evaluate.add_argument("--save-hyp", type=Path, metavar="FILE", help="write the translations to a file")
+    evaluate.add_argument("--save", type=_path, metavar="FILE", help="write the JSON record to a file, too")
+    evaluate.add_argument("--save-hyp", type=_path, metavar="FILE", help="write the translations to a file")
     _add_decode_options(evaluate)
 
     translate = commands.add_parser(
@@ -139,12 +145,20 @@ def _parser() -> argparse.ArgumentParser:
         "N lines for each, as line number <tab> score <tab> translation.",
         formatter_class=formatter,
     )
-    translate.add_argument("model", type=Path, metavar="MODEL", help="run folder (its best) or model folder")
+    translate.add_argument("model", type=_path, metavar="MODEL", help="run folder (its best) or model folder")
     translate.add_argument(
-        "--input", metavar="FILE", default="-", help="text, gzip or a pipe; - (default): standard input"
+        "--input",
+        type=os.path.expanduser,
+        metavar="FILE",
+        default="-",
+        help="text, gzip or a pipe; - (default): standard input",
     )
     translate.add_argument(
-        "--output", metavar="FILE", default="-", help="x.gz is compressed; - (default): standard output"
+        "--output",
+        type=os.path.expanduser,
+        metavar="FILE",
+        default="-",
+        help="x.gz is compressed; - (default): standard output",
     )
     translate.add_argument(
         "--resume",
@@ -164,29 +178,21 @@ def _parser() -> argparse.ArgumentParser:
         help="average the weights of models or checkpoints into a new model",
         description="Average weights: of model folders, checkpoint files, or all checkpoints of a run folder.",
     )
-    average.add_argument("models", type=Path, nargs="+", metavar="MODEL_OR_CHECKPOINTS")
-    average.add_argument("--output", type=Path, required=True, metavar="DIR", help="the new model folder")
+    average.add_argument("models", type=_path, nargs="+", metavar="MODEL_OR_CHECKPOINTS")
+    average.add_argument("--output", type=_path, required=True, metavar="DIR", help="the new model folder")
 
     curves = commands.add_parser("curves", help="draw a run's curves.png from its metrics so far")
-    curves.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    curves.add_argument("run", type=_path, metavar="RUN", help="run folder")
 
     config = commands.add_parser(
         "config",
         help="check a config and print it with every default filled in, or print the schema",
         description="Print the resolved config, or the JSON schema that gives editors completion.",
     )
-    config.add_argument("config", type=Path, nargs="?", metavar="CONFIG")
+    config.add_argument("config", type=_path, nargs="?", metavar="CONFIG")
     config.add_argument("overrides", nargs="*", metavar="section.key=value")
     config.add_argument("--schema", action="store_true", help="print the JSON schema of config files")
     return parser
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which is to clean up on its way out as Ctrl-C does."""
-
-
-def _terminate(*_: object) -> None:
-    raise _Terminated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -203,18 +209,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "config": _config,
     }
     try:
-        status = commands[args.command](args)
-        sys.stdout.flush()
+        with ended_by_signals(f"seq2seq {args.command}"):
+            status = commands[args.command](args)
+            sys.stdout.flush()
     except ToldElsewhereError:
         return EXIT_USER_ERROR
     except UserError as error:
         print(f"seq2seq {args.command}: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt as interrupt:
-        what, code = ("terminated", 143) if isinstance(interrupt, _Terminated) else ("interrupted", 130)
+        number = interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT
+        names: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
         hint = "; the same command continues from the last checkpoint" if args.command == "train" else ""
+        what = names.get(number, f"ended by {signal.Signals(number).name}")
         print(f"\nseq2seq {args.command}: {what}{hint}", file=sys.stderr)
-        return code
+        return 128 + number
     except BrokenPipeError:  # whoever read the output has enough
         sys.stderr.close()
         return 1
@@ -247,7 +256,12 @@ def _train(args: argparse.Namespace) -> int:
     from seq2seq.train.distributed import joined_processes
     from seq2seq.train.trainer import Trainer
 
-    with joined_processes(config.train.device) as processes:
+    explained = memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model")
+    with (
+        joined_processes(config.train.device) as processes,
+        locked_run(config.run_dir) if processes.is_main else nullcontext(),
+        explained,
+    ):
         if args.verify_resume:
             from seq2seq.train.verify import verify_resume
 
@@ -255,9 +269,7 @@ def _train(args: argparse.Namespace) -> int:
             if processes.is_main:
                 print(found)
             return 0
-        explained = memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model")
-        with locked_run(config.run_dir) if processes.is_main else nullcontext(), explained:
-            summary = Trainer(config, processes).run()
+        summary = Trainer(config, processes).run()
     status = EXIT_STOPPED if summary.stopped else 0
     if not processes.is_main:
         return status
@@ -267,7 +279,10 @@ def _train(args: argparse.Namespace) -> int:
         return status
     best = "" if progress.best_score is None else f", best {config.train.metric} {abs(progress.best_score):.2f}"
     print(f"done: {summary.reason}; {progress.step:,} steps in {progress.seconds / 60:.1f} minutes{best}")
-    print(f"best model: {config.run_dir / 'best'} (step {progress.best_step:,})")
+    if progress.best_step:
+        print(f"best model: {config.run_dir / 'best'} (step {progress.best_step:,})")
+    else:
+        print(f"no best model: no validation was a finite number; the last model is in {config.run_dir / 'last'}")
     if summary.test is not None:
         print(f"test set, {config.run_dir / 'test.hyp.txt'}:\n{summary.test}")
     return status
@@ -328,8 +343,12 @@ def _prepare_translating(args: argparse.Namespace) -> None:
 
 def _load_translator(args: argparse.Namespace) -> Translator:
     from seq2seq.decode.translator import Translator
+    from seq2seq.model_folder import find_model_folder
 
     translator = Translator.load(args.model, args.device, args.precision)
+    if find_model_folder(args.model) == args.model / "last":
+        step = translator.metadata.get("step")
+        print(f"{args.model}: has no best model yet; using last, of step {step}, never validated", file=sys.stderr)
     if translator.edited:
         edited = "; ".join(translator.edited)
         print(f"{args.model}: its config.yaml was edited after training: {edited}", file=sys.stderr)
@@ -391,7 +410,6 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _translate(args: argparse.Namespace) -> None:
-    signal.signal(signal.SIGTERM, _terminate)
     from seq2seq.decode.files import FileOptions, translate_file
 
     source = Path(args.input)

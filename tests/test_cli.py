@@ -395,7 +395,7 @@ def test_a_second_process_on_a_run_is_refused(
     """Two that write one run folder would ruin it; the refused one touches nothing."""
     (place / "run").mkdir()
     (place / "run/.lock").write_text("process 7 on example\n")
-    monkeypatch.setattr(fcntl, "lockf", mock.Mock(side_effect=BlockingIOError))
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=BlockingIOError))
     assert main(["train", "toy.yaml"]) == 2
     assert "run: process 7 on example works on it; wait until" in capsys.readouterr().err
     assert [path.name for path in (place / "run").iterdir()] == [".lock"]
@@ -420,6 +420,38 @@ def test_a_metrics_file_on_a_full_disk(place: Path, capsys: pytest.CaptureFixtur
     with mock.patch.object(MetricsLog, "_reopen", staticmethod(lambda *_: open("/dev/full", "a", encoding="utf-8"))):
         assert main(["train", "toy.yaml", "train.max_steps=2"]) == 2
     assert "space" in capsys.readouterr().err
+
+
+def test_a_model_that_was_never_validated_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against translations and scores of the last model taken for those of the best."""
+    shutil.copytree(place / "model/last", place / "run/last")
+    arguments = "--input text/test.xx --output out --device cpu"
+    evaluate = "evaluate run --src text/test.xx --ref text/test.yy --device cpu"
+    for command_line in (f"translate run {arguments}", evaluate):
+        assert main(command_line.split()) == 0
+        assert "run: has no best model yet; using last, of step 200" in capsys.readouterr().err
+    for name in ("run/last", "model"):
+        assert main(f"translate {name} {arguments}".split()) == 0
+        assert "best" not in capsys.readouterr().err
+
+
+def test_a_home_folder_is_found_behind_an_equals_sign(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a folder named ~, where the shell leaves --output=~/x as it is."""
+    monkeypatch.setenv("HOME", str(place / "home"))
+    (place / "home").mkdir()
+    shutil.copy(place / "text/test.xx", place / "home")
+    assert main(["translate", "~/../model", "--input=~/test.xx", "--output=~/out", "--device=cpu"]) == 0
+    assert main(["evaluate", "--hyp=~/out", "--ref=~/out", "--save=~/scores"]) == 0
+    assert {path.name for path in (place / "home").iterdir()} == {"test.xx", "out", "scores"}
+
+
+def test_verify_resume_respects_the_lock(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against a check that works, and deletes, in a folder in which another process runs."""
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=BlockingIOError))
+    assert main(["train", "toy.yaml", "--verify-resume"]) == 2
+    assert "works on it; wait until" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_no_traceback(
