@@ -264,6 +264,7 @@ class Translator:
             bos_id=BOS_ID,
             eos_id=EOS_ID,
             beam_size=beam_size,
+            first_id=EOS_ID,  # before it are padding, unknown and BOS, which no training text holds
             temperature=decode.temperature,
             top_k=decode.top_k,
             top_p=decode.top_p,
