@@ -119,7 +119,7 @@ class _Lattice:
         self.parents.append(parents.astype(np.int32))
 
     def finish(self, sentence: int, score: float, log_prob: float, beam: int) -> None:
-        """The hypothesis ``beam`` of the latest step (or the empty one) has been followed by EOS; ``~beam``: was cut."""
+        """The hypothesis ``beam`` of the latest step (or the empty one) was followed by EOS; ``~beam``: it was cut."""
         cut = beam < 0
         self.finished[sentence].append((score, log_prob, len(self.tokens), ~beam if cut else beam, cut))
 

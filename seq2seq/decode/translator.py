@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,6 +37,7 @@ from seq2seq.model_folder import load_model_folder
 
 WINDOW_LINES = 4096
 WINDOW_CHARACTERS = 1 << 22  # eight times as many as 4,096 usual lines have
+_PROCESS = os.getpid()  # a forked child has another number than the process that loaded this module
 _SMALLEST_SHARE = 1024  # tokens times beam size: below it, the matrices of a step are too small for one thread
 
 # Written without spaces between words, so parts of a line are joined without one.
@@ -51,6 +53,7 @@ class Translation:
     text: str
     score: float
     log_prob: float  # natural logarithm, of all tokens
+    cut: bool = False  # it reached its length limit before it was complete
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,35 @@ def _windows(lines: Iterable[str]) -> Iterator[list[str]]:
             window, num_characters = [], 0
     if window:
         yield window
+
+
+def _checked(lines: Iterable[str]) -> Iterator[str]:
+    """The same lines; raises TypeError for anything else, which would be translated as something that it is not."""
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, str):
+            raise TypeError(f"line {number} is {type(line).__name__}, not str")
+        yield line
+
+
+def _distinct(translations: list[Translation]) -> list[Translation]:
+    """Without those whose text has come before: a text can be cut into pieces in several ways."""
+    first: dict[str, Translation] = {}
+    for translation in translations:
+        first.setdefault(translation.text, translation)
+    return list(first.values())
+
+
+def _compute_in_fork(device: torch.device) -> None:
+    """In a forked child, compute on one thread: PyTorch would wait for those of its parent, which it has not.
+
+    Raises:
+        UserError: the device is CUDA, which a forked child cannot use at all.
+    """
+    if os.getpid() == _PROCESS:
+        return
+    if device.type != "cpu":
+        raise UserError("CUDA does not work in a forked process; start the process with spawn or forkserver instead")
+    torch.set_num_threads(1)
 
 
 def _describe(parts: list[_Part], beam_size: int, decode: DecodeConfig) -> str:
@@ -124,8 +156,10 @@ class Translator:
             ModelError: the folder is missing, incomplete or damaged.
             UserError: there is no CUDA device.
         """
+        chosen = choose_device(device)
+        _compute_in_fork(chosen)
         loaded = load_model_folder(Path(path))
-        translator = cls(loaded.model.to(choose_device(device)), loaded.config, loaded.tokenizers, precision)
+        translator = cls(loaded.model.to(chosen), loaded.config, loaded.tokenizers, precision)
         translator.metadata = loaded.metadata
         translator.edited = loaded.edited
         return translator
@@ -134,7 +168,11 @@ class Translator:
         """The best translation of every line; a blank line gives an empty one.
 
         Args:
+            lines: a list of strings; a single string is refused.
             decode: how to search; default: as the model's config says.
+
+        Raises:
+            TypeError: ``lines`` is no list of strings.
         """
         return [translations[0].text for translations in self.translate_stream(lines, decode)]
 
@@ -146,11 +184,15 @@ class Translator:
     ) -> Iterator[list[Translation]]:
         """Translate any number of lines in flat memory: one list of ``decode.n_best`` translations for each, in order.
 
-        A list is shorter where the search finds fewer, and never empty. A line longer than the model was trained for
-        is cut at the ends of sentences or clauses, and the translations of its parts are joined.
+        A list holds different texts (samples may be equal), so it is shorter where the search finds fewer; it is never
+        empty. A line longer than the model was trained for is cut at the ends of sentences or clauses, and the
+        translations of its parts are joined.
 
         Args:
             on_problem: called with the number of a line (from 1) that could not be translated as asked, and why.
+
+        Raises:
+            TypeError: ``lines`` is a single string, or one of them is no string.
         """
         for window in self.translate_windows(lines, decode or self.config.decode, on_problem):
             yield from window
@@ -168,7 +210,9 @@ class Translator:
             done: the number of lines before these that were translated at another time, all of them whole windows.
                 Line numbers, windows and random numbers are then the same as if all had been translated now.
         """
-        for window in _windows(lines):
+        if isinstance(lines, (str, bytes)) or not isinstance(lines, Iterable):
+            raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: translate(["..."])')
+        for window in _windows(_checked(lines)):
             yield self._translate_window(window, done, decode, on_problem)
             done += len(window)
 
@@ -182,6 +226,7 @@ class Translator:
     def _translate_window(
         self, lines: list[str], first: int, decode: DecodeConfig, on_problem: Callable[[int, str], None]
     ) -> list[list[Translation]]:
+        _compute_in_fork(self.device)
         limit = self.config.data.max_length - 1  # room for EOS
         parts: list[_Part] = []
         filled = [line if line.strip() else "" for line in lines]  # white space of any kind has no translation
@@ -194,10 +239,25 @@ class Translator:
                 if piece:
                     parts.append(_Part(index, [*piece, EOS_ID], (first + index, number)))
         found: list[list[list[Translation]]] = [[] for _ in lines]
+        cut: dict[int, str] = {}
         translated = self._translate_parts(parts, decode)
         for part, translations in zip(parts, translated, strict=True):
             found[part.line].append(translations)
-        return [self._join(translations, decode.n_best) for translations in found]
+            if translations[0].cut:
+                cut.setdefault(part.line, self._limit_reached(part, decode))
+        for index, message in cut.items():
+            on_problem(first + index + 1, message)
+        return [self._join(translations, decode) for translations in found]
+
+    def _longest_output(self, part: _Part, decode: DecodeConfig) -> int:
+        """In tokens, EOS included."""
+        longest = int(len(part.ids) * decode.max_length_ratio) + decode.max_length_offset
+        return max(1, min(longest, self.model.max_length or longest))
+
+    def _limit_reached(self, part: _Part, decode: DecodeConfig) -> str:
+        longest = self._longest_output(part, decode)
+        advice = "which is the model's" if longest == self.model.max_length else "raise decode.max_length_ratio"
+        return f"the translation reached its length limit of {longest} tokens; {advice}"
 
     def _translate_parts(self, parts: list[_Part], decode: DecodeConfig) -> list[list[Translation]]:
         """Longest first, in batches of like lengths; results in the order of ``parts``."""
@@ -216,11 +276,13 @@ class Translator:
         found = self._search_all([[parts[i] for i in batch] for batch in batches], decode)
         for batch, searched in zip(batches, found, strict=True):
             for i, hypotheses in zip(batch, searched, strict=True):
-                best = hypotheses[: decode.n_best]
-                if not best:  # every sentence ends at its longest length, so there was no number to rank by
+                if not hypotheses:  # every sentence ends at its longest length, so there was no number to rank by
                     raise ModelError("the model computes no finite numbers: its weights are damaged or have diverged")
+                best = hypotheses[: 1 if decode.n_best == 1 else None]
                 texts = self.tokenizers.tgt.decode_batch([hypothesis.ids for hypothesis in best])
-                results[i] = [Translation(t, h.score, h.log_prob) for t, h in zip(texts, best, strict=True)]
+                results[i] = [Translation(t, h.score, h.log_prob, h.cut) for t, h in zip(texts, best, strict=True)]
+                if not decode.sample:
+                    results[i] = _distinct(results[i])[: decode.n_best]
         return results
 
     def _search_all(self, batches: list[list[_Part]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
@@ -251,8 +313,7 @@ class Translator:
 
     @torch.inference_mode()
     def _search(self, model: Transformer, parts: list[_Part], decode: DecodeConfig) -> list[list[Hypothesis]]:
-        lengths = [int(len(part.ids) * decode.max_length_ratio) + decode.max_length_offset for part in parts]
-        max_lengths = [max(1, min(length, model.max_length or length)) for length in lengths]
+        max_lengths = [self._longest_output(part, decode) for part in parts]
         beam_size, uniforms = decode.beam_size, None
         if decode.sample:  # random numbers belong to the line, so that its samples do not depend on its batch
             beam_size = decode.n_best
@@ -303,15 +364,15 @@ class Translator:
                 break
         return self._cut(line[:middle], limit) + self._cut(line[middle:], limit)
 
-    def _join(self, parts: list[list[Translation]], n_best: int) -> list[Translation]:
+    def _join(self, parts: list[list[Translation]], decode: DecodeConfig) -> list[Translation]:
         """The translations of a line from those of its parts: the best with the best, the second with the second."""
         if not parts:
-            return [Translation("", 0.0, 0.0)] * n_best
+            return [Translation("", 0.0, 0.0)] * (decode.n_best if decode.sample else 1)
         if len(parts) == 1:
             return parts[0]
         joined = []
-        for rank in range(min(n_best, min(len(part) for part in parts))):
-            ranked = [part[rank] for part in parts]
+        for ranked in zip(*parts):  # noqa: B905 - as far as every part has one of that rank
             text = self._joiner.join(translation.text for translation in ranked)
-            joined.append(Translation(text, sum(t.score for t in ranked), sum(t.log_prob for t in ranked)))
-        return joined
+            score, log_prob = sum(t.score for t in ranked), sum(t.log_prob for t in ranked)
+            joined.append(Translation(text, score, log_prob, any(t.cut for t in ranked)))
+        return joined if decode.sample else _distinct(joined)

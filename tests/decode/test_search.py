@@ -251,7 +251,9 @@ def test_banned_tokens_are_never_chosen(beam_size, sampling):
     """Guards against outputs with padding, unknown or BOS, also at the first step, where all hypotheses share their
     logits, and where fewer continuations than beams are left; scores stay the model's."""
     names = list(range(12))
-    search_for = sample if sampling else lambda names, longest, k, **options: run(names, longest, beam_size=k, **options)
+    search_for = (
+        sample if sampling else lambda names, longest, k, **options: run(names, longest, beam_size=k, **options)
+    )
     found, _ = search_for(names, [4] * 12, beam_size, vocabulary=6, first_id=3)
     for name, hypotheses in enumerate(found):
         assert hypotheses
