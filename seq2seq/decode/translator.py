@@ -26,6 +26,7 @@ from seq2seq.data.batching import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.search import Hypothesis, PlainSearch, SearchOptions, search
+from seq2seq.decode.sentences import split_sentences
 from seq2seq.decode.static_search import StaticSearch
 from seq2seq.device import choose_device, uses_bf16
 from seq2seq.errors import ModelError, UserError
@@ -65,14 +66,14 @@ class _Part:
     key: tuple[int, int]  # (line of the whole input, part): what seeds its sampling
 
 
-def _windows(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Neither many lines nor long ones may fill the memory."""
+def _windows(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterator[list[str]]:
+    """Neither many lines nor long ones may fill the memory, and what is there does not wait for what is not."""
     window: list[str] = []
     num_characters = 0
     for line in lines:
         window.append(line)
         num_characters += len(line)
-        if len(window) == WINDOW_LINES or num_characters >= WINDOW_CHARACTERS:
+        if len(window) == WINDOW_LINES or num_characters >= WINDOW_CHARACTERS or none_is_there():
             yield window
             window, num_characters = [], 0
     if window:
@@ -185,8 +186,8 @@ class Translator:
         """Translate any number of lines in flat memory: one list of ``decode.n_best`` translations for each, in order.
 
         A list holds different texts (samples may be equal), so it is shorter where the search finds fewer; it is never
-        empty. A line longer than the model was trained for is cut at the ends of sentences or clauses, and the
-        translations of its parts are joined.
+        empty. A line longer than the model was trained for is cut at the ends of sentences or clauses, one of several
+        sentences where ``decode.split_sentences`` says so; the translations of its parts are joined.
 
         Args:
             on_problem: called with the number of a line (from 1) that could not be translated as asked, and why.
@@ -203,16 +204,18 @@ class Translator:
         decode: DecodeConfig,
         on_problem: Callable[[int, str], None] = lambda line, message: None,
         done: int = 0,
+        none_is_there: Callable[[], bool] = lambda: False,
     ) -> Iterator[list[list[Translation]]]:
         """:meth:`translate_stream` window by window; no more is read from ``lines`` than the windows given out hold.
 
         Args:
             done: the number of lines before these that were translated at another time, all of them whole windows.
                 Line numbers, windows and random numbers are then the same as if all had been translated now.
+            none_is_there: asked after every line whether to translate those that have come, rather than wait for more.
         """
         if isinstance(lines, (str, bytes)) or not isinstance(lines, Iterable):
             raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: translate(["..."])')
-        for window in _windows(_checked(lines)):
+        for window in _windows(_checked(lines), none_is_there):
             yield self._translate_window(window, done, decode, on_problem)
             done += len(window)
 
@@ -230,10 +233,11 @@ class Translator:
         limit = self.config.data.max_length - 1  # room for EOS
         parts: list[_Part] = []
         filled = [line if line.strip() else "" for line in lines]  # white space of any kind has no translation
-        for index, ids in enumerate(self.tokenizers.src.encode(filled)):
-            pieces = [ids]
-            if len(ids) > limit:
-                pieces = self._cut(lines[index], limit)
+        for index, sentences in enumerate(self._encode(filled, decode)):
+            pieces: list[list[int]] = []
+            for text, ids in sentences:
+                pieces += self._cut(text, limit) if len(ids) > limit else [ids]
+            if len(pieces) > len(sentences):
                 on_problem(first + index + 1, f"longer than {limit} tokens; translated in {len(pieces)} parts")
             for number, piece in enumerate(pieces):
                 if piece:
@@ -248,6 +252,15 @@ class Translator:
         for index, message in cut.items():
             on_problem(first + index + 1, message)
         return [self._join(translations, decode) for translations in found]
+
+    def _encode(self, lines: list[str], decode: DecodeConfig) -> list[list[tuple[str, list[int]]]]:
+        """The text and the ids of every line, or of every sentence in it."""
+        texts = [[line] for line in lines]
+        if decode.split_sentences is True:
+            language = self.config.data.source_language
+            texts = [split_sentences(line, language) for line in lines]
+        encoded = iter(self.tokenizers.src.encode([text for sentences in texts for text in sentences]))
+        return [[(text, next(encoded)) for text in sentences] for sentences in texts]
 
     def _longest_output(self, part: _Part, decode: DecodeConfig) -> int:
         """In tokens, EOS included."""

@@ -473,6 +473,24 @@ def test_a_line_too_long_is_cut_told_and_joined(translator: Translator) -> None:
     assert found[1][0].log_prob == pytest.approx(sum(t.log_prob for t in expected), abs=1e-3)
 
 
+def test_a_line_of_several_sentences_is_translated_in_sentences(translator: Translator) -> None:
+    """Guards against sentences that a model of single ones leaves out; without the setting, or if nobody knows what the
+    model has learned, a line is translated as it is. Long sentences are cut further."""
+    parts = ["Kato miren.", "Solvu?", "Palin kaka vu."]
+    lines = ["ren", " ".join(parts), "Kato. " + "mi " * 40, ""]
+    decode = BEAM.model_copy(update={"split_sentences": True})
+    problems: list[int] = []
+    found = list(translator.translate_stream(lines, decode, lambda number, _: problems.append(number)))
+    assert found[1][0].text == " ".join(translator.translate(parts, BEAM))
+    assert len(found) == 4
+    assert set(problems) >= {3}
+    whole = translator.translate(lines, BEAM)
+    assert whole[0] == found[0][0].text
+    assert whole[1] != found[1][0].text
+    for setting in ("auto", False):
+        assert translator.translate(lines, BEAM.model_copy(update={"split_sentences": setting})) == whole
+
+
 @pytest.mark.parametrize("line", ["ka" * 500, "😀" * 40, "\x00" * 70, "ka " * 999, "。" * 200])
 def test_no_line_is_too_long(line: str, translator: Translator) -> None:
     """A line without a space or a sentence's end is cut as well, into parts that fit; no character goes."""
