@@ -9,6 +9,7 @@ import argparse
 import atexit
 import errno
 import gc
+import io
 import os
 import signal
 import sys
@@ -44,7 +45,7 @@ where my.yaml is
 
 _EXIT_CODES = (
     "exit codes: 0 done; 1 a bug, please report it; 2 a mistake in what was given; 75 training was stopped by a signal "
-    "and saved; 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM)"
+    "and saved; 141 the reader of the output left (| head); 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM)"
 )
 
 _NO_SPACE = "no space left on the device; free some and repeat"
@@ -64,21 +65,28 @@ def _path(text: str) -> Path:
 
 def _add_decode_options(parser: argparse.ArgumentParser) -> None:
     options = parser.add_argument_group("decoding (default: as the model's config says)")
-    options.add_argument("--beam-size", type=int, metavar="K", help="hypotheses kept open while searching; 1 is greedy")
+    options.add_argument("--beam-size", type=int, metavar="K", help="hypotheses kept while searching; 1 is greedy")
     options.add_argument("--length-penalty", type=float, metavar="A", help="larger prefers longer output; 0 is none")
-    options.add_argument("--n-best", type=int, metavar="N", help="translations for each line")
+    options.add_argument("--n-best", type=int, metavar="N", help="translations of each line, at most")
     options.add_argument("--max-length-ratio", type=float, metavar="R", help="longest output per source token")
     options.add_argument("--max-length-offset", type=int, metavar="T", help="tokens added to the longest output")
+    choices = ["true", "false"]
+    options.add_argument("--split-sentences", choices=choices, metavar="BOOL", help="true: sentence by sentence")
     options.add_argument("--batch-tokens", type=int, metavar="T", help="source tokens times beam size per batch")
-    options.add_argument("--quantize", choices=["int8", "none"], help="int8: faster on the CPU, nearly as good")
+    options.add_argument("--quantize", choices=["int8", "none"], metavar="KIND", help="int8 or none; for the CPU")
     options.add_argument("--sample", action="store_true", default=None, help="draw words at random instead")
     options.add_argument("--temperature", type=float, metavar="X", help="sampling: below 1 keeps to likely words")
     options.add_argument("--top-k", type=int, metavar="K", help="sampling: from the K likeliest words only")
     options.add_argument("--top-p", type=float, metavar="P", help="sampling: from the likeliest words summing to P")
-    options.add_argument("--seed", type=int, help="sampling: the same seed gives the same translations")
+    options.add_argument("--seed", type=int, metavar="N", help="sampling: one seed, the same translations")
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: CUDA if there")
-    machine.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 on CUDA")
+    devices, precisions = ["auto", "cpu", "cuda"], ["auto", "fp32", "bf16"]
+    machine.add_argument(
+        "--device", choices=devices, default="auto", metavar="NAME", help="cpu or cuda; default: CUDA if there"
+    )
+    machine.add_argument(
+        "--precision", choices=precisions, default="auto", metavar="KIND", help="fp32 or bf16; default: bf16 on CUDA"
+    )
     machine.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all")
 
 
@@ -141,35 +149,30 @@ def _parser() -> argparse.ArgumentParser:
     translate = commands.add_parser(
         "translate",
         help="translate a file or standard input, line by line",
-        description="One output line for each input line, in order, whatever the lines hold. With --n-best above 1:\n"
-        "N lines for each, as line number <tab> score <tab> translation.",
-        formatter_class=formatter,
+        usage="seq2seq translate MODEL [--input FILE] [--output FILE] [option ...]",
+        description="Translate line by line: one output line for each input line, in order, whatever it holds.",
+        epilog="With --n-best N above 1: up to N different translations of each line, best first,\n"
+        "as line number <tab> score <tab> translation; samples may be equal. Lines of a pipe\n"
+        "or terminal are answered as they come.\n"
+        "exit codes: 0 done; 1 a bug, please report it; 2 a mistake in what was given;\n"
+        "130 interrupted; 141 the reader of the output left (| head); 143 terminated",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=27),
     )
     translate.add_argument("model", type=_path, metavar="MODEL", help="run folder (its best) or model folder")
+    home = os.path.expanduser
     translate.add_argument(
-        "--input",
-        type=os.path.expanduser,
-        metavar="FILE",
-        default="-",
-        help="text, gzip or a pipe; - (default): standard input",
+        "--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input"
     )
     translate.add_argument(
-        "--output",
-        type=os.path.expanduser,
-        metavar="FILE",
-        default="-",
-        help="x.gz is compressed; - (default): standard output",
+        "--output", type=home, metavar="FILE", default="-", help="x.gz is compressed; default: standard output"
     )
-    translate.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on where an earlier process of the same command was stopped, and leave what can be gone on with",
-    )
+    translate.add_argument("--resume", action="store_true", help="continue an interrupted translation")
     translate.add_argument(
         "--invalid-bytes",
         choices=["replace", "blank", "fail"],
         default="replace",
-        help="lines that are not UTF-8: read with U+FFFD (default), leave blank, or stop; told by number in any case",
+        metavar="HOW",
+        help="lines that are not UTF-8: replace, blank or fail",
     )
     _add_decode_options(translate)
 
@@ -195,8 +198,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _complete_streams() -> None:
+    """Give a process that was started without a standard stream an empty one; no message is too foreign to print.
+
+    It also keeps files that are opened later from getting the number of a standard stream, and its messages.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - it stays open
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _complete_streams()
     args = _parser().parse_args(arguments)
     atexit.register(gc.freeze)  # or Python's last collection takes a quarter of a second over PyTorch's modules
     commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
@@ -224,9 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = names.get(number, f"ended by {signal.Signals(number).name}")
         print(f"\nseq2seq {args.command}: {what}{hint}", file=sys.stderr)
         return 128 + number
-    except BrokenPipeError:  # whoever read the output has enough
-        sys.stderr.close()
-        return 1
+    except BrokenPipeError:  # whoever read the output has enough; the exit code is that of SIGPIPE
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
+        return 141
     except OSError as error:
         told = _DEVICE_ERRORS.get(error.errno or 0)
         if told is None:
@@ -310,6 +327,8 @@ def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeCon
     names = ["beam_size", "length_penalty", "n_best", "max_length_ratio", "max_length_offset", "batch_tokens"]
     names += ["sample", "temperature", "top_k", "top_p", "seed"]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.split_sentences is not None:
+        given["split_sentences"] = args.split_sentences == "true"
     if args.quantize is not None:
         given["quantize"] = None if args.quantize == "none" else args.quantize
     return override_decode(default, given)
@@ -411,18 +430,20 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _translate(args: argparse.Namespace) -> None:
     from seq2seq.decode.files import FileOptions, translate_file
+    from seq2seq.decode.streams import is_stream, refuse_same_file
 
     source = Path(args.input)
     if args.input != "-" and (source.is_dir() or not source.exists()):
         problem = "is a directory, not a text file" if source.is_dir() else "no such file"
         raise UserError(f"--input: {problem}: {args.input}")
+    if args.output == "-" and getattr(sys.stdout, "name", None) == os.devnull:  # see _complete_streams
+        raise UserError("standard output is closed; redirect it, or give --output FILE")
     if args.resume:
-        if "-" in (args.input, args.output) or not source.is_file():
-            raise UserError("--resume: give --input FILE and --output FILE; what came through a pipe is gone")
-        if os.path.exists(args.output) and (
-            not os.path.isfile(args.output) or os.path.samefile(args.input, args.output)
-        ):
-            raise UserError(f"--resume: --output must be a file of its own, which {args.output} is not")
+        if args.input == "-" or not source.is_file():
+            raise UserError("--resume: give --input FILE; what came through a pipe cannot be read again")
+        if is_stream(args.output):
+            raise UserError("--resume: give --output FILE; what was written to a pipe cannot be continued")
+    refuse_same_file(args.input, args.output)
     _prepare_translating(args)
     translator = _load_translator(args)
     decode = _decode_config(translator.config.decode, args)

@@ -370,6 +370,11 @@ class DecodeConfig(Section):
         None,
         "int8: linear layers in 8-bit integers, faster and nearly as good; for the CPU. A run measures itself without.",
     )
+    split_sentences: bool | Literal["auto"] = _option(
+        "auto",
+        "Translate a line of several sentences sentence by sentence. auto: as train finds best: true where hardly any "
+        "training line holds several; false in models that do not say.",
+    )
     sample: bool = _option(False, "Draw words at random instead of searching for the best ones.")
     temperature: float = _option(1.0, "Sampling: below 1 keeps to likely words, above 1 is more varied.", gt=0)
     top_k: int = _option(0, "Sampling: draw from this many most likely words; 0 is off.", ge=0)

@@ -39,6 +39,7 @@ from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
 from seq2seq.data.prepare import prepare_data, sampled_folder
 from seq2seq.data.subword_epochs import Resampler
+from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.decode.translator import Translator
 from seq2seq.device import keep_freed_memory, matmul_peak, uses_bf16
 from seq2seq.errors import UserError
@@ -101,6 +102,7 @@ class Trainer:
         with _main_first(processes):
             self.data = prepare_data(config, show_progress=processes.is_main)
         self.config = config = with_batch_tokens(config, self.data.train, processes)
+        self.config = config = with_split_sentences(config, self.data.train, self.data.tokenizers.src)
         self.resampler: Resampler | None = None
         if config.tokenizer.sampling:
             strength, max_length = config.tokenizer.sampling, config.data.max_length
