@@ -11,8 +11,10 @@ same in another number format.
     python scripts/benchmark.py curves --device cuda --steps 1000 --variants fp32,bf16,eager
 
 Every program runs in a process of its own, in turn (A B A B), on the same text. The machine's peak is measured
-anew in each round, because shared machines drift. Results: one table here; numbers, versions and the command
-as JSON, and a picture, in ``--out``. ``pip install -e .[bench]`` installs the peers that are simple to install.
+anew in each round, because shared machines drift. Each run is printed and saved with its CPU seconds and with what
+other programs took meanwhile; it is called disturbed where that was much. Results: one table here; numbers, versions
+and the command as JSON, and a picture, in ``--out``. ``pip install '.[bench]'`` in this checkout installs the peers
+that are simple to install.
 """
 
 from __future__ import annotations
@@ -77,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lines", type=int, help="decode: translate the first lines only")
     parser.add_argument("--latency-lines", type=int, default=50, help="decode: sentences translated one by one")
     parser.add_argument("--length-penalty", type=float, help="decode: default as the model's config says")
+    parser.add_argument("--without-int8", action="store_true", help="decode: fp32 alone, as where int8 is slow")
     known = ", ".join(curves.VARIANTS)
     parser.add_argument(
         "--variants", type=_variants, help=f"curves: some of {known}; default: all, on the CPU no eager"
@@ -115,6 +118,7 @@ def make_options(args: argparse.Namespace, command: str) -> Options:
         lines=args.lines,
         latency_lines=args.latency_lines,
         length_penalty=args.length_penalty,
+        int8=not args.without_int8,
         variants=args.variants or tuple(name for name in curves.VARIANTS if cuda or name != curves.EAGER),
         dropout=args.dropout,
     )

@@ -16,7 +16,7 @@ install_seq2seq() { # $1: the extra to install with, such as "plots"
         "$python" -m venv .venv
     fi
     if ! grep -qxF "$wanted" .venv/installed 2>/dev/null; then
-        echo "installing seq2seq[$1]; the first time PyTorch has to be downloaded"
+        echo "installing this checkout with its extra [$1]; the first time PyTorch has to be downloaded"
         .venv/bin/python -m pip install --quiet --disable-pip-version-check \
             --constraint constraints.txt --editable ".[$1]"
         echo "$wanted" >>.venv/installed

@@ -214,6 +214,9 @@ def _complete_streams() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     _complete_streams()
+    # OpenMP's threads spin while they wait, which on busy cores takes the time of those that compute: sentences
+    # translated one by one took up to a hundred times as long. OpenMP reads this when PyTorch loads it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = _parser().parse_args(arguments)
     atexit.register(gc.freeze)  # or Python's last collection takes a quarter of a second over PyTorch's modules
     commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
@@ -321,7 +324,7 @@ def _doctor(args: argparse.Namespace) -> int:
     return EXIT_USER_ERROR if wrong else 0
 
 
-def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeConfig:
+def _decode_config(translator: Translator, args: argparse.Namespace) -> DecodeConfig:
     from seq2seq.config_file import override_decode
 
     names = ["beam_size", "length_penalty", "n_best", "max_length_ratio", "max_length_offset", "batch_tokens"]
@@ -331,7 +334,8 @@ def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeCon
         given["split_sentences"] = args.split_sentences == "true"
     if args.quantize is not None:
         given["quantize"] = None if args.quantize == "none" else args.quantize
-    return override_decode(default, given)
+    decode = override_decode(translator.config.decode, given)
+    return translator.settle(decode, lambda note: print(f"seq2seq {args.command}: {note}", file=sys.stderr))
 
 
 def _given_decode_options(args: argparse.Namespace) -> list[str]:
@@ -404,7 +408,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             if len(reference) != len(src):  # told before the work, not after it
                 raise UserError(f"{args.src} has {len(src)} lines but {path} has {len(reference)}")
         translator = _load_translator(args)
-        decode = _decode_config(translator.config.decode, args)
+        decode = _decode_config(translator, args)
         hypotheses = translator.translate(src, decode)
         language = language or translator.config.data.target_language
         record = {"model": str(args.model), "model_metadata": translator.metadata, "decode": decode.model_dump()}
@@ -446,7 +450,7 @@ def _translate(args: argparse.Namespace) -> None:
     refuse_same_file(args.input, args.output)
     _prepare_translating(args)
     translator = _load_translator(args)
-    decode = _decode_config(translator.config.decode, args)
+    decode = _decode_config(translator, args)
     translate_file(translator, args.input, args.output, decode, FileOptions(args.invalid_bytes, args.resume))
 
 

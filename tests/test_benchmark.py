@@ -27,7 +27,7 @@ from tests.toy import write_text_files
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import benchmark as command
-from bench import curves, decode, options, ours, profile, profile_job, train
+from bench import curves, decode, load, options, ours, profile, profile_job, train
 from bench.padded import collate
 from bench.process import run_job
 from bench.report import Bar, Spread, draw_bars, table
@@ -125,7 +125,7 @@ def test_a_small_profile_from_end_to_end(
     out = capsys.readouterr().out
     assert f"| all                         |{1000 * sum(longest):12.3f} | 100.0 % |" in out
     assert "the text ended 1 times" in out
-    assert "not applicable" in out  # the host's time, where it is the device
+    assert "host's own time" not in out  # where the host is the device
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,7 @@ def test_kernels_have_their_groups(name: str, group: str) -> None:
 def test_the_device_is_busy_once_at_a_time() -> None:
     """Kernels that overlap, inside each other or not, must not hide that nothing ran afterwards."""
     times = [(5, 6), (0, 3), (1, 2), (2, 4), (6, 7)]
-    spans = [profile_job.Span("kernel", begin, end, end - begin) for begin, end in times]
-    assert profile_job.busy_seconds(spans) == 6
+    assert profile_job.busy_time(times) == 6
 
 
 def test_waits_for_the_device_are_counted_and_placed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -289,6 +288,24 @@ def test_a_job_that_fails_gives_its_reason(tmp_path: Path) -> None:
     """One peer that cannot run must not end the benchmark."""
     assert "No module named 'bench.nothing'" in run_job("bench.nothing", {}, tmp_path, 1)["error"]
     assert "Traceback" in (tmp_path / "000-nothing.log").read_text()
+
+
+def test_what_disturbs_a_run_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a wall time that other programs made, shown as if it were the program's."""
+    read, stat = Path.read_text, ["cpu 0 0 0 0 0 0 0 0 0 0", f"cpu {10**6} 0 0 0 0 0 0 {10**5} 0 0"]
+    monkeypatch.setattr(Path, "read_text", lambda p, **o: stat.pop(0) if p == Path("/proc/stat") else read(p, **o))
+    run = run_job("bench.data_job", {"stage": "none"}, tmp_path, 1)
+    assert run["cpu_seconds"] > 0
+    assert run["steal"] > 0.02
+    assert run["others"] > 1
+    assert load.usage(run).startswith(f", {run['cpu_seconds']:.1f} CPU s in all; DISTURBED: other programs took ")
+    assert "(steal)" in load.usage(run)
+
+
+def test_decoding_can_leave_int8_out(tmp_path: Path) -> None:
+    """Guards against an hour of int8 where it is slow."""
+    for arguments, formats in ((), ["float32", "int8"]), (("--without-int8",), ["float32"]):
+        assert decode._formats(decode.OURS, _parsed(tmp_path, "--model", "x", *arguments, name="decode")) == formats
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import lzma
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -676,3 +677,33 @@ def test_a_run_finds_whether_to_split_sentences(several: int, expected: bool, pl
         assert main(["translate", "run", *arguments, *option]) == 0
         outputs.append((place / "out").read_bytes())
     assert outputs[0] == outputs[1 if expected else 2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch has another OpenMP there")
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "0"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")]
+)
+def test_threads_that_wait_leave_the_cores_to_others(given: dict[str, str], spins: str, tmp_path: Path) -> None:
+    """Guards against a setting that comes after PyTorch has loaded OpenMP, and against one that overrides the user's.
+    Threads that spin made sentences translated one by one take seconds on busy cores, instead of tenths."""
+    kept = {name: value for name, value in environment().items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    done = subprocess.run(
+        command("average", tmp_path / "nowhere", "--output", tmp_path / "out"),
+        env={**kept, **given, "OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+    )
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
+
+
+def test_int8_that_would_be_slow_is_reported_in_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against --quantize int8 that takes ten times as long as fp32, and against a record that says int8."""
+    monkeypatch.setattr("seq2seq.decode.translator.is_int8_slow", lambda: True)
+    Path("in").write_text("ka to\n", encoding="utf-8")
+    assert main(["evaluate", "model", "--src", "in", "--ref", "in", "--quantize", "int8", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert err.startswith("seq2seq evaluate: int8 is slower than fp32 on this CPU")
+    assert err.count("int8") == 1
+    assert json.loads(out)["decode"]["quantize"] is None

@@ -60,3 +60,19 @@ def test_the_messages_shown_are_real(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == shown
+
+
+def test_the_cpu_install_is_the_version_of_the_constraints() -> None:
+    """Guards against a CPU build that the next command replaces by one with 5 GB of CUDA libraries."""
+    (version,) = re.findall(r"pip install torch==(\S+) --index-url", README)
+    assert f"torch=={version}" in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_nothing_installs_another_project() -> None:
+    """Guards against ``pip install seq2seq``: on PyPI that name belongs to somebody else."""
+    paths = [ROOT / "README.md", *(p for d in ("seq2seq", "scripts", "configs") for p in (ROOT / d).rglob("*"))]
+    for path in paths:
+        if path.suffix in (".md", ".py", ".sh", ".yaml"):
+            assert not re.search(r"install [^`\n]*?['\" ]seq2seq(\[|['\"`\s]|$)", path.read_text(encoding="utf-8")), (
+                path
+            )

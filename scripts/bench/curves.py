@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from bench.load import usage
 from bench.machine import describe
 from bench.options import Options
 from bench.process import run_job
@@ -46,32 +47,24 @@ def benchmark(options: Options) -> dict[str, Any]:
     prepared = run_job("bench.data_job", {**asdict(spec), "stage": "build", "planned_pairs": 0}, jobs, options.threads)
     if "error" in prepared:
         raise SystemExit(f"the text could not be prepared: {prepared['error']}")
-    print(
-        f"{options.size}: {prepared['pairs']:,} pairs, {options.steps:,} steps of {options.batch_tokens:,} target "
-        f"tokens, dropout {options.dropout:g}; every run has the same seed and data",
-        flush=True,
-    )
     runs: list[_Run] = []
     for variant in options.variants:
         run = run_job("bench.ours", asdict(replace(spec, **VARIANTS[variant])), jobs, options.threads)
         runs.append((variant, run))
         said = (
-            run.get("error") or f"{run['seconds'] / spec.steps:.3f} s per step, loss {run['last_loss']:.4f} at the end"
+            "failed" if "error" in run else f"{run['seconds'] / spec.steps:.3f} s per step, {run['left_out']} left out"
         )
-        print(f"{variant}: {said}", flush=True)
-    whole = [(variant, run) for variant, run in runs if _problem(variant, run) is None]
-    header, rows = _summarise(whole, spec.steps)
-    if rows:
-        print(f"\n{table(header, rows)}\n")
-    for variant, run in whole:
-        if run["left_out"]:
-            print(f"{variant}: {run['left_out']} steps were left out as bad: their losses were too high")
-    picture = options.out / f"curves-{options.size}.png"
-    curves = [(variant, run["losses"]) for variant, run in whole]
-    if whole and not draw_losses(picture, f"{options.size} Transformer, {options.device}", curves):
-        print("no picture: pip install matplotlib")
+        print(f"{variant}: {said}{usage(run)}", flush=True)
     problems = [problem for problem in (_problem(*run) for run in runs) if problem]
-    report = {"machine": describe(options.device), "spec": asdict(spec), "runs": runs, "table": [header, *rows]}
+    whole = [run for run in runs if _problem(*run) is None]
+    rows = _summarise(whole, spec.steps) if whole else [[]]
+    if whole:
+        print(f"\n{table(rows[0], rows[1:])}\n")
+        losses = [(variant, run["losses"]) for variant, run in whole]
+        title = f"{options.size} Transformer, {options.device}, {prepared['pairs']:,} pairs"
+        if not draw_losses(options.out / f"curves-{options.size}.png", title, losses):
+            print("no picture: pip install matplotlib")
+    report = {"machine": describe(options.device), "spec": asdict(spec), "runs": runs, "table": rows}
     return {**report, "problems": problems}
 
 
@@ -84,22 +77,18 @@ def _problem(variant: str, run: dict[str, Any]) -> str | None:
     return None
 
 
-def _summarise(runs: list[_Run], steps: int) -> tuple[list[str], list[list[str]]]:
-    """The table's header with a column for each run, and its rows; all differences are to the first run."""
-    if not runs:
-        return [], []
-    first, *others = [run["losses"] for _, run in runs]
+def _summarise(runs: list[_Run], steps: int) -> list[list[str]]:
+    """The table, with a column for each run; all differences are to the first run."""
+    name, first = runs[0][0], runs[0][1]["losses"]
     span = min(_SPAN, len(first))
-    rows = [
-        ["seconds per step", *(f"{run['seconds'] / steps:.3f}" for _, run in runs)],
-        [f"mean loss, last {span} steps", *(f"{statistics.mean(run['losses'][-span:]):.4f}" for _, run in runs)],
-    ]
     parts = {f"first {span} steps": slice(span), "all steps": slice(None), f"last {span} steps": slice(-span, None)}
+    rows: dict[str, list[str]] = {"losses": [variant for variant, _ in runs]}
+    rows["seconds per step"] = [f"{run['seconds'] / steps:.3f}" for _, run in runs]
     for where, part in parts.items():
-        apart = [[abs(a - b) for a, b in zip(losses[part], first[part], strict=True)] for losses in others]
-        title = f"difference to {runs[0][0]}, {where}"
-        rows.append([f"largest {title}", "", *(f"{max(values):.2g}" for values in apart)])
-        rows.append([f"mean {title}", "", *(f"{statistics.mean(values):.2g}" for values in apart)])
-    for title, key in (("a tenth of the steps", "early_peak_bytes"), ("all", "peak_bytes")):
-        rows.append([f"peak memory after {title}, MiB", *(f"{run[key] / 2**20:,.0f}" for _, run in runs)])
-    return ["losses", *(variant for variant, _ in runs)], rows
+        rows[f"mean loss, {where}"] = [f"{statistics.mean(run['losses'][part]):.4f}" for _, run in runs]
+        apart = [[abs(a - b) for a, b in zip(run["losses"], first, strict=True)][part] for _, run in runs[1:]]
+        for kind, of in (("largest", max), ("mean", statistics.mean)):
+            rows[f"{kind} difference to {name}, {where}"] = ["", *(f"{of(values):.2g}" for values in apart)]
+    for after, key in (("a tenth of the steps", "early_peak_bytes"), ("all", "peak_bytes")):
+        rows[f"peak memory after {after}, MiB"] = [f"{run[key] / 2**20:,.0f}" for _, run in runs]
+    return [[title, *cells] for title, cells in rows.items()]

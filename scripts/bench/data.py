@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.load import usage
 from bench.machine import describe
 from bench.options import Options
 from bench.process import run_job
@@ -33,7 +34,9 @@ def benchmark(options: Options) -> dict[str, Any]:
             )
         _checked(run_job("bench.prepare", asdict(spec), jobs, options.threads))
         stages["train"].append(_checked(run_job("bench.ours", asdict(spec), jobs, options.threads)))
-        print(f"round {number}: built in {stages['build'][-1]['seconds']:.1f} s", flush=True)
+        print(
+            f"round {number}: built in {stages['build'][-1]['seconds']:.1f} s{usage(stages['build'][-1])}", flush=True
+        )
     rows = _rows(stages)
     pairs, size = stages["build"][0]["pairs"], stages["build"][0]["text_bytes"]
     print(f"\n{pairs:,} pairs, {size / 1e6:.1f} MB of text\n\n{table(_HEADER, rows)}\n")

@@ -10,6 +10,7 @@ from typing import Any
 
 from bench import translators
 from bench.decoding import DecodeSpec
+from bench.load import usage
 from bench.machine import describe
 from bench.options import Options, Program, choose
 from bench.process import run_job
@@ -57,12 +58,12 @@ class _Entry:
         return f"{self.title}, beam {self.spec.beam_size}"
 
 
-def _formats(program: Program, device: str) -> list[str]:
+def _formats(program: Program, options: Options) -> list[str]:
     """Number formats to measure; on the CPU the first of ours is the one whose texts the others are compared with."""
-    if device == "cuda":
+    if options.device == "cuda":
         return ["bfloat16"]
-    int8 = program.name == "ctranslate2" or (program.ours and "quantize" in DecodeConfig.model_fields)
-    return ["float32", "int8"] if int8 else ["float32"]
+    has_int8 = program.name == "ctranslate2" or (program.ours and "quantize" in DecodeConfig.model_fields)
+    return ["float32", "int8"] if has_int8 and options.int8 else ["float32"]
 
 
 def _references(spec: DecodeSpec) -> list[_Entry]:
@@ -106,7 +107,7 @@ def benchmark(options: Options) -> dict[str, Any]:
             if "error" in converted:
                 missing.append(f"{program.title}: {converted['error']}")
                 continue
-        for number_format in _formats(program, options.device):
+        for number_format in _formats(program, options):
             for beam_size in _BEAMS:
                 entry = _Entry(program, replace(spec, number_format=number_format, beam_size=beam_size))
                 if tuned_too:
@@ -126,7 +127,7 @@ def benchmark(options: Options) -> dict[str, Any]:
             run = run_job(entry.program.module, asdict(entry.spec), jobs, options.threads)
             runs[entry.key] = run
             said = run.get("error") or f"{run['tokens'] / run['seconds']:,.0f} tokens/s"
-            print(f"round {number}: {entry.key}: {said}", flush=True)
+            print(f"round {number}: {entry.key}: {said}{usage(run)}", flush=True)
         rounds.append(runs)
     rows, bars, signature = _summarise(entries, rounds, references, config.data.target_language)
     print(f"\n{table(_HEADER, rows)}\n\nBLEU: {signature}; length penalty {penalty:g}; model {folder}")

@@ -32,6 +32,7 @@ class Options:
     lines: int | None
     latency_lines: int
     length_penalty: float | None
+    int8: bool
     variants: tuple[str, ...]
     dropout: float
 

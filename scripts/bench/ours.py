@@ -58,7 +58,9 @@ def make_config(spec: TrainSpec, run_dir: Path) -> Config:
                 "lr": workload.LEARNING_RATE,
                 "betas": workload.BETAS,
                 "eps": workload.EPS,
-                "warmup_steps": workload.WARMUP_STEPS,
+                "warmup_steps": min(
+                    workload.WARMUP_STEPS, num_steps - 1
+                ),  # a bound of the config; speed does not depend on it
                 "clip_norm": workload.CLIP_NORM,
             },
             "train": {

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.load import Watch
+
 SCRIPTS = Path(__file__).resolve().parents[1]
 _SAMPLE_SECONDS = 0.2
 
@@ -23,13 +25,14 @@ def run_job(
 
     With ``watch_children`` the result gets ``peak_tree_bytes``, the most memory that the process and its children held
     together (pages that they share counted once), seen by looking at it now and then; looking takes time from what is
-    measured. What the job says goes to a log in ``folder``.
+    measured. What the job says goes to a log in ``folder``. With the result comes what :class:`Watch` saw meanwhile.
     """
     folder.mkdir(parents=True, exist_ok=True)
     number = len(list(folder.glob("*.json")))
     name = f"{number:03d}-{module.removeprefix('bench.')}"
     path = folder / f"{name}.json"
     path.write_text(json.dumps({**spec, "started": time.time()}), encoding="utf-8")
+    watch = Watch()
     with (folder / f"{name}.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", module, str(path)],
@@ -44,11 +47,13 @@ def run_job(
         if peak is not None:
             peak.stop()
         log.write(out)
+    seen = watch.end()
     lines = out.splitlines()
     try:
         result: dict[str, Any] = json.loads(lines[-1])
     except (IndexError, ValueError):
         return {"error": f"ended with status {process.returncode} and no result; see {folder / name}.log"}
+    result |= seen
     return result if peak is None else {**result, "peak_tree_bytes": peak.bytes}
 
 

@@ -62,7 +62,7 @@ def benchmark(options: Options) -> dict[str, Any]:
         f"{options.size} on {options.device}: {run['tgt_tokens'] / run['seconds']:,.0f} target tokens/s, "
         f"{run['tgt_tokens']:,.0f} per step; {options.steps} steps after {options.warmup}"
     )
-    print(f"\n{table(*_kernel_table(kernels))}\n\n{table(*_group_table(kernels))}\n\n{table(*step_table(run))}\n")
+    print(f"\n{_kernel_table(kernels)}\n\n{_group_table(kernels)}\n\n{table(*step_table(run))}\n")
     if run["epochs"] > 1:
         print(f"the text ended {run['epochs'] - 1} times, and to begin it anew takes time: give more, or lower --steps")
     for place, number in sorted((run["syncs"] or {}).items(), key=lambda item: -item[1]):
@@ -70,29 +70,26 @@ def benchmark(options: Options) -> dict[str, Any]:
     return {"machine": describe(options.device), "spec": asdict(spec), **run, "kernels": kernels}
 
 
-def _row(name: str, kernels: Sequence[dict[str, Any]], total: float) -> list[str]:
-    """Time per step, share and calls of some kernels together."""
-    seconds, calls = (sum(kernel[key] for kernel in kernels) for key in ("seconds", "calls"))
-    return [name, f"{1000 * seconds:.3f}", f"{100 * seconds / total:.1f} %", f"{calls:,.1f}"]
+def _table(title: str, parts: Sequence[tuple[str, list[dict[str, Any]]]]) -> str:
+    """Time per step, share and calls of named kernels together."""
+    seconds, calls = ([sum(kernel[key] for kernel in part) for _, part in parts] for key in ("seconds", "calls"))
+    rows = [
+        [name, f"{1000 * own:.3f}", f"{100 * own / seconds[-1]:.1f} %", f"{number:,.1f}"]
+        for (name, _), own, number in zip(parts, seconds, calls, strict=True)
+    ]
+    return table([title, "ms per step", "share", "calls per step"], rows)
 
 
-def _kernel_table(kernels: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    total = sum(kernel["seconds"] for kernel in kernels)
-    rows = []
-    for kernel in kernels[:_MOST]:
-        name = _NOISE.sub("", kernel["name"]).replace("|", "/")
-        rows.append([*_row(name[:_WIDTH], [kernel], total), kernel["group"]])
-    if rest := kernels[_MOST:]:
-        rows.append([*_row(f"{len(rest)} others", rest, total), ""])
-    return ["kernel", "ms per step", "share", "calls per step", "group"], rows
+def _kernel_table(kernels: list[dict[str, Any]]) -> str:
+    """The longest kernels with their groups, the others together, and all."""
+    names = (f"{_NOISE.sub('', k['name']).replace('|', '/')[:_WIDTH]} ({k['group']})" for k in kernels[:_MOST])
+    parts = [(name, [kernel]) for name, kernel in zip(names, kernels, strict=False)]
+    return _table("kernel (group)", [*parts, ("others", kernels[_MOST:]), ("all", kernels)])
 
 
-def _group_table(kernels: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    total = sum(kernel["seconds"] for kernel in kernels)
-    rows = []
-    for group in [*(group for group, _ in _GROUPS), _ELSE]:
-        rows.append(_row(group, [kernel for kernel in kernels if kernel["group"] == group], total))
-    return ["group", "ms per step", "share", "calls per step"], [*rows, _row("all", kernels, total)]
+def _group_table(kernels: list[dict[str, Any]]) -> str:
+    groups = [*(group for group, _ in _GROUPS), _ELSE]
+    return _table("group", [*((g, [k for k in kernels if k["group"] == g]) for g in groups), ("all", kernels)])
 
 
 def step_table(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -104,11 +101,7 @@ def step_table(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         ["idle, ms", f"{max(0.0, plain - busy):.3f}", f"{profiled - busy:.3f}"],
         ["idle, share", f"{max(0.0, 1 - busy / plain):.1%}", f"{1 - busy / profiled:.1%}"],
     ]
-    if run["host_seconds"] is None:
-        rows += [["host's own time, ms", "not applicable", ""], ["host waits for the device", "not applicable", ""]]
-    else:
-        rows += [
-            ["host's own time, ms", f"{1000 * run['host_seconds']:.3f}", ""],
-            ["host waits for the device, times", f"{sum(run['syncs'].values()):g}", ""],
-        ]
+    if run["host_seconds"] is not None:
+        rows.append(["host's own time, ms", f"{1000 * run['host_seconds']:.3f}", ""])
+        rows.append(["host waits for the device, times", f"{sum(run['syncs'].values()):g}", ""])
     return ["a step", "as it is", "under the profiler"], rows

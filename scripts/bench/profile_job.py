@@ -1,7 +1,7 @@
 """Job: where the time of a training step goes, in a real run of this package.
 
-After the warm-up come three times as many steps as are asked for: as they are, to know how long they take; on CUDA one
-by one, each begun when the device has nothing to do, to know what the host needs for a step; and under the profiler.
+After the warm-up come three times as many steps as are asked for: as they are; on CUDA one by one, each begun when the
+device has nothing to do, to know what the host needs for a step; and under the profiler.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,12 @@ from torch._C._autograd import DeviceType
 from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity
 
-from bench.meter import synchronise, versions
+from bench.meter import synchronise
 from bench.ours import train
 from bench.workload import TrainSpec
-from seq2seq import __version__
 from seq2seq.data.loader import Step, load_steps
 
 _SYNCHRONISES = "called a synchronizing CUDA operation"  # how PyTorch warns of one
-
-
-@dataclass(frozen=True)
-class Span:
-    """One run of a kernel, on the CPU of an operator."""
-
-    name: str
-    begin: float  # seconds
-    end: float
-    own: float  # seconds less those of the operators inside it
 
 
 class Phases:
@@ -46,47 +35,51 @@ class Phases:
         self._spec = spec
         self._labels: list[int] = []  # of each step
         self.result: dict[str, Any] = {"epochs": 0, "host_seconds": None, "syncs": None}
-        self._between = self._measure()  # goes on from one yield to the next, which stand for a step each
+        self._between = self._measure()  # continues from one yield to the next, which stand for a step each
         next(self._between)
 
     def __call__(self, *args: Any, **options: Any) -> Iterator[Step]:
-        """What ``load_steps`` gives, with its arguments."""
+        """Called as ``load_steps`` is."""
         self.result["epochs"] += 1
         for step in load_steps(*args, **options):
             self._labels.append(step.num_labels)
             yield step
             next(self._between, None)
 
+    def _timed(self, name: str) -> Iterator[None]:
+        synchronise(self._spec.device)
+        started = time.perf_counter()
+        for _ in range(self._spec.steps):
+            yield
+        synchronise(self._spec.device)
+        self.result[name] = (time.perf_counter() - started) / self._spec.steps
+
     def _measure(self) -> Iterator[None]:
         spec, cuda = self._spec, self._spec.device == "cuda"
         for _ in range(spec.warmup):
             yield
-        first = len(self._labels)
-        synchronise(spec.device)
-        started = time.perf_counter()
-        for _ in range(spec.steps):
-            yield
-        synchronise(spec.device)
-        self.result["seconds"] = (time.perf_counter() - started) / spec.steps
-        self.result["tgt_tokens"] = sum(self._labels[first : first + spec.steps]) / spec.steps
+        yield from self._timed("seconds")
+        self.result["tgt_tokens"] = sum(self._labels[spec.warmup :][: spec.steps]) / spec.steps
         if cuda:
             yield from self.measure_host()
-        profiler = torch.profiler.profile(
-            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])],
-            # On the CPU the operators run in threads of the training's own.
-            experimental_config=None if cuda else _ExperimentalConfig(profile_all_threads=True),
-        )
-        profiler.start()
-        started = time.perf_counter()
-        for _ in range(spec.steps):
-            yield
-        synchronise(spec.device)
-        self.result["profiled_seconds"] = (time.perf_counter() - started) / spec.steps
-        profiler.stop()
-        spans = list(_spans(profiler, DeviceType.CUDA if cuda else DeviceType.CPU))
-        if not spans:
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+        # On the CPU the operators run in threads of the training's own.
+        all_threads = None if cuda else _ExperimentalConfig(profile_all_threads=True)
+        with torch.profiler.profile(activities=activities, experimental_config=all_threads) as profiler:
+            yield from self._timed("profiled_seconds")
+        device = DeviceType.CUDA if cuda else DeviceType.CPU
+        ran = [e for e in profiler.events() or () if e.device_type == device and not e.is_user_annotation]
+        if not ran:
             raise RuntimeError("PyTorch's profiler recorded no kernels; may this user read the device's counters?")
-        self.result |= {"busy_seconds": busy_seconds(spans) / spec.steps, "kernels": _kernels(spans, spec.steps)}
+        own, calls = Counter[str](), Counter(event.name for event in ran)
+        for event in ran:  # less the operators inside it
+            own[event.name] += event.time_range.elapsed_us() if cuda else event.self_cpu_time_total
+        self.result["kernels"] = [
+            {"name": name, "seconds": us / 1e6 / spec.steps, "calls": calls[name] / spec.steps}
+            for name, us in own.most_common()
+        ]
+        spans = ((event.time_range.start, event.time_range.end) for event in ran)
+        self.result["busy_seconds"] = busy_time(spans) / 1e6 / spec.steps
 
     def measure_host(self) -> Iterator[None]:
         """What the host does for a step while the device waits for nothing else, and where it waits for the device."""
@@ -105,32 +98,13 @@ class Phases:
         self.result["syncs"] = {place: number / self._spec.steps for place, number in places.items()}
 
 
-def _spans(profiler: torch.profiler.profile, device: DeviceType) -> Iterator[Span]:
-    """What ran on the device; annotations only bracket it."""
-    for event in profiler.events() or ():
-        if event.device_type == device and not event.is_user_annotation:
-            begin, end = event.time_range.start / 1e6, event.time_range.end / 1e6
-            own = event.self_cpu_time_total / 1e6 if device == DeviceType.CPU else end - begin
-            yield Span(event.name, begin, end, own)
-
-
-def busy_seconds(spans: Iterable[Span]) -> float:
-    """Seconds in which something ran; what ran at the same time counts once."""
-    busy = 0.0
-    last = float("-inf")
-    for span in sorted(spans, key=lambda span: span.begin):
-        busy += max(0.0, span.end - max(span.begin, last))
-        last = max(last, span.end)
+def busy_time(spans: Iterable[tuple[float, float]]) -> float:
+    """The time in which something ran, from begins and ends; what ran at the same time counts once."""
+    busy, last = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        busy += max(0.0, end - max(begin, last))
+        last = max(last, end)
     return busy
-
-
-def _kernels(spans: Iterable[Span], steps: int) -> list[dict[str, Any]]:
-    """Seconds and calls per step of each, the longest first."""
-    runs: dict[str, list[float]] = {}
-    for span in spans:
-        runs.setdefault(span.name, []).append(span.own)
-    kernels = [{"name": name, "seconds": sum(own) / steps, "calls": len(own) / steps} for name, own in runs.items()]
-    return sorted(kernels, key=lambda kernel: -kernel["seconds"])
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
@@ -138,11 +112,6 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     started = values.pop("started")
     spec = TrainSpec(**values)
     phases = Phases(spec)
-    rounds = 3 if spec.device == "cuda" else 2
-    last = 1  # after the measured ones: training ends in its last step, which does not come back here
-    training = train(replace(spec, steps=rounds * spec.steps + last), Path(spec.folder) / f"run-{started}", phases)
-    return {
-        **phases.result,
-        "parameters": sum(p.numel() for p in training.model.parameters()),
-        "versions": {"seq2seq": __version__, **versions("torch")},
-    }
+    steps = (3 if spec.device == "cuda" else 2) * spec.steps + 1  # the last step does not come back here
+    train(replace(spec, steps=steps), Path(spec.folder) / f"run-{started}", phases)
+    return phases.result

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import peers
+from bench.load import usage
 from bench.machine import describe
 from bench.options import Options, Program, choose
 from bench.process import run_job
@@ -51,7 +52,7 @@ def benchmark(options: Options) -> dict[str, Any]:
             run = run_job(program.module, asdict(spec), jobs, options.threads)
             runs[program.name] = run
             said = run.get("error") or f"{run['tgt_tokens'] / run['seconds']:,.0f} target tokens/s"
-            print(f"round {number}: {program.title}: {said}", flush=True)
+            print(f"round {number}: {program.title}: {said}{usage(run)}", flush=True)
         rounds.append({"peak": peak, "runs": runs})
     rows, bars = summarise(programs, rounds, work)
     print(f"\n{table(_HEADER, rows)}\n")
@@ -73,7 +74,7 @@ def measure_peak(options: Options, jobs: Path) -> dict[str, Any]:
         raise SystemExit(f"the machine's peak could not be measured: {peak['error']}")
     print(
         f"peak: {peak['matmul_flops'] / 1e9:,.0f} GFLOP/s in matrix products, "
-        f"{peak['copy_bytes'] / 1e9:.1f} GB/s in memory copies",
+        f"{peak['copy_bytes'] / 1e9:.1f} GB/s in memory copies{usage(peak)}",
         flush=True,
     )
     return peak

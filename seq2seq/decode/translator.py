@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -32,7 +33,7 @@ from seq2seq.files import checksum
 from seq2seq.languages import CUTS, joiner, script_of
 from seq2seq.memory import memory_explained
 from seq2seq.model.captured import StaticSteps, with_weights_in
-from seq2seq.model.quantize import quantize
+from seq2seq.model.quantize import is_int8_slow, quantize
 from seq2seq.model.transformer import DecoderState, Transformer
 from seq2seq.model_folder import load_model_folder
 
@@ -189,7 +190,7 @@ class Translator:
         Raises:
             TypeError: ``lines`` is a single string, or one of them is no string.
         """
-        for window in self.translate_windows(lines, decode or self.config.decode, on_problem):
+        for window in self.translate_windows(lines, self.settle(decode or self.config.decode), on_problem):
             yield from window
 
     def translate_windows(
@@ -212,6 +213,13 @@ class Translator:
         for window in _windows(_checked(lines), none_is_there):
             yield self._translate_window(window, done, decode, on_problem)
             done += len(window)
+
+    def settle(self, decode: DecodeConfig, say: Callable[[str], None] = warnings.warn) -> DecodeConfig:
+        """``decode`` as this machine will carry it out: in fp32 where int8 would be slower. ``say`` gets the reason."""
+        if decode.quantize is None or self.device.type != "cpu" or not is_int8_slow():
+            return decode
+        say("int8 is slower than fp32 on this CPU, which has no fast int8 products (VNNI); translating in fp32")
+        return decode.model_copy(update={"quantize": None})
 
     def identity(self) -> dict[str, str]:
         """What of a loaded model decides its translations: equal where they are, whatever its folder is called."""

@@ -209,6 +209,15 @@ class KeyValueCache:
         self._keys, self._values = (x[: sentences.size(0)] for x in (self._keys, self._values))
 
 
+class FusedLinear(nn.Linear):
+    """Several linear layers of one input, computed as one: their matrices lie one below the other in ``weight``."""
+
+    def __init__(self, inputs: int, rows: Sequence[int]) -> None:
+        """``rows``: the outputs of each layer."""
+        super().__init__(inputs, sum(rows))
+        self.rows = list(rows)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2.2), optionally with fewer key/value heads.
 
@@ -222,7 +231,7 @@ class SelfAttention(nn.Module):
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.head_width = d_model // num_heads
         self.causal, self.window = causal, window
-        self.qkv = nn.Linear(d_model, (num_heads + 2 * num_kv_heads) * self.head_width)
+        self.qkv = FusedLinear(d_model, [n * self.head_width for n in (num_heads, num_kv_heads, num_kv_heads)])
         self.out = nn.Linear(d_model, d_model)
 
     def _project(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -266,7 +275,7 @@ class CrossAttention(nn.Module):
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.head_width = d_model // num_heads
         self.q = nn.Linear(d_model, d_model)
-        self.kv = nn.Linear(d_model, 2 * num_kv_heads * self.head_width)
+        self.kv = FusedLinear(d_model, [num_kv_heads * self.head_width] * 2)
         self.out = nn.Linear(d_model, d_model)
 
     def _project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,11 +10,35 @@ Shapes: ``T`` tokens, ``I`` inputs and ``O`` outputs of a layer.
 from __future__ import annotations
 
 import copy
+import functools
+import time
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seq2seq.model.transformer import Transformer
+
+_ROWS, _INPUTS, _OUTPUTS, _TRIES = 8, 256, 512, 5  # of the product that is timed
+
+
+@functools.cache
+def is_int8_slow() -> bool:
+    """Whether a product of int8 takes longer on this CPU than one of fp32.
+
+    PyTorch multiplies them with the instructions named VNNI where it has a kernel for them: it then takes a quarter of
+    the time of fp32. Elsewhere a plain loop takes 8 to 10 times as long. One product is timed, in CPU time and the
+    best of a few, because no list of instructions is right for all processors and versions of PyTorch.
+    """
+    x, weight = torch.ones(_ROWS, _INPUTS), torch.ones(_OUTPUTS, _INPUTS)
+    small_x, small_weight = x.to(torch.int8), weight.to(torch.int8).t()
+    best = [float("inf")] * 2
+    for _ in range(_TRIES):
+        for number, product in enumerate((lambda: torch._int_mm(small_x, small_weight), lambda: F.linear(x, weight))):
+            started = time.thread_time()
+            product()
+            best[number] = min(best[number], time.thread_time() - started)
+    return best[0] > best[1]
 
 
 def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from seq2seq.config import ModelConfig
 from seq2seq.data.packed import Packed, PackedBatch
-from seq2seq.model.attention import CrossAttention, KeyValueCache, SelfAttention, move_sentences
+from seq2seq.model.attention import CrossAttention, FusedLinear, KeyValueCache, SelfAttention, move_sentences
 from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 
@@ -42,7 +42,8 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.activation = config.activation
-        self.inner = nn.Linear(config.d_model, config.d_ff * (2 if config.activation == "swiglu" else 1))
+        fused = config.activation == "swiglu"  # gate and up
+        self.inner = FusedLinear(config.d_model, [config.d_ff] * 2) if fused else nn.Linear(config.d_model, config.d_ff)
         self.outer = nn.Linear(config.d_ff, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -234,15 +235,8 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, LearnedPositions):
                 nn.init.normal_(module.table.weight, std=0.02)
-            elif isinstance(module, SelfAttention):
-                width, kv_width = self.config.d_model, module.num_kv_heads * module.head_width
-                for matrix in torch.split(module.qkv.weight, [width, kv_width, kv_width]):
-                    nn.init.xavier_uniform_(matrix)
-            elif isinstance(module, CrossAttention):
-                for matrix in module.kv.weight.chunk(2):
-                    nn.init.xavier_uniform_(matrix)
-            elif isinstance(module, FeedForward) and module.activation == "swiglu":
-                for matrix in module.inner.weight.chunk(2):
+            elif isinstance(module, FusedLinear):
+                for matrix in module.weight.split(module.rows):
                     nn.init.xavier_uniform_(matrix)
 
     @property

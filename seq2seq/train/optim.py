@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seq2seq.config import OptimConfig
+from seq2seq.model.attention import FusedLinear
 
 
 def learning_rate(step: int, config: OptimConfig, max_steps: int | None) -> float:
@@ -31,21 +32,29 @@ def learning_rate(step: int, config: OptimConfig, max_steps: int | None) -> floa
 
 class Optimizer:
     """AdamW (Loshchilov & Hutter 2019) for all parameters, or Muon (Jordan et al. 2024) for the layers' matrices and
-    AdamW for embeddings, norms and biases. Weight decay acts on matrices alone."""
+    AdamW for embeddings, norms and biases. Weight decay acts on matrices alone.
+
+    Muon makes the update of a matrix orthogonal, so it gets each matrix of a fused layer by itself.
+    """
 
     def __init__(self, model: nn.Module, config: OptimConfig) -> None:
         self.named = dict(model.named_parameters())
         embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-        matrices = [p for p in self.named.values() if p.ndim == 2 and id(p) not in embeddings]
+        matrices = {name: p for name, p in self.named.items() if p.ndim == 2 and id(p) not in embeddings}
         vectors = [p for p in self.named.values() if p.ndim != 2]
         tables = [p for p in self.named.values() if id(p) in embeddings]
+        # Of each parameter, what is updated: the parameter, or for Muon the matrices in it, which share its memory.
+        self._updated = {name: [parameter] for name, parameter in self.named.items()}
         self._parts: list[torch.optim.Optimizer] = []
-        decayed = [*matrices, *tables]
+        decayed = [*matrices.values(), *tables]
         if config.name == "muon":
             decayed = tables
-            self._parts.append(
-                torch.optim.Muon(matrices, config.lr, config.weight_decay, adjust_lr_fn="match_rms_adamw")
-            )
+            rows = {id(m.weight): m.rows for m in model.modules() if isinstance(m, FusedLinear)}
+            for name, parameter in matrices.items():
+                views = parameter.detach().split(rows.get(id(parameter), len(parameter)))
+                self._updated[name] = [nn.Parameter(view) for view in views]
+            alone = [matrix for name in matrices for matrix in self._updated[name]]
+            self._parts.append(torch.optim.Muon(alone, config.lr, config.weight_decay, adjust_lr_fn="match_rms_adamw"))
         groups = [
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
@@ -58,6 +67,12 @@ class Optimizer:
         Args:
             bad: fp32 [] on the parameters' device, 1 for a bad step. AdamW looks at it there and does not wait.
         """
+        for name, parameter in self.named.items():
+            if parameter.grad is not None and self._updated[name][0] is not parameter:
+                matrices = self._updated[name]
+                for matrix, grad in zip(matrices, parameter.grad.split([len(m) for m in matrices]), strict=True):
+                    matrix.grad = grad
+                parameter.grad = None
         for part in self._parts:
             for group in part.param_groups:
                 group["lr"] = lr
@@ -69,12 +84,13 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state, as ``parameter:key`` to tensor; empty before the first step."""
+        """All state, as ``parameter:key`` to tensor, in the parameter's own shape; empty before the first step."""
         state = {}
-        for name, parameter in self.named.items():
+        for name, updated in self._updated.items():
             for part in self._parts:
-                for key, value in part.state.get(parameter, {}).items():
-                    state[f"{name}:{key}"] = value
+                for key in part.state.get(updated[0], {}):
+                    values = [part.state[one][key] for one in updated]
+                    state[f"{name}:{key}"] = torch.cat(values) if len(values) > 1 else values[0]
         return state
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -82,5 +98,8 @@ class Optimizer:
         owner = {id(p): part for part in self._parts for group in part.param_groups for p in group["params"]}
         for name, value in tensors.items():
             parameter_name, key = name.rsplit(":", 1)
-            parameter = self.named[parameter_name]
-            owner[id(parameter)].state[parameter][key] = value.to(parameter.device)
+            updated = self._updated[parameter_name]
+            value = value.to(self.named[parameter_name].device)
+            values = value.split([len(one) for one in updated]) if len(updated) > 1 else [value]
+            for one, own in zip(updated, values, strict=True):
+                owner[id(one)].state[one][key] = own

@@ -43,7 +43,7 @@ class Speedometer:
     """Speed over the latest steps, in tokens and in arithmetic: a running mean that forgets a step in about 20."""
 
     def __init__(self, flops: FlopsPerToken, peak: float) -> None:
-        """``peak``: floating-point operations per second that all devices of the run can do at most."""
+        """``peak``: floating-point operations per second that all devices of the run can do at most, as measured."""
         self._flops, self._peak = flops, peak
         self._seconds = self._tokens = self._operations = self._waited = 0.0
 
@@ -51,6 +51,7 @@ class Speedometer:
         """Take the steps that the last ``seconds`` went to; gives their own speed, for the log."""
         tokens, src_tokens = sum(r.tokens for r in records), sum(r.src_tokens for r in records)
         operations, waited = self._flops.total(src_tokens, tokens), sum(r.waited for r in records)
+        self._peak = max(self._peak, operations / seconds)  # no step is faster: the peak was measured too low
         kept = 0.95 ** len(records)
         self._seconds, self._tokens = kept * self._seconds + seconds, kept * self._tokens + tokens
         self._operations, self._waited = kept * self._operations + operations, kept * self._waited + waited

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID
-from seq2seq.model.quantize import Int8Linear, quantize
+from seq2seq.model.quantize import Int8Linear, is_int8_slow, quantize
 from seq2seq.model.transformer import DecoderState
 
 
@@ -75,3 +75,16 @@ def test_a_quantized_model(make_model, make_pairs):
     ids = torch.full((2,), BOS_ID)
     plain, close = (DecoderState(m, src, 1, 1).step(ids) for m in (model, small))
     assert 0 < (plain - close).abs().max() < 0.1 * plain.std()
+
+
+@pytest.mark.parametrize("times", [0, 100])
+def test_slow_products_are_found_by_their_time(monkeypatch, times):
+    """Guards against int8 on processors without VNNI, where PyTorch has a plain loop for it, and against fp32 where
+    int8 is faster."""
+
+    def product(x, weight):
+        for _ in range(times):
+            torch.mm(x.float(), weight.float())
+
+    monkeypatch.setattr(torch, "_int_mm", product)
+    assert is_int8_slow.__wrapped__() == (times > 0)

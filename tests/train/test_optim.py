@@ -103,3 +103,30 @@ def test_muon_updates_matrices_orthogonally(make_model):
         if is_layer_matrix:
             spectrum = torch.linalg.svdvals(parameter - before[key])
             assert spectrum.max() < 2 * spectrum.median(), key
+
+
+@pytest.mark.parametrize("shape", [{"activation": "swiglu"}, {"num_kv_heads": 2}])
+def test_muon_takes_fused_matrices_apart(make_model, shape):
+    """Guards against query, key and value (key and value; gate and up) made orthogonal as one matrix, so that the
+    largest gradient among them decides the others' updates. State is saved as one tensor for each parameter."""
+    model = make_model(d_model=16, **shape)
+    config = model.config
+    key_value = [config.num_kv_heads * config.d_model // config.num_heads] * 2
+    fused = {"qkv.weight": [config.d_model, *key_value], "kv.weight": key_value}
+    if config.activation == "swiglu":
+        fused["inner.weight"] = [config.d_ff] * 2
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    optimizer = Optimizer(model, OptimConfig(name="muon"))
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        grad = torch.randn(parameter.shape, generator=generator)
+        parameter.grad = grad * torch.logspace(0, 3, len(grad)).reshape(-1, *[1] * (grad.ndim - 1))
+    optimizer.step(0.01, GOOD)
+    found = set()
+    for key, parameter in model.named_parameters():
+        for name in (name for name in fused if key.endswith(f".{name}")):
+            found.add(name)
+            sizes = [update.square().mean().sqrt() for update in (parameter - before[key]).split(fused[name])]
+            assert max(sizes) < 1.2 * min(sizes), key
+            assert optimizer.tensors()[f"{key}:momentum_buffer"].shape == parameter.shape
+    assert found == set(fused)
