@@ -19,7 +19,7 @@ import torch
 
 from seq2seq import __version__, cli
 from seq2seq.cli import main
-from seq2seq.config_file import load_config
+from seq2seq.config import load_config
 from tests.toy import (
     command,
     environment,

@@ -17,8 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
-from seq2seq.config import dump_config
-from seq2seq.config_file import load_config
+from seq2seq.config import dump_config, load_config
 from seq2seq.data.bitext import ParallelFiles, SentencePair, read_lines, read_pairs, read_stream
 from seq2seq.data.corpus import Filters, build_corpus, open_corpus
 from seq2seq.data.corpus_writer import FILES, META, SIDES
