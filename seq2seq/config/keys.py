@@ -138,7 +138,7 @@ def misplaced_number(tree: Any, key: Key, fields: Mapping[Key, FieldInfo]) -> st
         value, name, part = get_key(tree, key[:above]), ".".join(key[:above]), key[above]
         kind = fields[without_numbers(key[:above])].annotation if above else None
         is_list = isinstance(value, list) and any(get_origin(one) in (list, tuple) for one in (kind, *get_args(kind)))
-        if is_list and child(value, part, _NOTHING) is _NOTHING:
+        if is_list and (child(value, part) is None if part.isdecimal() else len(value) != 1):
             first = ".".join((*key[:above], "0", *without_numbers(key[above:])))
             return f"{name} is a list of {len(value)}; write {first} for its first item"
         if not is_list and part.isdecimal():

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from seq2seq.config.keys import Key, Section, fields_of, get_key, sections_in, show
+from seq2seq.config.keys import Key, Section, fields_of, get_key, sections_in, show, without_numbers
 
 # How other toolkits call our keys: the key, what to know about it, and their names.
-_ELSEWHERE: dict[str, tuple[str, str]] = {
+ELSEWHERE: dict[str, tuple[str, str]] = {
     "train.batch_tokens": ("target tokens of a step", "batch_size max_tokens tokens_per_batch batch_type"),
     "train.accumulate": (
         "micro-batches of a step; train.batch_tokens counts all of them",
@@ -64,7 +64,7 @@ _ELSEWHERE: dict[str, tuple[str, str]] = {
     "run_dir": ("folder of the run", "save_dir output_dir model_dir save_model out_dir log_dir"),
     "seed": ("at the top of the file", "random_seed manual_seed rand_seed"),
 }
-_OURS = {theirs: f"{key} ({note})" for key, (note, names) in _ELSEWHERE.items() for theirs in names.split()}
+_OURS = {theirs: f"{key} ({note})" for key, (note, names) in ELSEWHERE.items() for theirs in names.split()}
 
 
 def explain(error: ValidationError, tree: object, section: type[Section]) -> Iterator[tuple[Key, str]]:
@@ -80,15 +80,17 @@ def explain(error: ValidationError, tree: object, section: type[Section]) -> Ite
         elif kind == "missing" and field and item["loc"][-1] == key[-1]:
             sentence = re.split(r"[.:] ", str(field.description))[0].rstrip(".")
             yield key, f"missing; {sentence[0].lower()}{sentence[1:]}"
-        elif kind.startswith("union_tag") and field:
+        elif kind.startswith("union_tag") and field and isinstance(get_key(tree, key), dict):
             yield _which_section(key, get_key(tree, key), field, context)
         elif kind == "value_error":
             yield key, str(context["error"])
         else:
             assert field, item
-            value = get_key(tree, key)
-            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-            expected = _expected(field.annotation, field.metadata)
+            value, annotation = get_key(tree, key), field.annotation
+            if key[-1].isdecimal():
+                annotation = get_args(annotation)[0]
+            choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+            expected = _expected(annotation, field.metadata)
             yield key, f"must be {expected}, not {show(value)}{_nearest(value, choices)}"
 
 
@@ -171,7 +173,7 @@ def unknown(key: Key, known: Mapping[Key, FieldInfo], siblings: Sequence[str]) -
         return f"unknown key; only the command line takes dotted keys, here write {last}: in the section {above}"
     if ours := _OURS.get(name.lower().replace("-", "_")):
         return f"unknown key; did you mean {ours}?"
-    homes = [".".join(other) for other in known if other[-1] == name]
+    homes = [".".join(other) for other in known if other[-1] == name and other != without_numbers(key)]
     if homes:
         return f"unknown key; it belongs to {' or '.join(homes)}"
     if not siblings:

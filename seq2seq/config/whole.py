@@ -196,7 +196,8 @@ def diff_configs(old: Config | Mapping[str, Any], new: Config, sections: Sequenc
     newer = [key for key in compared if key not in before and not fields[without_numbers(key)].is_required()]
     if newer:
         for key in newer:
-            del get_key(values, key[:-1])[key[-1]]
+            section = get_key(values, key[:-1])
+            del (section[0] if isinstance(section, list) else section)[key[-1]]
         defaults = dict(_leaves(type(new).model_validate(values).model_dump(mode="json"), ()))
         before |= {key: defaults[key] for key in newer}
     return [
