@@ -96,9 +96,9 @@ def config_with(line: str) -> Callable[[Path], None]:
 
 def other_tokenizer(place: Path) -> None:
     """The model gets a tokenizer that it was not trained with."""
-    from seq2seq.data.tokenizer import TokenizerSpec, train_tokenizer
+    from seq2seq.data.tokenizer import TokenizerConfig, train_tokenizer
 
-    model, _ = train_tokenizer([f"other words {i}" for i in range(40)], TokenizerSpec("unigram", 330))
+    model, _ = train_tokenizer([f"other words {i}" for i in range(40)], TokenizerConfig(kind="unigram", vocab_size=330))
     model.save(place / "model/best/tokenizer.model")
 
 

@@ -30,7 +30,7 @@ from seq2seq.config.sections import DecodeConfig
 from seq2seq.config.whole import YAML_WORDS, Config
 from seq2seq.errors import ConfigError
 
-_LARGEST = 256 << 10  # bytes of a config file; to read so much takes seconds
+_LARGEST = 256 << 10  # bytes of a config file; YAML of this size takes seconds to read
 _DEEPEST = 20  # levels of sections and lists
 _SURROGATE = re.compile("[\ud800-\udfff]")  # YAML escapes can write half a character, which no file can hold
 T = TypeVar("T", bound=Config)
@@ -39,8 +39,8 @@ T = TypeVar("T", bound=Config)
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file, apply ``section.key=value`` overrides, and resolve every field.
 
-    Raises one :class:`ConfigError` with a line for every mistake. Rules between keys are checked once each key by
-    itself is right.
+    Raises one :class:`ConfigError` with a line for every mistake. Rules between keys are checked when every single key
+    is right.
     """
     draft = Draft(path, Config)
     for override in overrides:
@@ -51,8 +51,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def load_saved_config(path: Path) -> Config:
     """Read the resolved config of a run or a model folder, as ``dump_config`` wrote it.
 
-    How the model was trained decides no translation, so what another version of the package has written there and this
-    one cannot read takes its default.
+    Translation does not depend on the sections optim and train. Keys in them that this version cannot read, as another
+    version of the package wrote them, take their defaults.
     """
     draft = Draft(path, Config)
     draft.forget_unreadable(("optim", "train"))
@@ -60,9 +60,9 @@ def load_saved_config(path: Path) -> Config:
 
 
 def override_decode(default: DecodeConfig, given: Mapping[str, object]) -> DecodeConfig:
-    """``default`` with the given fields replaced, as ``--beam-size`` and its kin on the command line ask for.
+    """``default`` with the given fields replaced, as options such as ``--beam-size`` ask for.
 
-    Where sampling is switched off, those settings of ``default`` that only sampling has fall back to theirs. Raises one
+    If ``given`` turns sampling off, the keys that only sampling uses go back to their defaults. Raises one
     :class:`ConfigError` with a line for every mistake.
     """
     values = {**default.model_dump(), **given}
@@ -121,11 +121,11 @@ class Draft(Generic[T]):
             with path.open("rb") as file:
                 content = file.read(_LARGEST + 1)
             if len(content) > _LARGEST:
-                raise ValueError(f"it is larger than {_LARGEST >> 10} KiB, so it is no config file")
+                raise ValueError(f"larger than {_LARGEST >> 10} KiB, so it is not a config file")
             self._root = _compose(content.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
-            raise ConfigError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
+            raise ConfigError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigError(f"{path}: cannot be read: {reason}") from None
@@ -133,7 +133,7 @@ class Draft(Generic[T]):
             raise ConfigError(f"{path}:{error.args[0]}: not valid YAML: {error.args[1]}") from None
         tree = {} if self._root is None else self._plain(self._root, ())
         if not isinstance(tree, dict):
-            raise ConfigError(f"{path}:1: must hold keys such as run_dir: and data:, not {show(tree)}")
+            raise ConfigError(f"{path}:1: must have keys such as run_dir: and data:, not {show(tree)}")
         self.tree: dict[str, Any] = tree
         self.tree = {name: self._at(os.path.dirname(os.path.abspath(path)), (name,), tree[name]) for name in tree}
 
@@ -144,7 +144,7 @@ class Draft(Generic[T]):
         self._overridden.append(key)
         fields = fields_of(self.kind)
         if not value.strip():
-            self.report(key, "an override must be written section.key=value")
+            self.report(key, "write an override as section.key=value")
         elif without_numbers(key) not in fields:
             above = without_numbers(key[:-1])
             self.report(key, unknown(key, fields, [other[-1] for other in fields if other[:-1] == above]))
@@ -158,7 +158,7 @@ class Draft(Generic[T]):
             set_key(self.tree, key, self._at(os.getcwd(), key, self._plain(node, key) if node else None))
 
     def forget_unreadable(self, sections: tuple[str, ...]) -> None:
-        """Drop the keys of these sections that a config cannot have, or not beside the others."""
+        """Remove the keys of these sections that this version refuses."""
         for section in sections:
             if not isinstance(self.tree.get(section, {}), dict):
                 del self.tree[section]
@@ -196,7 +196,7 @@ class Draft(Generic[T]):
         return self.kind.model_validate(self.tree)
 
     def report(self, key: Key, message: str, node: yaml.Node | None = None) -> None:
-        """Note a mistake at the place where the key was stated; the first one of a key is the one to tell."""
+        """Note a mistake at the place where the key was stated; of several in one key, the first is reported."""
         line: float = node.start_mark.line + 1 if node else self._line(key)
         place = f"{self.path}:{line}"
         if any(key[: len(stated)] == stated for stated in self._overridden):
@@ -228,9 +228,9 @@ class Draft(Generic[T]):
         return self._children[id(node)]
 
     def _plain(self, node: yaml.Node, key: Key, above: tuple[int, ...] = ()) -> Any:
-        """The plain value of a YAML node: what YAML can hold and a config needs, nothing that runs code."""
+        """The plain value of a YAML node. Nothing in it can run code."""
         if id(node) in above or len(above) > _DEEPEST:
-            self.report(key, "nested too deeply, or inside itself")
+            self.report(key, "nested too deeply, or contains itself")
             return None
         if id(node) not in self._read:  # an alias is read once
             inside = (*above, id(node))
@@ -253,10 +253,10 @@ class Draft(Generic[T]):
         lines: dict[str, int] = {}
         for name, child in node.value:
             if not isinstance(name, yaml.ScalarNode) or _SURROGATE.search(name.value):
-                self.report(key, "a key must be a plain word", name)
+                self.report(key, "a key must be one word", name)
                 continue
             if name.value in values:
-                self.report((*key, name.value), f"stated twice, first in line {lines[name.value]}", name)
+                self.report((*key, name.value), f"set twice, first in line {lines[name.value]}", name)
             lines[name.value] = name.start_mark.line + 1
             values[name.value] = self._plain(child, (*key, name.value), inside)
         return values
@@ -269,7 +269,7 @@ def _scalar(node: yaml.Node) -> object:
         raise ValueError(f"the YAML tag {show(node.tag)} is not allowed")
     if kind == "str":
         if _SURROGATE.search(text):
-            raise ValueError("holds half a character (a surrogate escape)")
+            raise ValueError("has half of a character (a surrogate escape)")
         return text
     if kind == "null":
         return None

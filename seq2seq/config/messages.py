@@ -1,7 +1,6 @@
 """Mistakes in a config, in words: where, what is allowed, and which key was probably meant."""
 
 import difflib
-import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -78,7 +77,7 @@ def explain(error: ValidationError, tree: object, section: type[Section]) -> Ite
         elif kind == "extra_forbidden":
             yield key, unknown(key, known, list(inner.model_fields))
         elif kind == "missing" and field and item["loc"][-1] == key[-1]:
-            sentence = re.split(r"[.:] ", str(field.description))[0].rstrip(".")
+            sentence = str(field.description).split(". ")[0].rstrip(".")
             yield key, f"missing; {sentence[0].lower()}{sentence[1:]}"
         elif kind.startswith("union_tag") and field and isinstance(get_key(tree, key), dict):
             yield _which_section(key, get_key(tree, key), field, context)
@@ -170,12 +169,12 @@ def unknown(key: Key, known: Mapping[Key, FieldInfo], siblings: Sequence[str]) -
     name = key[-1]
     if tuple(name.split(".")) in known and "." in name:
         above, _, last = name.rpartition(".")
-        return f"unknown key; only the command line takes dotted keys, here write {last}: in the section {above}"
+        return f"unknown key; dotted keys are for the command line only; here write {last}: in the section {above}:"
     if ours := _OURS.get(name.lower().replace("-", "_")):
         return f"unknown key; did you mean {ours}?"
     homes = [".".join(other) for other in known if other[-1] == name and other != without_numbers(key)]
     if homes:
-        return f"unknown key; it belongs to {' or '.join(homes)}"
+        return f"unknown key; did you mean {' or '.join(homes)}?"
     if not siblings:
         return f"unknown key; {'.'.join(key[:-1])} is not a section"
     return "unknown key" + (_nearest(name, siblings) or f"; allowed here: {', '.join(siblings)}")

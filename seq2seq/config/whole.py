@@ -49,15 +49,15 @@ class Config(Section):
     """Everything that decides a run."""
 
     run_dir: OnePath = Field(
-        description="Folder that the run writes: checkpoints, logs, the model. Relative to where the command runs."
+        description="Folder of the run: checkpoints, logs, models. A relative path starts at the current folder."
     )
-    seed: int = option(1, "Decides the initial weights, the order of data and dropout.", ge=0, lt=2**63)
-    data: DataConfig = Field(description="Which text to learn from; relative paths start at the config file's folder.")
-    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, description="How text is cut into subwords.")
+    seed: int = option(1, "Seed of the random numbers: initial weights, order of the data, dropout.", ge=0, lt=2**63)
+    data: DataConfig = Field(description="Text to train on. Relative paths start at the folder of the config file.")
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, description="How text is split into subwords.")
     model: ModelConfig = Field(default_factory=ModelConfig, description="The Transformer.")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="The optimizer and its learning rate.")
     train: TrainConfig = Field(default_factory=TrainConfig, description="How long to train and what to keep.")
-    decode: DecodeConfig = Field(default_factory=DecodeConfig, description="How translations are searched.")
+    decode: DecodeConfig = Field(default_factory=DecodeConfig, description="How to translate: beam search or sampling.")
 
     @property
     def cache_dir(self) -> Path:
@@ -85,10 +85,10 @@ class Config(Section):
         problems, steps, schedule = [], self.train.max_steps, self.optim.schedule
         if self.model.tie_embeddings == "all" and not self.tokenizer.joint:
             problems.append(
-                ("model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true or use target")
+                ("model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true, or use target")
             )
         if schedule in ("cosine", "linear") and steps is None:
-            problems.append(("optim.schedule", f"{schedule} needs to know its last step; set train.max_steps"))
+            problems.append(("optim.schedule", f"{schedule} ends at the last step; set train.max_steps"))
         if steps is not None and self.optim.warmup_steps >= steps:
             warmup = f"must be below train.max_steps ({steps}), not {self.optim.warmup_steps}"
             problems.append(("optim.warmup_steps", warmup))
@@ -120,7 +120,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def dump_config(config: Config, *, absolute: bool = True) -> str:
-    """The resolved config as YAML; with absolute data paths, loading it gives an equal config back."""
+    """The resolved config as YAML. With absolute data paths, it loads as an equal config from any folder."""
     values = config.model_dump(mode="json")
     if absolute:
         values["data"] = absolute_paths(values["data"], DataConfig, os.getcwd())
@@ -128,18 +128,18 @@ def dump_config(config: Config, *, absolute: bool = True) -> str:
 
 
 def file_problem(path: Path) -> str | None:
-    """Why a path is no file that can be read several times; None if it is one."""
+    """Why training cannot read a path several times; None if it can."""
     if path.is_file():
         return None
     if path.is_dir():
-        return "is a directory, not a text file; name the files in it one by one"
+        return "is a folder, not a text file; list the files in it"
     if path.exists():
-        return "is no regular file; text for training is read several times, so write it to a file first"
+        return "is no regular file; training reads its text several times, so write it to a file first"
     return "no such file"
 
 
 def portable(config: Config) -> Config:
-    """The config of a model that leaves its run: names instead of paths, and the languages that the paths named."""
+    """The config to store with a model: file names in place of paths, and the languages that the file names gave."""
     values = config.model_dump(mode="json")
     values["data"] = change_paths(values["data"], DataConfig, os.path.basename)
     values["run_dir"] = config.run_dir.resolve().name or "run"
@@ -149,7 +149,7 @@ def portable(config: Config) -> Config:
 
 
 def check_files(config: Config) -> None:
-    """Raise one :class:`ConfigError` that lists every data file that does not exist, or cannot be read twice."""
+    """Raise one :class:`ConfigError` with a line for every data file that training cannot read several times."""
     missing = []
     for part in ("train", "valid", "test"):
         files = getattr(config.data, part)
@@ -168,7 +168,7 @@ def schema() -> dict[str, Any]:
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
     shape = found["$defs"]["ModelConfig"]["properties"]
     for key in (*PRESETS["small"], "num_kv_heads", "tie_embeddings"):
-        del shape[key]["default"]  # it depends on other keys, as the description says
+        del shape[key]["default"]  # depends on other keys, as the description says
     return found
 
 
@@ -176,11 +176,11 @@ def diff_configs(old: Config | Mapping[str, Any], new: Config, sections: Sequenc
     """Lines such as ``train.batch_tokens: 4096 -> 8192`` for what differs below the given dotted keys.
 
     Args:
-        old: a config, or its values as a file has kept them, perhaps of another version of the package: keys that are
-            newer than the file take their defaults.
+        old: a config, or its values as read from a file. Keys that the file lacks, as another version of the package
+            wrote it, take their defaults.
 
     Raises:
-        ConfigError: the values have keys that this version lacks.
+        ConfigError: ``old`` has keys that this version does not know.
     """
     wanted = [tuple(section.split(".")) for section in sections]
     fields = fields_of(type(new))
@@ -191,7 +191,7 @@ def diff_configs(old: Config | Mapping[str, Any], new: Config, sections: Sequenc
     lacking = [key for key in before if without_numbers(key) not in fields]
     if lacking:
         unknown = "; ".join(f"{'.'.join(key)}: {json.dumps(before[key])}" for key in lacking)
-        raise ConfigError(f"has settings that this version of seq2seq lacks ({unknown})")
+        raise ConfigError(f"has settings that this version of seq2seq does not know ({unknown})")
     compared = [key for key in dict.fromkeys((*before, *after)) if any(key[: len(top)] == top for top in wanted)]
     newer = [key for key in compared if key not in before and not fields[without_numbers(key)].is_required()]
     if newer:

@@ -185,11 +185,11 @@ tokenizer:
   vocab_size: 8.0
 """
     assert mistakes(write(text), "train.steps=1", "decode.top_p=2", "seed=-1", "decode.seed") == [
-        "x.yaml:1: run_dir: missing; folder that the run writes",
-        "x.yaml:1: data.valid: missing; parallel text that measures progress (src and tgt), not part of train",
+        "x.yaml:1: run_dir: missing; folder of the run: checkpoints, logs, models",
+        "x.yaml:1: data.valid: missing; parallel text to validate on (src and tgt)",
         "x.yaml:2: data.train.tgt: must be a path or a list of paths, not 3",
         "x.yaml:3: data.max_length: must be a whole number > 1, not 1",
-        "x.yaml:4: lr: unknown key; it belongs to optim.lr",
+        "x.yaml:4: lr: unknown key; did you mean optim.lr?",
         "x.yaml:6: model.preset: must be one of tiny, small, base, big, not 'tny'; did you mean tiny?",
         "x.yaml:7: model.d_model: must be a whole number > 0, not 'big'",
         "x.yaml:8: model.dropout: must be a number >= 0 and <= 0.9, not true",
@@ -200,9 +200,9 @@ tokenizer:
         "x.yaml:14: decode.sample: must be true or false, not 'yes'",
         "x.yaml:14: decode.zzz: unknown key; allowed here: beam_size, length_penalty, n_best, max_length_ratio, "
         "max_length_offset, batch_tokens, quantize, split_sentences, sample, temperature, top_k, top_p, seed",
-        "x.yaml:17: tokenizer.vocab_size: stated twice, first in line 16",
+        "x.yaml:17: tokenizer.vocab_size: set twice, first in line 16",
         "command line: train.steps: unknown key; did you mean max_steps?",
-        "command line: decode.seed: an override must be written section.key=value",
+        "command line: decode.seed: write an override as section.key=value",
         "command line: seed: must be a whole number >= 0 and < 9223372036854775808, not -1",
         "command line: decode.top_p: must be a number > 0 and <= 1, not 2",
     ]
@@ -224,25 +224,24 @@ tokenizer:
         ("  src_lang: 5", "x.yaml:5: data.src_lang: must be text or null, not 5"),
         ("  cache_dir: ''", "x.yaml:5: data.cache_dir: must be a path, not ''"),
         ("  test: none", "x.yaml:5: data.test: must be a section of key: value lines or null, not 'none'"),
-        ("  test: {src: a}", "x.yaml:5: data.test.tgt: missing; target text, as many files as src, each with as many "
-         "lines as its partner"),
+        ("  test: {src: a}", "x.yaml:5: data.test.tgt: missing; target text: the same number of files as src"),
         ("train: {metric: BLEU}", "x.yaml:5: train.metric: must be one of bleu, chrf, loss, not 'BLEU'; did you mean "
          "bleu?"),
         ("train: {metric: [1]}", "x.yaml:5: train.metric: must be one of bleu, chrf, loss, not [1]"),
-        ("batch_tokens: 1", "x.yaml:5: batch_tokens: unknown key; it belongs to train.batch_tokens or "
-         "decode.batch_tokens"),
+        ("batch_tokens: 1", "x.yaml:5: batch_tokens: unknown key; did you mean train.batch_tokens or "
+         "decode.batch_tokens?"),
         ("training: {}", "x.yaml:5: training: unknown key; did you mean train?"),
-        ("optim.lr: 1", "x.yaml:5: 'optim.lr': unknown key; only the command line takes dotted keys, here write lr: in "
-         "the section optim"),
+        ("optim.lr: 1", "x.yaml:5: 'optim.lr': unknown key; dotted keys are for the command line only; here write lr: "
+         "in the section optim:"),
         ("1: 2", "x.yaml:5: 1: unknown key; allowed here: run_dir, seed, data, tokenizer, model, optim, train, decode"),
         ('"a\\nb": 2', "x.yaml:5: 'a\\nb': unknown key; allowed here: run_dir, seed, data, tokenizer, model, optim, "
          "train, decode"),
-        ("run_dir: b", "x.yaml:5: run_dir: stated twice, first in line 1"),
-        ("[a]: b", "x.yaml:5: a key must be a plain word"),
+        ("run_dir: b", "x.yaml:5: run_dir: set twice, first in line 1"),
+        ("[a]: b", "x.yaml:5: a key must be one word"),
         ("seed: !!python/name:os.system", "x.yaml:5: seed: the YAML tag 'tag:yaml.org,2002...hon/name:os.system' is "
          "not allowed"),
         ("seed: !!int x", "x.yaml:5: seed: 'x' cannot be read as int"),
-        ("seed: &a [*a]", "x.yaml:5: seed: nested too deeply, or inside itself"),
+        ("seed: &a [*a]", "x.yaml:5: seed: nested too deeply, or contains itself"),
         ("train:\n\tseed: 1", "x.yaml:6: not valid YAML: while scanning for the next token, found character '\\t' that "
          "cannot start any token"),
         ("seed: [1", "x.yaml:6: not valid YAML: while parsing a flow sequence, expected ',' or ']', but got "
@@ -265,22 +264,22 @@ def test_each_mistake_is_told_in_words(write: Any, lines: str, expected: str) ->
     [
         ("model:\n  num_heads: 3", "x.yaml:5: model.d_model: must be a multiple of num_heads (3), not 256"),
         ("model: {num_kv_heads: 3}", "x.yaml:5: model.num_kv_heads: must divide num_heads (4), not 3"),
-        ("model:\n  d_model: 12\n  positions: rotary", "x.yaml:7: model.positions: rotary needs an even head size, and "
+        ("model:\n  d_model: 12\n  positions: rotary", "x.yaml:7: model.positions: rotary needs an even head size, but "
          "d_model / num_heads is 3"),
         ("model: {d_model: 15, num_heads: 3}", "x.yaml:5: model.positions: sinusoidal needs an even d_model, not 15"),
         ("tokenizer: {joint: false}\nmodel: {tie_embeddings: all}", "x.yaml:6: model.tie_embeddings: all needs one "
-         "vocabulary; set tokenizer.joint: true or use target"),
-        ("optim: {schedule: cosine}\ntrain: {max_epochs: 9}", "x.yaml:5: optim.schedule: cosine needs to know its last "
+         "vocabulary; set tokenizer.joint: true, or use target"),
+        ("optim: {schedule: cosine}\ntrain: {max_epochs: 9}", "x.yaml:5: optim.schedule: cosine ends at the last "
          "step; set train.max_steps"),
         ("optim: {schedule: linear, warmup_steps: 9}\ntrain: {max_steps: 9}", "x.yaml:5: optim.warmup_steps: must be "
          "below train.max_steps (9), not 9"),
         ("train: {max_steps: null}", "x.yaml:5: train.max_steps: training needs an end; set one of max_steps, "
          "max_epochs, max_minutes"),
         ("decode: {n_best: 9}", "x.yaml:5: decode.n_best: must be at most beam_size (5) without sample, not 9"),
-        ("decode: {top_k: 9}", "x.yaml:5: decode.top_k: has no effect on beam search; set decode.sample: true or leave "
-         "it out"),
-        ("  test: {src: [a, b], tgt: c}", "x.yaml:5: data.test.tgt: 1 files, but src has 2; every source file needs "
-         "its target file"),
+        ("decode: {top_k: 9}", "x.yaml:5: decode.top_k: has no effect in beam search; set decode.sample: true, or "
+         "remove this key"),
+        ("  test: {src: [a, b], tgt: c}", "x.yaml:5: data.test.tgt: has 1 files, but src has 2; every source file needs "
+         "one target file"),
     ],
 )  # fmt: skip
 def test_rules_between_keys(write: Any, lines: str, expected: str) -> None:
@@ -315,18 +314,17 @@ def test_several_broken_rules_are_told_together(write: Any) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("optim.lr", "command line: optim.lr: an override must be written section.key=value"),
-        ("optim.lr=", "command line: optim.lr: an override must be written section.key=value"),
+        ("optim.lr", "command line: optim.lr: write an override as section.key=value"),
+        ("optim.lr=", "command line: optim.lr: write an override as section.key=value"),
         ("=3", "command line: '': unknown key; allowed here: run_dir, seed, data, tokenizer, model, optim, train, "
          "decode"),
-        ("lr=3", "command line: lr: unknown key; it belongs to optim.lr"),
+        ("lr=3", "command line: lr: unknown key; did you mean optim.lr?"),
         ("optim.lr.x=3", "command line: optim.lr.x: unknown key; optim.lr is not a section"),
         ("optim.lr=[", "command line: optim.lr: not valid YAML: while parsing a flow node, expected the node content, "
          "but found '<stream end>'"),
         ("optim=3", "command line: optim: must be a section of key: value lines, not 3"),
-        ("data.train={src: a}", "command line: data.train.tgt: missing; target text, as many files as src, each with "
-         "as many lines as its partner"),
-        ("optim={lr: 1, lr: 2}", "command line: optim.lr: stated twice, first in line 1"),
+        ("data.train={src: a}", "command line: data.train.tgt: missing; target text: the same number of files as src"),
+        ("optim={lr: 1, lr: 2}", "command line: optim.lr: set twice, first in line 1"),
     ],
 )  # fmt: skip
 def test_mistakes_on_the_command_line(write: Any, override: str, expected: str) -> None:
@@ -348,11 +346,11 @@ def test_files_that_cannot_be_read(write: Any, tmp_path: Path) -> None:
     assert mistakes(tmp_path / "no.yaml") == ["no.yaml: cannot be read: No such file or directory"]
     assert mistakes(tmp_path / "a\0b") == ["a\0b: cannot be read: embedded null byte"]
     assert "cannot be read" in mistakes(tmp_path)[0]
-    assert mistakes(write(b"a: 1\nb: \xff\n")) == ["x.yaml:2: is not UTF-8 text; save the file as UTF-8"]
+    assert mistakes(write(b"a: 1\nb: \xff\n")) == ["x.yaml:2: not UTF-8 text; save the file as UTF-8"]
     assert mistakes(write(b"#" * 300_000)) == [
-        "x.yaml: cannot be read: it is larger than 256 KiB, so it is no config file"
+        "x.yaml: cannot be read: larger than 256 KiB, so it is not a config file"
     ]
-    assert mistakes(write("- a\n")) == ["x.yaml:1: must hold keys such as run_dir: and data:, not ['a']"]
+    assert mistakes(write("- a\n")) == ["x.yaml:1: must have keys such as run_dir: and data:, not ['a']"]
     assert load_config(write(b"\xef\xbb\xbf" + MINIMAL.encode().replace(b"\n", b"\r\n"))).seed == 1
 
 
@@ -473,7 +471,7 @@ def test_mistakes_in_decode_options_are_told_as_options() -> None:
     assert refused(model, beem_size=2) == ["--beem-size: unknown key; did you mean beam_size?"]
     assert refused(model, n_best=6, top_k=2) == [
         "--n-best: must be at most beam_size (5) without sample, not 6",
-        "--top-k: has no effect on beam search; set --sample or leave it out",
+        "--top-k: has no effect in beam search; set --sample, or remove this key",
     ]
     assert refused(DecodeConfig(n_best=4), beam_size=1) == [
         "--n-best: must be at most beam_size (1) without sample, not 4"
@@ -487,7 +485,7 @@ def test_sampling_is_switched_on_and_off() -> None:
     assert override_decode(sampling, {"sample": False, "n_best": 2}) == DecodeConfig(n_best=2)
     assert refused(sampling, sample=False, temperature=0.5) == [
         "--n-best: must be at most beam_size (5) without sample, not 6",
-        "--temperature: has no effect on beam search; set --sample or leave it out",
+        "--temperature: has no effect in beam search; set --sample, or remove this key",
     ]
 
 

@@ -132,7 +132,7 @@ def test_mistakes_in_items_are_at_their_lines(load: Any) -> None:
         "x.yaml:7: data.train.1.weight: must be a whole number > 0, not 0.5",
         "x.yaml:8: data.train.2: must have one of the keys src, tsv",
         f"x.yaml:9: data.train.3: {section}, not 3",
-        "x.yaml:10: data.train.4.src: stated twice, first in line 10",
+        "x.yaml:10: data.train.4.src: set twice, first in line 10",
         "x.yaml:10: data.train.4.tgt: must be a path or a list of paths, not []",
         "x.yaml:11: shape.kind: must be one of attention, recurrent, not 'recurent'; did you mean recurrent?",
     ]

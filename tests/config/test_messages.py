@@ -59,7 +59,7 @@ def test_words_of_other_toolkits(path: Path, theirs: str, ours: str) -> None:
 )
 def test_a_key_at_the_wrong_place(path: Path, override: str, home: str) -> None:
     """Guards against an answer that does not name the section of a key that we have."""
-    assert message(path, override) == f"unknown key; it belongs to {home}"
+    assert message(path, override) == f"unknown key; did you mean {home}?"
 
 
 def test_the_table_names_keys_that_there_are() -> None:
