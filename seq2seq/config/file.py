@@ -199,7 +199,7 @@ class Draft(Generic[T]):
         """Note a mistake at the place where the key was stated; of several in one key, the first is reported."""
         line: float = node.start_mark.line + 1 if node else self._line(key)
         place = f"{self.path}:{line}"
-        if any(key[: len(stated)] == stated for stated in self._overridden):
+        if any(stated in (key[: len(stated)], without_numbers(key)[: len(stated)]) for stated in self._overridden):
             line, place = float("inf"), "command line"
         name = ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else show(part) for part in key)
         self.problems.setdefault(key, (line, ": ".join(part for part in (place, name, message) if part)))
@@ -222,8 +222,6 @@ class Draft(Generic[T]):
                 children = {name.value: (name, item) for name, item in node.value if isinstance(name, yaml.ScalarNode)}
             elif isinstance(node, yaml.SequenceNode):
                 children = {str(number): (item, item) for number, item in enumerate(node.value)}
-                if len(node.value) == 1 and isinstance(node.value[0], yaml.MappingNode):  # needs no number
-                    children = {**self._children_of(node.value[0]), **children}
             self._children[id(node)] = children
         return self._children[id(node)]
 

@@ -160,7 +160,11 @@ def change_paths(value: Any, annotation: Any, change: Callable[[str], str]) -> A
             return {name: change_paths(inner, fields.get(name), change) for name, inner in item.items()}
         return change(item) if has_paths and item and isinstance(item, str) else item
 
-    return [changed(item) for item in value] if isinstance(value, list) and (sections or has_paths) else changed(value)
+    if not isinstance(value, list) or not (sections or has_paths):
+        return changed(value)
+    distinct = {id(item): item for item in value}  # a page of aliases repeats one section of a page of paths
+    done = {key: changed(item) for key, item in distinct.items()}
+    return [done[id(item)] for item in value]
 
 
 def absolute_paths(value: Any, annotation: Any, folder: str) -> Any:

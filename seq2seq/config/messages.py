@@ -11,58 +11,42 @@ from pydantic.fields import FieldInfo
 
 from seq2seq.config.keys import Key, Section, fields_of, get_key, sections_in, show, without_numbers
 
-# How other toolkits call our keys: the key, what to know about it, and their names.
+# What other toolkits call our keys: for each of ours, a note and their names.
 ELSEWHERE: dict[str, tuple[str, str]] = {
-    "train.batch_tokens": ("target tokens of a step", "batch_size max_tokens tokens_per_batch batch_type"),
-    "train.accumulate": (
-        "micro-batches of a step; train.batch_tokens counts all of them",
-        "accum_count accum_grad accumulate_grad_batches gradient_accumulation_steps update_freq batch_multiplier",
-    ),
-    "train.max_epochs": ("passes over the data", "epochs num_epochs max_epoch num_train_epochs"),
-    "train.max_steps": ("optimizer steps", "train_steps num_steps max_update max_updates updates total_steps"),
-    "train.validate_every": ("steps between validations", "valid_steps eval_steps valid_freq validation_freq"),
-    "train.save_every": ("steps between checkpoints", "save_steps save_freq save_checkpoint_steps"),
-    "train.keep_last": ("checkpoints to keep", "keep_checkpoint keep_last_epochs save_total_limit"),
-    "train.patience": ("validations without improvement", "early_stopping early_stopping_patience"),
-    "train.label_smoothing": (
-        "share of probability",
-        "label_smoothing_eps label_smoothing_epsilon label_smoothing_factor smoothing",
-    ),
-    "train.precision": ("bf16 or fp32", "fp16 bf16 amp mixed_precision half dtype"),
-    "train.device": (
-        "auto, cpu or cuda; several GPUs: torchrun --nproc-per-node N -m seq2seq train",
-        "gpu gpus gpu_ranks num_gpus n_gpu world_size use_cuda cuda use_gpu",
-    ),
-    "train.threads": ("CPU threads", "num_threads cpu_threads num_workers"),
-    "optim.lr": ("peak learning rate", "learning_rate learn_rate initial_lr peak_lr"),
-    "optim.schedule": ("after warmup", "scheduler lr_scheduler lr_scheduler_type decay_method scheduling"),
-    "optim.warmup_steps": ("steps until the peak", "warmup warmup_updates lr_warmup learning_rate_warmup"),
-    "optim.clip_norm": ("largest norm of a gradient", "max_grad_norm clip_grad_norm gradient_clip_val grad_clip"),
-    "model.d_model": (
-        "width of the model",
-        "hidden_size hidden_dim embed_dim emb_dim embedding_dim emb_size embedding_size rnn_size word_vec_size dim",
-    ),
-    "model.encoder_layers": (
-        "and model.decoder_layers",
-        "num_layers n_layers layers enc_layers num_encoder_layers encoder_num_layers",
-    ),
-    "model.decoder_layers": ("and model.encoder_layers", "dec_layers num_decoder_layers decoder_num_layers"),
-    "model.num_heads": ("attention heads", "heads n_heads nhead num_attention_heads attention_heads"),
-    "model.d_ff": (
-        "inner width of the feed-forward layers",
-        "ff_size transformer_ff ffn_dim ffn_embed_dim intermediate_size dim_feedforward feed_forward_size",
-    ),
-    "model.dropout": ("one share for all layers", "dropout_rate dropout_p attention_dropout hidden_dropout"),
-    "model.tie_embeddings": ("all, target or none", "share_embeddings tied_embeddings tie_word_embeddings"),
-    "tokenizer.vocab_size": (
-        "subwords; the vocabulary is made from the training text",
-        "vocab vocab_file src_vocab tgt_vocab src_vocab_size tgt_vocab_size num_words voc_limit",
-    ),
-    "decode.beam_size": ("1 is greedy", "beam beams num_beams beam_width"),
-    "decode.length_penalty": ("0 is none", "lenpen alpha beam_alpha"),
     "run_dir": ("folder of the run", "save_dir output_dir model_dir save_model out_dir log_dir"),
     "seed": ("at the top of the file", "random_seed manual_seed rand_seed"),
-}
+    "tokenizer.vocab_size": ("the vocabulary is made from the training text", "vocab src_vocab_size tgt_vocab_size "
+                             "vocab_file src_vocab tgt_vocab n_vocab voc_limit"),
+    "model.encoder_layers": ("and model.decoder_layers", "num_layers n_layers layers enc_layers num_encoder_layers"),
+    "model.decoder_layers": ("and model.encoder_layers", "dec_layers num_decoder_layers"),
+    "model.d_model": ("width of the model", "hidden_size hidden_dim embed_dim emb_dim embedding_dim emb_size rnn_size "
+                      "word_vec_size"),
+    "model.num_heads": ("attention heads", "heads n_heads nhead num_attention_heads attention_heads"),
+    "model.d_ff": ("inner width of the feed-forward layers", "ff_size transformer_ff ffn_dim ffn_embed_dim "
+                   "intermediate_size dim_feedforward"),
+    "model.dropout": ("of all layers", "dropout_rate attention_dropout hidden_dropout"),
+    "model.tie_embeddings": ("all, target or none", "share_embeddings tied_embeddings tie_word_embeddings"),
+    "optim.lr": ("peak learning rate", "learning_rate learn_rate initial_lr peak_lr"),
+    "optim.schedule": ("learning rate after the warmup", "scheduler lr_scheduler lr_scheduler_type decay_method"),
+    "optim.warmup_steps": ("steps until the peak", "warmup warmup_updates lr_warmup learning_rate_warmup"),
+    "optim.clip_norm": ("maximum norm of the gradient", "max_grad_norm clip_grad_norm gradient_clip_val grad_clip"),
+    "train.batch_tokens": ("target tokens of a step", "batch_size max_tokens tokens_per_batch"),
+    "train.accumulate": ("micro-batches of a step, which train.batch_tokens counts together", "accum_count accum_grad "
+                         "accumulate_grad_batches gradient_accumulation_steps update_freq batch_multiplier"),
+    "train.label_smoothing": ("0 is off", "label_smoothing_eps label_smoothing_factor label_smoothing_epsilon"),
+    "train.max_epochs": ("passes over the training text", "epochs num_epochs max_epoch num_train_epochs"),
+    "train.max_steps": ("optimizer steps", "train_steps num_steps max_update max_updates total_steps"),
+    "train.validate_every": ("steps between validations", "valid_steps eval_steps valid_freq validation_freq"),
+    "train.save_every": ("steps between checkpoints", "save_steps save_freq save_checkpoint_steps"),
+    "train.keep_last": ("checkpoints to keep", "keep_checkpoint save_total_limit"),
+    "train.patience": ("validations without improvement", "early_stopping early_stopping_patience"),
+    "train.device": ("auto, cpu or cuda; several GPUs: torchrun --nproc-per-node N -m seq2seq train", "gpu gpus "
+                     "gpu_ranks num_gpus n_gpu world_size use_cuda cuda use_gpu"),
+    "train.precision": ("auto, fp32 or bf16", "fp16 bf16 amp mixed_precision half dtype"),
+    "train.threads": ("CPU threads", "num_threads cpu_threads"),
+    "decode.beam_size": ("1 is greedy search", "beam beams num_beams beam_width"),
+    "decode.length_penalty": ("0 is off", "lenpen alpha beam_alpha"),
+}  # fmt: skip
 _OURS = {theirs: f"{key} ({note})" for key, (note, names) in ELSEWHERE.items() for theirs in names.split()}
 
 

@@ -24,7 +24,7 @@ class TextFiles(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "TextFiles":
-        counts = f"has {len(self.tgt)} files, but src has {len(self.src)}; every source file needs one target file"
+        counts = f"must have the same number of files as src ({len(self.src)}), not {len(self.tgt)}"
         refuse([("tgt", counts)] if len(self.src) != len(self.tgt) else [])
         return self
 
@@ -115,8 +115,8 @@ class ModelConfig(Section):
 
     preset: Literal["tiny", "small", "base", "big"] = option(
         "small",
-        "Shape of the model: layers, widths, heads, dropout, norm_position. tiny is for about ten thousand sentence "
-        "pairs, small for about a hundred thousand; base and big are those of Vaswani et al. 2017.",
+        "Shape of the model: layers, widths, heads, dropout, norm_position. tiny is for tens of thousands of "
+        "sentence pairs, small for hundreds of thousands; base and big are those of Vaswani et al. 2017.",
     )
     encoder_layers: int = option(4, "Number of encoder layers. Default: from the preset.", gt=0)
     decoder_layers: int = option(4, "Number of decoder layers. Default: from the preset.", gt=0)

@@ -278,8 +278,8 @@ def test_each_mistake_is_told_in_words(write: Any, lines: str, expected: str) ->
         ("decode: {n_best: 9}", "x.yaml:5: decode.n_best: must be at most beam_size (5) without sample, not 9"),
         ("decode: {top_k: 9}", "x.yaml:5: decode.top_k: has no effect in beam search; set decode.sample: true, or "
          "remove this key"),
-        ("  test: {src: [a, b], tgt: c}", "x.yaml:5: data.test.tgt: has 1 files, but src has 2; every source file needs "
-         "one target file"),
+        ("  test: {src: [a, b], tgt: c}", "x.yaml:5: data.test.tgt: must have the same number of files as src "
+         "(2), not 1"),
     ],
 )  # fmt: skip
 def test_rules_between_keys(write: Any, lines: str, expected: str) -> None:

@@ -115,6 +115,16 @@ def test_an_override_of_an_item_leaves_aliases_alone(load: Any) -> None:
     assert (lines.weight, again.weight) == (1, 5)
 
 
+def test_aliases_are_not_written_out() -> None:
+    """Guards against a small file of a stranger whose list of aliases takes hours."""
+    calls: list[str] = []
+    section = {"src": [f"{number}" for number in range(300)]}
+    again = change_paths(
+        [section] * 300, DataConfig.model_fields["train"].annotation, lambda path: calls.append(path) or "x"
+    )
+    assert (len(again), len(again[299]["src"]), len(calls)) == (300, 300, 300)
+
+
 def test_a_dumped_list_loads_equal(load: Any, tmp_path: Path) -> None:
     """A run that resumes has the items that it began with."""
     config = load(TWO, "shape={kind: recurrent, cell: lstm}")
@@ -182,6 +192,13 @@ def test_overrides_of_items(load: Any, override: str, expected: str) -> None:
     )
 
 
+def test_an_override_of_a_list_of_one_needs_no_number(load: Any) -> None:
+    """Guards against a mistake on the command line that is reported with a line of the file."""
+    assert mistakes(load, HEAD + "  train: [{src: a, tgt: b}]\n", "data.train.weight=0") == [
+        "command line: data.train.0.weight: must be a number > 0, not 0"
+    ]
+
+
 def test_differences_of_items_and_unions(load: Any) -> None:
     """A list of one item differs from a single mapping in nothing; a new key of an item has its default."""
     one = load(HEAD + "  train: {src: /a, tgt: /b}\n")
@@ -203,6 +220,7 @@ def test_keys_of_lists_and_unions() -> None:
     assert {"data.train.src", "data.train.tsv", "shape.cell", "shape.heads", "data.valid.src"} <= keys
     assert get_key({"a": [{"b": 1}, {"b": 2}]}, ("a", "1", "b")) == 2
     assert get_key({"a": [{"b": 1}, {"b": 2}]}, ("a", "2", "b"), 7) == 7
+    assert get_key({"a": [{"b": {"c": 1}}]}, ("a", "b", "c")) == 1
 
 
 def test_the_schema_shows_every_choice() -> None:
