@@ -191,7 +191,7 @@ class ModelFolder:
         header, record, data = weights
         (self._folder / WEIGHTS).write_bytes(_sealed(header, record, data, texts))
         loaded = load_model_folder(self._folder)
-        translator = Translator(loaded.model, loaded.config, loaded.tokenizers, "fp32")
+        translator = Translator(loaded.model, loaded.config, loaded.tokenizers, torch.float32)
         found = translator.translate(["ka to mi"])
         assert len(found) == 1
         assert "\n" not in found[0]

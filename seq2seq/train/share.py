@@ -10,7 +10,7 @@ from seq2seq.config import Config
 from seq2seq.data.batching import Capacity
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Share
-from seq2seq.device import uses_bf16
+from seq2seq.device import compute_dtype
 from seq2seq.model.attention import has_packed_kernel
 from seq2seq.train.distributed import Processes
 
@@ -28,7 +28,7 @@ def share_of(config: Config, corpus: Corpus, processes: Processes) -> Share:
     if config.tokenizer.sampling:  # another sampling may be longer
         longest = max(longest, config.data.max_length)
     capacity = Capacity.of(corpus.src_lengths, corpus.tgt_lengths, tokens, processes.count * number, longest)
-    dtype = torch.bfloat16 if uses_bf16(config.train.precision, processes.device) else torch.float32
+    dtype = compute_dtype(config.train.precision, processes.device)
     packed = has_packed_kernel(processes.device, dtype, config.model.d_model // config.model.num_heads)
     capacity = replace(capacity, with_grid=not packed)
     return Share(processes.rank, processes.count, number, capacity)
