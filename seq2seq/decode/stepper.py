@@ -17,11 +17,12 @@ from torch import Tensor
 
 from seq2seq.data.batching import Packed
 from seq2seq.decode.search import SearchOptions, extend
-from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.interface import Seq2SeqModel
+from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.state import FixedState, State, round_up
 
-_SENTENCES = 8  # no graph is made for fewer: it would not be faster
+# The smallest sizes that graphs are made for. With fewer sentences a step would not be faster.
+_SENTENCES, _STEPS = 8, 32
 
 
 def begin(
@@ -85,20 +86,20 @@ class EagerStepper:
     ) -> None:
         """``uniforms``: as for :func:`seq2seq.decode.search.extend`, but of all steps, [B, K, steps]."""
         self._model, self._options = model, options
-        self._state = begin(model, src, max_lengths, options, uniforms)
+        self.state = begin(model, src, max_lengths, options, uniforms)
         # Kept until there are the next ones: so much memory, freed last of all, would go back to the system at every
         # step, and come again page by page, for a fifth of a small model's time.
         self._logits: Tensor
 
     def advance(self) -> NDArray[np.float64]:
         """As :class:`seq2seq.decode.search.SearchState` says."""
-        read, self._logits = extend_hypotheses(self._model, self._state, self._options)
+        read, self._logits = extend_hypotheses(self._model, self.state, self._options)
         found: NDArray[np.float64] = read.numpy()
         return found
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """As :class:`seq2seq.decode.search.SearchState` says."""
-        self._state.keep(torch.from_numpy(rows))
+        self.state.keep(torch.from_numpy(rows))
 
 
 class Shape(NamedTuple):
@@ -111,13 +112,14 @@ class Shape(NamedTuple):
 class GraphStepper:
     """Steps of fixed shapes, each of them a CUDA graph.
 
-    A step launches some 200 kernels and takes the GPU less time than launching them takes the CPU. A graph launches them
-    all at once, but is bound to its shapes and to the places in memory that it was captured with. So sizes are rounded
-    up to a few, what outlives a step lies in fixed places (:class:`seq2seq.model.state.FixedState`), and what differs
-    from step to step is read from there. The host launches a graph, reads one small tensor, and notes who is finished.
+    A step launches some 200 kernels and takes the GPU less time than launching them takes the CPU. A graph launches
+    them all at once, but is bound to its shapes and to the places in memory that it was captured with. So sizes are
+    rounded up to a few, what outlives a step lies in fixed places (:class:`seq2seq.model.state.FixedState`), and what
+    differs from step to step is read from there. The host launches a graph, reads one small tensor, and notes which
+    sentences are finished.
 
-    The first step is eager: it shows what the model caches. After it a sentence keeps its row to its end, and when it
-    leaves, the row goes on without one, until the others fit into half as many.
+    The first step is eager: it shows what the model caches. After it a sentence keeps its row to its end. When it
+    leaves, its row is computed without it, until the other sentences fit into half as many rows.
     """
 
     def __init__(
@@ -135,18 +137,18 @@ class GraphStepper:
         """
         self._graphs, self._model, self._options = graphs, model, options
         if uniforms is not None:
-            steps = uniforms.shape[2]
-            uniforms = np.pad(uniforms, ((0, 0), (0, 0), (0, round_up(steps, 32) - steps)))
-        self._state = begin(model, src, max_lengths, options, uniforms)
+            unused = round_up(uniforms.shape[2], _STEPS) - uniforms.shape[2]
+            uniforms = np.pad(uniforms, ((0, 0), (0, 0), (0, unused)))
+        self.state = begin(model, src, max_lengths, options, uniforms)
         self._length = 0
         self._rows = np.arange(src.num_sentences)  # of the sentences still being decoded
-        self._shape: Shape | None = None
+        self.shape: Shape | None = None
         self._read: Tensor  # [4, B, K]
 
     def advance(self) -> NDArray[np.float64]:
         """As :class:`seq2seq.decode.search.SearchState` says."""
         if self._length == 0:
-            self._read, _ = extend_hypotheses(self._model, self._state, self._options)
+            self._read, _ = extend_hypotheses(self._model, self.state, self._options)
         else:
             self._fit()
             self._graphs.run(self._key, self._step)
@@ -160,20 +162,20 @@ class GraphStepper:
 
     def _step(self) -> None:
         """What the graph is captured from."""
-        read, _ = extend_hypotheses(self._model, self._state, self._options)
+        read, _ = extend_hypotheses(self._model, self.state, self._options)
         self._read.copy_(read)
 
     def _fit(self) -> None:
         """Move to the shape for the next step."""
-        shape = Shape(round_up(len(self._rows), _SENTENCES), self._state.room(self._length + 1))
-        if shape == self._shape:
+        shape = Shape(round_up(len(self._rows), _SENTENCES), self.state.room(self._length + 1))
+        if shape == self.shape:
             return
-        self._shape, place = shape, self._graphs.place
+        self.shape, place = shape, self._graphs.place
         # To the device without waiting until it has done what it was given before.
-        rows = torch.from_numpy(self._rows).to(self._state.position.device, non_blocking=True)
-        self._state = FixedState(self._state, self._length, rows, shape.sentences, place)
+        rows = torch.from_numpy(self._rows).to(self.state.position.device, non_blocking=True)
+        self.state = FixedState(self.state, self._length, rows, shape.sentences, place)
         self._read = place("read", (4, shape.sentences, self._options.beam_size), torch.float64)
         self._rows = np.arange(len(self._rows))
-        tensors = (self._state.shared, self._state.of_sentences, self._state.of_hypotheses)
+        tensors = (self.state.shared, self.state.of_sentences, self.state.of_hypotheses)
         # All that decides what the step does, except the numbers in the tensors.
         self._key = (self._options, *((name, x.shape) for named in tensors for name, x in named.items()))

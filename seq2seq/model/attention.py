@@ -203,9 +203,12 @@ class SelfAttention(nn.Module):
         these are. Returns [B * K, D].
         """
         q, k, v = self._project(x, rotation)
-        k, v = (new.unflatten(0, (mask.size(0), -1)) for new in (k, v))
-        keys = state.append(f"keys{number}", k.permute(0, 2, 3, 1), 3)
-        values = state.append(f"values{number}", v.transpose(1, 2), 2)
+        k, v = (new.unflatten(0, (mask.size(0), -1)).transpose(1, 2) for new in (k, v))  # [B, G, K, E]
+        values = state.append(f"values{number}", v, 2)
+        if state.num_hypotheses > 2:
+            keys = state.append(f"keys{number}", k.transpose(2, 3), 3)
+        else:  # one row times a transposed matrix is as fast, and a token's key is written in one piece, not in E
+            keys = state.append(f"keys{number}", k, 2).transpose(2, 3)
         out: Tensor = self.out(attend_step(q, keys, values, mask))
         return out
 

@@ -1,8 +1,8 @@
 """Weights in other number formats, for translating: in 8-bit integers on the CPU, in bf16 on CUDA.
 
-A weight in 8-bit integers is rounded to whole multiples of its row's largest over 127, and so is every row of activations as it comes.
-Products are summed in 32-bit integers, exactly, and one multiplication by both scales makes floats of them. As a row's
-scale and its sums depend on that row alone, so does its result: not on the batch.
+In 8-bit integers, a weight is rounded to whole multiples of its row's largest over 127, and so is every row of
+activations as it comes. Products are summed in 32-bit integers, exactly, and one multiplication by both scales makes
+floats of them. As a row's scale and its sums depend on that row alone, so does its result: not on the batch.
 
 Shapes: ``T`` tokens, ``I`` inputs and ``O`` outputs of a layer.
 """

@@ -9,7 +9,7 @@ Shapes: ``B`` sentences still being decoded, ``K`` hypotheses of each, ``N`` slo
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 # Added to the attention scores of what may not be seen. Its exponential is 0, as that of minus infinity is, but where
 # nothing may be seen, as in a row without a sentence, the softmax stays finite.
 MASKED = -1e4
+Place = Callable[[str, tuple[int, ...], torch.dtype], Tensor]  # gives zeros for a name, a shape and a dtype
 _STEPS = 32  # caches have room for so many steps, and for twice as many whenever they are full
 _ANCESTORS = "ancestors"  # [B, K, N], 1 for the tokens that a hypothesis holds, else 0
 
@@ -26,15 +27,9 @@ def round_up(size: int, smallest: int) -> int:
     return smallest << (-(-size // smallest) - 1).bit_length()
 
 
-class Place(Protocol):
-    """Finds a place for a tensor by its name, and fills it with zeros."""
-
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """The zeros."""
-
-
 class State:
-    """Tensors by name, and caches that grow. A step is: :meth:`mark`, :meth:`append` to each cache, :meth:`follow`.
+    """Tensors by name, no name used twice. What a model caches grows with every step: it calls :meth:`mark`, then
+    :meth:`append` for each cache; the search ends the step by :meth:`follow`.
 
     At the first step a sentence's hypotheses are all alike, so that one may stand for them: what is [B, K, ...] is
     [B, 1, ...] until :meth:`follow` makes K of it.
@@ -85,7 +80,7 @@ class State:
         return self._append(self.of_sentences, name, new, axis)
 
     def replace(self, name: str, new: Tensor) -> None:
-        """Give another value to one of the tensors of sentences or hypotheses."""
+        """Put ``new`` in the place of one of the tensors of sentences or hypotheses."""
         (self.of_sentences if name in self.of_sentences else self.of_hypotheses)[name] = new
 
     def follow(self, parents: Tensor) -> None:
@@ -156,7 +151,7 @@ class FixedState(State):
             length: tokens so far, at least 1.
             sentences: those to continue, in this order in the first rows.
             num_rows: B of this state.
-            place: gives a tensor of zeros for a name, a shape and a dtype.
+            place: of all tensors, by their names (:meth:`seq2seq.model.kernels.cuda_graphs.Graphs.place`).
         """
         super().__init__(state.num_hypotheses, state.window, state.position.device)
         self.axes = state.axes
@@ -178,6 +173,7 @@ class FixedState(State):
                 (corner if axis is None else corner.narrow(axis, state._start, kept.size(axis))).copy_(kept)
 
     def replace(self, name: str, new: Tensor) -> None:
+        """Write ``new`` over one of the tensors of sentences or hypotheses."""
         (self.of_sentences if name in self.of_sentences else self.of_hypotheses)[name].copy_(new)
 
     def _take_slots(self, k: int) -> None:

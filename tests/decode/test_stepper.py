@@ -114,7 +114,7 @@ def compare(graphs, model, max_lengths, options, seed=0, sampling=False):
     for length in range(1, max(max_lengths) + 1):
         ours, theirs = found.advance(), expected.advance()
         if length > 1:
-            shapes.append(found._shape)
+            shapes.append(found.shape)
         going = np.flatnonzero(longest > length)
         assert np.array_equal(ours[:2, going], theirs[:2, going])
         np.testing.assert_allclose(ours[2], theirs[2], atol=1e-4)
@@ -199,8 +199,8 @@ def test_dead_rows_disturb_nobody(make_model):
 
     def disturbed(key, function):
         stepper = function.__self__
-        assert stepper._shape.sentences == 8
-        state, dead = stepper._state, torch.ones(8, dtype=torch.bool)
+        assert stepper.shape.sentences == 8
+        state, dead = stepper.state, torch.ones(8, dtype=torch.bool)
         dead[: len(max_lengths)] = False  # none of the sentences leaves before its end
         held = state.of_sentences
         held["tokens"][dead] = torch.randint(4, 23, held["tokens"][dead].shape)
