@@ -27,7 +27,7 @@ from seq2seq.data.batching import Capacity, pack_pairs, pack_sentences
 from seq2seq.data.loader import load_steps
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.decode.search import SearchOptions, search
-from seq2seq.decode.stepper import GraphStepper
+from seq2seq.decode.stepper import GraphStepper, begin
 from seq2seq.device import compute_dtype
 from seq2seq.errors import UserError
 from seq2seq.model.kernels.cuda_graphs import Graphs
@@ -179,8 +179,8 @@ def test_a_step_of_search_reads_once(
     src = pack_sentences(sentences, 16).to(meta)
     uniforms = numbers.random((20, 2, 33)) if sampling else None
     with Watch(), torch.inference_mode():
-        state = GraphStepper(Graphs(meta), model, src, [33] * 20, options, uniforms)
-        search(state, [33] * 20, 2, 0.6)
+        state = begin(model, src, [33] * 20, options, uniforms)
+        search(GraphStepper(Graphs(meta), model, state, options), [33] * 20, 2, 0.6)
     assert len(reads) == 33
     assert (reads[:2], reads[-1]) == ([20, 32], 8)
 

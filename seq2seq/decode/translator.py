@@ -24,8 +24,8 @@ from seq2seq.config import Config, DecodeConfig
 from seq2seq.data.batching import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
-from seq2seq.decode.search import Hypothesis, SearchOptions, search
-from seq2seq.decode.stepper import EagerStepper, GraphStepper
+from seq2seq.decode.search import Hypothesis, SearchOptions, SearchState, search
+from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
 from seq2seq.device import choose_device, compute_dtype
 from seq2seq.errors import ModelError, UserError
 from seq2seq.memory import memory_explained
@@ -128,9 +128,9 @@ class Translator:
             UserError: there is no CUDA device.
         """
         loaded = load_model_folder(Path(path))
-        where = choose_device(device)
-        dtype = compute_dtype(precision, where)
-        translator = cls(loaded.model.to(where), loaded.config, loaded.tokenizers, dtype)
+        model = loaded.model.to(choose_device(device))
+        dtype = compute_dtype(precision, model.output_weight.device)
+        translator = cls(model, loaded.config, loaded.tokenizers, dtype)
         translator.metadata = loaded.metadata
         translator.edited = loaded.edited
         return translator
@@ -182,11 +182,8 @@ class Translator:
         config = [self.config.model.model_dump(mode="json"), self.config.data.max_length, self._joiner]
         parts = json.dumps([self.metadata, self.tokenizers.fingerprint, *config], sort_keys=True)
         model = hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()  # the metadata hold the weights' digest
-        return {
-            "model": model,
-            "device": self.device.type,
-            "precision": "bf16" if self._dtype == torch.bfloat16 else "fp32",
-        }
+        precision = "bf16" if self._dtype == torch.bfloat16 else "fp32"
+        return {"model": model, "device": self.device.type, "precision": precision}
 
     def _translate_window(
         self, lines: list[str], first: int, decode: DecodeConfig, on_problem: Callable[[int, str], None]
@@ -278,25 +275,23 @@ class Translator:
             top_p=decode.top_p,
         )
         # Kernels add up in vectors of 16: over whole ones a sum is the same to the last bit, however many masked ones
-        # follow. Rounding to int8 needs that, as it makes large differences of the least ones; it is no slower. Graphs
-        # need more: few lengths.
+        # follow. Rounding to int8 needs that, as it makes large differences of the least ones; it is no slower.
         longest = max(len(part.ids) for part in parts)
         grid_length = -(-longest // 16) * 16 if self._graphs is None else round_up(longest, 16)
         grid_length = min(grid_length, model.max_length or grid_length)
         src = pack_sentences([part.ids for part in parts], grid_length).to(self.device)
-        given = (model, src, max_lengths, options, uniforms)
-        with memory_explained(partial(_describe, parts, beam_size, decode)), self._autocast():
-            if self._graphs is None:
-                return search(EagerStepper(*given), max_lengths, beam_size, decode.length_penalty)
-            with self._graphs_lock:  # they are of one search at a time
-                stepper = GraphStepper(self._graphs, *given)
-                return search(stepper, max_lengths, beam_size, decode.length_penalty)
+        lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs are of one search at a time
+        with memory_explained(partial(_describe, parts, beam_size, decode)), self._autocast(), lock:
+            state = begin(model, src, max_lengths, options, uniforms)
+            stepper: SearchState = EagerStepper(model, state, options)
+            if self._graphs is not None:
+                stepper = GraphStepper(self._graphs, model, state, options)
+            return search(stepper, max_lengths, beam_size, decode.length_penalty)
 
     def _autocast(self) -> AbstractContextManager[object]:
         """On CUDA without its cache: what a graph computes must not outlive it, and the weights are cast already."""
-        if self._dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self._dtype, cache_enabled=self._graphs is None)
+        lower, cached = self._dtype != torch.float32, self._graphs is None
+        return torch.autocast(self.device.type, self._dtype, cache_enabled=cached) if lower else nullcontext()
 
     def _cut(self, line: str, limit: int) -> list[list[int]]:
         """Halve a line until its parts have at most ``limit`` tokens each, at the best place near the middle."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def _angles(num_positions: int, width: int) -> Tensor:
@@ -66,9 +67,7 @@ class LearnedPositions(nn.Module):
 
     def forward(self, positions: Tensor, max_length: int) -> Tensor:
         """positions: [T] below ``max_length``. Returns what is added to the embeddings, [T, D]."""
-        assert max_length <= self.table.num_embeddings
-        out: Tensor = self.table(positions)
-        return out
+        return functional.embedding(positions, self.vectors(max_length))
 
 
 class RotaryPositions(_Table):

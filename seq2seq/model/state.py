@@ -99,9 +99,9 @@ class State:
 
     def keep(self, sentences: Tensor) -> None:
         """Continue with these of the present sentences, [new B]. Only those that change their place are copied."""
-        size, num_before = sentences.size(0), self.num_sentences
+        size = sentences.size(0)
         moved = (sentences != torch.arange(size)).nonzero().squeeze(1)
-        if size == num_before and not moved.numel():
+        if size == self.num_sentences and not moved.numel():
             return
         for tensors in (self.of_sentences, self.of_hypotheses):
             for name, x in tensors.items():

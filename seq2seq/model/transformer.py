@@ -122,11 +122,6 @@ class DecoderLayer(nn.Module):
             lambda h: self.cross_attention(h, tgt, memory, src),
         )
 
-    def begin(self, memory: Tensor, src: Packed, state: State, number: int) -> None:
-        """Project the source for all steps of a search; ``number``: of the layer."""
-        keys, values = self.cross_attention.project_once(memory, src)
-        state.of_sentences[f"src_keys{number}"], state.of_sentences[f"src_values{number}"] = keys, values
-
     def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, state: State, number: int) -> Tensor:
         """One token of every hypothesis, [B * K, D] -> [B * K, D]; mask: [B, 1, K, N], the tokens of a hypothesis."""
         kept = state.of_sentences
@@ -240,7 +235,8 @@ class Transformer(Seq2SeqModel):
         state.of_sentences["src_mask"] = src.key_bias.clamp(min=MASKED)  # [B, 1, 1, L]
         for number, layer in enumerate(self.decoder_layers):
             assert isinstance(layer, DecoderLayer)
-            layer.begin(memory, src, state, number)
+            keys, values = layer.cross_attention.project_once(memory, src)
+            state.of_sentences |= {f"src_keys{number}": keys, f"src_values{number}": values}
         positions = self.tgt_positions or self.rotary
         assert isinstance(positions, LearnedPositions | SinusoidalPositions | RotaryPositions)
         state.shared["positions"] = positions.vectors(room)  # the model's own table is replaced when it grows

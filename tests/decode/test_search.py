@@ -17,7 +17,7 @@ from torch.nn import functional
 from seq2seq.data.batching import pack_sentences
 from seq2seq.decode import search as search_module
 from seq2seq.decode.search import SearchOptions, search
-from seq2seq.decode.stepper import EagerStepper
+from seq2seq.decode.stepper import EagerStepper, begin
 from seq2seq.model.state import State
 
 BOS, EOS = 2, 3
@@ -77,7 +77,7 @@ def run(names, max_lengths, vocabulary=5, sharpness=1.0, alpha=1.0, uniforms=Non
     """The hypotheses of the sentences ``names``, and the model at the end."""
     options = SearchOptions(**{"bos_id": BOS, "eos_id": EOS, "beam_size": 4, **options})
     model = make_model(vocabulary, sharpness)
-    stepper = EagerStepper(model, names, max_lengths, options, uniforms)
+    stepper = EagerStepper(model, begin(model, names, max_lengths, options, uniforms), options)
     return search(stepper, max_lengths, options.beam_size, alpha), model
 
 
@@ -272,7 +272,8 @@ def test_with_the_real_model(make_model, make_pairs):
     sources = [src for src, _ in make_pairs([(4, 1), (9, 1), (2, 1)])]
     options, max_lengths = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=3), [9, 4, 7]
     with torch.no_grad():
-        found = search(EagerStepper(model, pack_sentences(sources), max_lengths, options), max_lengths, 3, 1.0)
+        state = begin(model, pack_sentences(sources), max_lengths, options)
+        found = search(EagerStepper(model, state, options), max_lengths, 3, 1.0)
         for source, hypotheses in zip(sources, found, strict=True):
             for h in hypotheses:
                 src, tgt = pack_sentences([source]), pack_sentences([[BOS, *h.ids]])

@@ -18,7 +18,7 @@ from seq2seq.data.batching import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.decode import stepper as stepper_module
 from seq2seq.decode.search import SearchOptions, search
-from seq2seq.decode.stepper import EagerStepper, GraphStepper
+from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
 from seq2seq.model import state as state_module
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.quantize import with_weights_in
@@ -97,8 +97,9 @@ def beam(size):
 def both(graphs, model, sources, max_lengths, options, uniforms=None):
     """A search in fixed shapes and the eager one."""
     src = pack_sentences(sources, grid_length=10)
-    fixed = GraphStepper(graphs, graphs.model, src.to(graphs.device), max_lengths, options, uniforms)
-    return fixed, EagerStepper(model, src, max_lengths, options, uniforms)
+    there = begin(graphs.model, src.to(graphs.device), max_lengths, options, uniforms)
+    here = begin(model, src, max_lengths, options, uniforms)
+    return GraphStepper(graphs, graphs.model, there, options), EagerStepper(model, here, options)
 
 
 def compare(graphs, model, max_lengths, options, seed=0, sampling=False):
@@ -140,10 +141,10 @@ def test_fixed_shapes_give_what_the_growing_cache_gives(make_model, small_shapes
     graphs = graphs_of(model, device)
     batches = [[11, 4, 9, 1, 7], [3], [5, 2, 20, 3, 3, 9, 8, 17, 18], [9, 1], [1, 1]]
     seen = [compare(graphs, model, lengths, beam(beam_size), seed) for seed, lengths in enumerate(batches)]
-    assert {shape.sentences for shape in seen[2]} >= {16, 8, 4, 2}
+    assert {num_sentences for num_sentences, _ in seen[2]} >= {16, 8, 4, 2}
     window = model.config.attention_window  # steps that have left it are overwritten
     most = 32 if window is None else window + 1  # 32 is more than there are learned positions
-    assert {shape.steps for shape in seen[2]} == {min(steps, most) for steps in (2, 4, 8, 16, 32)}
+    assert {steps for _, steps in seen[2]} == {min(steps, most) for steps in (2, 4, 8, 16, 32)}
     assert len(graphs) > 4
 
 
@@ -199,7 +200,7 @@ def test_dead_rows_disturb_nobody(make_model):
 
     def disturbed(key, function):
         stepper = function.__self__
-        assert stepper.shape.sentences == 8
+        assert stepper.shape[0] == 8
         state, dead = stepper.state, torch.ones(8, dtype=torch.bool)
         dead[: len(max_lengths)] = False  # none of the sentences leaves before its end
         held = state.of_sentences
