@@ -165,12 +165,11 @@ class FixedState(State):
         for old, new in ((state.of_sentences, self.of_sentences), (state.of_hypotheses, self.of_hypotheses)):
             for name in list(old):
                 kept = state._used(name, old.pop(name))[sentences]
-                shape, axis = [num_rows, *kept.shape[1:]], self.axes.get(name)
-                if axis is not None:
-                    shape[axis] = self._end
+                shape = [num_rows, *kept.shape[1:]]
+                if name in self.axes:
+                    shape[self.axes[name]] = self._end
                 new[name] = place(name, tuple(shape), kept.dtype)
-                corner = new[name][: kept.size(0)]
-                (corner if axis is None else corner.narrow(axis, state._start, kept.size(axis))).copy_(kept)
+                new[name][tuple(slice(size) for size in kept.shape)] = kept
 
     def replace(self, name: str, new: Tensor) -> None:
         """Write ``new`` over one of the tensors of sentences or hypotheses."""
