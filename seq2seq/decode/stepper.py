@@ -1,6 +1,6 @@
 """What makes the hypotheses of a search grow by a token: eagerly, as on the CPU, or by CUDA graphs.
 
-Both do the same step, :func:`extend_hypotheses`, over a model and its state.
+Both do the same step: the model's, then :func:`extend_hypotheses`.
 
 Shapes: ``B`` sentences still being decoded, ``K`` hypotheses of each.
 """
@@ -53,23 +53,25 @@ def begin(
     return state
 
 
-def extend_hypotheses(model: Seq2SeqModel, state: State, options: SearchOptions) -> tuple[Tensor, Tensor]:
+def extend_hypotheses(state: State, logits: Tensor, options: SearchOptions) -> Tensor:
     """One more token for every hypothesis; nothing is read back from the device.
 
+    Args:
+        logits: [B, K, V], or [B, 1, V] while all are alike.
+
     Returns:
-        What the host is to read, [4, B, K] (:meth:`Extension.to_read`), and the logits, [B, K or 1, V] fp32.
+        What the host is to read, [4, B, K] (:meth:`seq2seq.decode.search.Extension.to_read`).
     """
     mine = state.of_sentences
-    logits = model.step(mine["tokens"], state).float()
     uniforms = mine.get("uniforms")
     if uniforms is not None:
         uniforms = uniforms.index_select(2, state.position).squeeze(2)
-    alike = logits.expand(-1, options.beam_size, -1)
-    extension = extend(alike, mine["log_probs"], mine["last"] == state.position, uniforms, options)
+    logits = logits.expand(-1, options.beam_size, -1)
+    extension = extend(logits, mine["log_probs"], mine["last"] == state.position, uniforms, options)
     state.replace("tokens", extension.tokens)
     state.replace("log_probs", extension.log_probs)
     state.follow(extension.parents)
-    return extension.to_read(), logits
+    return extension.to_read()
 
 
 class EagerStepper:
@@ -84,9 +86,9 @@ class EagerStepper:
 
     def advance(self) -> NDArray[np.float64]:
         """As :class:`seq2seq.decode.search.SearchState` says."""
-        read, self._logits = extend_hypotheses(self._model, self._state, self._options)
-        found: NDArray[np.float64] = read.numpy()
-        return found
+        self._logits = self._model.step(self._state.of_sentences["tokens"], self._state).float()
+        read: NDArray[np.float64] = extend_hypotheses(self._state, self._logits, self._options).numpy()
+        return read
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """As :class:`seq2seq.decode.search.SearchState` says."""
@@ -119,10 +121,10 @@ class GraphStepper:
     def advance(self) -> NDArray[np.float64]:
         """As :class:`seq2seq.decode.search.SearchState` says."""
         if self._length == 0:
-            self._read, _ = extend_hypotheses(self._model, self.state, self._options)
+            self._read = self._step()
         else:
             self._fit()
-            self._graphs.run(self._key, self._step)
+            self._graphs.run(self._key, self._capturable)
         self._length += 1
         read: NDArray[np.float64] = self._read.cpu().numpy()
         return read[:, self._rows]
@@ -131,10 +133,12 @@ class GraphStepper:
         """As :class:`seq2seq.decode.search.SearchState` says."""
         self._rows = self._rows[rows]
 
-    def _step(self) -> None:
-        """What the graph is captured from."""
-        read, _ = extend_hypotheses(self._model, self.state, self._options)
-        self._read.copy_(read)
+    def _capturable(self) -> None:
+        self._read.copy_(self._step())
+
+    def _step(self) -> Tensor:
+        logits = self._model.step(self.state.of_sentences["tokens"], self.state).float()
+        return extend_hypotheses(self.state, logits, self._options)
 
     def _fit(self) -> None:
         """Move to the shape for the next step."""
