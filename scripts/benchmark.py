@@ -53,7 +53,8 @@ def _variants(text: str) -> tuple[str, ...]:
     return names
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The options of all commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=[*_COMMANDS, "profile", "curves", "all"])
     parser.add_argument("--size", choices=[size for size in SHAPES if size != "tiny"] + ["tiny"], default="small")
@@ -86,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _options(args: argparse.Namespace, command: str) -> Options:
+def make_options(args: argparse.Namespace, command: str) -> Options:
+    """What the command line asks a command for, with defaults that depend on the device."""
     cuda = args.device == "cuda"
     src, tgt, part = args.src, args.tgt, "train"
     if command == "decode":
@@ -120,7 +122,7 @@ def _options(args: argparse.Namespace, command: str) -> Options:
 
 def main() -> int:
     """Run the benchmarks that the command line names."""
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     sys.path.insert(1, str(ROOT))  # the package of this checkout, installed or not
     commands: tuple[str, ...] = _COMMANDS if args.command == "all" else (args.command,)
     if "decode" in commands and args.model is None:
@@ -131,7 +133,7 @@ def main() -> int:
         commands = tuple(command for command in commands if command != "decode")
     status = 0
     for command in commands:
-        options = _options(args, command)
+        options = make_options(args, command)
         report = {"command": shlex.join(["python", *sys.argv]), "date": time.strftime("%Y-%m-%d %H:%M:%S %z")}
         report |= importlib.import_module(f"bench.{command}").benchmark(options)
         path = options.out / f"{command}-{options.size}.json"

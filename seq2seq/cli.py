@@ -118,8 +118,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The scores are printed with the signatures that make them comparable.",
     )
     evaluate.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="run folder (its best) or model folder")
-    evaluate.add_argument("--src", type=Path, metavar="FILE", help="source text to translate with MODEL")
-    evaluate.add_argument("--hyp", type=Path, metavar="FILE", help="translations to score, instead of MODEL and --src")
+    evaluate.add_argument("--src", type=Path, metavar="FILE", help="source text to translate with MODEL; - is stdin")
+    evaluate.add_argument(
+        "--hyp", type=Path, metavar="FILE", help="translations to score, instead of MODEL and --src; - is stdin"
+    )
     evaluate.add_argument(
         "--ref", type=Path, metavar="FILE", action="append", required=True, help="reference; repeat for several"
     )
@@ -138,7 +140,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=formatter,
     )
     translate.add_argument("model", type=Path, metavar="MODEL", help="run folder (its best) or model folder")
-    translate.add_argument("--input", metavar="FILE", default="-", help="text or gzip; - (default) is standard input")
+    translate.add_argument(
+        "--input", metavar="FILE", default="-", help="text, gzip or a pipe; - (default): standard input"
+    )
     translate.add_argument(
         "--output", metavar="FILE", default="-", help="x.gz is compressed; - (default): standard output"
     )
@@ -238,7 +242,7 @@ def _train(args: argparse.Namespace) -> int:
         if os.environ.get("LOCAL_RANK", "0") != "0":  # under torchrun the first process of each machine tells it
             raise ToldElsewhereError from error
         raise
-    from seq2seq.disk import locked_run
+    from seq2seq.files import locked_run
     from seq2seq.memory import memory_explained
     from seq2seq.train.distributed import joined_processes
     from seq2seq.train.trainer import Trainer
@@ -296,6 +300,20 @@ def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeCon
     return override_decode(default, given)
 
 
+def _given_decode_options(args: argparse.Namespace) -> list[str]:
+    """The options about decoding and its machine that were given other than by default."""
+    parser = argparse.ArgumentParser(add_help=False)
+    _add_decode_options(parser)
+    defaults = vars(parser.parse_args([]))
+    return [f"--{name.replace('_', '-')}" for name, value in defaults.items() if getattr(args, name) != value]
+
+
+def _describe_decoding(decode: DecodeConfig) -> str:
+    sampling = f"sampling, temperature {decode.temperature}, seed {decode.seed}"
+    search = f"beam {decode.beam_size}, length penalty {decode.length_penalty}"
+    return (sampling if decode.sample else search) + (f", {decode.quantize}" if decode.quantize else "")
+
+
 def _prepare_translating(args: argparse.Namespace) -> None:
     from seq2seq.device import keep_freed_memory
 
@@ -321,18 +339,26 @@ def _load_translator(args: argparse.Namespace) -> Translator:
 def _evaluate(args: argparse.Namespace) -> None:
     import json
 
-    from seq2seq.config import language_of
     from seq2seq.data.bitext import read_text
-    from seq2seq.evaluate import fingerprint_lines, score, tokenizer_for
-    from seq2seq.storage import write_text
+    from seq2seq.evaluate import fingerprint_lines, load_tokenizer, score
+    from seq2seq.files import write_text
+    from seq2seq.languages import language_of
+    from seq2seq.model_folder import find_model_folder
 
     if (args.hyp is None) == (args.model is None) or (args.model is None) != (args.src is None):
         raise UserError("give either MODEL with --src, or --hyp")
+    if args.hyp is not None and (unused := _given_decode_options(args)):
+        raise UserError(f"{', '.join(unused)}: no effect with --hyp, whose translations exist already; leave out")
+    if args.tokenize is not None:
+        load_tokenizer(args.tokenize)  # a mistake is reported before the work, not after it
+    if [str(path) for path in (args.hyp, args.src, *args.ref)].count("-") > 1:
+        raise UserError("only one of --hyp, --src and --ref can be - (standard input); write the others to files")
     references = [read_text(path) for path in args.ref]
     record: dict[str, object] = {}
     language = args.tgt_lang
     if args.hyp is not None:
         hypotheses = read_text(args.hyp)
+        scored = str(args.hyp)
     else:
         _prepare_translating(args)
         src = read_text(args.src)
@@ -345,8 +371,13 @@ def _evaluate(args: argparse.Namespace) -> None:
         language = language or translator.config.data.target_language
         record = {"model": str(args.model), "model_metadata": translator.metadata, "decode": decode.model_dump()}
         record["src"] = {"file": str(args.src), "blake2b": fingerprint_lines(src)}
-    language = language or language_of(args.ref[0])
-    scores = score(hypotheses, references, args.tokenize or tokenizer_for(language))
+        step = translator.metadata.get("step", "")
+        known = f" (step {int(step):,})" if step.isdecimal() else ""
+        scored = f"model {find_model_folder(args.model)}{known}, {_describe_decoding(decode)}, src {args.src}"
+    scores = score(hypotheses, references, args.tokenize, language or language_of(args.ref[0]))
+    print(f"{scored}, ref {' '.join(map(str, args.ref))}, {scores.num_lines:,} lines", file=sys.stderr)
+    for note in scores.notes:
+        print(f"note: {note}", file=sys.stderr)
     record["refs"] = [
         {"file": str(path), "blake2b": fingerprint_lines(lines)}
         for path, lines in zip(args.ref, references, strict=True)
@@ -363,10 +394,12 @@ def _translate(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     from seq2seq.decode.files import FileOptions, translate_file
 
-    if args.input != "-" and not Path(args.input).is_file():
-        raise UserError(f"--input: no such file: {args.input}")
+    source = Path(args.input)
+    if args.input != "-" and (source.is_dir() or not source.exists()):
+        problem = "is a directory, not a text file" if source.is_dir() else "no such file"
+        raise UserError(f"--input: {problem}: {args.input}")
     if args.resume:
-        if "-" in (args.input, args.output):
+        if "-" in (args.input, args.output) or not source.is_file():
             raise UserError("--resume: give --input FILE and --output FILE; what came through a pipe is gone")
         if os.path.exists(args.output) and (
             not os.path.isfile(args.output) or os.path.samefile(args.input, args.output)

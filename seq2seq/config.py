@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from seq2seq.errors import ConfigError
+from seq2seq.languages import language_of
 
 # ---------------------------------------------------------------------------------------------------------- sections
 
@@ -97,7 +98,9 @@ class DataConfig(Section):
     test: TextFiles | None = _option(None, "Parallel text to report a final score on, if any.")
     src_lang: str | None = _option(None, "Source language code; by default from the file name (train.en.gz is en).")
     tgt_lang: str | None = _option(
-        None, "Target language code; by default from the file name. It picks BLEU's tokenizer."
+        None,
+        "Target language code in any usual form (zh, zh_CN, zho_Hans); by default from the file name. It picks BLEU's "
+        "tokenizer, unless the text is in another script.",
     )
     max_length: int = _option(
         256,
@@ -124,27 +127,25 @@ class DataConfig(Section):
         return self.tgt_lang or language_of(self.train.tgt[0])
 
 
-def language_of(path: Path) -> str | None:
-    """The language code that ends a file name: ``train.en.gz`` -> ``en``; None where the ending is no such code."""
-    name = re.sub(r"(\.(gz|bz2|xz|zst|txt))+$", "", path.name)
-    found = re.search(r"\.([a-z]{2,3}([-_][A-Za-z0-9]{2,8})*)$", name)
-    return found[1] if found and found[1] not in ("src", "tgt", "tok", "bpe", "raw", "tsv", "csv") else None
-
-
 class TokenizerConfig(Section):
     """How text is cut into subwords. The tokenizer is trained once, on the training text."""
 
     kind: Literal["unigram", "bpe"] = _option("bpe", "SentencePiece model type.")
     joint: bool = _option(True, "One vocabulary for both languages (allows tied embeddings), or one for each.")
-    vocab_size: int = _option(8000, "Number of subwords per vocabulary. More text carries more subwords.", gt=0)
+    vocab_size: int = _option(8000, "Number of subwords per vocabulary. More text carries more subwords.", gt=4)
     character_coverage: float = _option(
         0.9995,
         "Share of all characters in the text that get a place of their own in the vocabulary; use 1.0 for "
         "small alphabets.",
-        gt=0,
+        ge=0.98,
         le=1,
     )
     byte_fallback: bool = _option(True, "Spell characters outside the vocabulary as bytes instead of losing them.")
+    normalise_source: bool = _option(
+        True,
+        "Read source text in one spelling, in training and in translation: every white space as a space, composed "
+        "characters (NFC), no soft hyphens or zero-width leftovers. Target text stays as it is.",
+    )
     sampling: float = _option(
         0.0,
         "Subword regularisation while training, for small data: words are cut in random ways. 0 is off, 0.1 is usual, "
@@ -281,9 +282,16 @@ class TrainConfig(Section):
     max_minutes: float | None = _option(None, "Stop after this many minutes of training.", gt=0)
     validate_every: int = _option(500, "Steps between validations.", gt=0)
     save_every: int = _option(500, "Steps between checkpoints.", gt=0)
-    patience: int | None = _option(10, "Stop after this many validations without improvement; null is never.", gt=0)
+    patience: int | None = _option(
+        10,
+        "Stop after this many validations without improvement; null is never. A score near 0 does not count while the "
+        "loss still falls.",
+        gt=0,
+    )
     metric: Literal["bleu", "chrf", "loss"] = _option(
-        "bleu", "What improvement means on the validation text: higher BLEU or chrF, lower loss."
+        "bleu",
+        "What improvement means on the validation text: higher BLEU or chrF, lower loss. Equal scores, and those near "
+        "0, are decided by chrF and then the loss.",
     )
     on_bad_step: Literal["skip", "rollback", "stop"] = _option(
         "skip",
@@ -524,14 +532,27 @@ def dump_config(config: Config) -> str:
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
+def file_problem(path: Path) -> str | None:
+    """Why a path is no file that can be read several times; None if it is one."""
+    if path.is_file():
+        return None
+    if path.is_dir():
+        return "is a directory, not a text file; name the files in it one by one"
+    if path.exists():
+        return "is no regular file; text for training is read several times, so write it to a file first"
+    return "no such file"
+
+
 def check_files(config: Config) -> None:
-    """Raise one :class:`ConfigError` that lists every data file that does not exist."""
+    """Raise one :class:`ConfigError` that lists every data file that does not exist, or cannot be read twice."""
     missing = []
     for part in ("train", "valid", "test"):
         files = getattr(config.data, part)
         for side in ("src", "tgt") if files else ():
             missing += [
-                f"data.{part}.{side}: no such file: {path}" for path in getattr(files, side) if not path.is_file()
+                f"data.{part}.{side}: {problem}: {path}"
+                for path in getattr(files, side)
+                if (problem := file_problem(path))
             ]
     if missing:
         raise ConfigError("\n".join(missing))

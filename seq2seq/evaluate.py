@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
+import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
+from sacrebleu.utils import SACREBLEU_DIR
 
 from seq2seq.errors import DataError, UserError
+from seq2seq.files import checksum
+from seq2seq.languages import UNSPACED_SCRIPTS, script_in, script_of
+from seq2seq.traces import processed
 
-# sacreBLEU's own advice; its tokenizers for Japanese and Korean need packages that are not always there.
-_TOKENIZERS = {"zh": "zh", "lzh": "zh", "yue": "zh", "wuu": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+# By the script of the target: sacreBLEU's own advice, and "char" where words have no spaces between them. Its subword
+# tokenizers (flores200) would do as well, but are downloaded.
+_TOKENIZERS = {**dict.fromkeys(UNSPACED_SCRIPTS, "char"), "han": "zh", "kana": "ja-mecab", "hangul": "ko-mecab"}
+_DEFAULT = "13a"
+_WORDS = (_DEFAULT, "intl", "none")  # the tokenizers that need spaces between words
+_ADVICE = "state the language in data.tgt_lang (evaluate: --tgt-lang)"
+_DOWNLOAD_SECONDS = 30.0  # to wait for an answer
 
 
 @dataclass(frozen=True)
@@ -26,62 +37,111 @@ class Scores:
     chrf: float
     chrf_signature: str
     num_lines: int
+    notes: tuple[str, ...] = ()  # what the reader of the scores should know, a line each
 
     def __str__(self) -> str:
-        """In sacreBLEU's own one-line format, BLEU last."""
+        """In sacreBLEU's own one-line format."""
         return (
-            f"chrF2|{self.chrf_signature} = {self.chrf:.2f}\n"
-            f"BLEU|{self.bleu_signature} = {self.bleu:.2f} {self.bleu_details}"
+            f"BLEU|{self.bleu_signature} = {self.bleu:.2f} {self.bleu_details}\n"
+            f"chrF2|{self.chrf_signature} = {self.chrf:.2f}"
         )
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "notes"}
 
 
-def tokenizer_for(language: str | None) -> str:
-    """sacreBLEU's tokenizer for a target language code; ``13a`` where there is no special one.
+def load_tokenizer(name: str) -> BLEU:
+    """sacreBLEU's BLEU with one of its tokenizers.
 
-    Falls back to ``char`` for Japanese and Korean where MeCab is not installed; the signature shows it.
+    Raises:
+        UserError: sacreBLEU has no such tokenizer, or it cannot be used here: a package is missing, or its model is
+            neither here nor can be downloaded.
     """
-    name = _TOKENIZERS.get((language or "").replace("_", "-").split("-")[0].lower(), "13a")
+    if name not in BLEU.TOKENIZERS:
+        raise UserError(f"unknown BLEU tokenizer {name!r}; choose from {', '.join(sorted(BLEU.TOKENIZERS))}")
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_DOWNLOAD_SECONDS)
+    try:
+        # spm is flores101 with a warning; force: no advice that names a parameter that users do not have.
+        return BLEU(tokenize="flores101" if name == "spm" else name, force=True)
+    except (Exception, SystemExit) as error:  # whatever a download, a package or a damaged file raises
+        text = f"BLEU tokenizer {name!r} cannot be used here: {' '.join(str(error).split()) or type(error).__name__}"
+        if name in SPM_MODELS:
+            text += (
+                f"; sacreBLEU downloads its model into {SACREBLEU_DIR} once: connect to the network, set SACREBLEU to "
+                "a folder that has it, or choose another tokenizer (char needs no download)"
+            )
+        raise UserError(text) from None
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def tokenizer_for(language: str | None, references: Sequence[str] = ()) -> tuple[str, str | None]:
+    """sacreBLEU's tokenizer for a target language code, and a note where the references decided.
+
+    The default is ``13a``. The script of the references decides where the language is unknown, or where they are
+    written in a script that is not the language's. Falls back to ``char`` for Japanese and Korean where MeCab is not
+    installed; the signature shows it.
+    """
+    expected = script_of(language)
+    found = script_in(references, expected) or expected
+    name = _TOKENIZERS.get(found or "", _DEFAULT)
     if name.endswith("-mecab"):
         try:
-            BLEU(tokenize=name)
-        except (ImportError, RuntimeError):
-            return "char"
-    return name
+            load_tokenizer(name)
+        except UserError:
+            name = "char"
+    if _TOKENIZERS.get(found or "") == _TOKENIZERS.get(expected or ""):
+        return name, None
+    what = f"the target language is {language}, but " if language else "the target language is not known, and "
+    script = {"han": "Chinese", "kana": "Japanese", "hangul": "Korean"}.get(found or "", (found or "").capitalize())
+    return name, f"{what}the references are in {script} script: BLEU uses the tokenizer {name}; {_ADVICE}"
 
 
 def fingerprint_lines(lines: Sequence[str]) -> str:
-    """Hex digest (16 bytes) of a text, so that a score names the very test set it was measured on."""
-    return hashlib.blake2b("".join(f"{line}\n" for line in lines).encode(), digest_size=16).hexdigest()
+    """Hex checksum (16 bytes) of a text, so that a score names the very test set it was measured on."""
+    return checksum("".join(f"{line}\n" for line in lines).encode())
 
 
-def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokenize: str) -> Scores:
+def score(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokenize: str | None = None,
+    language: str | None = None,
+) -> Scores:
     """Corpus BLEU and chrF.
 
     Args:
         hypotheses: [lines].
         references: one list of [lines] for each reference translation.
-        tokenize: name of a sacreBLEU tokenizer, such as "13a", "zh" or "char".
+        tokenize: name of a sacreBLEU tokenizer, such as "13a", "zh" or "char"; by default that of the language.
+        language: code of the target language, if it is known.
 
     Raises:
         DataError: line counts differ, or there are no lines.
-        UserError: sacreBLEU knows no such tokenizer.
+        UserError: the tokenizer cannot be used (:func:`load_tokenizer`).
     """
     for number, reference in enumerate(references, start=1):
         if len(reference) != len(hypotheses):
             raise DataError(f"{len(hypotheses)} translations but {len(reference)} lines in reference {number}")
     if not hypotheses:
         raise DataError("nothing to score: there are no lines")
-    if tokenize not in BLEU.TOKENIZERS:
-        raise UserError(f"unknown BLEU tokenizer {tokenize!r}; choose from {', '.join(sorted(BLEU.TOKENIZERS))}")
-    try:
-        bleu = BLEU(tokenize=tokenize)
-    except (ImportError, RuntimeError) as error:
-        raise UserError(f"BLEU tokenizer {tokenize!r} cannot be used here: {error}") from None
-    chrf = CHRF()
+    notes = []
+    if tokenize is None:
+        tokenize, note = tokenizer_for(language, list(chain.from_iterable(references)))
+        notes += [note] if note else []
+    elif tokenize in _WORDS and (script := script_in(chain.from_iterable(references))) in UNSPACED_SCRIPTS:
+        advised, _ = tokenizer_for(None, list(chain.from_iterable(references)))
+        notes.append(
+            f"the references are written without spaces between words ({script}): BLEU with the tokenizer {tokenize} "
+            f"says little; use {advised}"
+        )
+    bleu, chrf = load_tokenizer(tokenize), CHRF()
+    for name, texts in (("references", references), ("translations", [hypotheses])):
+        if found := next(filter(None, map(processed, texts)), None):
+            notes.append(f"the {name} look {found}: BLEU is for plain text, so restore it; scores are not comparable")
+            break
     bleu_score = bleu.corpus_score(hypotheses, references)
     chrf_score = chrf.corpus_score(hypotheses, references)
     return Scores(
@@ -91,4 +151,5 @@ def score(hypotheses: Sequence[str], references: Sequence[Sequence[str]], tokeni
         chrf=float(chrf_score.score),
         chrf_signature=str(chrf.get_signature()),
         num_lines=len(hypotheses),
+        notes=tuple(notes),
     )

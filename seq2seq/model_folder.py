@@ -20,8 +20,9 @@ from seq2seq.config import Config, diff_configs, dump_config
 from seq2seq.config_file import load_saved_config
 from seq2seq.data.tokenizer import TOKENIZERS, TokenizerPair
 from seq2seq.errors import ConfigError, DataError, ModelError
+from seq2seq.files import write_text
 from seq2seq.model.transformer import Transformer
-from seq2seq.storage import load_tensors, save_tensors, write_text
+from seq2seq.tensors import load_tensors, save_tensors
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
@@ -195,6 +196,9 @@ def load_model_folder(path: Path) -> LoadedModel:
         raise ModelError(f"{folder}: the tokenizer is not the one that {WEIGHTS} was trained with")
     settings = metadata.pop("config", None)  # folders of old have none
     edited = _compare_config(folder, config, settings) if settings is not None else ()
+    # Folders of before this setting do not have it, and their tokenizers do not normalise.
+    normalises = config.tokenizer.model_copy(update={"normalise_source": tokenizers.src.normalises})
+    config = config.model_copy(update={"tokenizer": normalises})
     if config.model.tie_embeddings == "all" and not tokenizers.joint:
         raise ModelError(f"{folder}: the config ties both vocabularies, but the tokenizers differ")
     _check_config(config, tokenizers, weights, folder / WEIGHTS)

@@ -13,14 +13,15 @@ import torch
 from hypothesis import settings
 
 from seq2seq.config import Config, DataConfig, ModelConfig, TextFiles, TokenizerConfig
-from seq2seq.data.batching import PackedBatch, pack_pairs
+from seq2seq.data.packed import PackedBatch, pack_pairs
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.model.transformer import Transformer
 
 VOCABULARY = 23
 
-settings.register_profile("thorough", max_examples=5000)  # chosen with --hypothesis-profile=thorough
+# Chosen with --hypothesis-profile=thorough.
+settings.register_profile("thorough", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "5000")))
 
 
 @pytest.fixture

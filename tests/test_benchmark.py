@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from seq2seq.config import Config
-from seq2seq.data.batching import PackedBatch, pack_pairs
+from seq2seq.data.packed import PackedBatch, pack_pairs
 from seq2seq.data.symbols import EOS_ID, PAD_ID
 from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import LoadedModel, build_model, save_model_folder
-from seq2seq.train.loss import LossOf
 from tests.toy import write_text_files
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
@@ -74,8 +74,8 @@ def _parsed(tmp_path: Path, *arguments: str, name: str = "train") -> options.Opt
     text = write_text_files(tmp_path / "text")
     files = ["--src", str(text / "train.xx"), "--tgt", str(text / "train.yy"), "--out", str(tmp_path / "out")]
     small = ["--size", "tiny", "--vocab", "330", "--batch-tokens", "150", "--threads", "1"]
-    args = command._parser().parse_args([name, *files, *small, *arguments])
-    return command._options(args, name)
+    args = command.make_parser().parse_args([name, *files, *small, *arguments])
+    return command.make_options(args, name)
 
 
 def test_a_small_benchmark_from_end_to_end(
@@ -165,8 +165,8 @@ def test_waits_for_the_device_are_counted_and_placed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(profile_job, "synchronise", lambda _: None)
     modes: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
-    phases = profile_job._Phases(TrainSpec.of(_parsed(tmp_path, "--steps", "4", name="profile"), "profile"))
-    for number, _ in enumerate(phases._measure_host()):
+    phases = profile_job.Phases(TrainSpec.of(_parsed(tmp_path, "--steps", "4", name="profile"), "profile"))
+    for number, _ in enumerate(phases.measure_host()):
         assert modes.pop() == "warn"
         warnings.warn("Synchronization debug mode is a prototype", stacklevel=1)
         for _ in range(2 if number else 0):
@@ -176,7 +176,7 @@ def test_waits_for_the_device_are_counted_and_placed(monkeypatch: pytest.MonkeyP
     assert times == 6 / 4
     assert next(iter(phases.result["syncs"])).startswith(__file__)
     run = {"seconds": 0.1, "profiled_seconds": 0.12, "busy_seconds": 0.09, **phases.result, "host_seconds": 0.02}
-    _, rows = profile._step_table(run)
+    _, rows = profile.step_table(run)
     assert rows[2:] == [
         ["idle, ms", "10.000", "30.000"],
         ["idle, share", "10.0%", "25.0%"],
@@ -249,7 +249,7 @@ def test_curves_that_cannot_be_are_refused(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit, match=r"--steps \(2\) must be more than --warmup \(2\)"):
         curves.benchmark(_parsed(tmp_path, "--steps", "2", name="curves"))
     with pytest.raises(SystemExit):
-        command._parser().parse_args(["curves", "--variants", "fp8"])
+        command.make_parser().parse_args(["curves", "--variants", "fp8"])
     assert "unknown: fp8; there are fp32, bf16, eager" in capsys.readouterr().err
 
 
@@ -307,7 +307,7 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_unknown_peers_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """A misspelt name would silently measure nothing."""
     with pytest.raises(SystemExit):
-        command._parser().parse_args(["train", "--peers", "marain"])
+        command.make_parser().parse_args(["train", "--peers", "marain"])
     assert "unknown: marain; there are nn_transformer, marian" in capsys.readouterr().err
 
 
@@ -391,8 +391,8 @@ def test_a_small_decoding_benchmark_from_end_to_end(
     (tmp_path / "text").write_text("ka to\n\nmi ren sol ka\n")
     files = ["--model", str(tmp_path), "--src", str(tmp_path / "text"), "--tgt", str(tmp_path / "text")]
     few = ["--rounds", "1", "--latency-lines", "2", "--threads", "1", "--peers", "ctranslate2"]
-    args = command._parser().parse_args(["decode", *files, *few, "--out", str(tmp_path / "out")])
-    report = decode.benchmark(command._options(args, "decode"))
+    args = command.make_parser().parse_args(["decode", *files, *few, "--out", str(tmp_path / "out")])
+    report = decode.benchmark(command.make_options(args, "decode"))
     json.dumps(report)
     (runs,) = report["rounds"]
     assert list(runs)[:1] == ["seq2seq float32, beam 5"]
@@ -425,7 +425,9 @@ def test_on_cuda_texts_are_compared_with_those_of_the_cpu(
     monkeypatch.setattr(decode, "describe", lambda _: {})
     files = ["--model", str(tmp_path), "--src", str(tmp_path / "text"), "--tgt", str(tmp_path / "text")]
     more = ["--device", "cuda", "--rounds", "2", "--peers", "none", "--out", str(tmp_path / "out")]
-    report = decode.benchmark(command._options(command._parser().parse_args(["decode", *files, *more]), "decode"))
+    report = decode.benchmark(
+        command.make_options(command.make_parser().parse_args(["decode", *files, *more]), "decode")
+    )
     cpu, cuda = (
         [(device, kind, beam) for beam in (5, 1)] for device, kind in (("cpu", "float32"), ("cuda", "bfloat16"))
     )

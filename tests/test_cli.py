@@ -4,6 +4,7 @@ import errno
 import fcntl
 import gzip
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -82,6 +83,11 @@ def flip(name: str) -> Callable[[Path], None]:
     return prepare
 
 
+def xz(name: str) -> Callable[[Path], None]:
+    """Compress a file, under its name."""
+    return lambda place: write(name, lzma.compress((place / name).read_bytes()))(place)
+
+
 def config_with(line: str) -> Callable[[Path], None]:
     """Append a line to the config."""
     return lambda place: write("toy.yaml", (place / "toy.yaml").read_bytes() + line.encode() + b"\n")(place)
@@ -131,6 +137,14 @@ MISTAKES = {
         "train toy.yaml data.train.src=gone.xx",
         ("data.train.src: no such file", "gone.xx"),
         absent=("run/checkpoints",),
+    ),
+    "text is a pipe": Mistake(
+        "train toy.yaml data.train.src=pipe",
+        ("data.train.src: is no regular file", "write it to a file first"),
+        lambda place: os.mkfifo(place / "pipe"),
+    ),
+    "text is no text": Mistake(
+        "train toy.yaml", ("train.xx: is compressed with xz",), xz("text/train.xx"), ("run/best",)
     ),
     "text is a folder": Mistake("train toy.yaml data.valid.src=text", ("data.valid.src", "text")),
     "unequal lines": Mistake(
@@ -218,6 +232,15 @@ MISTAKES = {
     ),
     "no such input": Mistake(TRANSLATE.replace("test.xx", "tset.xx"), ("no such file: text/tset.xx",), absent=OUT),
     "input is a folder": Mistake(TRANSLATE.replace("text/test.xx", "text"), ("text",), absent=OUT),
+    "input is no text": Mistake(
+        TRANSLATE, ("text/test.xx: is compressed with xz, not text; unpack it first: xz -dc",), xz("text/test.xx"), OUT
+    ),
+    "resume of a named pipe": Mistake(
+        f"{TRANSLATE.replace('text/test.xx', 'pipe')} --resume",
+        ("--resume: give --input FILE",),
+        lambda place: os.mkfifo(place / "pipe"),
+        OUT,
+    ),
     "output is a folder": Mistake(
         TRANSLATE.replace("output out", "output text"), ("text: cannot be written",), absent=OUT
     ),
@@ -250,9 +273,17 @@ MISTAKES = {
         ("text/test.xx has 5 lines but text/valid.yy has 6",),
         absent=OUT,
     ),
+    "translations are no text": Mistake(
+        "evaluate --hyp text/test.yy --ref text/test.yy --save out", ("is compressed with xz",), xz("text/test.yy"), OUT
+    ),
+    "two from standard input": Mistake("evaluate --hyp - --ref -", ("only one of --hyp, --src and --ref can be -",)),
     "nothing to score": Mistake("evaluate --hyp a --ref a --save out", ("nothing to score",), write("a", b""), OUT),
     "unknown BLEU tokenizer": Mistake(
         "evaluate --hyp text/test.yy --ref text/test.yy --tokenize 14a", ("unknown BLEU tokenizer '14a'", "13a")
+    ),
+    "decoding of what is decoded": Mistake(
+        "evaluate --hyp text/test.yy --ref text/test.yy --beam-size 4 --sample --device cpu --quantize int8",
+        ("--beam-size, --quantize, --sample, --device: no effect with --hyp",),
     ),
     "no such ref": Mistake("evaluate --hyp text/test.yy --ref gone", ("gone: no such file",)),
     "scores into a folder": Mistake(
@@ -459,7 +490,14 @@ def test_from_text_to_translations(place: Path, capsys: pytest.CaptureFixture[st
         assert record[name] == trained[name]
     assert (place / "hyp").read_bytes() == (place / "run/test.hyp.txt").read_bytes()
     assert main(["evaluate", "--hyp", "hyp", "--ref", "text/test.yy"]) == 0
-    assert f"= {record['bleu']:.2f} " in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert [line.split("|")[0] for line in printed.out.splitlines()] == ["BLEU", "chrF2"]
+    assert f"= {record['bleu']:.2f} " in printed.out.splitlines()[0]
+    assert printed.err == "hyp, ref text/test.yy, 5 lines\n"
+    assert main(["evaluate", "run", *arguments, "--length-penalty", "0.6"]) == 0
+    step = trained["model"]["step"]
+    what = f"model run/best (step {step}), beam 2, length penalty 0.6, src text/test.xx, ref text/test.yy, 5 lines\n"
+    assert capsys.readouterr().err == what
     assert main(["translate", "run", "--input", "text/test.xx", "--output", "out", "--device", "cpu"]) == 0
     assert (place / "out").read_bytes() == (place / "hyp").read_bytes()
     assert main(["average", "run", "--output", "mean"]) == 0
@@ -478,11 +516,35 @@ def test_from_text_to_translations(place: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_language_picks_the_tokenizer(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The ending of the reference, or --tgt-lang, decides how BLEU cuts; --tokenize goes before both."""
-    write_lines(place / "ref.zh", ["猫坐在垫子上。"])
-    for options, name in (([], "zh"), (["--tgt-lang", "de"], "13a"), (["--tokenize", "char"], "char")):
-        assert main(["evaluate", "--hyp", "ref.zh", "--ref", "ref.zh", *options]) == 0
-        assert f"tok:{name}" in capsys.readouterr().out
+    """The ending of the reference, or --tgt-lang, decides how BLEU cuts; the text itself before both, with a note;
+    and --tokenize before all."""
+    write_lines(place / "ref.zh_CN", ["猫坐在垫子上。"])
+    write_lines(place / "ref", ["猫坐在垫子上。"])
+    for name, options, tokenizer, note in (
+        ("ref.zh_CN", [], "zh", ""),
+        ("ref", ["--tgt-lang", "cmn"], "zh", ""),
+        ("ref", [], "zh", "note: the target language is not known, and the references are in Chinese script"),
+        ("ref.zh_CN", ["--tgt-lang", "de"], "zh", "note: the target language is de, but the references are in Chinese"),
+        ("ref", ["--tokenize", "char"], "char", ""),
+        ("ref", ["--tokenize", "13a"], "13a", "note: the references are written without spaces"),
+    ):
+        assert main(["evaluate", "--hyp", name, "--ref", name, *options]) == 0
+        printed = capsys.readouterr()
+        assert f"tok:{tokenizer}" in printed.out
+        assert (note in printed.err) if note else ("note" not in printed.err)
+
+
+def test_a_tokenizer_that_cannot_be_had(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a traceback where a download fails, and against translating for an hour before it."""
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.SACREBLEU_DIR", str(place / "toy.yaml"))  # no folder
+    command_line = "evaluate model --src text/test.xx --ref text/test.yy --save-hyp out --tokenize spm"
+    with mock.patch("seq2seq.decode.translator.Translator.load", side_effect=AssertionError):
+        assert main(command_line.split()) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert "BLEU tokenizer 'spm' cannot be used here: " in error
+    assert "sacreBLEU downloads its model" in error
 
 
 def test_a_reader_that_has_enough(place: Path) -> None:
@@ -493,6 +555,38 @@ def test_a_reader_that_has_enough(place: Path) -> None:
     assert done.stdout.count(b"\n") == 1
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+
+
+def test_pipes_are_read(place: Path) -> None:
+    """Guards against a pipe taken for a missing file, opened twice, or a gzip stream that loses its beginning."""
+    expected = run_command("translate", place / "model", "--input", place / "text/test.xx").stdout
+    assert expected.count(b"\n") == 5
+    program, scores = " ".join(command()), "--ref <(cat text/test.yy) --tokenize 13a --json"
+    lines = [
+        f"{program} translate model --input <(gzip -c text/test.xx)",
+        f"cat text/test.xx | {program} translate model --input /dev/stdin",
+        f"{program} evaluate --hyp <(gzip -c text/test.yy) {scores}",
+        f"gzip -c text/test.yy | {program} evaluate --hyp - {scores}",
+        f"cat text/test.xx | {program} evaluate model --src - {scores}",
+    ]
+    for line in lines:
+        done = subprocess.run(["bash", "-c", line], capture_output=True, env=environment(), timeout=60)
+        assert done.returncode == 0, done.stderr.decode()
+        if "translate" in line:
+            assert done.stdout == expected
+        else:
+            assert b'"num_lines": 5' in done.stdout
+            assert ("model" in line) or b'"bleu": 100.0' in done.stdout
+
+
+def test_spellings_of_a_source_line_read_alike(place: Path) -> None:
+    """Guards against spaces of other kinds, soft hyphens and zero-width characters that change a translation, and
+    against a line of nothing else that is translated."""
+    odd = "kato\u00a0miren\nkato\u2009miren\nkato\tmiren\nka\u00adto miren\u200b\n\u200b\u3000\ufeff\nkato miren\n"
+    done = run_command("translate", "model", stdin=odd.encode())
+    lines = done.stdout.decode().split("\n")
+    assert lines == [lines[5]] * 4 + ["", lines[5], ""]
+    assert lines[5]
 
 
 def test_the_module_runs() -> None:

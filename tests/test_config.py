@@ -17,10 +17,10 @@ from seq2seq.config import (
     check_files,
     diff_configs,
     dump_config,
-    language_of,
     schema,
 )
 from seq2seq.errors import ConfigError
+from seq2seq.languages import language_of
 
 
 def made(folder: Path = Path("/texts"), **sections: Any) -> Config:

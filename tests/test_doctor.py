@@ -128,6 +128,19 @@ def test_scripts_tell_swapped_sides(text: Path, capsys: pytest.CaptureFixture[st
     assert "text/train.xx:10: λέξη αριθμός | слово номер 9 (greek | cyrillic)" in told
 
 
+def test_text_of_another_toolkit_is_named(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against subwords that are cut again, and against a model of tokenised or lower-cased text, unseen."""
+    write_lines(text / "train.xx", [f"The wom@@ an has {i} books" for i in range(200)])
+    write_lines(text / "train.yy", [f"die frau hat {i} bücher ." for i in range(200)] + ["so that nothing is trained"])
+    _, told = report(text, capsys)
+    assert "WRONG marks of a subword tokenizer (@@, ▁, ##): 200 (50 %) of the lines" in told
+    assert "text/train.xx:1: The wom@@ an has 0 books" in told
+    assert "doubtful tokenised text: 200 (50 %) of the lines" in told
+    assert "text/train.yy:1: die frau hat 0 bücher ." in told
+    assert "doubtful lower-cased text: 1 (50 %) of the files" in told
+    assert told.count("text/train.yy:1: die frau hat 0 bücher .") == 2
+
+
 def test_pieces_are_counted_by_side(
     text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +193,7 @@ def test_a_running_run_is_not_disturbed(text: Path, capsys: pytest.CaptureFixtur
 _RUNNING = """
 import sys
 from pathlib import Path
-from seq2seq.disk import locked_run
+from seq2seq.files import locked_run
 with locked_run(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
@@ -212,6 +225,21 @@ def test_memory_disk_and_failure_have_their_verdicts(
     code, told = report(text, capsys)
     assert code == 2
     assert "WRONG out of memory at step 1" in told
+
+
+def test_spellings_that_look_alike(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a target that mixes kinds of spaces or accents unseen, and alarm about French punctuation."""
+    write(text / "valid.xx", "ka\u00a0to\nmi\nka\u200bto\ne\u0301\nmi\tto\nka\n".encode())
+    write(text / "valid.yy", "ha\u00a0!\nf\u202f? 10\u00a0000\ne\u0301\nb\u00adc\nb\u3000c\nb\n".encode())
+    kinds = ("white space of other kinds", "soft hyphens", "characters in decomposed Unicode")
+    _, told = report(text, capsys, "train.max_steps=2")
+    for kind, lines in zip(kinds, ("2 (33 %)", "1 (17 %)", "1 (17 %)"), strict=True):
+        assert re.search(rf"ok valid, source: {kind}[^:]*: {re.escape(lines)}", told), told
+        assert re.search(rf"doubtful valid, target: {kind}[^:]*: 1 \(17 %\)", told), told
+    assert "valid.xx:3: ka\\u200bto" in told
+    assert "train, source: white" not in told
+    _, told = report(text, capsys, "train.max_steps=2", "tokenizer.normalise_source=false")
+    assert "doubtful valid, source: white space" in told
 
 
 def test_limits_judge_shares() -> None:

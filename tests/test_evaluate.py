@@ -1,10 +1,12 @@
 """Scores: sacreBLEU's own numbers, with signatures that tell the tokenizer and the references."""
 
+from pathlib import Path
+
 import pytest
 import sacrebleu
 
 from seq2seq.errors import DataError, UserError
-from seq2seq.evaluate import fingerprint_lines, score, tokenizer_for
+from seq2seq.evaluate import fingerprint_lines, load_tokenizer, score, tokenizer_for
 
 HYP = ["The cat sat on the mat .", "A dog, barking loudly!", "", "It rains in the town today"]
 REF = ["The cat sat on a mat.", "A dog barks loudly!", "nothing", "It rains in the town today"]
@@ -22,7 +24,7 @@ def test_scores_are_those_of_sacrebleu() -> None:
     assert scores.bleu_signature == str(bleu.get_signature())
     assert scores.chrf_signature == str(chrf.get_signature())
     assert scores.num_lines == 4
-    assert str(scores).splitlines()[-1] == expected.format(signature=str(bleu.get_signature()))
+    assert str(scores).splitlines()[0] == expected.format(signature=str(bleu.get_signature()))
 
 
 @pytest.mark.parametrize("tokenize", ["13a", "zh", "char", "none", "intl"])
@@ -31,25 +33,89 @@ def test_the_signature_names_the_tokenizer(tokenize: str) -> None:
     assert f"tok:{tokenize}" in score(ZH_HYP, [ZH_REF], tokenize).bleu_signature
 
 
-@pytest.mark.parametrize("language", ["zh", "zh-Hans", "zh_CN", "ZH", "lzh"])
+@pytest.mark.parametrize("language", ["zh", "zh-Hans", "zh_CN", "ZH", "lzh", "cmn", "zho_Hans"])
 def test_chinese_is_cut_as_chinese(language: str) -> None:
     """13a takes a Chinese sentence for one word and scores near 0; every way to write the code finds zh."""
-    assert tokenizer_for(language) == "zh"
+    assert tokenizer_for(language, ZH_REF) == ("zh", None)
     assert score(ZH_HYP, [ZH_REF], "zh").bleu > 30 > score(ZH_HYP, [ZH_REF], "13a").bleu
 
 
 @pytest.mark.parametrize("language", [None, "", "de", "en-GB", "xx"])
 def test_other_languages_take_the_default(language: str | None) -> None:
     """What has no tokenizer of its own gets sacreBLEU's default."""
-    assert tokenizer_for(language) == "13a"
+    assert tokenizer_for(language) == tokenizer_for(language, REF) == ("13a", None)
 
 
 @pytest.mark.parametrize(("language", "name"), [("ja", "ja-mecab"), ("ko", "ko-mecab")])
 def test_without_mecab_the_tokenizer_is_char(language: str, name: str) -> None:
     """Japanese and Korean are scored by characters, visible in the signature, where MeCab is missing."""
-    chosen = tokenizer_for(language)
+    chosen, _ = tokenizer_for(language)
     assert chosen in (name, "char")
     assert f"tok:{chosen.removesuffix('-mecab')}" in score(["猫"], [["猫"]], chosen).bleu_signature
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("th", "สุนัขชอบบ้านวันนี้"),
+        ("lao_Laoo", "ຂ້ອຍມັກແມວຫຼາຍ"),
+        ("km", "ខ្ញុំចូលចិត្តឆ្មា"),
+        ("my", "ကျွန်တော်ကြောင်ကြိုက်တယ်"),
+        ("bo", "ང་ཞི་མི་ལ་དགའ།"),
+    ],
+)
+def test_text_without_spaces_is_scored_by_characters(language: str, text: str) -> None:
+    """Guards against BLEU 0.00 for all but perfect translations, which cannot tell a good model from a useless one."""
+    name, note = tokenizer_for(language, [text])
+    assert (name, note) == ("char", None)
+    assert score([text[:-2]], [[text]], language=language).bleu > 50 > score([text[:-2]], [[text]], "13a").bleu
+
+
+@pytest.mark.parametrize(
+    ("language", "reference", "name", "note"),
+    [
+        (None, "สุนัขชอบบ้านวันนี้", "char", "the target language is not known, and the references are in Thai script"),
+        ("xx", "สุนัขชอบบ้านวันนี้", "char", "the target language is xx, but the references are in Thai script"),
+        ("en", "我们喜欢猫。", "zh", "the target language is en, but the references are in Chinese script"),
+        ("zh", "A dog barks loudly!", "13a", "the target language is zh, but the references are in Latin script"),
+        ("th", "我们喜欢猫。", "zh", "Chinese script: BLEU uses the tokenizer zh; state the language in data.tgt_lang"),
+    ],
+)
+def test_the_script_of_the_references_decides(language: str | None, reference: str, name: str, note: str) -> None:
+    """Guards against a language that is unknown, or another than that of the text, and a useless score for it."""
+    chosen, told = tokenizer_for(language, [reference])
+    assert chosen == name
+    assert note in (told or "")
+    scores = score([reference], [[reference]], language=language)
+    assert f"tok:{name}" in scores.bleu_signature
+    assert scores.notes == (told,)
+    assert not score([reference], [[reference]], "char").notes
+    assert len(score([reference], [[reference]], "13a").notes) == (name != "13a")
+
+
+def test_tokenised_text_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Guards against sacreBLEU's advice of a parameter that does not exist here, and silence instead."""
+    lines = ["It rains in the town ."] * 100
+    for hypotheses, references, name in ((lines, [REF[:1] * 100], "translations"), (lines, [lines], "references")):
+        (note,) = score(hypotheses, references, "13a").notes
+        assert f"the {name} look tokenised" in note
+    assert not caplog.records
+    assert not score(REF, [REF], "13a").notes
+
+
+@pytest.mark.parametrize("name", ["spm", "flores101", "flores200"])
+def test_a_tokenizer_that_cannot_be_downloaded(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards against a traceback without a network, and against a warning about a name that means the same."""
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_spm.SACREBLEU_DIR", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(
+        UserError, match=r"cannot be used here: .*refused.*; sacreBLEU downloads .*char needs"
+    ) as caught:
+        load_tokenizer(name)
+    assert "\n" not in str(caught.value)
+    assert not caplog.records
 
 
 def test_several_references() -> None:

@@ -39,6 +39,8 @@ def inside(module: str, *packages: str) -> bool:
 FORBIDDEN = {
     "seq2seq.errors": ("seq2seq",),
     "seq2seq.data.symbols": ("seq2seq",),
+    "seq2seq.languages": ("seq2seq",),
+    "seq2seq.traces": ("seq2seq",),
     "seq2seq.data": ("seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.model_folder", "seq2seq.evaluate"),
     "seq2seq.model": ("seq2seq.train", "seq2seq.decode", "seq2seq.evaluate", "seq2seq.model_folder"),
     "seq2seq.decode.search": ("seq2seq",),
@@ -47,13 +49,14 @@ FORBIDDEN = {
     "seq2seq.config": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode"),
     "seq2seq.config_file": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode"),
     "seq2seq.device": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.config"),
-    "seq2seq.storage": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.config"),
+    "seq2seq.files": tuple(module for module in MODULES if module not in ("seq2seq", "seq2seq.errors")),
+    "seq2seq.tensors": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.config"),
 }
 
 
 @pytest.mark.parametrize("importer", FORBIDDEN)
 def test_imports_go_downwards(importer: str) -> None:
-    """data knows no model, search knows neither, errors and symbols know nothing, train and decode look down only."""
+    """data knows no model, search knows neither, and errors and symbols nothing; train and decode look down."""
     modules = [module for module in MODULES if inside(module, importer)]
     assert modules
     for module in modules:
@@ -66,12 +69,12 @@ def test_the_model_meets_data_in_the_packed_layout_alone() -> None:
     for module in MODULES:
         if inside(module, "seq2seq.model"):
             seen = {imported for imported in imports_of(module) if inside(imported, "seq2seq.data")}
-            assert seen <= {"seq2seq.data.batching"}, module
+            assert seen <= {"seq2seq.data.packed", "seq2seq.data.symbols"}, module
 
 
 def test_the_batch_layout_imports_only_symbols() -> None:
     """The layout is what everything else is built on."""
-    assert set(imports_of("seq2seq.data.batching")) == {"seq2seq.data.symbols"}
+    assert set(imports_of("seq2seq.data.packed")) == {"seq2seq.data.symbols"}
 
 
 def test_nothing_imports_the_command_line() -> None:
@@ -92,6 +95,7 @@ def test_help_and_mistakes_answer_at_once() -> None:
     heavy = {"torch", "numpy", "pydantic", "yaml", "sacrebleu", "sentencepiece", "matplotlib"}
     assert not loaded_after("import seq2seq.cli") & heavy
     assert not loaded_after("import seq2seq") & heavy
+    assert not loaded_after("import seq2seq.files") & heavy
 
 
 def test_a_wrong_config_answers_without_torch() -> None:

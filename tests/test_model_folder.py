@@ -19,7 +19,7 @@ from seq2seq.model_folder import (
     save_model_folder,
     unique_tensors,
 )
-from seq2seq.storage import load_tensors, save_tensors
+from seq2seq.tensors import load_tensors, save_tensors
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,7 @@ def refuses(path, reason, names=None):
 def test_round_trip(tmp_path, tiny_config, tiny_tokenizers, other_tokenizer, tie, options):
     """Guards against weights lost, doubled or untied on the way; the folder is copied elsewhere first (contract 8)."""
     tokenizers = tiny_tokenizers if tie == "all" else TokenizerPair(tiny_tokenizers.src, other_tokenizer)
+    tokenizers = tokenizers.normalising()
     config = tiny_config(tie_embeddings=tie, **options)
     config = config.model_copy(update={"tokenizer": config.tokenizer.model_copy(update={"joint": tie == "all"})})
     model = write_folder(tmp_path / "model", config, tokenizers)
@@ -68,6 +69,27 @@ def test_round_trip(tmp_path, tiny_config, tiny_tokenizers, other_tokenizer, tie
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert (loaded.model.output_weight is loaded.model.tgt_embedding.weight) == (tie != "none")
     assert len(load_tensors(tmp_path / "elsewhere" / WEIGHTS)[0]) == len(list(model.parameters()))
+
+
+def test_a_folder_of_before_normalisation_reads_text_as_it_is(folder, tiny_tokenizers):
+    """Guards against an older model that suddenly translates other text than it was trained on."""
+    config = (folder / "config.yaml").read_text(encoding="utf-8")
+    (folder / "config.yaml").write_text(config.replace("  normalise_source: true\n", ""), encoding="utf-8")
+    loaded = load_model_folder(folder)
+    assert not loaded.config.tokenizer.normalise_source
+    assert loaded.tokenizers.src.encode(["ka\u00a0to"]) == tiny_tokenizers.src.encode(["ka\u00a0to"])
+
+
+def test_the_rule_of_the_source_is_part_of_the_model(tmp_path, tiny_config, tiny_tokenizers):
+    """Guards against a copy without tokenizer.src.json, or with another config, that translates otherwise unseen."""
+    folder = tmp_path / "model"
+    write_folder(folder, tiny_config(), tiny_tokenizers.normalising())
+    config = (folder / "config.yaml").read_text(encoding="utf-8")
+    (folder / "config.yaml").write_text(config.replace("normalise_source: true", "normalise_source: false"))
+    refuses(folder, r"tokenizer\.normalise_source: true -> false")
+    (folder / "config.yaml").write_text(config, encoding="utf-8")
+    (folder / "tokenizer.src.json").unlink()
+    refuses(folder, "the tokenizer is not the one")
 
 
 def test_replacing_weights_keeps_a_usable_folder(folder, tiny_config, tiny_tokenizers):

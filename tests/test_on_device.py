@@ -23,19 +23,19 @@ from torch.amp import autocast_mode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seq2seq.data.batching import Capacity, pack_pairs, pack_sentences
 from seq2seq.data.loader import load_steps
+from seq2seq.data.packed import Capacity, pack_pairs, pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.decode.search import SearchOptions, search
 from seq2seq.decode.stepper import GraphStepper, begin
 from seq2seq.device import compute_dtype
 from seq2seq.errors import UserError
+from seq2seq.model import loss as loss_module
 from seq2seq.model.kernels.cuda_graphs import Graphs
+from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
-from seq2seq.train import loss as loss_module
 from seq2seq.train import trainer as trainer_module
 from seq2seq.train.distributed import Processes
-from seq2seq.train.loss import LossOf
 from seq2seq.train.trainer import Trainer
 from tests.toy import toy_config, write_text_files
 
@@ -71,7 +71,7 @@ def changed(module: ModuleType, **attributes: object) -> SimpleNamespace:
 def meta(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """A device without numbers, on which all of a Trainer's step works, the backward pass too."""
     monkeypatch.setattr(trainer_module, "matmul_peak", lambda *_: 1.0)
-    monkeypatch.setitem(loss_module._CHUNK_LOGITS, "meta", 2**10)
+    monkeypatch.setitem(loss_module.CHUNK_LOGITS, "meta", 2**10)
     without_autocast = changed(torch, autocast=lambda *_, **__: nullcontext(), is_autocast_enabled=lambda _: False)
     monkeypatch.setattr(loss_module, "torch", without_autocast)  # there is none for it
     monkeypatch.setattr(
@@ -87,7 +87,7 @@ def test_a_training_step_reads_nothing_back(meta: torch.device, tmp_path: Path) 
     trainer = Trainer(config, Processes(0, 1, meta))
     trainer.progress.loss_limit = 9.0  # as later in a run
     corpus, plan = trainer._corpus_and_plan(0)
-    for step in islice(load_steps(corpus, plan, trainer.share, meta), 2):
+    for step in islice(load_steps(corpus, plan, trainer.microbatches, meta), 2):
         assert len(step.batches) == 2
         with Watch() as watch:
             trainer._step(step)

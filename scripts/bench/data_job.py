@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.ours import make_config
 from bench.workload import SEED, TrainSpec
-from seq2seq.data.batching import plan_epoch, step_budgets
+from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import prepare_data
 
 

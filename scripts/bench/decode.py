@@ -17,7 +17,7 @@ from bench.report import Bar, Spread, draw_bars, table
 from seq2seq.config import DecodeConfig
 from seq2seq.config_file import load_saved_config
 from seq2seq.data.bitext import read_text
-from seq2seq.evaluate import score, tokenizer_for
+from seq2seq.evaluate import score
 from seq2seq.model_folder import CONFIG, find_model_folder
 
 OURS = Program("seq2seq", "seq2seq", "bench.translators.ours", ours=True)
@@ -154,7 +154,7 @@ def _summarise(
             rows.append([entry.title, beam, f"failed: {failed[0][:80]}", *[""] * (len(_HEADER) - 3)])
             continue
         texts = runs[0]["texts"]
-        scores = score(texts, [references], tokenizer_for(language))
+        scores = score(texts, [references], language=language)
         signature = scores.bleu_signature
         speed = Spread.of([run["tokens"] / run["seconds"] for run in runs])
         latencies = [1000 * seconds for run in runs for seconds in run["latency_seconds"]]

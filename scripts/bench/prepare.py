@@ -13,9 +13,10 @@ import numpy as np
 
 from bench.ours import make_config
 from bench.workload import SEED, StepPairs, TrainSpec, save_steps
-from seq2seq.data.batching import plan_epoch, split_step, step_budgets
+from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import prepare_data
 from seq2seq.model.flops import training_flops
+from seq2seq.train.microbatches import split_step
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def benchmark(options: Options) -> dict[str, Any]:
         f"{options.size} on {options.device}: {run['tgt_tokens'] / run['seconds']:,.0f} target tokens/s, "
         f"{run['tgt_tokens']:,.0f} per step; {options.steps} steps after {options.warmup}"
     )
-    print(f"\n{table(*_kernel_table(kernels))}\n\n{table(*_group_table(kernels))}\n\n{table(*_step_table(run))}\n")
+    print(f"\n{table(*_kernel_table(kernels))}\n\n{table(*_group_table(kernels))}\n\n{table(*step_table(run))}\n")
     if run["epochs"] > 1:
         print(f"the text ended {run['epochs'] - 1} times, and to begin it anew takes time: give more, or lower --steps")
     for place, number in sorted((run["syncs"] or {}).items(), key=lambda item: -item[1]):
@@ -95,7 +95,7 @@ def _group_table(kernels: list[dict[str, Any]]) -> tuple[list[str], list[list[st
     return ["group", "ms per step", "share", "calls per step"], [*rows, _row("all", kernels, total)]
 
 
-def _step_table(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def step_table(run: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """How long a step takes and how much of it nothing ran, without the profiler and with it."""
     plain, profiled, busy = (1000 * run[f"{key}seconds"] for key in ("", "profiled_", "busy_"))
     rows = [

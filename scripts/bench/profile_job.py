@@ -39,7 +39,7 @@ class Span:
     own: float  # seconds less those of the operators inside it
 
 
-class _Phases:
+class Phases:
     """Stands between the loader and the training, and acts between any two steps."""
 
     def __init__(self, spec: TrainSpec) -> None:
@@ -50,6 +50,7 @@ class _Phases:
         next(self._between)
 
     def __call__(self, *args: Any, **options: Any) -> Iterator[Step]:
+        """What ``load_steps`` gives, with its arguments."""
         self.result["epochs"] += 1
         for step in load_steps(*args, **options):
             self._labels.append(step.num_labels)
@@ -69,7 +70,7 @@ class _Phases:
         self.result["seconds"] = (time.perf_counter() - started) / spec.steps
         self.result["tgt_tokens"] = sum(self._labels[first : first + spec.steps]) / spec.steps
         if cuda:
-            yield from self._measure_host()
+            yield from self.measure_host()
         profiler = torch.profiler.profile(
             activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])],
             # On the CPU the operators run in threads of the training's own.
@@ -87,7 +88,7 @@ class _Phases:
             raise RuntimeError("PyTorch's profiler recorded no kernels; may this user read the device's counters?")
         self.result |= {"busy_seconds": busy_seconds(spans) / spec.steps, "kernels": _kernels(spans, spec.steps)}
 
-    def _measure_host(self) -> Iterator[None]:
+    def measure_host(self) -> Iterator[None]:
         """What the host does for a step while the device waits for nothing else, and where it waits for the device."""
         seconds, places = [], Counter[str]()
         for _ in range(self._spec.steps):
@@ -136,7 +137,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     """Train for a few steps; all figures are per step."""
     started = values.pop("started")
     spec = TrainSpec(**values)
-    phases = _Phases(spec)
+    phases = Phases(spec)
     rounds = 3 if spec.device == "cuda" else 2
     last = 1  # after the measured ones: training ends in its last step, which does not come back here
     training = train(replace(spec, steps=rounds * spec.steps + last), Path(spec.folder) / f"run-{started}", phases)

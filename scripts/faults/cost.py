@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from faults.small_run import ROOT
+from tests.toy import ROOT
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,12 +1,13 @@
 """Damage to every file of a run: found out each time, never a traceback, never other numbers without a word.
 
-A small run is stopped between two checkpoints. Then, one case at a time, a file of its folder is damaged (bits flipped,
-bytes zeroed, cut, emptied, extended, exchanged, removed; in every region of checkpoints and weights), and what a user
-would do next is done: the run is continued, or its best model translates. A case ends well if
+A small run, sampled anew for every epoch, is stopped between two checkpoints. Then, one case at a time, a file of its
+folder is damaged (bits flipped, bytes zeroed, cut, emptied, extended, exchanged, removed; in every region of
+checkpoints and weights), and what a user would do next is done: the run is continued, or its best model translates. A
+case ends well if
 
   refused      the command ended with one message that names the file or its folder, or
   passed over  the damage was named, and the run ended bit by bit as one that met none, or
-  made again   the same, from text: tokenizers and corpora, or
+  made again   the same, from text: tokenizers, corpora and sampled corpora, or
   told         the damage was named and changed nothing that is computed: the log; settings of the search, or
   no effect    the damage was in what the command does not use, or writes anew: the results are bit by bit the same.
 """
@@ -29,14 +30,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from faults.stored_run import Stopped, differences, small_config, stopping_before, train, write_text
+from faults.small_run import Stopped, differences, small_config, stopping_before, write_text
 from seq2seq.data.bitext import read_text
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import UserError
 from seq2seq.train.checkpoint import list_checkpoints
 from seq2seq.train.metrics import draw_curves
+from tests.toy import train
 
 _STOP = 11  # checkpoints at 3, 6 and 9, validations at 5 and 10
+_PAIRS = 235  # the second epoch starts with step 12, so both sampled corpora that lie there are used
+_SAMPLING = "tokenizer.sampling=0.1"
 _OUTCOMES = ("refused", "passed over", "made again", "told", "no effect")
 # Written anew by the run; a mere memory; not read; the log after the checkpoint's step, which is written anew, too.
 _MAY_BE_SILENT = ("last/", "config.yaml", "data/digests.json", "timing.jsonl", "metrics.jsonl")
@@ -55,7 +59,7 @@ class Case:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this attack."""
     parser.add_argument("--seed", type=int, default=1, help="decides which bytes are damaged")
-    parser.add_argument("--repeats", type=int, default=2, help="places in each region (default: 2, over 400 cases)")
+    parser.add_argument("--repeats", type=int, default=2, help="places in each region (default: 2, over 650 cases)")
 
 
 def regions(path: Path) -> dict[str, range]:
@@ -109,6 +113,8 @@ def cases(run: Path, rng: random.Random, repeats: int) -> Iterator[Case]:
     twins[run / "best/tokenizer.src.model"] = run / "best/tokenizer.tgt.model"
     for path in sorted(run.glob("data/train-*/*")):
         (twins[path],) = run.glob(f"data/valid-*/{path.name}")
+    for path in sorted(run.glob("sampled/*/*")):
+        twins[path] = run / "sampled" / ("epoch-1" if path.parent.name == "epoch-0" else "epoch-0") / path.name
     alone = [run / "metrics.jsonl", run / "timing.jsonl", run / "config.yaml", run / "data/digests.json"]
     alone += sorted(path for path in run.glob("data/*/*") if path not in twins)
     for path, other in [*twins.items(), *((path, None) for path in alone)]:
@@ -143,17 +149,17 @@ def attempt(case: Case, work: Callable[[], list[str]]) -> str:
         return "no effect" if silent else "WRONG: nothing was said"
     if wrong or case.translate or case.path.name == "metrics.jsonl":
         return "told"
-    return "made again" if case.path.parts[0] == "data" else "passed over"
+    return "made again" if case.path.parts[0] in ("data", "sampled") else "passed over"
 
 
 def run(args: argparse.Namespace) -> int:
     """Make the run, damage it, and count how the cases end."""
     shutil.rmtree(args.out, ignore_errors=True)
-    text, work, stopped = write_text(args.out / "text"), args.out / "run", args.out / "stopped"
-    config = small_config(text, work)
+    text, work, stopped = write_text(args.out / "text", _PAIRS), args.out / "run", args.out / "stopped"
+    config = small_config(text, work, _SAMPLING)
     time.sleep(3.5)  # digests of files that have just changed are not remembered
     with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-        train(small_config(text, args.out / "undisturbed"))
+        train(small_config(text, args.out / "undisturbed", _SAMPLING))
         try:
             with stopping_before(_STOP):
                 train(config)

@@ -20,13 +20,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from faults.small_run import environment
-from faults.stored_run import differences, write_config, write_text
-from seq2seq.errors import ModelError
-from seq2seq.model_folder import load_model_folder
-from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
+from faults.small_run import broken_parts, differences, write_config, write_text
+from seq2seq.train.checkpoint import list_checkpoints
+from tests.toy import ROOT, command, environment
 
-_ROOT = Path(__file__).resolve().parents[2]
 _SIZE = 24 << 20
 _PATIENCE = 240  # seconds for a command; one that waits for space forever has failed
 
@@ -49,10 +46,9 @@ def small_disk(folder: Path) -> Iterator[bool]:
             subprocess.run(["umount", str(folder)], check=True)
 
 
-def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a command line of the package to its end."""
-    words = [sys.executable, "-m", "seq2seq", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=_PATIENCE)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment(), timeout=_PATIENCE)
 
 
 def fill(disk: Path, left: int) -> None:
@@ -76,25 +72,17 @@ def judge(done: subprocess.CompletedProcess[str], whole: Callable[[], str | None
     return f"WRONG: {damage}" if damage else f"refused: {told[0].split(': error: ')[1]}"
 
 
-def what_is_broken(run: Path) -> str | None:
-    """The first checkpoint or model of a run that does not load; None where all do."""
-    try:
-        for path in list_checkpoints(run):
-            load_checkpoint(path)
-        for name in ("best", "last"):
-            if (run / name / "model.safetensors").exists():
-                load_model_folder(run / name)
-    except ModelError as error:
-        return str(error)
-    left = [path.name for path in run.rglob("*.tmp")]
-    return f"left behind: {left}" if left else None
+def what_is_wrong(run: Path) -> str | None:
+    """What a command has left behind that is broken or of no use; None where there is nothing."""
+    left = [f"left behind: {path.name}" for path in run.rglob("*.tmp")]
+    return "; ".join((*broken_parts(run), *left)) or None
 
 
 def attack_training(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
     """Train from nothing at rising levels of free space: the first meet the end in the corpus, later ones in a save."""
     text, run, config = write_text(disk / "text", pairs=20_000), disk / "run", out / "small.yaml"
     write_config(text, run, config)
-    yield "undisturbed", judge(command("train", config), lambda: None)
+    yield "undisturbed", judge(run_command("train", config), lambda: None)
     shutil.move(run, out / "undisturbed")
     needed = sum(path.stat().st_size for path in (out / "undisturbed").rglob("*") if path.is_file())
     for number in range(steps):
@@ -102,12 +90,12 @@ def attack_training(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, st
         left = int(needed * 1.2 * number / steps)
         fill(disk, left)
         started = time.monotonic()
-        first = judge(command("train", config), lambda: what_is_broken(run))
+        first = judge(run_command("train", config), lambda: what_is_wrong(run))
         name = f"{left / 1e3:9,.0f} kB free, {time.monotonic() - started:4.1f} s"
         yield f"train,     {name}", first
         if first.startswith("refused"):
             (disk / "useless").unlink()
-            again = judge(command("train", config), lambda: None)
+            again = judge(run_command("train", config), lambda: None)
             wrong = differences(run, out / "undisturbed") if again == "ended well" else []
             yield f"  goes on, {name}", f"WRONG: other {', '.join(wrong)}" if wrong else again
 
@@ -116,8 +104,8 @@ def attack_saving(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]
     """Fill the disk while the run trains, so that whatever is written next meets it: a checkpoint, a model, the log."""
     run, config = disk / "run", out / "small.yaml"
     bounds = ("train.max_steps=300", "train.save_every=50", "train.validate_every=100")
-    yield "undisturbed", judge(command("train", config, f"run_dir={out / 'saving'}", *bounds), lambda: None)
-    words = [sys.executable, "-m", "seq2seq", "train", str(config), *bounds]
+    yield "undisturbed", judge(run_command("train", config, f"run_dir={out / 'saving'}", *bounds), lambda: None)
+    words = command("train", config, *bounds)
     for number in range(max(1, steps // 4)):
         (disk / "useless").unlink(missing_ok=True)
         shutil.rmtree(run, ignore_errors=True)
@@ -129,9 +117,9 @@ def attack_saving(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]
         fill(disk, left)
         _, told = child.communicate(timeout=_PATIENCE)
         done = subprocess.CompletedProcess(words, child.returncode, "", told)
-        yield f"filled after the first checkpoint, {left / 1e3:,.0f} kB left", judge(done, lambda: what_is_broken(run))
+        yield f"filled after the first checkpoint, {left / 1e3:,.0f} kB left", judge(done, lambda: what_is_wrong(run))
         (disk / "useless").unlink()
-        again = judge(command("train", config, *bounds), lambda: None)
+        again = judge(run_command("train", config, *bounds), lambda: None)
         wrong = differences(run, out / "saving") if again == "ended well" else []
         yield "  goes on", f"WRONG: other {', '.join(wrong)}" if wrong else again
 
@@ -139,19 +127,19 @@ def attack_saving(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]
 def attack_translation(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
     """Translate to a file on the full disk."""
     source, target, whole = out / "source.en", disk / "translated", out / "translated"
-    lines = (_ROOT / "data/train.en").read_bytes().splitlines(keepends=True)[:3000]
+    lines = (ROOT / "data/train.en").read_bytes().splitlines(keepends=True)[:3000]
     source.write_bytes(b"".join(lines))
     (disk / "useless").unlink(missing_ok=True)
     translate = ("translate", out / "undisturbed", "--device", "cpu", "--beam-size", "1", "--input", source, "--output")
-    yield "undisturbed", judge(command(*translate, whole), lambda: None)
+    yield "undisturbed", judge(run_command(*translate, whole), lambda: None)
     for number in range(max(1, steps // 4)):
         left = int(whole.stat().st_size * number / max(1, steps // 4))
         fill(disk, left)
-        first = judge(command(*translate, target), lambda: "half an output" if target.exists() else None)
+        first = judge(run_command(*translate, target), lambda: "half an output" if target.exists() else None)
         yield f"translate, {left / 1e3:,.0f} kB free", first
         if first.startswith("refused"):
             (disk / "useless").unlink()
-            again = judge(command(*translate, target), lambda: None)
+            again = judge(run_command(*translate, target), lambda: None)
             same = target.exists() and target.read_bytes() == whole.read_bytes()
             yield "  repeated", again if same else f"WRONG: another output ({again})"
             target.unlink(missing_ok=True)

@@ -42,12 +42,12 @@ def _marked(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def main() -> int:
     """Train as the command line says."""
     from seq2seq import cli
-    from seq2seq.data import prepare
-    from seq2seq.data.resample import Resampler
+    from seq2seq.data import prepare, vocabulary
+    from seq2seq.data.subword_epochs import Resampler
     from seq2seq.train import trainer
 
     phases: list[tuple[object, str, str]] = [
-        (prepare, "train_tokenizer", "tokenizer"),
+        (vocabulary, "train_tokenizer", "tokenizer"),
         (prepare, "build_corpus", "corpus"),
         (Resampler, "_write", "sampling"),
         (trainer.Trainer, "_step", "step"),

@@ -12,11 +12,10 @@ import json
 import random
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
-from faults.small_run import ROOT, environment
+from tests.toy import ROOT, command, environment
 
 _CONFIG = """\
 run_dir: run
@@ -61,8 +60,8 @@ def _records(path: Path) -> list[dict[str, object]]:
 def _train(folder: Path, poisoned: set[int], args: argparse.Namespace) -> tuple[dict[int, str], dict[int, list[int]]]:
     """Train in ``folder``; gives the bad steps with their reasons, and for each its lines, counted from 0."""
     _write_text(folder, poisoned, random.Random(args.seed))
-    command = [sys.executable, "-m", "seq2seq", "train", "config.yaml", f"train.max_steps={args.steps}"]
-    subprocess.run(command, cwd=folder, env=environment(), check=True, stdout=subprocess.DEVNULL)
+    words = command("train", "config.yaml", f"train.max_steps={args.steps}")
+    subprocess.run(words, cwd=folder, env=environment(), check=True, stdout=subprocess.DEVNULL)
     bad = {int(str(r["step"])): str(r["bad"]) for r in _records(folder / "run/metrics.jsonl") if "bad" in r}
     named: dict[int, list[int]] = {step: [] for step in bad}
     for record in _records(folder / "run/bad_lines.jsonl"):

@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from faults.small_run import training, write_config, write_text
+from faults.small_run import training, write_text
 from faults.watched import Watched
 
 _PAIRS = 2001  # odd, so that the last step is a short one
@@ -29,7 +29,7 @@ _TIMEOUT = 300.0  # seconds until a run counts as hung
 _GONE_SECONDS = 20.0  # after a death all processes must be gone
 _OURS = "seq2seq train: "  # how a message of the package begins
 _TOLERANCE = 1e-5  # relative; fp32 sums in another order, grown over all steps
-_SETTINGS = ["train.threads=1", "model.dropout=0", "tokenizer.sampling=0", "data.cache_dir=../data", "optim.lr=1e-3"]
+_SETTINGS = ["model.dropout=0", "tokenizer.sampling=0", "data.cache_dir=../data", "optim.lr=1e-3"]
 # A ReLU that rounding turns on or off makes a small difference hundreds of times larger; a GELU has no such edge.
 _SETTINGS += ["model.activation=gelu"]
 _SETTINGS += ["train.max_steps=50", "train.batch_tokens=1000", "train.validate_every=20"]
@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Attack; returns 0 if the promise held."""
     shutil.rmtree(args.out, ignore_errors=True)
-    write_text(args.out, _PAIRS)
+    write_text(args.out / "text", _PAIRS, valid=100, test=300)
     runs = Runs(args.out)
     attacks: list[Callable[[Runs], None]] = [_same_numbers, _killed, _restarted, _other_numbers, _torchrun_killed]
     attacks += [_few_sentences, _bounds, _error_in_one]
@@ -63,13 +63,12 @@ class Runs:
     def start(self, name: str, count: int, *overrides: str, restarts: int = 0, blocked: str = "") -> Watched:
         """The run ``name`` with ``count`` processes, from where it is; a file takes the place of the folder blocked."""
         folder = self._folder / name
-        if not folder.exists():
-            write_config(folder)
+        words = training(folder, *_SETTINGS, *overrides)
         if blocked:
             (folder / "run").mkdir()
             (folder / "run" / blocked).touch()
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", str(restarts)]
-        command = [*torchrun, "--nproc-per-node", str(count), *training(*_SETTINGS, *overrides)[1:]]
+        command = [*torchrun, "--nproc-per-node", str(count), *words[1:]]
         self.log(name).unlink(missing_ok=True)
         return Watched(command, folder, self.log(name))
 

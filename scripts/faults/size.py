@@ -10,11 +10,11 @@ import argparse
 import itertools
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from faults.small_run import ROOT, environment
+from seq2seq.data.bitext import read_lines
+from tests.toy import ROOT, command, environment
 
 _CONFIG = """\
 run_dir: run
@@ -37,9 +37,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _write(source: Path, target: Path, count: int) -> None:
-    sys.path.insert(0, str(ROOT))
-    from seq2seq.data.bitext import read_lines
-
     endless = itertools.chain.from_iterable(read_lines(source) for _ in itertools.count())
     with target.open("wb") as file:
         file.writelines(line + b"\n" for line in itertools.islice(endless, count))
@@ -47,10 +44,10 @@ def _write(source: Path, target: Path, count: int) -> None:
 
 def _start(folder: Path, run_dir: str) -> tuple[float, float, float]:
     """Seconds, seconds of CPU time, and the peak memory in MiB of the main process."""
-    command = [sys.executable, "-m", "seq2seq", "train", "config.yaml", f"run_dir={run_dir}"]
     started = time.monotonic()
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log)
+        words = command("train", "config.yaml", f"run_dir={run_dir}")
+        process = subprocess.Popen(words, cwd=folder, env=environment(), stdout=log, stderr=log)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = status
     if status:

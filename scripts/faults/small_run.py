@@ -1,56 +1,119 @@
-"""A small real training for attacks: all that a run does, on the embedded corpus, in a minute on one core."""
+"""The small run of the attacks, over a part of the embedded corpus; it keeps all that a run can keep.
+
+Two tokenizers, an average of the weights, checkpoints, a best and a last model, the translations of a test set. In this
+process (`train` of ``tests/toy.py``) it takes about a second; `training` makes it longer and starts it in its own.
+"""
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
 from pathlib import Path
+from unittest import mock
 
-ROOT = Path(__file__).resolve().parents[2]
-_VALID_LINES, _TEST_LINES = 100, 300
+import torch
 
-# Filters, two tokenizers, several epochs sampled anew, dropout, an average of the weights, a schedule.
+from seq2seq.config import Config
+from seq2seq.config_file import load_config
+from seq2seq.errors import UserError
+from seq2seq.model_folder import WEIGHTS, load_model_folder
+from seq2seq.tensors import load_tensors
+from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
+from seq2seq.train.trainer import Trainer
+from tests.toy import ROOT
+
 _CONFIG = """\
-run_dir: run  # in the folder where the command runs, so that two runs can have the same config to the byte
+run_dir: {run}
 data:
-  train: {src: ../text/train.en, tgt: ../text/train.zh}
-  valid: {src: ../text/valid.en, tgt: ../text/valid.zh}
-  test: {src: ../text/test.en, tgt: ../text/test.zh}
-  max_length: 12
-tokenizer: {joint: false, vocab_size: 900, sampling: 0.1}
-model: {preset: tiny, encoder_layers: 2, decoder_layers: 2, d_model: 64, num_heads: 2, d_ff: 128, dropout: 0.1}
-optim: {lr: 4e-3, schedule: cosine, warmup_steps: 20}
-train: {batch_tokens: 3000, max_steps: 240, validate_every: 16, save_every: 10, ema_decay: 0.9, patience: null}
-decode: {beam_size: 2}
+  train: {{src: {text}/train.en, tgt: {text}/train.zh}}
+  valid: {{src: {text}/valid.en, tgt: {text}/valid.zh}}
+  test: {{src: {text}/test.en, tgt: {text}/test.zh}}
+  max_length: 40
+tokenizer: {{joint: false, vocab_size: 900}}
+model: {{encoder_layers: 1, decoder_layers: 1, d_model: 16, num_heads: 2, d_ff: 32}}
+optim: {{lr: 0.01, warmup_steps: 4}}
+train:
+  {{batch_tokens: 300, max_steps: 12, validate_every: 5, save_every: 3, ema_decay: 0.9, metric: loss, device: cpu,
+    threads: 1, keep_last: 3}}
+decode: {{beam_size: 2, max_length_ratio: 1, max_length_offset: 3}}
 """
+# Filters, several epochs sampled anew, dropout, a schedule.
+_LONGER = [
+    *("data.max_length=12", "tokenizer.sampling=0.1", "model.encoder_layers=2", "model.decoder_layers=2"),
+    *("model.d_model=64", "model.d_ff=128", "model.dropout=0.1", "optim.lr=4e-3", "optim.schedule=cosine"),
+    *("optim.warmup_steps=20", "train.batch_tokens=3000", "train.max_steps=240", "train.validate_every=16"),
+    *("train.save_every=10", "train.metric=bleu", "train.patience=null"),
+]
 
 
-def write_text(folder: Path, train_lines: int | None = None) -> None:
-    """Write the texts that :func:`write_config` names to ``folder/text``, all of the training text or its beginning.
+class Stopped(BaseException):
+    """Stands for a kill: nothing in the package may catch it."""
 
-    All of it comes twice, so that a corpus is built by several processes.
+
+def write_text(folder: Path, pairs: int = 300, valid: int = 6, test: int = 4) -> Path:
+    """Write the first lines of the embedded corpus into ``folder``, again from its beginning where it has fewer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count in (("train", pairs), ("valid", valid), ("test", test)):
+        for language in ("en", "zh"):
+            lines = (ROOT / "data" / f"{name}.{language}").read_bytes().splitlines(keepends=True)
+            (folder / f"{name}.{language}").write_bytes(b"".join(islice(cycle(lines), count)))
+    return folder
+
+
+def write_config(text: Path, run: Path, path: Path) -> Path:
+    """Write the small run's config to ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_CONFIG.format(text=text, run=run), encoding="utf-8")
+    return path
+
+
+def small_config(text: Path, run: Path, *overrides: str) -> Config:
+    """The small run's config, with ``section.key=value`` overrides."""
+    return load_config(write_config(text, run, run.with_suffix(".yaml")), overrides)
+
+
+def training(folder: Path, *overrides: str) -> list[str]:
+    """The command of a longer run that marks its phases, to be started in ``folder``; the text is beside ``folder``.
+
+    All paths are relative, so that two runs can have the same config to the byte.
     """
-    (folder / "text").mkdir(parents=True)
-    for side in ("en", "zh"):
-        for name, count in (("train", train_lines), ("valid", _VALID_LINES), ("test", _TEST_LINES)):
-            lines = (ROOT / "data" / f"{name}.{side}").read_bytes().splitlines(keepends=True)
-            text = b"".join(lines[:count] if count else lines * 2)
-            (folder / "text" / f"{name}.{side}").write_bytes(text)
+    write_config(Path("../text"), Path("run"), folder / "config.yaml")
+    return [sys.executable, str(ROOT / "scripts/faults/marked.py"), "config.yaml", *_LONGER, *overrides]
 
 
-def write_config(folder: Path) -> Path:
-    """Write ``folder/config.yaml``; the text is beside ``folder``, the run will be in it."""
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(_CONFIG, encoding="utf-8")
-    return folder / "config.yaml"
+@contextmanager
+def stopping_before(step: int) -> Iterator[None]:
+    """Let training stop dead when it comes to a step."""
+    original = Trainer._step
+
+    def stop(trainer: Trainer, *arguments: object) -> None:
+        if trainer.progress.step + 1 == step:
+            raise Stopped
+        original(trainer, *arguments)  # type: ignore[arg-type]
+
+    with mock.patch.object(Trainer, "_step", stop):
+        yield
 
 
-def environment() -> dict[str, str]:
-    """For a process of its own: the package of this checkout, one thread, no CUDA, no rank of an outer run."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+def broken_parts(run: Path) -> list[str]:
+    """What of the checkpoints and models of a run does not load."""
+    found = []
+    folders = [run / name for name in ("best", "last") if (run / name / WEIGHTS).exists()]
+    for path in (*list_checkpoints(run), *folders):
+        try:
+            load_model_folder(path) if path.is_dir() else load_checkpoint(path)
+        except UserError as error:
+            found.append(str(error))
+    return found
 
 
-def training(*overrides: str) -> list[str]:
-    """The command, to be run in the folder of the config; it marks its phases."""
-    return [sys.executable, str(ROOT / "scripts/faults/marked.py"), "config.yaml", "train.device=cpu", *overrides]
+def differences(run: Path, other: Path) -> list[str]:
+    """What two finished runs do not have in common, bit by bit, of all that is a function of config and text."""
+    names = ["best/model.safetensors", "last/model.safetensors", "metrics.jsonl", "test.hyp.txt", "test.json"]
+    found = [name for name in names if (run / name).read_bytes() != (other / name).read_bytes()]
+    ours, theirs = (load_tensors(list_checkpoints(folder)[-1])[0] for folder in (run, other))
+    if ours.keys() != theirs.keys() or any(not torch.equal(ours[name], theirs[name]) for name in theirs):
+        found.append("the last checkpoint")
+    return found

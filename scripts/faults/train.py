@@ -23,11 +23,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from faults.small_run import training, write_config, write_text
+from faults.small_run import broken_parts, training, write_text
 from faults.watched import Mark, Watched
-from seq2seq.errors import UserError
-from seq2seq.model_folder import WEIGHTS, load_model_folder
-from seq2seq.train.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from seq2seq.train.checkpoint import Checkpoint, load_checkpoint
 
 _STEPS = 240
 _PATIENCE = 300.0  # seconds without news until a run counts as hung
@@ -64,10 +62,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Attack; returns 0 if the promise held."""
     shutil.rmtree(args.out, ignore_errors=True)
-    write_text(args.out)
+    write_text(args.out / "text", pairs=40_000, valid=100, test=300)  # so many that several processes build the corpus
     reference, attacked = args.out / "undisturbed", args.out / "attacked"
-    for folder in (reference, attacked):
-        write_config(folder)
     print(f"an undisturbed run, in {reference} ...", flush=True)
     undisturbed = _start(reference)
     if undisturbed.wait(_PATIENCE) != 0:
@@ -84,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
             break
         done.append(fallen)
         bar.set_postfix_str(f"{fallen.phase}, step {fallen.at}")
-        problems += [f"after kill {len(done)} ({fallen.phase}): {text}" for text in _damage(attacked / "run")]
+        problems += [f"after kill {len(done)} ({fallen.phase}): {text}" for text in broken_parts(attacked / "run")]
         if problems:
             break
     _print_table(done)
@@ -104,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _start(folder: Path) -> Watched:
-    return Watched(training("train.threads=1", f"train.max_steps={_STEPS}"), folder, folder / "log")
+    return Watched(training(folder, f"train.max_steps={_STEPS}"), folder, folder / "log")
 
 
 def _aims(kills: int, rng: random.Random) -> list[Kill]:
@@ -170,23 +166,6 @@ def _moment(kill: Kill, rng: random.Random) -> Callable[[Mark], bool]:
         return mark.phase == "test" or (mark.phase == "step" and late and passed > to_pass)
 
     return is_it
-
-
-def _damage(run: Path) -> list[str]:
-    """What of the checkpoints and model folders of a run is not whole."""
-    found = []
-    for path in list_checkpoints(run):
-        try:
-            load_checkpoint(path)
-        except UserError as error:
-            found.append(str(error))
-    for name in ("best", "last"):
-        if (run / name / WEIGHTS).exists():
-            try:
-                load_model_folder(run / name)
-            except UserError as error:
-                found.append(str(error))
-    return found
 
 
 def _differences(run: Path, reference: Path) -> list[str]:

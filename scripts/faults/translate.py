@@ -22,23 +22,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from faults.small_run import ROOT, environment
+from faults.small_run import small_config, write_text
 from seq2seq.data.bitext import read_lines
+from tests.toy import ROOT, command, environment, train
 
 _GREEDY = ("--beam-size", "1", "--max-length-ratio", "1", "--max-length-offset", "4", "--device", "cpu")
-_CONFIG = f"""\
-run_dir: {{run}}
-data:
-  train: {{{{src: {ROOT}/data/train.en, tgt: {ROOT}/data/train.zh}}}}
-  valid: {{{{src: {ROOT}/data/valid.en, tgt: {ROOT}/data/valid.zh}}}}
-  max_length: 64
-tokenizer: {{{{joint: false, vocab_size: 900}}}}
-model: {{{{encoder_layers: 1, decoder_layers: 1, d_model: 32, num_heads: 2, d_ff: 64, dropout: 0}}}}
-optim: {{{{lr: 0.01, warmup_steps: 20}}}}
-train:
-  {{{{max_steps: 200, validate_every: 200, metric: loss, ema_decay: 0, device: cpu}}}}
-decode: {{{{beam_size: 1}}}}
-"""
+_STEPS = ("train.max_steps=200", "train.validate_every=200", "train.save_every=200")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -120,17 +109,15 @@ def _small_model(out: Path) -> Path:
     run = out / "model"
     if not (run / "best").exists():
         shutil.rmtree(run, ignore_errors=True)
-        config = out / "model.yaml"
-        config.write_text(_CONFIG.format(run=run), encoding="utf-8")
-        subprocess.run([sys.executable, "-m", "seq2seq", "train", str(config)], check=True, env=environment())
+        text = write_text(out / "text", pairs=20_000)
+        train(small_config(text, run, "data.max_length=64", "train.batch_tokens=3000", *_STEPS))
     return run
 
 
 def _start(model: Path, source: Path, target: Path, *options: str) -> subprocess.Popen[bytes]:
-    arguments = ["translate", model, "--input", source, "--output", target, *_GREEDY, *options]
+    words = command("translate", model, "--input", source, "--output", target, *_GREEDY, *options)
     with target.with_name(f"{target.name}.log").open("ab") as log:
-        command = [sys.executable, "-m", "seq2seq", *map(str, arguments)]
-        return subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
+        return subprocess.Popen(words, env=environment(), stdout=log, stderr=log)
 
 
 def _seconds(model: Path, source: Path, target: Path, *options: str) -> float:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from faults.small_run import environment
+from tests.toy import environment
 
 
 class Mark(NamedTuple):

@@ -1,1 +1,1 @@
-"""Parallel text: reading it, cutting it into pieces, keeping it on disk, and batching it."""
+"""Parallel text: reading it, cutting it into pieces, keeping it on disk, and packing it into batches."""

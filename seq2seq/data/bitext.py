@@ -2,13 +2,14 @@
 
 A line ends at LF and at nothing else. One CR directly before the LF, or at the end of an unterminated last line,
 belongs to the ending. A UTF-8 byte order mark at the start of a file is dropped. Lone CR, U+2028, NUL and form feed are
-ordinary characters. Files may be plain or gzip, told apart by their first bytes and not by their names. A line beyond
-16 MiB is an error: no text has one, and a small gzip file can hold one that fills the memory.
+ordinary characters. Files may be plain or gzip, told apart by their first bytes and not by their names; other kinds of
+files are refused. Everything is read once, from its start to its end, so that pipes can be read. A line beyond 16 MiB
+is an error: no text has one, and a small gzip file can hold one that fills the memory.
 """
 
 import gzip
-import hashlib
 import io
+import sys
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +19,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from seq2seq.disk import digest_of
+from seq2seq.data.file_kinds import HEAD, not_text
 from seq2seq.errors import DataError
+from seq2seq.files import checksum, checksum_file, unreadable
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
@@ -52,27 +54,21 @@ class ParallelFiles:
             raise DataError("no parallel files given; name at least one source file and one target file")
 
 
-def open_text(path: Path) -> BinaryIO:
-    """Open a plain or gzip file for reading bytes; raises DataError naming the path where that is impossible."""
+def read_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a plain or gzip file or of a named pipe, without their endings, streaming.
+
+    Raises DataError naming the path where it cannot be opened, is no text, or is damaged gzip data.
+    """
     try:
-        file = path.open("rb")
-        if file.peek(2)[:2] != _GZIP_MAGIC:
-            return file
-        file.close()
-        # A gzip file's own readline is a Python function; behind a buffer, lines come at the speed of plain files.
-        return io.BufferedReader(cast(io.RawIOBase, gzip.open(path, "rb")), _BLOCK)
+        file = path.open("rb", 0)
     except IsADirectoryError:
         raise DataError(f"{path}: is a directory, not a text file; name the files in it one by one") from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
     except OSError as error:
-        raise _unreadable(path, error) from None
-
-
-def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a file without their endings, streaming; raises DataError for damaged gzip data."""
-    with open_text(path) as file:
-        yield from _lines(file, str(path))
+        raise unreadable(path, error) from None
+    with file:
+        yield from read_stream(cast(BinaryIO, file), str(path))
 
 
 def read_stream(file: BinaryIO, name: str) -> Iterator[bytes]:
@@ -81,26 +77,48 @@ def read_stream(file: BinaryIO, name: str) -> Iterator[bytes]:
     Nothing is sought and no more is waited for than the next line needs. The stream stays open.
     """
     try:
-        head = file.read(1)
-        if head == _GZIP_MAGIC[:1]:
-            head += file.read(1)
+        head, whole = _begun(file)
     except OSError as error:
-        raise _unreadable(name, error) from None
-    whole = io.BufferedReader(_Rejoined(head, file))
-    yield from _lines(cast(BinaryIO, gzip.GzipFile(fileobj=whole)) if head == _GZIP_MAGIC else whole, name)
+        raise unreadable(name, error) from None
+    if head.startswith(_GZIP_MAGIC):
+        try:
+            head, whole = _begun(cast(BinaryIO, gzip.GzipFile(fileobj=whole)))
+        except (EOFError, zlib.error, OSError) as error:
+            raise _damaged(name, 1, error) from None
+        if head.startswith(_GZIP_MAGIC):
+            raise DataError(f"{name}: is compressed with gzip twice; unpack it first: gzip -dc FILE > text.gz")
+    if (problem := not_text(head)) is not None:
+        raise DataError(f"{name}: {problem}")
+    yield from _lines(whole, name)
 
 
 def read_text(path: Path) -> list[str]:
-    """All lines of a file; raises DataError with the line number where one is not valid UTF-8."""
-    return [decode_line(raw, path, number) for number, raw in enumerate(read_lines(path), start=1)]
+    """All lines of a file, or of standard input for the path ``-``.
+
+    Raises DataError with the line number where a line is not valid UTF-8.
+    """
+    if str(path) != "-":
+        return [decode_line(raw, path, number) for number, raw in enumerate(read_lines(path), start=1)]
+    if sys.stdin is None:
+        raise DataError("stdin: is closed; name a file")
+    lines = read_stream(sys.stdin.buffer, "stdin")
+    return [decode_line(raw, "stdin", number) for number, raw in enumerate(lines, start=1)]
+
+
+def _begun(file: BinaryIO) -> tuple[bytes, io.BufferedReader]:
+    """The first bytes of a stream, no more than :data:`HEAD` and no more than the first line needs; and all of it."""
+    read_some = getattr(file, "read1", file.read)  # read1 gives what is there, read would wait for more
+    head = b""
+    while len(head) < HEAD and b"\n" not in head and (more := read_some(HEAD - len(head))):
+        head += more
+    return head, io.BufferedReader(_Rejoined(head, read_some), _BLOCK)
 
 
 class _Rejoined(io.RawIOBase):
     """A stream whose first bytes were read already, put in front of it again."""
 
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
-        self._head, self._rest = head, rest
-        self._read_some = getattr(rest, "read1", rest.read)  # read1 gives what is there, read would wait for more
+    def __init__(self, head: bytes, read_some: Callable[[int], bytes]) -> None:
+        self._head, self._read_some = head, read_some
 
     def readable(self) -> bool:
         return True
@@ -126,12 +144,10 @@ def _lines(file: BinaryIO, name: str) -> Iterator[bytes]:
             if line:  # nothing at all remains of a file that is a byte order mark and no more
                 yield line.removesuffix(b"\n").removesuffix(b"\r")
     except (EOFError, zlib.error, OSError) as error:
-        raise DataError(
-            f"{name}:{number + 1}: cannot read on ({error}); the file is damaged or cut short, fetch it again"
-        ) from None
+        raise _damaged(name, number + 1, error) from None
 
 
-def decode_line(raw: bytes, path: Path, number: int) -> str:
+def decode_line(raw: bytes, path: Path | str, number: int) -> str:
     """Decode a line as strict UTF-8; ``number`` counts from 1 and appears in the DataError for invalid bytes."""
     try:
         return raw.decode("utf-8")
@@ -170,28 +186,17 @@ def places_of(lines: Sequence[int], paths: Sequence[Path]) -> list[str]:
     return [f"{paths[file]}:{line - first_lines[file] + 1}" for file, line in zip(files, lines, strict=True)]
 
 
-def digest_file(path: Path) -> str:
-    """Hex digest (16 bytes) of a file's bytes on disk, read in blocks."""
-    try:
-        with path.open("rb") as file:
-            return digest_of(file).hexdigest()
-    except OSError as error:
-        raise _unreadable(path, error) from None
+def fingerprint_files(files: ParallelFiles, checksum_of: Callable[[Path], str] = checksum_file) -> str:
+    """Hex fingerprint (16 bytes) of the files' bytes on disk, sensitive to their sides and order, not to their names.
 
-
-def fingerprint_files(files: ParallelFiles, digest_of: Callable[[Path], str] = digest_file) -> str:
-    """Hex digest (16 bytes) of the files' bytes on disk, sensitive to their sides and order, not to their names.
-
-    ``digest_of`` gives what :func:`digest_file` does, for a caller that remembers it.
+    ``checksum_of`` gives what :func:`checksum_file` does, for a caller that remembers it.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for path in (*files.src, *files.tgt):  # both lists have the same length, so the sides need no mark between them
-        digest.update(digest_of(path).encode())
-    return digest.hexdigest()
+    both = (*files.src, *files.tgt)  # of the same length, so the sides need no mark between them
+    return checksum("".join(map(checksum_of, both)).encode())
 
 
-def _unreadable(path: Path | str, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions")
+def _damaged(name: str, number: int, error: Exception) -> DataError:
+    return DataError(f"{name}:{number}: cannot read on ({error}); the file is damaged or cut short, fetch it again")
 
 
 def _names(paths: tuple[Path, ...]) -> str:

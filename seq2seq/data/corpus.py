@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from seq2seq.data.bitext import SentencePair, digest_file
+from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus_writer import (
     FILES,
     META,
@@ -37,11 +37,11 @@ from seq2seq.data.corpus_writer import (
     Sentences,
     Side,
     join_sentences,
-    seal_meta,
 )
 from seq2seq.data.parallel import Workers
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError
+from seq2seq.files import checksum_file, sealed_json
 
 _CHUNK_PAIRS = 8192
 _CHUNK_CHARACTERS = 1 << 21  # keeps memory flat where lines are huge
@@ -59,6 +59,15 @@ class Filters:
 
     max_length: int | None = 256
     max_ratio: float | None = None
+
+    def reason(self, src: int, tgt: int) -> Literal["empty", "too_long", "ratio"] | None:
+        """Why a pair with these numbers of tokens, EOS included, is left out; None if it is kept."""
+        shorter, longer = sorted((src, tgt))
+        if shorter == 1:
+            return "empty"
+        if self.max_length is not None and longer > self.max_length:
+            return "too_long"
+        return "ratio" if self.max_ratio is not None and longer > self.max_ratio * shorter else None
 
 
 @dataclass(frozen=True)
@@ -198,26 +207,26 @@ def open_corpus(
     folder: Path,
     fingerprint: str | None = None,
     verify: bool = False,
-    digest: Callable[[Path], str] = digest_file,
+    checksum: Callable[[Path], str] = checksum_file,
 ) -> Corpus:
     """Open a corpus; raises DataError where it is missing, damaged, or made from something else.
 
     The description and file sizes are always checked, the fingerprint when given, and with ``verify`` the checksums of
-    all data, which ``digest`` takes.
+    all data, which ``checksum`` takes.
     """
     try:
         content = (folder / META).read_bytes()
         tree = from_json(content)
         if tree["version"] != VERSION:
             raise DataError(f"{folder}: a corpus of format {tree['version']!r:.20}, not {VERSION}; {_AGAIN}")
-        if content != seal_meta(tree):
+        if content != sealed_json(tree):
             raise DataError(f"{folder / META}: damaged, its checksum is wrong; {_AGAIN}")
         meta = _Meta.model_validate(tree)
         for name in FILES:
             size, expected = (folder / name).stat().st_size, meta.files[name].bytes
             if size != expected:
                 raise DataError(f"{folder / name}: damaged, {size} bytes instead of {expected}; {_AGAIN}")
-            if verify and digest(folder / name) != meta.files[name].blake2b:
+            if verify and checksum(folder / name) != meta.files[name].blake2b:
                 raise DataError(f"{folder / name}: damaged, its checksum is wrong; {_AGAIN}")
         corpus = Corpus(folder, meta)
     except FileNotFoundError as error:
@@ -233,15 +242,6 @@ def open_corpus(
             f"(fingerprint {corpus.fingerprint}, now {fingerprint}); {_AGAIN}"
         )
     return corpus
-
-
-def corpus_is_current(folder: Path, fingerprint: str, verify: bool = False) -> bool:
-    """Whether ``folder`` holds a complete corpus with this fingerprint; ``verify`` as for :func:`open_corpus`."""
-    try:
-        open_corpus(folder, fingerprint, verify)
-    except DataError:
-        return False
-    return True
 
 
 def build_corpus(
@@ -313,15 +313,12 @@ def _encode_chunk(chunk: _Chunk, tokenizers: TokenizerPair, filters: Filters) ->
     tally = {"empty": 0, "too_long": 0, "ratio": 0}
     kept = []
     for i, (s, t) in enumerate(zip(src, tgt, strict=True)):
-        shorter, longer = sorted((len(s) + 1, len(t) + 1))
-        if shorter == 1 or not chunk.src[i].strip() or not chunk.tgt[i].strip():
-            tally["empty"] += 1
-        elif filters.max_length is not None and longer > filters.max_length:
-            tally["too_long"] += 1
-        elif filters.max_ratio is not None and longer > filters.max_ratio * shorter:
-            tally["ratio"] += 1
-        else:
+        blank = not chunk.src[i].strip() or not chunk.tgt[i].strip()
+        reason = "empty" if blank else filters.reason(len(s) + 1, len(t) + 1)
+        if reason is None:
             kept.append(i)
+        else:
+            tally[reason] += 1
     return _Encoded(
         join_sentences([src[i] for i in kept], tokenizers.src.vocab_size),
         join_sentences([tgt[i] for i in kept], tokenizers.tgt.vocab_size),

@@ -3,13 +3,8 @@
 What the files hold is told in ``corpus``, which reads them.
 """
 
-import errno
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +13,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.data.bitext import digest_file
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
-from seq2seq.disk import is_full_disk, sync_folder, temporary_name
 from seq2seq.errors import DataError
+from seq2seq.files import CHECKSUM, is_full_disk, new_checksum, put_folder_in_place, sealed_json, temporary_folder
 
 Side = Literal["src", "tgt"]
 Ids = NDArray[np.uint16] | NDArray[np.uint32]
@@ -47,13 +41,6 @@ def join_sentences(sentences: Sequence[Sequence[int]], vocab_size: int) -> Sente
     return Sentences(np.insert(ids, np.cumsum(lengths), EOS_ID), lengths + 1)
 
 
-def seal_meta(meta: Mapping[str, Any]) -> bytes:
-    """The content of ``meta.json``: ``meta`` with a digest of itself."""
-    rest = {name: value for name, value in meta.items() if name != "blake2b"}
-    digest = hashlib.blake2b(json.dumps(rest, indent=2).encode(), digest_size=16).hexdigest()
-    return json.dumps({**rest, "blake2b": digest}, indent=2).encode()
-
-
 def _ids_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
@@ -70,14 +57,13 @@ class CorpusWriter:
             self._dtypes[f"{side}.offsets"] = "<i8"
 
     def __enter__(self) -> "CorpusWriter":
+        self._cleanup = ExitStack()
         try:
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary = temporary_name(self._folder)
-            self._temporary.mkdir()
+            self._temporary = self._cleanup.enter_context(temporary_folder(self._folder))
             self._files = {name: (self._temporary / name).open("wb") for name in FILES}
         except OSError as error:
             raise DataError(f"{self._folder}: cannot build a corpus there ({error.strerror})") from None
-        self._hashes = {name: hashlib.blake2b(digest_size=16) for name in FILES}
+        self._checksums = {name: new_checksum() for name in FILES}
         self._ends = dict.fromkeys(SIDES, 0)
         for side in SIDES:
             self._append(f"{side}.offsets", np.zeros(1))
@@ -89,7 +75,7 @@ class CorpusWriter:
         for file in self._files.values():
             with suppress(OSError):  # a full disk, reported already
                 file.close()
-        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._cleanup.close()
         if is_full_disk(error):
             raise DataError(f"{self._folder}: no space left on the disk to build the corpus; free some") from error
         if isinstance(error, OSError):
@@ -107,7 +93,7 @@ class CorpusWriter:
     def finish(self, counts: Mapping[str, int], fingerprint: str) -> None:
         """Write the description, force everything to disk, and put the folder in its place."""
         files = {
-            name: {"bytes": file.tell(), "blake2b": self._hashes[name].hexdigest()}
+            name: {"bytes": file.tell(), CHECKSUM: self._checksums[name].hexdigest()}
             for name, file in self._files.items()
         }
         meta = {
@@ -119,40 +105,12 @@ class CorpusWriter:
             "dtypes": self._dtypes,
             "files": files,
         }
-        self._files[META] = (self._temporary / META).open("wb")
-        self._files[META].write(seal_meta(meta))
         for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(self._temporary)
-        self._put_in_place(meta)
-        sync_folder(self._folder.parent)
-
-    def _put_in_place(self, meta: Mapping[str, Any]) -> None:
-        """Rename the folder, unless another process was faster with the same corpus: that one may be in use."""
-        while True:
-            try:
-                self._temporary.rename(self._folder)
-                return
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-            if self._is_there(meta):
-                return
-            old = self._temporary.with_suffix(".old.tmp")  # a folder cannot be renamed over a full one
-            with suppress(FileNotFoundError):
-                self._folder.rename(old)
-            shutil.rmtree(old, ignore_errors=True)
-
-    def _is_there(self, meta: Mapping[str, Any]) -> bool:
-        """Whether the place holds what would be put there, whole."""
-        try:
-            same = (self._folder / META).read_bytes() == seal_meta(meta)
-            return same and all(digest_file(self._folder / n) == meta["files"][n]["blake2b"] for n in FILES)
-        except (OSError, DataError):
-            return False
+            file.close()
+        (self._temporary / META).write_bytes(sealed_json(meta))
+        put_folder_in_place(self._temporary, self._folder)
 
     def _append(self, name: str, values: NDArray[Any]) -> None:
         data = values.astype(self._dtypes[name], copy=False).data
         self._files[name].write(data)
-        self._hashes[name].update(data)
+        self._checksums[name].update(data)

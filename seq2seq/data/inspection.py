@@ -21,10 +21,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.config import TextFiles
+from seq2seq.config import TextFiles, file_problem
 from seq2seq.data.bitext import read_lines
+from seq2seq.data.normalise import INVISIBLE
 from seq2seq.data.parallel import Workers
 from seq2seq.errors import DataError
+from seq2seq.languages import QUESTION_MARKS, script_of_letter
+from seq2seq.traces import has_capitals, has_subwords, is_tokenised
 
 LINE = np.dtype(
     [
@@ -36,7 +39,8 @@ LINE = np.dtype(
         ("digits", "u1"),
         ("questions", "u1"),
         ("script", "u1"),  # index into script_names() of what more than half of the letters are; 0 for none or few
-        ("flags", "u1"),  # the sum of the following
+        ("capitals", "?"),  # whether any letter is one
+        ("flags", "<u2"),  # the sum of the following
     ]
 )
 Lines = NDArray[Any]  # [lines] records of LINE
@@ -47,8 +51,13 @@ CONTROL = 4  # control characters, line separators, a byte order mark inside the
 REPLACED = 8  # U+FFFD: characters that were lost before
 GARBLED = 16  # UTF-8 that was taken for Latin-1 and encoded again
 MARKUP = 32  # tags or entities of HTML
+SUBWORDS = 256  # marks of a subword tokenizer
+TOKENISED = 512  # words and marks that a tokenizer has set apart
+SPACING = 1024  # white space of other kinds than U+0020, except where typography has no-break spaces
+INVISIBLES = 2048  # soft hyphens, zero-width characters, marks of direction
+DECOMPOSED = 4096  # Unicode that is not in NFC
 
-_CHUNK_LINES = 8192
+CHUNK_LINES = 8192
 _CHUNK_BYTES = 1 << 22  # keeps memory flat where lines are huge
 _FEW_CHUNKS = 4  # so few are done before other processes have started
 _MAIN_SCRIPT = 0.8
@@ -65,6 +74,10 @@ _GARBLED = re.compile(
 _MARKUP = re.compile(
     r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,5}|#x[0-9a-fA-F]{1,5});|</?[a-zA-Z][a-zA-Z0-9]{0,9}(?:\s[^<>]*)?/?>"
 )
+
+# No-break spaces have their place beside digits and, in French, punctuation.
+_SPACING = re.compile("[\t\u1680\u2000-\u200a\u205f\u3000]|(?<![\\d«‹–—])[\u00a0\u202f](?![\\d»›!?:;%€$£°–—])")
+_INVISIBLES = re.compile(f"[{INVISIBLE}]")
 
 # Kinds of characters; letters are counted by script, from _LETTERS on.
 _OTHER, _SPACE, _PUNCTUATION, _DIGIT, _QUESTION, _CONTROL, _REPLACEMENT, _LETTERS = range(8)
@@ -180,6 +193,7 @@ def examine_lines(raw: Sequence[bytes]) -> Lines:
         texts.append(text)
         records["flags"][number] = flags | _suspicions(text)
     records["chars"] = [len(text) for text in texts]
+    records["capitals"] = [has_capitals(text) for text in texts]
     _count_characters(texts, records)
     return records
 
@@ -210,6 +224,8 @@ def printable(raw: bytes, width: int) -> str:
 
 
 def _inspect_file(path: Path, workers: Workers, on_lines: Callable[[int], object]) -> FileFacts:
+    if path.exists() and (problem := file_problem(path)):  # a pipe would wait for ever when it is read again
+        return FileFacts(path, np.empty(0, LINE), f"{path}: {problem}")
     errors: list[str] = []
     chunks = _chunks(path, errors)
     first = list(islice(chunks, _FEW_CHUNKS + 1))
@@ -230,7 +246,7 @@ def _chunks(path: Path, errors: list[str]) -> Iterator[list[bytes]]:
         for raw in read_lines(path):
             chunk.append(raw)
             size += len(raw)
-            if len(chunk) == _CHUNK_LINES or size >= _CHUNK_BYTES:
+            if len(chunk) == CHUNK_LINES or size >= _CHUNK_BYTES:
                 yield chunk
                 chunk, size = [], 0
     except DataError as error:
@@ -256,6 +272,12 @@ def _suspicions(text: str) -> int:
         flags |= MARKUP
     if not text.isascii() and _GARBLED.search(text):
         flags |= GARBLED
+    for flag, found in ((SUBWORDS, has_subwords), (TOKENISED, is_tokenised)):
+        flags |= flag if found(text) else 0
+    if not flags & GARBLED and text.strip() and (not text.isascii() or "\t" in text):
+        flags |= SPACING if _SPACING.search(text) else 0
+        flags |= INVISIBLES if _INVISIBLES.search(text) else 0
+        flags |= 0 if unicodedata.is_normalized("NFC", text) else DECOMPOSED
     return flags
 
 
@@ -308,10 +330,8 @@ def _characters() -> tuple[NDArray[np.uint8], NDArray[np.uint32], list[str]]:
         character = chr(code)
         category = unicodedata.category(character)
         if category[0] == "L":
-            name = unicodedata.name(character).split()[0].lower()
-            if name in ("cjk", "hiragana", "katakana", "bopomofo", "ideographic"):
-                name = "han"
-            kinds[code] = _LETTERS + names.setdefault(name, len(names))
+            name = script_of_letter(character) or ""
+            kinds[code] = _LETTERS + names.setdefault("han" if name == "kana" else name, len(names))
             small = character.lower()
             folded[code] = ord(small) if len(small) == 1 else code
         elif category[0] == "P":
@@ -322,6 +342,11 @@ def _characters() -> tuple[NDArray[np.uint8], NDArray[np.uint32], list[str]]:
             kinds[code] = _SPACE
         elif category in ("Cc", "Zl", "Zp"):
             kinds[code] = _CONTROL
-    for characters, kind in (("\t\n", _SPACE), ("\ufeff", _CONTROL), ("\ufffd", _REPLACEMENT), ("?？؟", _QUESTION)):
+    for characters, kind in (
+        ("\t\n", _SPACE),
+        ("\ufeff", _CONTROL),
+        ("\ufffd", _REPLACEMENT),
+        (QUESTION_MARKS, _QUESTION),
+    ):
         kinds[[ord(character) for character in characters]] = kind
     return kinds, folded, list(names)

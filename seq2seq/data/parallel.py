@@ -18,7 +18,7 @@ from seq2seq.errors import DataError
 T = TypeVar("T")
 R = TypeVar("R")
 
-_AHEAD = 2  # items handed out for each process: one in work, one waiting
+AHEAD = 2  # items handed out for each process: one in work, one waiting
 
 
 def num_cores() -> int:
@@ -50,14 +50,14 @@ class Workers:
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """``function(item)`` of every item, in order; function, items and results travel by pickle.
 
-        At most ``_AHEAD`` items per process are read before their turn, so memory does not grow with their number.
+        At most ``AHEAD`` items per process are read before their turn, so memory does not grow with their number.
         Errors of ``function`` and of ``items`` are raised as they are. Raises DataError where a process is killed.
         """
         ahead: deque[Future[R]] = deque()
         try:
             for item in items:
                 ahead.append(self._pool.submit(function, item))
-                if len(ahead) > _AHEAD * self._count:
+                if len(ahead) > AHEAD * self._count:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()

@@ -6,26 +6,24 @@ runs that share text and settings can share the folder, and changed text or sett
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
 
-from seq2seq.config import Config, TextFiles
+from seq2seq.config import Config, TextFiles, check_files
 from seq2seq.data.bitext import ParallelFiles, SentencePair, fingerprint_files, read_pairs
+from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.corpus import Corpus, Filters, build_corpus, open_corpus
-from seq2seq.data.digests import DigestMemory
-from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec
+from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
-from seq2seq.storage import write_text
+from seq2seq.files import fingerprint, write_text
 
 _FINGERPRINT = "fingerprint"  # the file beside a tokenizer that tells whether it is whole
-_RECIPE = "1"  # raise it when the same text and settings come to give other ids
+_RECIPE = 2  # raise it when the same text and settings come to give other ids
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,8 @@ class PreparedData:
     tokenizers: TokenizerPair
     train: Corpus
     valid: Corpus
+    valid_texts: tuple[list[str], list[str]]  # source and target lines
+    test_texts: tuple[list[str], list[str]] | None
 
     @property
     def fingerprint(self) -> str:
@@ -42,65 +42,65 @@ class PreparedData:
         return f"{self.tokenizers.fingerprint} {self.train.fingerprint} {self.valid.fingerprint}"
 
 
-def _hash(*parts: object) -> str:
-    text = json.dumps([_RECIPE, *map(str, parts)])
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
 def _files(text: TextFiles) -> ParallelFiles:
     return ParallelFiles(tuple(text.src), tuple(text.tgt))
 
 
-def read_texts(text: TextFiles) -> tuple[list[str], list[str]]:
-    """All source lines and all target lines, for validation and test sets.
-
-    Raises:
-        DataError: a file is missing or not UTF-8, or line counts differ.
-    """
+def _read_texts(name: str, text: TextFiles) -> tuple[list[str], list[str]]:
+    """All source lines and all target lines of a validation or test set; DataError if they cannot be used."""
     pairs = list(read_pairs(_files(text)))
+    if not any(pair.src.strip() and pair.tgt.strip() for pair in pairs):
+        what = "have no pair of lines with text on both sides" if pairs else "have no lines"
+        raise DataError(f"data.{name}: its files {what}; name others{', or leave it out' if name == 'test' else ''}")
     return [pair.src for pair in pairs], [pair.tgt for pair in pairs]
 
 
 def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
     """Train the tokenizer and build the corpora, or open them where they exist already.
 
+    The validation and test text is read first: a mistake in it is reported before the long work, not after it.
+
     Raises:
+        ConfigError: a file is missing, or none that can be read several times.
         DataError: the text cannot be used as it is; nothing half-made is left behind.
     """
+    check_files(config)
+    valid_texts = _read_texts("valid", config.data.valid)
+    test_texts = _read_texts("test", config.data.test) if config.data.test else None
     train_text, valid_text = _files(config.data.train), _files(config.data.valid)
-    digests = DigestMemory(config.cache_dir / "digests.json")
-    text_hash = fingerprint_files(train_text, digests.digest)
-    tokenizers = _prepare_tokenizers(config, train_text, text_hash, show_progress)
+    known = ChecksumMemory(config.cache_dir / "digests.json")
+    text_hash = fingerprint_files(train_text, known.checksum)
     filters = Filters(config.data.max_length, config.data.max_ratio)
-    train = _prepare_corpus("train", config, tokenizers, filters, train_text, digests, show_progress)
+    tokenizers = _prepare_tokenizers(config, train_text, text_hash, filters, show_progress)
+    train = _prepare_corpus("train", config, tokenizers, filters, train_text, known, show_progress)
     no_filters = Filters(config.data.max_length if config.model.positions == "learned" else None, None)
-    valid = _prepare_corpus("valid", config, tokenizers, no_filters, valid_text, digests, show_progress)
-    return PreparedData(tokenizers, train, valid)
+    valid = _prepare_corpus("valid", config, tokenizers, no_filters, valid_text, known, show_progress)
+    return PreparedData(tokenizers, train, valid, valid_texts, test_texts)
 
 
 def _watched(pairs: Iterable[SentencePair], title: str, show: bool) -> Iterator[SentencePair]:
     yield from tqdm(pairs, desc=title, unit=" pairs", unit_scale=True, disable=not show, leave=False)
 
 
-def _prepare_tokenizers(config: Config, text: ParallelFiles, text_hash: str, show_progress: bool) -> TokenizerPair:
+def _prepare_tokenizers(
+    config: Config, text: ParallelFiles, text_hash: str, filters: Filters, show_progress: bool
+) -> TokenizerPair:
     section = config.tokenizer
     spec = TokenizerSpec(section.kind, section.vocab_size, section.character_coverage, section.byte_fallback)
-    folder = config.cache_dir / f"tokenizer-{_hash(text_hash, spec, section.joint)}"
+    settings = {"kind", "vocab_size", "character_coverage", "byte_fallback", "joint", "normalise_source"}
+    values = {**section.model_dump(include=settings), "max_length": filters.max_length, "max_ratio": filters.max_ratio}
+    folder = config.cache_dir / f"tokenizer-{fingerprint(recipe=_RECIPE, text=text_hash, **values)}"
     if folder.exists():
         try:
             return _whole_tokenizers(folder)
         except DataError as error:  # training is deterministic and gives the same again
             tqdm.write(f"{error}; training it again", file=sys.stderr)
     pairs = _watched(read_pairs(text), "reading text for the tokenizer", show_progress)
-    if section.joint:
-        joint, notice = train_tokenizer(chain.from_iterable((pair.src, pair.tgt) for pair in pairs), spec)
-        tokenizers, notices = TokenizerPair(joint, joint), [notice]
-    else:
-        src, src_notice = train_tokenizer((pair.src for pair in pairs), spec)
-        tgt, tgt_notice = train_tokenizer((pair.tgt for pair in read_pairs(text)), spec)
-        tokenizers, notices = TokenizerPair(src, tgt), [src_notice, tgt_notice]
+    tokenizers, notices = learn_tokenizers(
+        pairs, spec, filters, joint=section.joint, normalise_source=section.normalise_source
+    )
     if show_progress:
-        for notice in filter(None, notices):
+        for notice in notices:
             tqdm.write(f"tokenizer: {notice}")
     tokenizers.save(folder)
     write_text(folder / _FINGERPRINT, tokenizers.fingerprint)
@@ -124,18 +124,19 @@ def _prepare_corpus(
     tokenizers: TokenizerPair,
     filters: Filters,
     text: ParallelFiles,
-    digests: DigestMemory,
+    known: ChecksumMemory,
     show_progress: bool,
 ) -> Corpus:
-    fingerprint = _hash(fingerprint_files(text, digests.digest), tokenizers.fingerprint, filters)
-    folder = config.cache_dir / f"{name}-{fingerprint}"
+    sources = {"text": fingerprint_files(text, known.checksum), "tokenizers": tokenizers.fingerprint}
+    made_from = fingerprint(recipe=_RECIPE, **sources, max_length=filters.max_length, max_ratio=filters.max_ratio)
+    folder = config.cache_dir / f"{name}-{made_from}"
     if folder.exists():
         try:
-            return open_corpus(folder, fingerprint, verify=True, digest=digests.digest)
+            return open_corpus(folder, made_from, verify=True, checksum=known.checksum)
         except DataError as error:
             tqdm.write(f"{error}: doing so", file=sys.stderr)
     pairs = _watched(read_pairs(text), f"building the {name} corpus", show_progress)
-    corpus = build_corpus(folder, pairs, tokenizers, filters, fingerprint)
+    corpus = build_corpus(folder, pairs, tokenizers, filters, made_from)
     if show_progress:
         tqdm.write(f"{name}: {corpus.counts}")
     return corpus

@@ -3,16 +3,16 @@
 Text is not normalised, only spaces are: runs become one, those at the ends go. Every other character comes back as it
 went in, so the full-width punctuation of a Chinese target survives training and decoding. (The usual ``nmt_nfkc`` rule
 would turn it into ASCII and cost every exact match.) CR, LF and U+2581, SentencePiece's mark for a space, are read as
-spaces, so no model learns to write a line break.
+spaces, so no model learns to write a line break. The source side of a pair may normalise what it reads first (see
+``normalise``); the SentencePiece model itself never does, so both sides can share it.
 """
 
-import hashlib
 import io
+import json
 import math
-import os
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,12 +20,14 @@ from typing import Literal
 
 import sentencepiece
 
-from seq2seq.data.sampling import Sampler, make_sampler
+from seq2seq.data.normalise import RULES, normalise
+from seq2seq.data.subword_sampling import Sampler, make_sampler
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from seq2seq.disk import temporary_name
 from seq2seq.errors import DataError
+from seq2seq.files import checksum, write_bytes
 
-TOKENIZERS = ("tokenizer.model", "tokenizer.src.model", "tokenizer.tgt.model")  # files of a pair: joint, or each
+# The files of a pair: one model for both sides, or each its own; and how source text is normalised, if it is.
+TOKENIZERS = ("tokenizer.model", "tokenizer.src.model", "tokenizer.tgt.model", "tokenizer.src.json")
 _CONTROL_IDS = frozenset((PAD_ID, BOS_ID, EOS_ID))
 _SPACE_MARK = "\u2581"
 _WORD = re.compile(f"{_SPACE_MARK}[^{_SPACE_MARK}]*|[^{_SPACE_MARK}]+")
@@ -46,9 +48,12 @@ class TokenizerSpec:
 class Tokenizer:
     """A trained SentencePiece model whose first ids are PAD_ID, UNK_ID, BOS_ID and EOS_ID. Can be pickled."""
 
-    def __init__(self, model_proto: bytes) -> None:
-        """Raises DataError where the bytes are no model, or one with other special ids."""
-        self._proto = model_proto
+    def __init__(self, model_proto: bytes, normalises: bool = False) -> None:
+        """Raises DataError where the bytes are no model, or one with other special ids.
+
+        With ``normalises``, text is normalised as a source is before it is encoded.
+        """
+        self.model, self.normalises = model_proto, normalises
         try:
             if not model_proto:  # SentencePiece takes this for "load later" and may crash
                 raise ValueError("it is empty")
@@ -66,11 +71,12 @@ class Tokenizer:
                 f"the tokenizer's ids for pad, unk, bos, eos are {specials}, not [0, 1, 2, 3]; "
                 "train it with this toolkit, or with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3"
             )
-        self.fingerprint: str = hashlib.blake2b(model_proto, digest_size=16).hexdigest()
+        rules = f"normalise {RULES}".encode() if normalises else b""
+        self.fingerprint: str = checksum(model_proto + rules)
         self._sampler: Sampler | None = None
 
-    def __reduce__(self) -> tuple[Callable[[bytes], "Tokenizer"], tuple[bytes]]:
-        return _unpickled, (self._proto,)
+    def __reduce__(self) -> tuple[Callable[[bytes, bool], "Tokenizer"], tuple[bytes, bool]]:
+        return _unpickled, (self.model, self.normalises)
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
@@ -87,17 +93,8 @@ class Tokenizer:
             raise DataError(f"{path}: {error}") from None
 
     def save(self, path: Path) -> None:
-        """Write the model to a temporary file beside ``path``, then rename it into place."""
-        temporary = temporary_name(path)
-        try:
-            with temporary.open("wb") as file:
-                file.write(self._proto)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise DataError(f"{path}: cannot write the tokenizer ({error.strerror})") from None
+        """Write the model whole; raises UserError where that fails."""
+        write_bytes(path, self.model)
 
     def byte_values(self) -> dict[int, int]:
         """The ids that stand for one byte each, and which; empty without ``byte_fallback``."""
@@ -106,7 +103,7 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The best segmentation of every text, as ids without BOS and EOS; a blank text gives an empty list."""
-        ids: list[list[int]] = self._processor.encode([_clean(text) for text in texts], num_threads=1)
+        ids: list[list[int]] = self._processor.encode([self._clean(text) for text in texts], num_threads=1)
         return ids
 
     def encode_sampled(self, texts: Sequence[str], strength: float, seed: int) -> list[list[int]]:
@@ -123,7 +120,7 @@ class Tokenizer:
         sampled = []
         for text in texts:
             ids: list[int] = []
-            for word in _WORD.findall(self._processor.normalize(_clean(text).decode("utf-8", "replace"))):
+            for word in _WORD.findall(self._processor.normalize(self._clean(text).decode("utf-8", "replace"))):
                 ids += draw(word, strength, rng)
             sampled.append(ids)
         return sampled
@@ -141,11 +138,14 @@ class Tokenizer:
         texts: list[str] = self._processor.decode(cleaned, num_threads=1) if cleaned else []
         return [text.replace("\n", " ").replace("\r", " ") for text in texts]
 
+    def _clean(self, text: str) -> bytes:
+        return _clean(normalise(text) if self.normalises else text)
+
 
 @lru_cache(maxsize=4)
-def _unpickled(model_proto: bytes) -> Tokenizer:
+def _unpickled(model_proto: bytes, normalises: bool) -> Tokenizer:
     """A process that is sent a tokenizer with every piece of its work keeps the first, and the words it has cached."""
-    return Tokenizer(model_proto)
+    return Tokenizer(model_proto, normalises)
 
 
 @dataclass(frozen=True)
@@ -158,48 +158,60 @@ class TokenizerPair:
     @property
     def joint(self) -> bool:
         """Whether both sides share one vocabulary."""
-        return self.src.fingerprint == self.tgt.fingerprint
+        return self.src.model == self.tgt.model
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest (16 bytes) of both models."""
-        both = (self.src.fingerprint + self.tgt.fingerprint).encode()
-        return hashlib.blake2b(both, digest_size=16).hexdigest()
+        """Hex fingerprint (16 bytes) of both models, and of how source text is normalised."""
+        return checksum((self.src.fingerprint + self.tgt.fingerprint).encode())
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.model`` (joint), or ``tokenizer.src.model`` and ``tokenizer.tgt.model``."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot write the tokenizer ({error.strerror})") from None
-        joint, src, tgt = _pair_paths(folder)
-        models = {joint: self.src} if self.joint else {src: self.src, tgt: self.tgt}
-        for path in {joint, src, tgt} - models.keys():
+        """Write ``tokenizer.model`` (joint), or ``tokenizer.src.model`` and ``tokenizer.tgt.model``; UserError else.
+
+        ``tokenizer.src.json`` is there if the source side normalises.
+        """
+        joint, src, tgt, rules = (folder / name for name in TOKENIZERS)
+        files = {joint: self.src.model} if self.joint else {src: self.src.model, tgt: self.tgt.model}
+        if self.src.normalises:
+            files[rules] = json.dumps({"normalise": RULES}).encode()
+        for path in {joint, src, tgt, rules} - files.keys():
             path.unlink(missing_ok=True)
-        for path, model in models.items():
-            model.save(path)
+        for path, content in files.items():
+            write_bytes(path, content)
 
     @classmethod
     def load(cls, folder: Path) -> "TokenizerPair":
         """Read what :meth:`save` wrote; raises DataError where it is missing or damaged."""
-        joint, src, tgt = _pair_paths(folder)
+        joint, src, tgt, rules = (folder / name for name in TOKENIZERS)
         if joint.exists():
-            model = Tokenizer.load(joint)
-            return cls(model, model)
-        if not src.exists() and not tgt.exists():
+            pair = cls(*[Tokenizer.load(joint)] * 2)
+        elif src.exists() or tgt.exists():
+            pair = cls(Tokenizer.load(src), Tokenizer.load(tgt))
+        else:
             raise DataError(f"{folder}: no tokenizer.model, and no tokenizer.src.model with tokenizer.tgt.model")
-        return cls(Tokenizer.load(src), Tokenizer.load(tgt))
+        if not rules.exists():  # text is read as it is, as all models of before do
+            return pair
+        try:
+            known = json.loads(rules.read_bytes()) == {"normalise": RULES}
+        except (OSError, ValueError):
+            known = False
+        if not known:
+            raise DataError(f"{rules}: damaged, or written by another version of seq2seq")
+        return pair.normalising()
+
+    def normalising(self) -> "TokenizerPair":
+        """The same pair, with a source side that normalises what it reads."""
+        return TokenizerPair(Tokenizer(self.src.model, normalises=True), self.tgt)
 
 
-def train_tokenizer(
-    texts: Iterable[str], spec: TokenizerSpec, seed: int = 0, max_sentences: int = 500_000
-) -> tuple[Tokenizer, str | None]:
-    """Train on ``texts``, or on ``max_sentences`` of them drawn with ``seed``; the same arguments give the same bytes.
+def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec) -> tuple[Tokenizer, str | None]:
+    """Train on ``texts``, which the memory must hold; the same arguments give the same bytes.
 
     The second result is a notice for people where the text supports fewer pieces than asked for, else None.
-    Raises DataError for a text without a word, and for a vocabulary too small to hold its characters.
+    Raises DataError for a text without a word, for a vocabulary too small to hold its characters, and for text that
+    SentencePiece fails on.
     """
-    sample = _reservoir((clean for clean in map(_clean, texts) if clean.strip()), max_sentences, seed)
+    sample = [clean for clean in map(_clean, texts) if clean.strip()]
     if not sample:
         raise DataError("cannot train a tokenizer: the text is empty or blank; check the training files")
     model = io.BytesIO()
@@ -223,7 +235,7 @@ def train_tokenizer(
             minloglevel=2,
         )
     except (RuntimeError, OSError, ValueError) as error:
-        raise _training_error(error, spec) from None
+        raise _training_error(error, spec, sample) from None
     tokenizer = Tokenizer(model.getvalue())
     if tokenizer.vocab_size == spec.vocab_size:
         return tokenizer, None
@@ -232,10 +244,16 @@ def train_tokenizer(
     )
 
 
-def _training_error(error: Exception, spec: TokenizerSpec) -> DataError:
+def _training_error(error: Exception, spec: TokenizerSpec, sample: Sequence[bytes]) -> DataError:
     least = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
-    if least is None:
-        return DataError(f"cannot train a tokenizer with {spec}: {error}")
+    if least is None:  # an internal error of SentencePiece, mostly of its unigram trainer at very long words
+        word = max((max(line.split(b" "), key=len) for line in sample), key=len).decode("utf-8", "replace")
+        other = "tokenizer.kind: bpe" if spec.kind == "unigram" else "tokenizer.kind: unigram"
+        return DataError(
+            f"SentencePiece cannot train a {spec.kind} tokenizer on this text ({' '.join(str(error).split())}); set "
+            f"{other}, or remove lines that are no sentences (the longest word has {len(word):,} characters and begins "
+            f"with {word[:30]!r})"
+        )
     parts = "its characters, 4 special pieces" + (" and 256 bytes (byte_fallback)" if spec.byte_fallback else "")
     return DataError(
         f"vocab_size {spec.vocab_size} is too small: this text needs at least {least[1]} for {parts}; "
@@ -246,20 +264,3 @@ def _training_error(error: Exception, spec: TokenizerSpec) -> DataError:
 def _clean(text: str) -> bytes:
     """UTF-8 with line breaks and U+2581 as spaces; lone surrogates become invalid bytes, which read as U+FFFD."""
     return text.replace("\n", " ").replace("\r", " ").replace(_SPACE_MARK, " ").encode("utf-8", "surrogatepass")
-
-
-def _reservoir(items: Iterator[bytes], size: int, seed: int) -> list[bytes]:
-    """At most ``size`` items, each equally likely (algorithm R)."""
-    rng = random.Random(seed)
-    kept: list[bytes] = []
-    for number, item in enumerate(items):
-        if number < size:
-            kept.append(item)
-        elif (place := rng.randrange(number + 1)) < size:
-            kept[place] = item
-    return kept
-
-
-def _pair_paths(folder: Path) -> tuple[Path, Path, Path]:
-    joint, src, tgt = (folder / name for name in TOKENIZERS)
-    return joint, src, tgt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +19,7 @@ from seq2seq.data.bitext import read_lines, read_stream
 from seq2seq.decode.output import OutputFile, Record, output_file
 from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import DataError, UserError
-from seq2seq.storage import unwritable
+from seq2seq.files import new_checksum, unwritable
 
 _REPORTS = 20  # problems told one by one; of the others only the number
 
@@ -54,32 +53,32 @@ class _Problems:
 
 
 class _InputLines:
-    """The lines of the input as the model is to read them; knows the number and the digest of those it has given."""
+    """The lines of the input as the model is to read them; knows the number and the checksum of those it has given."""
 
     def __init__(self, source: str, invalid_bytes: str) -> None:
         self.count = 0
         self.problems = _Problems("stdin" if source == "-" else source)
         self._raw = read_stream(sys.stdin.buffer, "stdin") if source == "-" else read_lines(Path(source))
         self._invalid_bytes = invalid_bytes
-        self._digest = hashlib.blake2b(digest_size=16)
+        self._checksum = new_checksum()
 
     def __iter__(self) -> Iterator[str]:
         for raw in self._raw:
             self.count += 1
             line = self._decode(raw)
-            self._digest.update(line.encode() + b"\n")
+            self._checksum.update(line.encode() + b"\n")
             yield line
 
     @property
-    def digest(self) -> str:
-        return self._digest.hexdigest()
+    def checksum(self) -> str:
+        return self._checksum.hexdigest()
 
     def begin_with(self, record: Record) -> bool:
         """Read over as many lines as ``record`` speaks of; whether it speaks of these."""
         self.problems.lines_told, self.problems.count = record.num_lines, record.num_problems
         for _ in islice(self, record.num_lines):
             pass
-        return (self.count, self.digest) == (record.num_lines, record.input)
+        return (self.count, self.checksum) == (record.num_lines, record.input)
 
     def end_here(self) -> bool:
         """Whether no line is left; if one is, it is lost."""
@@ -134,7 +133,7 @@ def translate_file(
             for text in _translated(translator, lines, decode, bar):
                 output.write(pack(text))
                 if options.resume:
-                    output.keep(run, lines.count, lines.problems.count, lines.digest)
+                    output.keep(run, lines.count, lines.problems.count, lines.checksum)
         if output.size == 0:
             output.write(pack(b""))
         output.finish()

@@ -1,14 +1,12 @@
 """The output file of a translation: it has its name only when it is complete, and can be gone on with after a death.
 
 It grows as ``.NAME.partial`` beside its place, where a lock keeps a second process away. To go on with it, a record
-(``.NAME.partial.json``) says how far input and output are done, with digests of both; what it speaks of is on the disk
-before it is. The record stays beside a complete output, so that the same command finds that nothing is left to do.
+(``.NAME.partial.json``) says how far input and output are done, with checksums of both; what it speaks of is on the
+disk before it is. The record stays beside a complete output, so that the same command finds that nothing is left to do.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import re
@@ -17,11 +15,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from seq2seq.disk import digest_of, remove_leftovers
 from seq2seq.errors import UserError
-from seq2seq.storage import put_in_place, unwritable, write_text
+from seq2seq.files import open_locked, put_in_place, read_checksum, remove_leftovers, unwritable, write_text
 
 
 @dataclass(frozen=True)
@@ -31,9 +27,9 @@ class Record:
     run: Mapping[str, object]  # what decides the output besides the input
     num_lines: int  # of the input
     num_problems: int  # told of these lines
-    input: str  # digest of these lines
+    input: str  # checksum of these lines
     size: int  # of the output, in bytes
-    output: str  # digest of these bytes
+    output: str  # checksum of these bytes
 
 
 class OutputFile:
@@ -47,8 +43,12 @@ class OutputFile:
         self.size = 0
         self.lines_kept = 0  # of the input: their translation survives the death of this process
         self.disposable = False  # what is there is worth nothing if this process fails
-        self._digest = hashlib.blake2b(digest_size=16)
-        self._file = _open_locked(self.partial)
+        try:
+            self._file = open_locked(self.partial)
+        except BlockingIOError:
+            advice = "wait for its end, or name another output"
+            raise UserError(f"{self.partial}: another process is writing it; {advice}") from None
+        self._checksum = read_checksum(self._file, 0)  # of what was written so far
 
     def recall(self) -> Record | None:
         """What an earlier process recorded; None where there is nothing to go on with. Changes nothing.
@@ -62,10 +62,10 @@ class OutputFile:
         if self._file.seek(0, os.SEEK_END) == 0 and record.size > 0:  # finished, or deleted
             if self.target.is_file() and self.target.stat().st_size == record.size:
                 with self.target.open("rb") as file:
-                    self.complete = digest_of(file, record.size).hexdigest() == record.output
+                    self.complete = read_checksum(file, record.size).hexdigest() == record.output
             return record if self.complete else None
-        self._digest = digest_of(self._file, record.size)
-        if self._digest.hexdigest() != record.output:
+        self._checksum = read_checksum(self._file, record.size)
+        if self._checksum.hexdigest() != record.output:
             raise UserError(f"{self.partial}: damaged, not what was written there; delete it to start afresh")
         return record
 
@@ -82,21 +82,21 @@ class OutputFile:
         held = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         self._file.truncate()
-        self._digest = hashlib.blake2b(digest_size=16)
+        self._checksum = read_checksum(self._file, 0)
         self.disposable = True
         return held > 0
 
     def write(self, data: bytes) -> None:
         """Append."""
         self._file.write(data)
-        self._digest.update(data)
+        self._checksum.update(data)
         self.size += len(data)
 
-    def keep(self, run: Mapping[str, object], num_lines: int, num_problems: int, input_digest: str) -> None:
+    def keep(self, run: Mapping[str, object], num_lines: int, num_problems: int, input_checksum: str) -> None:
         """Make what was written last, whatever happens, and record it; the arguments are those of :class:`Record`."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        record = Record(run, num_lines, num_problems, input_digest, self.size, self._digest.hexdigest())
+        record = Record(run, num_lines, num_problems, input_checksum, self.size, self._checksum.hexdigest())
         write_text(self.record_path, json.dumps(asdict(record), indent=1) + "\n")
         self.lines_kept, self.disposable = num_lines, False
 
@@ -151,21 +151,3 @@ def output_file(target: Path) -> Iterator[OutputFile]:
                 kept = f"the first {output.lines_kept:,} lines are done"
                 print(f"{target}: {kept}; the same command goes on after them", file=sys.stderr)
             output.close()
-
-
-def _open_locked(path: Path) -> BinaryIO:
-    """Open a file for reading and writing, made if need be, and lock it until it is closed or the process ends."""
-    while True:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise UserError(
-                f"{path}: another process is writing it; wait for its end, or name another output"
-            ) from None
-        except OSError:  # a file system without locks
-            return file
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            return file
-        file.close()  # it was finished or deleted between the two calls

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from seq2seq.data.batching import Packed
+from seq2seq.data.packed import Packed
 from seq2seq.decode.search import SearchOptions, extend
 from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.cuda_graphs import Graphs

@@ -6,9 +6,7 @@ does not grow with the input.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +19,15 @@ import numpy as np
 import torch
 
 from seq2seq.config import Config, DecodeConfig
-from seq2seq.data.batching import pack_sentences
+from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.search import Hypothesis, SearchOptions, SearchState, search
 from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
 from seq2seq.device import choose_device, compute_dtype
 from seq2seq.errors import ModelError, UserError
+from seq2seq.files import checksum
+from seq2seq.languages import CUTS, joiner, script_of
 from seq2seq.memory import memory_explained
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.quantize import quantize, with_weights_in
@@ -38,11 +38,6 @@ from seq2seq.model_folder import load_model_folder
 WINDOW_LINES = 4096
 WINDOW_CHARACTERS = 1 << 22  # eight times as many as 4,096 usual lines have
 _SMALLEST_SHARE = 1024  # tokens times beam size: below it, the matrices of a step are too small for one thread
-
-# Written without spaces between words, so parts of a line are joined without one.
-_UNSPACED = {"zh", "lzh", "ja", "th", "lo", "km", "my", "yue", "wuu"}
-# Where a line too long for the model is best cut: after a sentence, else after a clause, else at a space.
-_CUTS = [re.compile(p) for p in (r"[.!?…]+[\"'”’)\]]*\s|[。！？；…]+[”’」』）]*", r"[,;:]\s|[，、：]", r"\s")]
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,6 @@ class Translator:
             self._graphs = Graphs(self.device)
             self._model_of_graphs = with_weights_in(self._dtype, model)
         self._graphs_lock = threading.Lock()
-        self._joiner = "" if (config.data.target_language or "").split("-")[0] in _UNSPACED else " "
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", precision: str = "auto") -> Translator:
@@ -179,9 +173,13 @@ class Translator:
 
     def identity(self) -> dict[str, str]:
         """What of a loaded model decides its translations: equal where they are, whatever its folder is called."""
-        config = [self.config.model.model_dump(mode="json"), self.config.data.max_length, self._joiner]
+        config = [
+            self.config.model.model_dump(mode="json"),
+            self.config.data.max_length,
+            script_of(self.config.data.target_language),
+        ]
         parts = json.dumps([self.metadata, self.tokenizers.fingerprint, *config], sort_keys=True)
-        model = hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()  # the metadata hold the weights' digest
+        model = checksum(parts.encode())  # the metadata hold the weights' checksum
         precision = "bf16" if self._dtype == torch.bfloat16 else "fp32"
         return {"model": model, "device": self.device.type, "precision": precision}
 
@@ -299,7 +297,7 @@ class Translator:
         if len(ids) <= limit or len(line) < 2:
             return [ids[:limit]]  # a single character of more tokens than that does not exist in real models
         middle = len(line) // 2
-        for pattern in _CUTS:
+        for pattern in CUTS:
             ends = [match.end() for match in pattern.finditer(line)]
             ends = [end for end in ends if len(line) // 4 < end < 3 * len(line) // 4]
             if ends:
@@ -316,6 +314,8 @@ class Translator:
         joined = []
         for rank in range(min(n_best, min(len(part) for part in parts))):
             ranked = [part[rank] for part in parts]
-            text = self._joiner.join(translation.text for translation in ranked)
+            text, language = ranked[0].text, self.config.data.target_language
+            for translation in ranked[1:]:
+                text += joiner(language, text, translation.text) + translation.text
             joined.append(Translation(text, sum(t.score for t in ranked), sum(t.log_prob for t in ranked)))
         return joined

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 from seq2seq.config import Config
 from seq2seq.data.prepare import PreparedData
-from seq2seq.disk import free_space, locked_run
 from seq2seq.doctor.report import Section, Verdict
 from seq2seq.doctor.text import short_path
 from seq2seq.errors import OutOfMemoryError, UserError
+from seq2seq.files import free_space, locked_run
 from seq2seq.memory import show_bytes
 from seq2seq.model_folder import build_model
 from seq2seq.train.budget import with_batch_tokens

@@ -34,6 +34,25 @@ LIMITS = {
     "replaced": Limit(0.0001, 0.05, "characters were lost in an earlier conversion; go back to the original files"),
     "garbled": Limit(0.0001, 0.01, "UTF-8 was read as Latin-1 and encoded again; convert the original once"),
     "markup": Limit(0.001, _NEVER, "strip tags and resolve entities on both sides, or the model writes them"),
+    # Every subword is a word to the model, and BLEU counts subwords: such text was prepared for another toolkit.
+    "subwords": Limit(
+        0.001, 0.05, "undo the subwords (sed -r 's/(@@ )|(@@ ?$)//g'; spm_decode): seq2seq makes subwords itself"
+    ),
+    # Scores of it do not compare, and users do not write like that. Some lines with " ." are in every text.
+    "tokenised": Limit(
+        0.05,
+        _NEVER,
+        "detokenise both sides (sacremoses detokenize; Chinese: remove the spaces), or go back to the original",
+    ),
+    "lowered": Limit(
+        _ANY, _NEVER, "the model learns no capitals: go back to the original, or lower-case all that it translates"
+    ),
+    # Spellings that look alike; the source is normalised. Where the language wants one of them, it is everywhere.
+    "spacing": Limit(
+        0.001, _NEVER, "where the language does not want them, write plain spaces, or the model mixes both"
+    ),
+    "invisible": Limit(0.0001, _NEVER, "remove them, or the model writes them; joiners with a meaning do not count"),
+    "decomposed": Limit(0.0001, _NEVER, "compose them (uconv -x NFC), or the model writes two spellings of one word"),
     # Copies are the most harmful noise there is: some per cent cost several BLEU (Khayrallah & Koehn 2018).
     "identical": Limit(0.005, 0.05, "a model learns from few of them to copy its source; remove them on both sides"),
     # Trained on more often than others, harmless by themselves; web text and captions have some per cent.

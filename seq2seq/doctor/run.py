@@ -11,6 +11,7 @@ from tqdm import tqdm
 from seq2seq.config import Config
 from seq2seq.data.inspection import PartFacts, inspect_parts
 from seq2seq.data.prepare import prepare_data
+from seq2seq.doctor.characters import judge_characters
 from seq2seq.doctor.report import Section, Verdict
 from seq2seq.doctor.text import judge_text, readable
 from seq2seq.doctor.tokens import judge_tokens
@@ -25,6 +26,7 @@ def examine(config: Config) -> Iterator[Section]:
     """
     parts = _inspect(config)
     yield from judge_text(parts)
+    yield judge_characters(parts, config.tokenizer.normalise_source)
     if not readable(parts):
         yield Section("Tokens and rehearsal", [Verdict("not tried", "the text has to be mended first")])
         return

@@ -19,6 +19,8 @@ from seq2seq.data.inspection import (
     INVALID,
     MARKUP,
     REPLACED,
+    SUBWORDS,
+    TOKENISED,
     FileFacts,
     PartFacts,
     main_script,
@@ -44,7 +46,12 @@ _FLAGS = {
     "replaced": REPLACED,
     "garbled": GARBLED,
     "markup": MARKUP,
+    "subwords": SUBWORDS,
+    "tokenised": TOKENISED,
 }
+_CASED = ("latin", "cyrillic", "greek", "armenian")
+_FEW_CASED = 100  # lines: fewer may lack capitals by chance
+_FEW_CAPITALS = 0.02  # of the lines
 _NAMES = {
     "invalid": "invalid UTF-8",
     "blank": "blank lines",
@@ -52,6 +59,9 @@ _NAMES = {
     "replaced": "lost characters (U+FFFD)",
     "garbled": "double encoding",
     "markup": "HTML",
+    "subwords": "marks of a subword tokenizer (@@, \u2581, ##)",
+    "tokenised": "tokenised text",
+    "lowered": "lower-cased text",
     "identical": "target equal to source",
     "repeated": "repeated pairs",
     "unlike": f"lengths {_UNLIKE_FACTOR:g} times off the usual ratio",
@@ -177,7 +187,7 @@ def _judge_fit(src: FileFacts, fit: float, unlike: Sequence[tuple[int, int]]) ->
 
 
 def _judge_pairs(part: PartFacts, train: PartFacts | None) -> list[Verdict]:
-    findings = [*_flagged(part), *_pairwise(part), *_foreign(part)]
+    findings = [*_flagged(part), *_lowered(part), *_pairwise(part), *_foreign(part)]
     if train is not None:
         findings += _seen(part, train)
     texts = _texts_of(chain.from_iterable(finding.spots for finding in findings))
@@ -202,6 +212,19 @@ def _flagged(part: PartFacts) -> Iterator[_Finding]:
         # Where there are many, one of the other side is among the examples.
         finding.spots = [*finding.spots[: _NUM_EXAMPLES - 1], *finding.spots[_NUM_EXAMPLES - 1 :][-1:]]
         yield finding
+
+
+def _lowered(part: PartFacts) -> Iterator[_Finding]:
+    """Files whose script has capitals, and whose lines have none."""
+    files = [*part.src, *part.tgt]
+    finding = _Finding("lowered", "{count} of the files", 0, len(files))
+    for facts in files:
+        cased = np.flatnonzero(np.isin(facts.lines["script"], [script_names().index(name) for name in _CASED]))
+        capitals = np.count_nonzero(facts.lines["capitals"][cased])
+        if len(cased) >= _FEW_CASED and capitals < _FEW_CAPITALS * len(cased):
+            finding.count += 1
+            finding.spots.append(((facts.path, int(cased[0])),))
+    yield finding
 
 
 def _pairwise(part: PartFacts) -> Iterator[_Finding]:

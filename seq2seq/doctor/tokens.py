@@ -17,9 +17,9 @@ from seq2seq.data.symbols import UNK_ID
 from seq2seq.data.tokenizer import Tokenizer
 from seq2seq.doctor.report import FERTILITY_CHARACTERS, FERTILITY_WORDS, Section, Verdict, judged
 from seq2seq.doctor.text import short_path
+from seq2seq.languages import UNSPACED_SCRIPTS
 
 _NAMES = {"src": "source", "tgt": "target"}
-_UNSPACED = ("han", "thai", "lao", "khmer", "myanmar", "tibetan")  # scripts without spaces between words
 _PORTION = 100_000  # pairs whose pieces are held at a time
 _MANY_SPELLED = 10_000  # pieces that are bytes, from which the most frequent characters are told
 _UNLIKE = 4.0  # times the tokens of the other side
@@ -46,7 +46,7 @@ def _judge_fertility(side: Side, corpus: Corpus, train: PartFacts) -> Verdict:
     whole = train.pairs[SIDES.index(side)]
     lines = whole[corpus.lines]
     pieces, words, characters = int(lengths.sum()) - len(lengths), int(lines["words"].sum()), int(lines["chars"].sum())
-    spaced = script_names()[main_script(whole)] not in _UNSPACED
+    spaced = script_names()[main_script(whole)] not in UNSPACED_SCRIPTS
     fertility = pieces / max(1, words if spaced else characters)
     text = f"{_NAMES[side]}: {fertility:.2f} pieces per {'word' if spaced else 'character'}"
     if fertility <= (FERTILITY_WORDS if spaced else FERTILITY_CHARACTERS):

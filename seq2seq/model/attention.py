@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from seq2seq.data.batching import Packed
+from seq2seq.data.packed import Packed
+from seq2seq.model.kernels.short_attention import ShortAttention, split_parts
 from seq2seq.model.positions import rotate
-from seq2seq.model.short_attention import ShortAttention, split_parts
 from seq2seq.model.state import State
 
 # Up to so many tokens, plain products are faster on a CPU. They are up to about 100, but need more memory.
@@ -133,7 +133,9 @@ def attention(
         return mixed
     q, k, v = split_parts(heads, num_heads, dim=1)
     if has_packed_kernel(q.device, q.dtype, q.size(2)):
-        from seq2seq.model.varlen import varlen_attention  # to load it takes seconds in some releases of PyTorch
+        from seq2seq.model.kernels.varlen import (
+            varlen_attention,  # to load it takes seconds in some releases of PyTorch
+        )
 
         return varlen_attention(q, k, v, q_side, k_side, causal=causal, window=window)
     return _padded_attention(q, k, v, q_side, k_side, causal=causal, window=window)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from seq2seq.data.batching import Packed, PackedBatch
+from seq2seq.data.packed import Packed, PackedBatch
 from seq2seq.model.state import State
 
 

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seq2seq.config import ModelConfig
-from seq2seq.data.batching import Packed, PackedBatch
+from seq2seq.data.packed import Packed, PackedBatch
 from seq2seq.model.attention import CrossAttention, SelfAttention
-from seq2seq.model.dropout import Dropout
 from seq2seq.model.interface import Seq2SeqModel
+from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 from seq2seq.model.state import MASKED, State
 

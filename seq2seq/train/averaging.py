@@ -11,7 +11,7 @@ from torch import Tensor
 from seq2seq.config import diff_configs
 from seq2seq.errors import ModelError, UserError
 from seq2seq.model_folder import WEIGHTS, LoadedModel, find_model_folder, load_model_folder, save_model_folder
-from seq2seq.storage import load_tensors
+from seq2seq.tensors import load_tensors
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 
 

@@ -16,7 +16,7 @@ from seq2seq.data.corpus import Corpus
 from seq2seq.errors import ModelError, OutOfMemoryError
 from seq2seq.memory import show_bytes
 from seq2seq.model_folder import CONFIG
-from seq2seq.storage import read_metadata
+from seq2seq.tensors import read_metadata
 from seq2seq.train.checkpoint import list_checkpoints
 from seq2seq.train.distributed import Processes
 from seq2seq.train.rehearsal import Rehearsal, rehearse

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from seq2seq.data.batching import PLAN_VERSION
-from seq2seq.disk import check_space, remove_leftovers
+from seq2seq.data.plan import PLAN_VERSION
 from seq2seq.errors import ModelError
+from seq2seq.files import check_space, remove_leftovers
 from seq2seq.model_folder import WEIGHTS, load_model_folder
-from seq2seq.storage import load_tensors, save_tensors
+from seq2seq.tensors import load_tensors, save_tensors
 
 
 @dataclass
@@ -33,6 +33,9 @@ class Progress:
     seconds: float = 0.0  # of training and validation, over all starts of the run
     validated_step: int = 0  # of the latest validation
     best_score: float | None = None  # of the chosen metric; a loss counts negative, so that higher is better
+    best_chrf: float | None = None  # what decides between equal scores; None in an earlier version's checkpoint
+    best_loss: float | None = None
+    lowest_loss: float | None = None  # of all validations
     best_step: int = 0
     validations_since_best: int = 0
     bad_in_a_row: int = 0  # this and what follows belong to the guard
@@ -144,7 +147,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def _read_progress(text: str) -> Progress:
     saved = json.loads(text)
     for field in fields(Progress):
-        value, whole = saved[field.name], isinstance(field.default, int)
+        value = saved.setdefault(field.name, None) if field.default is None else saved[field.name]
+        whole = isinstance(field.default, int)
         if (type(value) is not int or value < 0) if whole else type(value) not in (int, float, type(field.default)):
             raise TypeError(f"{field.name} is {value!r}")
     return Progress(**{field.name: saved[field.name] for field in fields(Progress)})

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from seq2seq.data.batching import PackedBatch
-from seq2seq.model.dropout import Dropout
+from seq2seq.data.packed import PackedBatch
+from seq2seq.model.kernels.dropout import Dropout
+from seq2seq.model.loss import LossOf
 from seq2seq.train.distributed import Processes
-from seq2seq.train.loss import LossOf
 
 
 class SequentialGradients:

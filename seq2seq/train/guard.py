@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from seq2seq.config import TextFiles, TrainConfig
-from seq2seq.data.batching import Indices, pack_pairs
 from seq2seq.data.bitext import places_of
 from seq2seq.data.corpus import Corpus
+from seq2seq.data.packed import Indices, pack_pairs
+from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
 from seq2seq.train.checkpoint import Progress
-from seq2seq.train.loss import LossOf
 
 _FORGET = 0.02  # weight of the newest loss in mean and variance
 _FIRST_JUDGED = 100  # losses to have seen; those of the first steps fall too fast to tell

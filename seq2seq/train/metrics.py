@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from seq2seq.errors import UserError
-from seq2seq.storage import write_text
+from seq2seq.files import write_text
 
 METRICS = "metrics.jsonl"
 BAD_LINES = "bad_lines.jsonl"

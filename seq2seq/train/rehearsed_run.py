@@ -21,10 +21,11 @@ import torch
 from numpy.typing import NDArray
 
 from seq2seq.config import Config
-from seq2seq.data.batching import EpochPlan, Indices, plan_epoch, step_budgets
 from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Corpus, Filters, build_corpus
 from seq2seq.data.loader import Step
+from seq2seq.data.packed import Indices
+from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
 from seq2seq.errors import ModelError, OutOfMemoryError, UserError
 from seq2seq.memory import memory_explained, memory_room, peak_memory
 from seq2seq.model_folder import unique_tensors

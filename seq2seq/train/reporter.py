@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seq2seq.config import TrainConfig
-from seq2seq.data.batching import Indices
+from seq2seq.data.packed import Indices
 from seq2seq.model.flops import FlopsPerToken
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import BAD_LINES, MetricsLog
@@ -78,6 +78,7 @@ class Reporter:
         self._last_read = time.monotonic()
         self._speedometer = speedometer
         self.best = ""  # what the bar says of the best validation
+        self._noted: set[str] = set()
         self._bar = tqdm(
             initial=first_step,
             unit=" steps",
@@ -91,6 +92,13 @@ class Reporter:
         """Print a line without breaking the bar."""
         if self._processes.is_main:
             tqdm.write(text, file=sys.stderr)
+
+    def notes(self, notes: Iterable[str]) -> None:
+        """Print what there is to note of scores, each note once."""
+        for note in notes:
+            if note not in self._noted:
+                self._noted.add(note)
+                self.say(f"note: {note}")
 
     def step(self, record: StepRecord) -> None:
         """Take a step's record."""

@@ -34,20 +34,20 @@ from torch import nn
 from tqdm import tqdm
 
 from seq2seq.config import Config, diff_configs, dump_config
-from seq2seq.data.batching import EpochPlan, plan_epoch, step_budgets
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Step, load_steps
-from seq2seq.data.prepare import prepare_data, read_texts, sampled_folder
-from seq2seq.data.resample import Resampler
+from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
+from seq2seq.data.prepare import prepare_data, sampled_folder
+from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.translator import Translator
 from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak
-from seq2seq.disk import is_sealed, seal
 from seq2seq.errors import ConfigError, DataError, UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
+from seq2seq.files import is_sealed, seal, write_text
 from seq2seq.memory import memory_explained
 from seq2seq.model.flops import training_flops
+from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import CONFIG, build_model, load_model_folder, load_weights, save_model_folder, unique_tensors
-from seq2seq.storage import write_text
 from seq2seq.train.budget import with_batch_tokens
 from seq2seq.train.checkpoint import (
     Checkpoint,
@@ -60,13 +60,12 @@ from seq2seq.train.checkpoint import (
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
 from seq2seq.train.guard import Guard, describe, losses_of_pairs
-from seq2seq.train.loss import LossOf
 from seq2seq.train.metrics import BAD_LINES, METRICS, MetricsLog, draw_curves
+from seq2seq.train.microbatches import at_once, microbatches_of
 from seq2seq.train.optim import Optimizer, learning_rate
 from seq2seq.train.reporter import Reporter, Speedometer, StepRecord
-from seq2seq.train.share import at_once, share_of
 from seq2seq.train.stopping import StopSignals
-from seq2seq.train.validation import measured_decode, translate_and_score, validate
+from seq2seq.train.validation import measured_decode, translate_and_score, update_best, validate
 
 # What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
 _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
@@ -107,10 +106,7 @@ class Trainer:
         if config.tokenizer.sampling:
             strength, max_length = config.tokenizer.sampling, config.data.max_length
             self.resampler = Resampler(self.data.train, self.data.tokenizers, strength, max_length)
-        self.valid_texts = read_texts(config.data.valid)
-        self.test_texts = read_texts(config.data.test) if config.data.test else None
-        if self.test_texts == ([], []):  # told before the training, not after it
-            raise DataError("data.test: its files have no lines; name others, or leave it out")
+        self.valid_texts, self.test_texts = self.data.valid_texts, self.data.test_texts
         torch.manual_seed(config.seed)
         self.model = build_model(config, self.data.tokenizers).to(processes.device).train()
         self.optimizer = Optimizer(self.model, config.optim)
@@ -120,7 +116,7 @@ class Trainer:
         self.progress = self._resume()
         processes.check_same("the text's fingerprint", self.data.fingerprint)
         processes.check_same("the step to continue after", self.progress.step)
-        self.share = share_of(config, self.data.train, processes)
+        self.microbatches = microbatches_of(config, self.data.train, processes)
         self.gradients = self._make_gradients()
         self.guard = Guard(config.train, self.progress)
         log = None
@@ -139,7 +135,9 @@ class Trainer:
     def _make_gradients(self) -> SequentialGradients | ThreadedGradients:
         loss = LossOf(self.model, self.config.train.label_smoothing, self.dtype)
         if self.processes.device.type == "cpu":
-            return ThreadedGradients(loss, self.processes, at_once(torch.get_num_threads(), self.share.accumulate))
+            return ThreadedGradients(
+                loss, self.processes, at_once(torch.get_num_threads(), self.microbatches.accumulate)
+            )
         return SequentialGradients(loss, self.processes)
 
     def _introduce(self) -> None:
@@ -186,7 +184,7 @@ class Trainer:
         config, progress = self.config.train, self.progress
         corpus, plan = self._corpus_and_plan(progress.epoch)
         started = time.monotonic()
-        for step in load_steps(corpus, plan, self.share, self.processes.device, first=progress.step_in_epoch):
+        for step in load_steps(corpus, plan, self.microbatches, self.processes.device, first=progress.step_in_epoch):
             with memory_explained(partial(self._describe, step)):
                 self._step(step)
             progress.step_in_epoch += 1
@@ -318,13 +316,10 @@ class Trainer:
         self.model.train()
         self.report.validation(progress.step, result.metrics(), time.monotonic() - started)
         progress.validated_step = progress.step
-        score = result.improvement(config.train.metric)
-        if progress.best_score is not None and score <= progress.best_score:
-            progress.validations_since_best += 1
-            return
-        progress.best_score, progress.best_step, progress.validations_since_best = score, progress.step, 0
-        self.report.best = f", best {config.train.metric} {abs(score):.2f}"
-        self._save_model("best")
+        self.report.notes(result.scores.notes)
+        if update_best(progress, result, config.train.metric):
+            self.report.best = f", best {config.train.metric} {abs(result.score(config.train.metric)):.2f}"
+            self._save_model("best")
 
     def _save_model(self, name: str) -> None:
         if not self.processes.is_main:
@@ -369,7 +364,9 @@ class Trainer:
         if checkpoint is None:
             return Progress()
         fixed = [*_FIXED, *(["train.max_steps"] if self.config.optim.schedule in ("cosine", "linear") else [])]
-        differences = diff_configs(Config.model_validate(json.loads(checkpoint.config)), self.config, fixed)
+        saved = json.loads(checkpoint.config)
+        saved["tokenizer"].setdefault("normalise_source", False)  # the key is younger than the first runs
+        differences = diff_configs(Config.model_validate(saved), self.config, fixed)
         if differences:
             changed = "; ".join(differences)
             raise ConfigError(
@@ -377,8 +374,8 @@ class Trainer:
             )
         if checkpoint.data_fingerprint != self.data.fingerprint:
             raise DataError(
-                f"{run_dir}: its text has changed since the run was started; restore data.train and data.valid, or "
-                "choose another run_dir"
+                f"{run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
+                "data; restore data.train and data.valid, use that version, or choose another run_dir"
             )
         self._restore(checkpoint)
         if checkpoint.metrics and not is_sealed(run_dir / METRICS, checkpoint.metrics):
@@ -416,6 +413,7 @@ class Trainer:
         model = best.model.to(self.processes.device)
         translator = Translator(model, self.config, self.data.tokenizers, self.dtype)
         hypotheses, scores = translate_and_score(translator, *self.test_texts, self.config, self.processes)
+        self.report.notes(scores.notes)
         if self.processes.is_main:
             write_text(run_dir / "test.hyp.txt", "".join(f"{line}\n" for line in hypotheses))
             src, ref = (fingerprint_lines(lines) for lines in self.test_texts)

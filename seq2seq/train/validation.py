@@ -10,18 +10,21 @@ import numpy as np
 import torch
 
 from seq2seq.config import Config, DecodeConfig
-from seq2seq.data.batching import plan_epoch, step_budgets
 from seq2seq.data.corpus import Corpus
-from seq2seq.data.loader import Share, Step, load_steps
+from seq2seq.data.loader import Step, load_steps
+from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.translator import Translator
-from seq2seq.evaluate import Scores, score, tokenizer_for
+from seq2seq.evaluate import Scores, score
 from seq2seq.memory import memory_explained
+from seq2seq.model.loss import smoothed_cross_entropy
 from seq2seq.model.transformer import Transformer
+from seq2seq.train.checkpoint import Progress
 from seq2seq.train.distributed import Processes
-from seq2seq.train.loss import smoothed_cross_entropy
+from seq2seq.train.microbatches import MicroBatches
 
 _BATCH_TOKENS = 1024  # target tokens computed together
+_CHANCE = 0.1  # a BLEU or chrF below it does not tell models apart
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,43 @@ class Validation:
         names = ("valid_loss", "valid_ppl", "valid_bleu", "valid_chrf")
         return dict(zip(names, (self.loss, perplexity, self.scores.bleu, self.scores.chrf), strict=True))
 
-    def improvement(self, metric: str) -> float:
+    def score(self, metric: str) -> float:
         """The number that train.metric wants to grow."""
         return {"bleu": self.scores.bleu, "chrf": self.scores.chrf, "loss": -self.loss}[metric]
+
+
+def _rank(metric: str, score: float, chrf: float, loss: float) -> tuple[float, ...]:
+    """What is compared: equal scores, as they are printed, are decided by chrF, and then by the loss.
+
+    For BLEU and chrF, all that is near 0 is equal.
+    """
+    if metric == "loss":
+        return (score,)
+    return (round(score, 2) if score >= _CHANCE else 0.0, round(chrf, 2) if chrf >= _CHANCE else 0.0, -round(loss, 3))
+
+
+def update_best(progress: Progress, validation: Validation, metric: str) -> bool:
+    """Enter a validation at ``progress.step`` into the progress: the best so far, and the number since then.
+
+    A score near 0 does not use up patience while the loss falls to new lows: the model still learns.
+
+    Returns:
+        Whether this is the best model so far; of equal ones the first stays the best.
+    """
+    score, chrf, loss = validation.score(metric), validation.scores.chrf, validation.loss
+    learns = progress.lowest_loss is None or round(loss, 3) < round(progress.lowest_loss, 3)
+    if learns:
+        progress.lowest_loss = loss
+    if progress.best_score is not None:
+        best_loss = math.inf if progress.best_loss is None else progress.best_loss
+        best = _rank(metric, progress.best_score, progress.best_chrf or 0.0, best_loss)
+        if not _rank(metric, score, chrf, loss) > best:
+            counts = metric == "loss" or score >= _CHANCE or not learns
+            progress.validations_since_best = progress.validations_since_best + 1 if counts else 0
+            return False
+    progress.best_score, progress.best_chrf, progress.best_loss = score, chrf, loss
+    progress.best_step, progress.validations_since_best = progress.step, 0
+    return True
 
 
 @torch.inference_mode()
@@ -50,9 +87,10 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
     """
     lengths, tokens = (corpus.src_lengths, corpus.tgt_lengths), config.train.step_tokens
     plan = plan_epoch(*lengths, step_budgets(*lengths, tokens), seed=0, epoch=0)
-    share = Share(processes.rank, processes.count, accumulate=max(1, tokens // processes.count // _BATCH_TOKENS))
+    number = max(1, tokens // processes.count // _BATCH_TOKENS)
+    cut = MicroBatches(processes.rank, processes.count, number)
     total = 0.0
-    for step in load_steps(corpus, plan, share, processes.device):
+    for step in load_steps(corpus, plan, cut, processes.device):
         with memory_explained(partial(_describe, step, config)):
             for batch in step.batches:
                 with torch.autocast(processes.device.type, dtype=dtype, enabled=dtype != torch.float32):
@@ -83,7 +121,7 @@ def translate_and_score(
     hypotheses = [""] * len(src)
     for rank, share in enumerate(processes.gather(mine)):
         hypotheses[rank :: processes.count] = share
-    return hypotheses, score(hypotheses, [ref], tokenizer_for(config.data.target_language))
+    return hypotheses, score(hypotheses, [ref], language=config.data.target_language)
 
 
 def validate(

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import pickle
 import random
 import socket
@@ -16,12 +15,13 @@ from hypothesis import strategies as st
 
 from seq2seq.data import corpus as corpus_module
 from seq2seq.data import parallel
-from seq2seq.data.bitext import ParallelFiles, SentencePair, digest_file, read_pairs
-from seq2seq.data.corpus import Filters, build_corpus, corpus_is_current, open_corpus
-from seq2seq.data.corpus_writer import CorpusWriter, seal_meta
+from seq2seq.data.bitext import ParallelFiles, SentencePair, read_pairs
+from seq2seq.data.corpus import Filters, build_corpus, open_corpus
+from seq2seq.data.corpus_writer import CorpusWriter
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import DataError
+from seq2seq.files import checksum_file, sealed_json
 
 
 def made_up_pairs(num: int, seed: int = 0) -> list[SentencePair]:
@@ -217,8 +217,7 @@ def test_two_builds_at_once(tokenizers, tmp_path, whole):
 
     def meanwhile():
         yield from pairs
-        build_corpus(tmp_path / "other", pairs, tokenizers, Filters(), "f")
-        (tmp_path / "other").rename(tmp_path / "c")
+        build_corpus(tmp_path / "c", pairs, tokenizers, Filters(), "f")
         if not whole:
             data = (tmp_path / "c/src.ids").read_bytes()
             (tmp_path / "c/src.ids").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -232,14 +231,14 @@ def test_two_builds_at_once(tokenizers, tmp_path, whole):
 
 
 def test_leftovers_of_dead_builds_are_removed(tokenizers, tmp_path):
-    """Guards against killed builds filling the disk, and against removing what a living process writes."""
-    host = socket.gethostname()
-    names = [f".c.{host}.{pid}.tmp" for pid in (2**22 + 1, os.getpid(), os.getppid())] + [f".d.{host}.{2**22 + 1}.tmp"]
-    for name in names:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "src.ids").write_bytes(b"half")
+    """Guards against killed builds filling the disk."""
+    for name in "cd":
+        leftover = tmp_path / f".{name}.{socket.gethostname()}.1f.new"
+        leftover.mkdir()
+        (leftover / "src.ids").write_bytes(b"half")
+        leftover.with_suffix(".tmp").touch()
     build_corpus(tmp_path / "c", made_up_pairs(5), tokenizers, Filters(), "f")
-    assert {path.name for path in tmp_path.iterdir()} == {"c", names[2], names[3]}
+    assert {path.name for path in tmp_path.iterdir()} == {"c", leftover.name, leftover.with_suffix(".tmp").name}
 
 
 def test_a_full_disk_is_an_error_for_people(tokenizers, tmp_path, monkeypatch):
@@ -261,16 +260,13 @@ def test_a_full_disk_is_an_error_for_people(tokenizers, tmp_path, monkeypatch):
         monkeypatch.undo()
 
 
-def test_fingerprint_decides_whether_a_corpus_is_current(tokenizers, tmp_path):
+def test_fingerprint_decides_whether_a_corpus_is_opened(tokenizers, tmp_path):
     """Guards against training on the cache of another text."""
     folder = tmp_path / "c"
-    assert not corpus_is_current(folder, "f")
     with pytest.raises(DataError, match=r"not a corpus, meta\.json is missing"):
         open_corpus(folder)
     build_corpus(folder, made_up_pairs(5), tokenizers, Filters(), "f")
-    assert corpus_is_current(folder, "f")
-    assert not corpus_is_current(folder, "g")
-    assert open_corpus(folder).fingerprint == "f"
+    assert open_corpus(folder).fingerprint == open_corpus(folder, "f").fingerprint == "f"
     with pytest.raises(DataError, match="other text, tokenizers or filters"):
         open_corpus(folder, "g")
 
@@ -288,7 +284,6 @@ def test_damage_is_detected(tokenizers, tmp_path, name):
     (folder / name).write_bytes(data[:-2])
     with pytest.raises(DataError, match=rf"{name}: damaged, {len(data) - 2} bytes instead of {len(data)}"):
         open_corpus(folder)
-    assert not corpus_is_current(folder, "f")
     (folder / name).unlink()
     with pytest.raises(DataError, match=f"{name} is missing"):
         open_corpus(folder)
@@ -317,14 +312,14 @@ def forge(folder: Path, changes: dict[str, object], name: str = "lines", data: b
     meta = json.loads((folder / "meta.json").read_bytes())
     if data is not None:
         (folder / name).write_bytes(data)
-    meta["files"][name] = {"bytes": (folder / name).stat().st_size, "blake2b": digest_file(folder / name)}
+    meta["files"][name] = {"bytes": (folder / name).stat().st_size, "blake2b": checksum_file(folder / name)}
     for key, value in changes.items():
         *above, last = key.split("/")
         tree = meta
         for part in above:
             tree = tree[part]
         tree[last] = value
-    (folder / "meta.json").write_bytes(seal_meta(meta))
+    (folder / "meta.json").write_bytes(sealed_json(meta))
 
 
 @pytest.mark.parametrize(

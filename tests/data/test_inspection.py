@@ -11,10 +11,15 @@ from seq2seq.data import inspection
 from seq2seq.data.inspection import (
     BLANK,
     CONTROL,
+    DECOMPOSED,
     GARBLED,
     INVALID,
+    INVISIBLES,
     MARKUP,
     REPLACED,
+    SPACING,
+    SUBWORDS,
+    TOKENISED,
     examine_lines,
     inspect_parts,
     main_script,
@@ -45,10 +50,14 @@ def two_files(folder: Path) -> TextFiles:
         (b"caf\xe9", INVALID),
         (b"", BLANK),
         (" \t\u3000".encode(), BLANK),
-        (b"a\tb", 0),
+        (b"a\tb", SPACING),
+        ("a\u00a0b".encode(), SPACING),
+        ("a\u3000b\u00adc".encode(), SPACING | INVISIBLES),
+        ("e\u0301 \u05e9\u200f".encode(), DECOMPOSED | INVISIBLES),
+        ("10\u202f000\u00a0€, می\u200cخواهم".encode(), 0),
         (b"a\x00b", CONTROL),
         ("a\u2028b".encode(), CONTROL),
-        ("a\ufeffb".encode(), CONTROL),
+        ("a\ufeffb".encode(), CONTROL | INVISIBLES),
         ("lost \ufffd".encode(), REPLACED),
         (twice("über"), GARBLED),
         (twice("a “quoted” word", "latin-1"), GARBLED | CONTROL),
@@ -57,6 +66,10 @@ def two_files(folder: Path) -> TextFiles:
         ("« L’été\u00a0», dit-il. “Où\u00a0?”".encode(), 0),
         ("CAFÉ», AMANHû, ESPAÑA», ÂNGULO, 5 °C ± 1".encode(), 0),
         (b"R&amp;D", MARKUP),
+        ("▁das ▁Haus".encode(), SUBWORDS),
+        (b"the hou@@ se .", SUBWORDS | TOKENISED),
+        (b"it &apos;s", MARKUP | TOKENISED),
+        ("我们 喜欢 猫".encode(), TOKENISED),
         (b"<p class='a'>text</p>", MARKUP),
         (b"AT&T; a < b, c > d; <3", 0),
     ],
@@ -130,7 +143,7 @@ def test_unreadable_files_are_told_and_the_others_read(tmp_path: Path) -> None:
 
 def test_many_chunks_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against line numbers that depend on which process was first, and pairs placed in the wrong file."""
-    monkeypatch.setattr(inspection, "_CHUNK_LINES", 7)
+    monkeypatch.setattr(inspection, "CHUNK_LINES", 7)
     lines = [b"x" * (i % 50) for i in range(100)]
     for name in ("a.en", "a.de", "b.en", "b.de"):
         (tmp_path / name).write_bytes(b"".join(line + b"\n" for line in lines[: 100 if name[0] == "a" else 20]))

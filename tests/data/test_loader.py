@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from seq2seq.data import loader
-from seq2seq.data.batching import Capacity, plan_epoch, step_budgets
 from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Filters, build_corpus
-from seq2seq.data.loader import Share, load_steps
+from seq2seq.data.loader import load_steps
+from seq2seq.data.packed import Capacity
+from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.symbols import EOS_ID
+from seq2seq.train.microbatches import MicroBatches
 
 CPU = torch.device("cpu")
 
@@ -54,7 +56,7 @@ def stored(corpus, step):
 def test_steps_are_the_plans(corpus, plan):
     """Guards against steps out of order (packing runs ahead in a thread), left out at the end, or of other pairs."""
     assert plan.num_steps > 2 * loader.STEPS_AHEAD
-    steps = list(load_steps(corpus, plan, Share(), CPU))
+    steps = list(load_steps(corpus, plan, MicroBatches(), CPU))
     assert len(steps) == plan.num_steps
     for number, step in enumerate(steps):
         (batch,) = step.batches
@@ -67,8 +69,8 @@ def test_steps_are_the_plans(corpus, plan):
 def test_from_the_middle_as_from_the_start(corpus, plan, first):
     """Guards against a resumed run that sees other batches than the run that was not stopped (contract 2)."""
     first = plan.num_steps if first is None else first % plan.num_steps
-    whole = [[pairs_of(b) for b in step.batches] for step in load_steps(corpus, plan, Share(accumulate=2), CPU)]
-    rest = load_steps(corpus, plan, Share(accumulate=2), CPU, first=first)
+    whole = [[pairs_of(b) for b in step.batches] for step in load_steps(corpus, plan, MicroBatches(accumulate=2), CPU)]
+    rest = load_steps(corpus, plan, MicroBatches(accumulate=2), CPU, first=first)
     assert [[pairs_of(b) for b in step.batches] for step in rest] == whole[first:]
 
 
@@ -78,7 +80,7 @@ def test_shares_partition_each_step(corpus, plan, processes, accumulate):
 
     With 20 parts some steps have fewer pairs than parts, and some parts are empty.
     """
-    shares = [Share(rank, processes, accumulate) for rank in range(processes)]
+    shares = [MicroBatches(rank, processes, accumulate) for rank in range(processes)]
     ranks = [list(load_steps(corpus, plan, share, CPU)) for share in shares]
     for number in range(plan.num_steps):
         steps = [rank[number] for rank in ranks]
@@ -91,7 +93,7 @@ def test_shares_partition_each_step(corpus, plan, processes, accumulate):
 
 def test_without_fixed_shapes_a_batch_has_like_lengths(corpus, plan):
     """Guards against padding: where kernels pad, a micro-batch of mixed lengths takes up to twice the time."""
-    for step in load_steps(corpus, plan, Share(accumulate=3), CPU):
+    for step in load_steps(corpus, plan, MicroBatches(accumulate=3), CPU):
         longest = [torch.maximum(batch.src.lengths, batch.tgt.lengths) for batch in step.batches if batch.num_labels]
         assert all(one.max() <= other.min() for one, other in pairwise(longest))
 
@@ -103,7 +105,7 @@ def test_what_does_not_fit_is_split_further(corpus, plan, processes):
     longest = int(max(corpus.src_lengths.max(), corpus.tgt_lengths.max()))
     room = longest + 8
     for capacity in (Capacity(room, room, 40, longest), Capacity(200, 200, 10, longest)):
-        shares = [Share(rank, processes, 1, capacity) for rank in range(processes)]
+        shares = [MicroBatches(rank, processes, 1, capacity) for rank in range(processes)]
         ranks = [list(load_steps(corpus, plan, share, CPU)) for share in shares]
         numbers = set()
         for number in range(plan.num_steps):
@@ -116,36 +118,33 @@ def test_what_does_not_fit_is_split_further(corpus, plan, processes):
         assert max(numbers) >= 2
 
 
-def test_waiting_is_measured(corpus, plan, monkeypatch):
+def test_waiting_is_measured(corpus, plan):
     """Guards against a figure that stays 0 when the loader is slow, or that counts what training itself takes."""
     assert plan.num_steps >= 10
     waited = []
-    for step in islice(load_steps(corpus, plan, Share(), CPU), 10):
+    for step in islice(load_steps(corpus, plan, MicroBatches(), CPU), 10):
         waited.append(step.waited)
         time.sleep(0.05)
     assert sum(waited) < 0.2
-    pack = loader._pack
 
-    def slow(corpus, indices, capacity):
+    def slow(corpus, step):
         time.sleep(0.05)
-        return pack(corpus, indices, capacity)
+        return MicroBatches()(corpus, step)
 
-    monkeypatch.setattr(loader, "_pack", slow)
-    waited = [step.waited for step in islice(load_steps(corpus, plan, Share(), CPU), 10)]
+    waited = [step.waited for step in islice(load_steps(corpus, plan, slow, CPU), 10)]
     assert 0.4 < sum(waited) < 5
 
 
-def test_an_error_in_packing_surfaces(corpus, plan, monkeypatch):
+def test_an_error_in_packing_surfaces(corpus, plan):
     """Guards against an error in the thread that hangs the run or ends the epoch early; the steps before it come."""
-    pack, bad = loader._pack, plan.step(6)[0]
+    bad = plan.step(6)[0]
 
-    def fail(corpus, indices, capacity):
-        if bad in indices:
+    def fail(corpus, step):
+        if bad in step:
             raise RuntimeError("planted")
-        return pack(corpus, indices, capacity)
+        return MicroBatches()(corpus, step)
 
-    monkeypatch.setattr(loader, "_pack", fail)
-    steps = load_steps(corpus, plan, Share(), CPU)
+    steps = load_steps(corpus, plan, fail, CPU)
     for _ in range(6):
         next(steps)
     with pytest.raises(RuntimeError, match="planted"):
@@ -154,7 +153,7 @@ def test_an_error_in_packing_surfaces(corpus, plan, monkeypatch):
 
 def test_leaving_early_ends_the_thread(corpus, plan):
     """Guards against a thread left behind where training ends in the middle of an epoch."""
-    steps = load_steps(corpus, plan, Share(), CPU)
+    steps = load_steps(corpus, plan, MicroBatches(), CPU)
     next(steps)
     steps.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("loader")]

@@ -76,7 +76,7 @@ def test_results_come_in_order_and_items_are_read_in_time(workers):
     results = workers.map(slow_square, items())
     for number in range(20):
         assert next(results) == number**2
-        assert len(read) <= number + 2 * parallel._AHEAD + 1
+        assert len(read) <= number + 2 * parallel.AHEAD + 1
     results.close()
     assert list(workers.map(slow_square, range(5))) == [0, 1, 4, 9, 16]
     assert list(workers.map(slow_square, [])) == []

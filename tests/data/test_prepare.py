@@ -1,8 +1,16 @@
 """Promise: what is kept between starts is what was made, or it is named and made again."""
 
+import os
+from dataclasses import dataclass
+
 import pytest
 
+from seq2seq.config import TextFiles
+from seq2seq.data import prepare, vocabulary
+from seq2seq.data.corpus import Filters
 from seq2seq.data.prepare import prepare_data
+from seq2seq.data.tokenizer import TokenizerSpec
+from seq2seq.errors import ConfigError, DataError
 
 
 def flip(path):
@@ -35,3 +43,94 @@ def test_what_was_damaged_is_named_and_made_again(tmp_path, tiny_config, capsys,
     assert kept == {path: path.read_bytes() for path in kept}
     prepare_data(config, show_progress=False)
     assert not capsys.readouterr().err
+
+
+def test_one_more_field_changes_no_fingerprint(tmp_path, tiny_config, monkeypatch):
+    """Guards against an update that refuses every run: fingerprints were made of how Python prints a class."""
+
+    @dataclass(frozen=True)
+    class LaterSpec(TokenizerSpec):
+        added: bool = False
+
+    @dataclass(frozen=True)
+    class LaterFilters(Filters):
+        added: bool = False
+
+    for name in ("train.en", "train.de"):
+        (tmp_path / name).write_text("ka to mi ren sol\n" * 40)
+    config = tiny_config()
+    before = prepare_data(config, show_progress=False).fingerprint
+    folders = sorted(config.cache_dir.iterdir())
+    monkeypatch.setattr(prepare, "TokenizerSpec", LaterSpec)
+    monkeypatch.setattr(prepare, "Filters", LaterFilters)
+    assert prepare_data(config, show_progress=False).fingerprint == before
+    assert sorted(config.cache_dir.iterdir()) == folders
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "kind", "byte_fallback", "character_coverage", "joint"])
+def test_every_setting_of_a_tokenizer_is_in_its_fingerprint(tmp_path, tiny_config, name):
+    """Guards against a tokenizer of other settings that is taken from the cache."""
+    others = {"vocab_size": 301, "kind": "unigram", "byte_fallback": False, "character_coverage": 0.99, "joint": False}
+    for text in ("train.en", "train.de"):
+        (tmp_path / text).write_text("ka to mi ren sol\n" * 40)
+    config = tiny_config()
+    changed = config.tokenizer.model_copy(update={name: others[name]})
+    assert changed != config.tokenizer
+    for each in (config, config.model_copy(update={"tokenizer": changed})):
+        prepare_data(each, show_progress=False)
+    assert len(list(config.cache_dir.glob("tokenizer-*"))) == 2
+
+
+def with_files(config, **parts):
+    """``config`` with other valid or test files."""
+    texts = {name: TextFiles(src=str(src), tgt=str(tgt)) for name, (src, tgt) in parts.items()}
+    return config.model_copy(update={"data": config.data.model_copy(update=texts)})
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+@pytest.mark.parametrize(
+    ("src", "tgt", "message"),
+    [
+        (b"a\nb\n", b"a\n", r"has 2 lines but .* has 1"),
+        (b"", b"", r"data\.{part}: its files have no lines"),
+        (b"\n\n", b"\n \n", r"data\.{part}: its files have no pair of lines with text on both sides"),
+        (b"a\nb\xff\n", b"a\nb\n", r"other\.en:2: not valid UTF-8"),
+        (b"%PDF-1.7", b"a\n", r"other\.en: is a PDF"),
+        (None, b"a\n", r"data\.{part}\.src: no such file: .*other\.en"),
+        ("pipe", b"a\n", r"data\.{part}\.src: is no regular file; .* several times.*: .*other\.en"),
+    ],
+)
+def test_mistakes_in_held_out_text_come_before_the_long_work(
+    tmp_path, tiny_config, monkeypatch, part, src, tgt, message
+):
+    """Guards against an hour of tokenizer and corpus before a wrong validation file is named, and a day of training
+    before a wrong test file; and against a pipe that hangs when it is read again."""
+    monkeypatch.setattr(vocabulary, "train_tokenizer", lambda *arguments: pytest.fail("the long work has begun"))
+    for name in ("train.en", "train.de"):
+        (tmp_path / name).write_text("ka to mi ren sol\n" * 40)
+    if src == "pipe":
+        os.mkfifo(tmp_path / "other.en")
+    elif src is not None:
+        (tmp_path / "other.en").write_bytes(src)
+    (tmp_path / "other.de").write_bytes(tgt)
+    config = with_files(tiny_config(), **{part: (tmp_path / "other.en", tmp_path / "other.de")})
+    with pytest.raises((DataError, ConfigError), match=message.replace("{part}", part)):
+        prepare_data(config, show_progress=False)
+
+
+def test_normalisation_and_filters_make_another_tokenizer(tmp_path, tiny_config):
+    """Guards against a tokenizer found again in the cache that was trained on other pairs or other spellings."""
+    for name in ("train.en", "train.de"):
+        (tmp_path / name).write_text("ka to mi ren sol\n" * 40 + "wy zu " * 9 + "\n")
+    config = tiny_config()
+    first = prepare_data(config, show_progress=False)
+    assert first.tokenizers.src.normalises
+    assert not first.tokenizers.tgt.normalises
+    assert prepare_data(config, show_progress=False).fingerprint == first.fingerprint
+    other = config.tokenizer.model_copy(update={"normalise_source": False})
+    plain = prepare_data(config.model_copy(update={"tokenizer": other}), show_progress=False)
+    assert not plain.tokenizers.src.normalises
+    assert plain.fingerprint != first.fingerprint
+    longer = config.data.model_copy(update={"max_length": 60})
+    more = prepare_data(config.model_copy(update={"data": longer}), show_progress=False)
+    assert more.tokenizers.fingerprint != first.tokenizers.fingerprint

@@ -11,10 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seq2seq.data import sampling
+from seq2seq.data import subword_sampling as sampling
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import DataError
@@ -209,11 +210,40 @@ def test_training_is_deterministic(kind, tokenizers):
     assert again.vocab_size == 380
 
 
-def test_training_on_a_sample(tokenizers):
-    """Guards against a sample that is not drawn anew from the seed, or that ignores its size."""
-    texts = made_up_text(300)
-    prints = [train_tokenizer(texts, spec("bpe", 300), seed, 50)[0].fingerprint for seed in (1, 1, 2)]
-    assert prints[0] == prints[1] != prints[2]
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_an_internal_error_of_the_trainer_says_what_to_do(kind, monkeypatch):
+    """Guards against "INTERNAL: src/unigram_model_trainer.cc(211)", which names neither the line nor a remedy."""
+
+    def fail(**options):
+        raise RuntimeError("INTERNAL: x.cc(211)\n[std::isfinite(score)]")
+
+    monkeypatch.setattr(sentencepiece.SentencePieceTrainer, "train", fail)
+    other = {"unigram": "bpe", "bpe": "unigram"}[kind]
+    with pytest.raises(DataError, match=f"set tokenizer.kind: {other}, .* longest word has 500 .* 'xxxx") as error:
+        train_tokenizer(["ka to", "mi " + "x" * 500 + " sol"], spec(kind))
+    assert "\n" not in str(error.value)
+
+
+def test_the_source_side_alone_normalises(tokenizers, tmp_path):
+    """Guards against a target that loses its no-break spaces, and a copy or worker that forgets the rule."""
+    plain = TokenizerPair(tokenizers["bpe"], tokenizers["bpe"])
+    made = plain.normalising()
+    made.save(tmp_path)
+    for pair in (made, TokenizerPair.load(tmp_path), pickle.loads(pickle.dumps(made))):
+        assert pair.joint
+        assert pair.fingerprint != plain.fingerprint
+        assert pair.src.fingerprint != pair.tgt.fingerprint == plain.tgt.fingerprint
+        odd, even = "ka\u00a0to\u202fmi\u3000re\u00adn e\u0301\u200b", "ka to mi ren é"
+        assert pair.src.encode([odd]) == plain.src.encode([even])
+        assert pair.src.encode_sampled([odd], 0.3, 1) == plain.src.encode_sampled([even], 0.3, 1)
+        assert pair.src.encode(["\u200b \u00ad\u3000"]) == [[]]
+        assert pair.tgt.decode(pair.tgt.encode([odd])[0]) == odd
+        assert plain.src.encode([odd]) != plain.src.encode([even])
+    plain.save(tmp_path)
+    assert TokenizerPair.load(tmp_path).fingerprint == plain.fingerprint
+    (tmp_path / "tokenizer.src.json").write_text('{"normalise": 9}')
+    with pytest.raises(DataError, match=r"tokenizer\.src\.json: damaged, or written by another version"):
+        TokenizerPair.load(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from seq2seq.data.batching import pack_sentences
+from seq2seq.data.packed import pack_sentences
 from seq2seq.decode import search as search_module
 from seq2seq.decode.search import SearchOptions, search
 from seq2seq.decode.stepper import EagerStepper, begin

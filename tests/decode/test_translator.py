@@ -413,9 +413,10 @@ def test_sampling_depends_on_seed_and_line_alone(translator: Translator, lines: 
     assert [t.text for t in same_line_twice[0]] != [t.text for t in same_line_twice[1]]
 
 
-def test_unspaced_targets_join_without_a_space(translator: Translator) -> None:
-    """Parts of a Chinese translation are joined as Chinese is written."""
-    data = translator.config.data.model_copy(update={"tgt_lang": "zh-Hans"})
+@pytest.mark.parametrize("language", ["zh-Hans", "zh_CN", "cmn", "zho_Hans", "tha_Thai"])
+def test_unspaced_targets_join_without_a_space(language: str, translator: Translator) -> None:
+    """Parts of a Chinese translation are joined as Chinese is written, whatever form its code has."""
+    data = translator.config.data.model_copy(update={"tgt_lang": language})
     chinese = Translator(translator.model, translator.config.model_copy(update={"data": data}), translator.tokenizers)
     line = "kato miren. " * 20
     spaced = all_translations(translator, [line], GREEDY)[0][0].text

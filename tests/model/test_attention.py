@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq.data.batching import Packed, pack, pack_sentences
+from seq2seq.data.packed import Packed, pack, pack_sentences
 from seq2seq.model import attention as attention_module
 from seq2seq.model.attention import attention
 

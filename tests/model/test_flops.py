@@ -8,10 +8,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from seq2seq.config import ModelConfig
-from seq2seq.data.batching import PackedBatch
+from seq2seq.data.packed import PackedBatch
 from seq2seq.model.flops import FlopsPerToken, forward_flops, training_flops
+from seq2seq.model.loss import smoothed_cross_entropy
 from seq2seq.model.transformer import Transformer
-from seq2seq.train.loss import smoothed_cross_entropy
 from tests.conftest import VOCABULARY
 
 LENGTHS = [(7, 5), (3, 9), (6, 6)]

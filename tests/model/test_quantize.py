@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from seq2seq.data.batching import pack_sentences
+from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID
 from seq2seq.model.quantize import Int8Linear, quantize, with_weights_in
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seq2seq.data.batching import pack_sentences
+from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID
 from seq2seq.model.attention import CrossAttention, SelfAttention
 from seq2seq.model.transformer import FeedForward, Transformer

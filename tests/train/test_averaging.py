@@ -8,7 +8,7 @@ import torch
 
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import ModelError, UserError
-from seq2seq.storage import load_tensors
+from seq2seq.tensors import load_tensors
 from seq2seq.train.averaging import average_models
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 from tests.toy import toy_config, train, write_lines, write_text_files

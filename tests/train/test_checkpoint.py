@@ -9,7 +9,7 @@ import torch
 
 from seq2seq.errors import ModelError, UserError
 from seq2seq.model_folder import WEIGHTS, build_model, save_model_folder
-from seq2seq.storage import save_tensors
+from seq2seq.tensors import load_tensors, save_tensors
 from seq2seq.train import checkpoint as checkpoint_module
 from seq2seq.train.checkpoint import (
     Checkpoint,
@@ -68,6 +68,16 @@ def test_one_of_another_order_of_the_data_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_module, "PLAN_VERSION", 0)
     with pytest.raises(ModelError, match="not a checkpoint of this version"):
         load_checkpoint(path)
+
+
+def test_one_of_an_earlier_version_is_read(tmp_path, monkeypatch):
+    """Guards against a run that cannot continue because its checkpoint lacks what decides between equal scores."""
+    newer = ("best_chrf", "best_loss", "lowest_loss")
+    saved = save_checkpoint(tmp_path, replace(checkpoint(3), progress=Progress(3, best_score=5.0)), keep_last=1)
+    tensors, metadata = load_tensors(saved)
+    progress = {name: value for name, value in json.loads(metadata["progress"]).items() if name not in newer}
+    save_tensors(saved, tensors, {**metadata, "progress": json.dumps(progress)})
+    assert load_checkpoint(saved).progress == Progress(3, best_score=5.0)
 
 
 def test_a_new_run_has_none(tmp_path, damages):

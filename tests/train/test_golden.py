@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from seq2seq.config_file import load_config
-from seq2seq.storage import load_tensors
+from seq2seq.tensors import load_tensors
 from tests.toy import environment, metrics, write_config, write_text_files
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -42,10 +42,10 @@ RUNS: dict[str, tuple[tuple[str, ...], int]] = {
 
 def kind_of_machine() -> str:
     """What decides how sums are rounded."""
-    names = [
-        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("model", "cpu family"))
-    ]
-    processor = " ".join(dict.fromkeys(line.split(":")[1].strip() for line in names))
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [f"model: {platform.processor()}"]
+    named = [line.split(":")[1].strip() for line in lines if line.startswith(("model", "cpu family"))]
+    processor = " ".join(dict.fromkeys(named))
     return f"{platform.machine()} {processor}, PyTorch {torch.__version__}"
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from seq2seq.config import ModelConfig
-from seq2seq.data.batching import PackedBatch, pack_pairs
+from seq2seq.data.packed import PackedBatch, pack_pairs
+from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
-from seq2seq.train.loss import LossOf
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from seq2seq.config import Config, TextFiles
-from seq2seq.data.batching import pack_pairs
 from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Filters, build_corpus, open_corpus
+from seq2seq.data.packed import pack_pairs
 from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import build_model
 from seq2seq.train.checkpoint import Progress
 from seq2seq.train.guard import Guard, describe, losses_of_pairs
-from seq2seq.train.loss import LossOf
 
 
 def take(guard: Guard, step: int, loss: float, norm: float = 1.0) -> str | None:
@@ -33,8 +33,14 @@ def losses(count: int) -> list[float]:
 
 
 @pytest.fixture
-def guard(tiny_config: Callable[..., Config]) -> Guard:
-    return Guard(tiny_config().train, Progress())
+def progress() -> Progress:
+    """What the guard remembers."""
+    return Progress()
+
+
+@pytest.fixture
+def guard(tiny_config: Callable[..., Config], progress: Progress) -> Guard:
+    return Guard(tiny_config().train, progress)
 
 
 @pytest.mark.parametrize(
@@ -63,20 +69,20 @@ def test_a_jump_is_bad_and_learning_is_not(guard: Guard) -> None:
     assert take(guard, 1051, 2.1) is None
 
 
-def test_mean_and_variance_are_those_of_the_first_losses(guard: Guard) -> None:
+def test_mean_and_variance_are_those_of_the_first_losses(guard: Guard, progress: Progress) -> None:
     """Without a start from 0, which would take the first losses for jumps or hide them for long."""
     for step, loss in enumerate((2.0, 4.0, 6.0), start=1):
         take(guard, step, loss)
-    assert guard._progress.loss_mean == pytest.approx(4.0)
-    assert guard._progress.loss_variance == pytest.approx(8 / 3)
+    assert progress.loss_mean == pytest.approx(4.0)
+    assert progress.loss_variance == pytest.approx(8 / 3)
 
 
-def test_the_limit_moves_at_fixed_steps_alone(guard: Guard) -> None:
+def test_the_limit_moves_at_fixed_steps_alone(guard: Guard, progress: Progress) -> None:
     """On a device losses come back late, and earlier where a run saves: the limit must not depend on when."""
     limits = {}
     for step, loss in enumerate(losses(150), start=1):
         take(guard, step, loss)
-        limits[step] = guard._progress.loss_limit
+        limits[step] = progress.loss_limit
     changed = [step for step in range(2, 151) if limits[step] != limits[step - 1]]
     assert changed == [100, 120, 140]
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from seq2seq.config import OptimConfig
-from seq2seq.storage import load_tensors, save_tensors
+from seq2seq.tensors import load_tensors, save_tensors
 from seq2seq.train.optim import Optimizer, learning_rate
 
 GOOD = torch.zeros(())  # the step is not a bad one

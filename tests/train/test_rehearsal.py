@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq.data.batching import plan_epoch, step_budgets
+from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import prepare_data
 from seq2seq.errors import OutOfMemoryError
 from seq2seq.train import budget

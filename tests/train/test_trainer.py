@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,14 +17,14 @@ from unittest import mock
 import pytest
 import torch
 
-from seq2seq.data.batching import step_budgets
-from seq2seq.data.resample import Resampler
+from seq2seq.data.plan import step_budgets
+from seq2seq.data.subword_epochs import Resampler
 from seq2seq.errors import EXIT_STOPPED, ConfigError, DataError, ModelError, UserError
 from seq2seq.evaluate import Scores
-from seq2seq.storage import load_tensors, read_metadata
-from seq2seq.train import loss as loss_module
+from seq2seq.model import loss as loss_module
+from seq2seq.tensors import load_tensors, read_metadata
 from seq2seq.train import trainer as trainer_module
-from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
+from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import read_metrics
 from seq2seq.train.trainer import Trainer
@@ -247,6 +248,20 @@ def test_other_settings_are_refused(change: str, told: str, text: Path, half_don
     assert before == {path: path.read_bytes() for path in half_done.rglob("*") if path.is_file()}
 
 
+def test_a_run_of_before_normalisation_goes_on_as_it_was(text: Path, tmp_path: Path) -> None:
+    """Guards against an older run that is refused for "other text", or continued with other ids of the same text."""
+    plain = ("train.max_steps=4", "tokenizer.normalise_source=false")
+    train(toy_config(text, tmp_path / "run", *plain))
+    (path,) = list_checkpoints(tmp_path / "run")[-1:]
+    checkpoint = load_checkpoint(path)
+    before = checkpoint.config.replace('"normalise_source":false,', "")
+    assert before != checkpoint.config
+    save_checkpoint(tmp_path / "run", replace(checkpoint, config=before), keep_last=1)
+    with pytest.raises(ConfigError, match=r"tokenizer\.normalise_source: false -> true"):
+        train(toy_config(text, tmp_path / "run", "train.max_steps=6"))
+    assert train(toy_config(text, tmp_path / "run", *plain[1:], "train.max_steps=6")).progress.step == 6
+
+
 def test_the_last_step_may_not_move_under_a_schedule_that_needs_it(text: Path, tmp_path: Path) -> None:
     """A cosine to step 8 continued to step 14 would be neither run."""
     train(toy_config(text, tmp_path / "run", *EVERY, "train.max_steps=8", "optim.schedule=cosine"))
@@ -336,7 +351,11 @@ def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:
     [
         (("train.max_steps=3",), "train.max_steps (3) reached", 3),
         (("train.max_steps=null", "train.max_epochs=2"), "train.max_epochs (2) reached", 10),
-        (("train.patience=2", "train.validate_every=1"), "no better bleu in 2 validations (train.patience)", 3),
+        (
+            ("train.patience=2", "train.validate_every=1", "optim.lr=1e-9"),
+            "no better bleu in 2 validations (train.patience)",
+            3,
+        ),
         (("train.max_minutes=0.00001",), "train.max_minutes (1e-05) reached", 1),
     ],
 )
@@ -351,9 +370,9 @@ def test_every_bound_ends_the_run(
     assert read_metadata(tmp_path / "run/last/model.safetensors")["step"] == str(steps)
 
 
-@pytest.mark.parametrize(("metric", "best"), [("loss", 2), ("bleu", 3), ("chrf", 1)])
+@pytest.mark.parametrize(("metric", "best"), [("loss", 2), ("bleu", 3), ("chrf", 3)])
 def test_the_best_is_kept_by_the_chosen_metric(metric: str, best: int, text: Path, tmp_path: Path) -> None:
-    """Lower loss but higher BLEU and chrF are better; best holds the weights of that very step, ties keep the first."""
+    """Lower loss but higher BLEU and chrF are better; best holds the weights of that very step."""
     told = iter([(3.0, 1.0, 9.0), (1.0, 2.0, 5.0), (2.0, 8.0, 9.0), (1.0, 8.0, 7.0)])
 
     def validate(*_: object) -> Validation:
@@ -368,6 +387,22 @@ def test_the_best_is_kept_by_the_chosen_metric(metric: str, best: int, text: Pat
     assert metadata["step"] == str(best)
     there = load_checkpoint(tmp_path / f"run/checkpoints/step-{best:09d}.safetensors").weights
     assert all(torch.equal(kept[name], there[name]) for name in there)
+
+
+def test_notes_on_the_scores_are_printed_once(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Guards against sacreBLEU's advice at every validation: it names a parameter that does not exist here."""
+    write_lines(tmp_path / "valid.xx", ["ka to"] * 120)
+    write_lines(tmp_path / "valid.yy", ["สุนัขชอบบ้าน ."] * 120)
+    files = (f"data.valid.src={tmp_path}/valid.xx", f"data.valid.tgt={tmp_path}/valid.yy")
+    train(toy_config(text, tmp_path / "run", "train.max_steps=4", "train.validate_every=2", *files))
+    printed = capsys.readouterr().err
+    assert printed.count("step 2: validation loss") == printed.count("step 4: validation loss") == 1
+    assert printed.count("note: the references look tokenised") == 1
+    assert printed.count("note: the target language is yy, but the references are in Thai script") == 1
+    assert printed.count("note: ") == 2
+    assert not caplog.records
 
 
 @contextmanager

@@ -1,17 +1,17 @@
-"""Promise: a file is whole or absent, and whatever damages a file of tensors is found out when it is read."""
+"""Promise: any damage to a file of tensors is found when the file is read, and a failing save loses nothing."""
 
 import errno
 import json
-import os
 import struct
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from seq2seq import disk, storage
+from seq2seq import files, tensors
 from seq2seq.errors import ModelError, UserError
-from seq2seq.storage import DIGEST, load_tensors, read_metadata, save_tensors, write_text, written_whole
+from seq2seq.files import CHECKSUM
+from seq2seq.tensors import load_tensors, read_metadata, save_tensors
 
 METADATA = {"step": "12", "text": 'ü "quoted" \\ line\nend'}
 
@@ -38,7 +38,7 @@ def file(tmp_path):
 def test_round_trip(file):
     """Guards against a dtype, shape or text that does not come back as it was."""
     tensors, metadata = load_tensors(file)
-    assert metadata == {**METADATA, DIGEST: metadata[DIGEST]}
+    assert metadata == {**METADATA, CHECKSUM: metadata[CHECKSUM]}
     assert tensors.keys() == some_tensors().keys()
     for name, tensor in some_tensors().items():
         assert tensors[name].dtype == tensor.dtype
@@ -118,32 +118,6 @@ def test_swapped_tensors_are_found(file):
             load_tensors(file)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, MemoryError])
-def test_an_exception_while_writing_leaves_the_old_file(tmp_path, error):
-    """Guards against half-written files, and against temporary ones left behind."""
-    path = tmp_path / "x.txt"
-    write_text(path, "old\n")
-
-    def write() -> None:
-        with written_whole(path) as temporary:
-            temporary.write_text("half")
-            assert path.read_text() == "old\n"
-            raise error
-
-    with pytest.raises(error):
-        write()
-    assert path.read_text() == "old\n"
-    assert [p.name for p in tmp_path.iterdir()] == ["x.txt"]
-
-
-def test_no_temporary_name_is_taken_for_a_file_of_its_kind(tmp_path):
-    """Guards against a temporary file that a search for ``*.safetensors`` finds after a kill."""
-    with written_whole(tmp_path / "step-1.safetensors") as temporary:
-        temporary.write_text("x")
-        assert not list(tmp_path.glob("step-*.safetensors"))
-        assert temporary.parent == tmp_path  # the same file system, so the rename is one step
-
-
 def test_full_disk_is_a_message(tmp_path, monkeypatch):
     """Guards against a traceback for the commonest failure of long runs; what was there stays."""
     path = tmp_path / "x"
@@ -153,29 +127,18 @@ def test_full_disk_is_a_message(tmp_path, monkeypatch):
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(UserError, match="x: cannot be written: no space left on the device"):
         save_tensors(path, {"a": torch.zeros(1)}, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_data_are_on_the_disk_before_they_are_visible(tmp_path, monkeypatch):
-    """Guards against a rename that survives a power cut when the bytes do not: fsync, rename, fsync of the folder."""
-    calls = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(storage.os, "fsync", lambda fd: calls.append("fsync") or fsync(fd))
-    monkeypatch.setattr(storage.os, "replace", lambda a, b: calls.append("replace") or replace(a, b))
-    write_text(tmp_path / "deep" / "x", "line\n")
-    assert calls == ["fsync", "replace", "fsync"]
-    assert (tmp_path / "deep" / "x").read_bytes() == b"line\n"
-
-
 def test_what_is_not_read_back_is_not_kept(file, monkeypatch):
     """Guards against a disk that loses bits: older checkpoints would go, and the new one be found damaged too late."""
     before = file.read_bytes()
 
-    write = storage._write
+    write = tensors._write
 
     def losing(path, tensors, metadata):
         write(path, tensors, metadata)
@@ -183,7 +146,7 @@ def test_what_is_not_read_back_is_not_kept(file, monkeypatch):
         content[-1] ^= 1
         path.write_bytes(content)
 
-    monkeypatch.setattr(storage, "_write", losing)
+    monkeypatch.setattr(tensors, "_write", losing)
     with pytest.raises(UserError, match=r"x\.safetensors: cannot be written: what was read back is not what"):
         save_tensors(file, some_tensors(), METADATA)
     assert file.read_bytes() == before
@@ -192,18 +155,11 @@ def test_what_is_not_read_back_is_not_kept(file, monkeypatch):
 
 def test_the_space_is_looked_at_before_the_writing(file, monkeypatch):
     """Guards against a disk filled to its last byte by a file that cannot be finished."""
-    monkeypatch.setattr(storage, "_write", lambda *_: pytest.fail("written"))
+    monkeypatch.setattr(tensors, "_write", lambda *_: pytest.fail("written"))
     free = type("Statvfs", (), {"f_bavail": 1, "f_frsize": 99, "f_blocks": 5})
-    monkeypatch.setattr(disk.os, "statvfs", lambda _: free)
+    monkeypatch.setattr(files.os, "statvfs", lambda _: free)
     with pytest.raises(UserError, match=r"x\.safetensors: no space left .* 1\.0 MB are needed and 0\.0 MB are"):
         save_tensors(file, {"a": torch.zeros(250_000)}, {})
-
-
-def test_an_unwritable_place_is_a_message(tmp_path):
-    """Guards against a traceback where the folder is a file."""
-    (tmp_path / "x").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
-        write_text(tmp_path / "x" / "y", "")
 
 
 def test_what_was_loaded_can_be_saved_again(file):

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from seq2seq.config import ModelConfig
-from seq2seq.model.dropout import Dropout
+from seq2seq.model.kernels.dropout import Dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.25, 0.3, 0.5, 0.9])

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seq2seq.data.batching import Packed
+from seq2seq.data.packed import Packed
 
 
 def _to_grid(x: Tensor, side: Packed) -> Tensor:

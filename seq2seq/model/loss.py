@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seq2seq.data.batching import PackedBatch
+from seq2seq.data.packed import PackedBatch
 from seq2seq.data.symbols import IGNORE_LABEL
 from seq2seq.model.transformer import Transformer
 
 # The logits of a chunk of tokens are all that exist at a time. On the CPU they should stay in its caches.
-_CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**28}
+CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**28}
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
@@ -44,7 +44,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             grad_hidden = torch.empty_like(hidden)
             grad_weight = torch.zeros_like(weight, dtype=torch.float32)
             ctx.save_for_backward(grad_hidden, grad_weight)
-        chunk_tokens = max(1, _CHUNK_LOGITS[hidden.device.type] // num_classes)
+        chunk_tokens = max(1, CHUNK_LOGITS[hidden.device.type] // num_classes)
         for begin in range(0, hidden.size(0), chunk_tokens):
             rows = slice(begin, begin + chunk_tokens)
             logits = (hidden[rows] @ matrix.t()).float()

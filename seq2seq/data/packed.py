@@ -1,15 +1,10 @@
-"""From sentence lengths to batches: the plan of an epoch, and sentences packed into one token stream.
-
-Data order is a pure function of ``(lengths, batch_tokens, seed, epoch)``: nothing else is needed to continue a run in
-the middle of an epoch. The plan is made once for all processes; a step is then split into micro-batches, so the number
-of processes changes neither the order of the data nor the number of steps.
+"""Sentences packed end to end into one token stream: the layout that the model sees, without padding.
 
 Shapes: ``B`` sentences, ``T`` tokens of one side of a batch, ``L`` tokens of its longest sentence (or more).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -21,9 +16,6 @@ from torch import Tensor
 from seq2seq.data.symbols import BOS_ID, EOS_ID, IGNORE_LABEL
 
 Indices = NDArray[np.int64]
-
-PLAN_VERSION = 2  # of the order that plan_epoch makes: a run goes on in the order that it began with
-_FILLINGS = 4  # filling sentences, of a token at least, that there is room for beyond a full batch
 
 
 @dataclass(frozen=True)
@@ -93,37 +85,6 @@ class Capacity:
     sentences: int
     max_length: int  # no sentence of either side is longer
     with_grid: bool = True  # whether attention needs the batches' grids (Packed): most of their bytes
-
-    @classmethod
-    def of(
-        cls,
-        src_lengths: NDArray[np.integer],
-        tgt_lengths: NDArray[np.integer],
-        batch_tokens: int,
-        num_parts: int,
-        max_length: int,
-    ) -> Capacity:
-        """Room for nearly every part when steps of ``batch_tokens`` are split into ``num_parts`` mixed ones.
-
-        Little is left over, as random mixtures hardly differ: filling takes time like real tokens, and kernels do some
-        work for every sentence, an empty one, too. What does not fit (:meth:`fits`) is split further.
-
-        Args:
-            src_lengths, tgt_lengths: [pairs], tokens with EOS, of the whole corpus.
-            max_length: of any sentence, in tokens.
-        """
-        sides = (src_lengths, tgt_lengths)
-        shares = [budget / num_parts for budget in step_budgets(*sides, batch_tokens)]
-        if num_parts > 1:  # a part may have a long sentence more than another, on either side
-            shares = [s + float(x.mean() + 3 * x.std()) for s, x in zip(shares, sides, strict=True)]
-        least = max_length + max(shares) / max_length  # the longest sentence, and a token for each filling one
-        rooms = [max(share, least) + _FILLINGS for share in shares]
-        src, tgt = (math.ceil(room / 8) * 8 for room in rooms)  # matrix kernels want whole vectors of 16 bytes
-        mean, spread = float(tgt_lengths.mean()), float(tgt_lengths.std())
-        number = shares[1] / mean
-        number += 4 * math.sqrt(number) * spread / mean  # its standard deviations in a mixture
-        sentences = math.ceil(max(number, max(src, tgt) / max_length)) + _FILLINGS
-        return cls(src, tgt, sentences, max_length)
 
     def _num_fillings(self, src_tokens: int, tgt_tokens: int) -> int:
         """At least one, and as many as it takes for none to be longer than a sentence may be."""
@@ -232,101 +193,3 @@ def pack_pairs(
 
 def _filled(ids: Indices, size: int, value: int) -> Indices:
     return np.concatenate([ids, np.full(size - ids.size, value)])
-
-
-@dataclass(frozen=True)
-class EpochPlan:
-    """The steps of one epoch, in order: which sentence pairs each optimizer step is made of."""
-
-    order: Indices  # [pairs], indices into the corpus
-    starts: Indices  # [steps + 1], where each step begins in `order`
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps of the epoch."""
-        return self.starts.size - 1
-
-    def step(self, index: int) -> Indices:
-        """The sentence pairs of step ``index`` (counted from 0)."""
-        return self.order[self.starts[index] : self.starts[index + 1]]
-
-
-def step_budgets(
-    src_lengths: NDArray[np.integer], tgt_lengths: NDArray[np.integer], batch_tokens: int
-) -> tuple[int, int]:
-    """Most source and target tokens of a step: ``batch_tokens`` target tokens, and source tokens in proportion.
-
-    Args:
-        src_lengths, tgt_lengths: [pairs], tokens with EOS, of the whole corpus.
-    """
-    return -(-batch_tokens * int(src_lengths.sum()) // max(1, int(tgt_lengths.sum()))), batch_tokens
-
-
-def plan_epoch(
-    src_lengths: NDArray[np.integer],
-    tgt_lengths: NDArray[np.integer],
-    budgets: tuple[int, int],
-    seed: int,
-    epoch: int,
-) -> EpochPlan:
-    """Steps that are full on both sides, of sentences in random order: a pure function of its arguments.
-
-    1. Shuffle the pairs. 2. Part those with more source than their share, by the proportion of the whole corpus, from
-    those with more target, and merge both so that the running surplus of one is answered by the other: in any stretch
-    source and target tokens are then in that proportion, up to about a sentence. 3. Cut into steps.
-
-    Args:
-        src_lengths, tgt_lengths: [pairs], tokens with EOS.
-        budgets: most source and target tokens of a step (:func:`step_budgets`).
-    """
-    src, tgt = src_lengths.astype(np.int64), tgt_lengths.astype(np.int64)
-    rng = np.random.Generator(np.random.PCG64([seed, epoch]))
-    order = rng.permutation(len(tgt))
-    surplus = (src * (tgt.sum() / max(1, src.sum())) - tgt)[order]
-    more_source = surplus > 0
-    reached = np.empty(len(order))  # by each pair in the running sum of its own part
-    for part in (more_source, ~more_source):
-        reached[part] = np.abs(surplus[part]).cumsum()
-    order = order[np.argsort(reached, kind="stable")]
-    return EpochPlan(order, _cut(src[order], tgt[order], budgets))
-
-
-def _cut(src_lengths: Indices, tgt_lengths: Indices, budgets: tuple[int, int]) -> Indices:
-    """Boundaries of consecutive runs of pairs within both budgets; a run has at least a pair, whatever its length.
-
-    The longest run that fits is found by binary search in the running sums, so the work is per step, not per pair.
-    """
-    sums = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in (src_lengths, tgt_lengths)]
-    starts = [0]
-    while starts[-1] < len(src_lengths):
-        begin = starts[-1]
-        ends = [
-            int(sum_.searchsorted(sum_[begin] + budget, side="right")) - 1
-            for sum_, budget in zip(sums, budgets, strict=True)
-        ]
-        starts.append(max(min(ends), begin + 1))
-    return np.array(starts, dtype=np.int64)
-
-
-def split_step(
-    step: Indices,
-    src_lengths: NDArray[np.integer],
-    tgt_lengths: NDArray[np.integer],
-    num_parts: int,
-    *,
-    by_length: bool,
-) -> list[Indices]:
-    """A step's sentences cut into parts of as many tokens, up to half a sentence at either end; some may be empty.
-
-    Args:
-        src_lengths, tgt_lengths: [len(step)], of its sentences.
-        by_length: sort the sentences first, so that kernels that pad a part to its longest one pad little. Else parts
-            are as mixed as the plan, and as even on each side.
-    """
-    if by_length:
-        order = np.lexsort((src_lengths + tgt_lengths, np.maximum(src_lengths, tgt_lengths)))
-        step, src_lengths, tgt_lengths = step[order], src_lengths[order], tgt_lengths[order]
-    lengths = src_lengths.astype(np.int64) + tgt_lengths
-    ends = lengths.cumsum()
-    bounds = ends[-1] * np.arange(1, num_parts) / num_parts
-    return np.split(step, np.searchsorted(ends - lengths / 2, bounds))

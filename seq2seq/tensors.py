@@ -1,19 +1,16 @@
-"""Files that are whole or absent, and tensors that are checked when they are written and when they are read.
+"""Tensors in safetensors files, with a checksum that is verified when they are written and when they are read.
 
-A file is written under a temporary name beside its place, forced to the disk, and made visible by one rename. Tensors
-are kept in safetensors, which cannot carry code, with a digest of all their bytes in the file's own metadata; they are
-read back and compared before the file takes its place, so a disk that loses bytes costs no earlier file.
+Safetensors cannot carry code. A checksum of all bytes is in the file's own metadata. A file is read back and compared
+before it takes its place, so a disk that loses bytes costs no earlier file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,66 +19,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seq2seq.disk import check_space, is_full_disk, sync_folder, temporary_name
 from seq2seq.errors import ModelError, UserError
+from seq2seq.files import CHECKSUM, check_space, checksum, written_whole
 
-DIGEST = "blake2b"  # the key of the digest among the texts
-_DIGEST_THREADS = 4  # more would wait for the memory
+_CHECKSUM_THREADS = 4  # more would wait for the memory
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL"}
 _DTYPES |= {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"}
 
 
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it becomes ``path`` when the block ends well, and vanishes otherwise.
-
-    Raises:
-        UserError: the folder cannot be written or the disk is full. ``path`` is then as it was before.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")  # in case that the folder cannot even be made
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_name(path)
-        yield temporary
-        put_in_place(temporary, path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        with suppress(OSError):  # it is gone after the rename
-            temporary.unlink()
-
-
-def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a file that is complete its name, so that it is whole after a loss of power, too."""
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def unwritable(path: Path, error: OSError) -> UserError:
-    """What to tell of a failed attempt to write ``path``."""
-    advice = "no space left on the device; free some and run the same command again"
-    return UserError(f"{path}: cannot be written: {advice if is_full_disk(error) else error}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole."""
-    with written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Of the texts, and of each tensor's name, kind, shape and digest; those are taken on several threads."""
+def checksum_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Hex checksum of the texts, and of each tensor's name, dtype, shape and bytes; the tensors must be on the CPU."""
 
     def described(name: str) -> str:
         tensor = tensors[name]
-        content = hashlib.blake2b(_bytes(tensor).data, digest_size=16).hexdigest()
-        return f"{name} {tensor.dtype} {tuple(tensor.shape)} {content}"
+        return f"{name} {tensor.dtype} {tuple(tensor.shape)} {checksum(_bytes(tensor).data)}"
 
-    with ThreadPoolExecutor(_DIGEST_THREADS) as pool:
+    with ThreadPoolExecutor(_CHECKSUM_THREADS) as pool:
         parts = [json.dumps(dict(metadata), sort_keys=True), *pool.map(described, sorted(tensors))]
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+    return checksum("\n".join(parts).encode())
 
 
 def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
@@ -90,17 +45,17 @@ def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors (any device; no two sharing memory) and texts to one safetensors file, whole and with a digest.
+    """Write tensors (any device; no two sharing memory) and texts to one safetensors file, whole and with a checksum.
 
     Raises:
         UserError: there is no space for it, or it cannot be written as it should be. ``path`` is then as it was before.
     """
-    metadata = {name: text for name, text in metadata.items() if name != DIGEST}
+    metadata = {name: text for name, text in metadata.items() if name != CHECKSUM}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     check_space(path, sum(tensor.nbytes for tensor in on_cpu.values()))
     with written_whole(path) as temporary:
         # safetensors keeps metadata in no fixed order, so two like checkpoints would differ in bytes: one key has one.
-        record = json.dumps({**metadata, DIGEST: _digest(on_cpu, metadata)}, sort_keys=True)
+        record = json.dumps({**metadata, CHECKSUM: checksum_tensors(on_cpu, metadata)}, sort_keys=True)
         _write(temporary, on_cpu, {"seq2seq": record})
         if not _reads_back(temporary, on_cpu, json.loads(record)):
             raise UserError(
@@ -160,14 +115,14 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what :func:`save_tensors` wrote, on the CPU, and check it against its digest (among the texts, too).
+    """Read what :func:`save_tensors` wrote, on the CPU, and verify its checksum (among the texts, too).
 
     Raises:
         ModelError: the file is missing, damaged, or not one of ours.
     """
     tensors, metadata = _read(path)
-    texts = {name: text for name, text in metadata.items() if name != DIGEST}
-    if metadata.get(DIGEST) != _digest(tensors, texts):
+    texts = {name: text for name, text in metadata.items() if name != CHECKSUM}
+    if metadata.get(CHECKSUM) != checksum_tensors(tensors, texts):
         raise ModelError(f"{path}: damaged, its content does not match its checksum; use another copy")
     return tensors, metadata
 

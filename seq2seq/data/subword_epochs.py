@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from seq2seq.data.corpus import Corpus, corpus_is_current, open_corpus
+from tqdm import tqdm
+
+from seq2seq.data.corpus import Corpus, open_corpus
 from seq2seq.data.corpus_writer import CorpusWriter, Sentences, Side, join_sentences
 from seq2seq.data.parallel import Workers
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
 from seq2seq.errors import DataError
+from seq2seq.files import fingerprint
 
 _CHUNK_PAIRS = 8192  # each chunk has a seed of its own: another size would give other samples
 _NICENESS = 10  # training comes first
@@ -44,7 +47,8 @@ class Resampler:
         self.close()
 
     def sample(self, folder: Path, seed: int) -> Corpus:
-        """The corpus sampled with ``seed``, in ``folder``; where it is there already, it is opened as it is.
+        """The corpus sampled with ``seed``, in ``folder``; opened where it is there already, and made again, with a
+        word on standard error, where it is damaged. All its checksums are verified in either case.
 
         What :meth:`sample_ahead` has begun is waited for. Where it failed, it is tried again, so that its error is
         raised here.
@@ -52,16 +56,18 @@ class Resampler:
         wait(self._ahead)
         self._ahead.clear()
         task = self._task(seed)
-        if not corpus_is_current(folder, task.fingerprint, verify=True):
-            if task.num_chunks == 1:  # done before a process has started
-                self._write(folder, task, map(task.sample, range(1)))
-            else:
-                self._make(folder, task)
-        return open_corpus(folder, task.fingerprint)
+        if folder.exists():
+            try:
+                return open_corpus(folder, task.fingerprint, verify=True)
+            except DataError as error:
+                tqdm.write(f"{error}: doing so", file=sys.stderr)
+        self._make(folder, task)
+        return open_corpus(folder, task.fingerprint, verify=True)
 
     def sample_ahead(self, folder: Path, seed: int) -> None:
-        """Begin in the background, at low priority, what :meth:`sample` will be asked for."""
-        self._ahead.append(self._thread.submit(self._make, folder, self._task(seed)))
+        """Begin in the background, at low priority, what :meth:`sample` will be asked for and is not there yet."""
+        if not folder.exists():
+            self._ahead.append(self._thread.submit(self._make, folder, self._task(seed)))
 
     def close(self) -> None:
         """Give up what is being made ahead; nothing of it remains."""
@@ -72,10 +78,9 @@ class Resampler:
         return _Task(self._corpus, self._tokenizers, self._strength, self._max_length, seed, _CHUNK_PAIRS)
 
     def _make(self, folder: Path, task: _Task) -> None:
-        if not corpus_is_current(folder, task.fingerprint):
-            self._write(folder, task, self._workers.map(task.sample, range(task.num_chunks)))
-
-    def _write(self, folder: Path, task: _Task, chunks: Iterable[tuple[Sentences, Sentences]]) -> None:
+        parts = range(task.num_chunks)
+        few = len(parts) == 1  # done before a process has started
+        chunks = map(task.sample, parts) if few else self._workers.map(task.sample, parts)
         with CorpusWriter(folder, self._tokenizers) as writer:
             for number, (src, tgt) in enumerate(chunks):
                 pairs = task.pairs(number)
@@ -96,9 +101,9 @@ class _Task:
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest (16 bytes) of all that the sampled corpus depends on."""
-        recipe = f"{self.corpus.fingerprint} {self.tokenizers.fingerprint} {self.strength!r} {self.seed}"
-        return hashlib.blake2b(f"{recipe} {self.max_length}".encode(), digest_size=16).hexdigest()
+        """Hex fingerprint (16 bytes) of all that the sampled corpus depends on."""
+        sources = {"corpus": self.corpus.fingerprint, "tokenizers": self.tokenizers.fingerprint}
+        return fingerprint(**sources, strength=self.strength, seed=self.seed, max_length=self.max_length)
 
     @property
     def num_chunks(self) -> int:
@@ -115,8 +120,8 @@ class _Task:
 
     def _side(self, side: Side, tokenizer: Tokenizer, number: int) -> Sentences:
         stored = [self.corpus.sentence(side, i).tolist()[:-1] for i in self.pairs(number)]
-        digest = hashlib.blake2b(f"{self.seed} {side} {number}".encode()).digest()
-        seed = int.from_bytes(digest[:8], "little")
+        mixed = hashlib.blake2b(f"{self.seed} {side} {number}".encode()).digest()
+        seed = int.from_bytes(mixed[:8], "little")
         sampled = tokenizer.encode_sampled(tokenizer.decode_batch(stored), self.strength, seed)
         fitting = [new if len(new) < self.max_length else old for new, old in zip(sampled, stored, strict=True)]
         return join_sentences(fitting, tokenizer.vocab_size)

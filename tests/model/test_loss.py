@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from seq2seq.config import ModelConfig
-from seq2seq.data.batching import Capacity, pack_pairs
+from seq2seq.data.packed import Capacity, pack_pairs
 from seq2seq.data.symbols import IGNORE_LABEL
 from seq2seq.model import attention as attention_module
+from seq2seq.model import loss as loss_module
+from seq2seq.model.loss import LossOf, smoothed_cross_entropy
 from seq2seq.model.transformer import Transformer
-from seq2seq.train import loss as loss_module
-from seq2seq.train.loss import LossOf, smoothed_cross_entropy
 
 
 def case(num_tokens=23, width=8, vocabulary=11, dtype=torch.float32):
@@ -32,7 +32,7 @@ def case(num_tokens=23, width=8, vocabulary=11, dtype=torch.float32):
 def test_value_and_gradients(monkeypatch, smoothing, chunk):
     """Guards against a wrong smoothing term, ignored labels that count, and tokens lost between chunks."""
     hidden, weight, labels = case()
-    monkeypatch.setattr(loss_module, "_CHUNK_LOGITS", {"cpu": chunk * weight.size(0)})
+    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", {"cpu": chunk * weight.size(0)})
     logits = hidden @ weight.t()
     expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
     found, nll = smoothed_cross_entropy(hidden, weight, labels, smoothing)
@@ -110,7 +110,7 @@ def test_no_work_for_gradients_that_nobody_asked_for():
 
 def test_all_logits_never_exist(monkeypatch):
     """Guards against memory that grows with tokens times vocabulary: nothing of more than a chunk's logits is made."""
-    monkeypatch.setattr(loss_module, "_CHUNK_LOGITS", {"cpu": 16 * 64})
+    monkeypatch.setattr(loss_module, "CHUNK_LOGITS", {"cpu": 16 * 64})
     hidden, weight, labels = case(num_tokens=160, width=8, vocabulary=64)
     largest = 0
 

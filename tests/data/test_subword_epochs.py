@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seq2seq.data import parallel, resample
+from seq2seq.data import parallel
+from seq2seq.data import subword_epochs as resample
 from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Corpus, Filters, build_corpus
 from seq2seq.data.corpus_writer import CorpusWriter
-from seq2seq.data.resample import Resampler
+from seq2seq.data.subword_epochs import Resampler
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import DataError
@@ -117,15 +118,19 @@ def test_samples_that_are_there_are_opened(corpus, tokenizers, sample, tmp_path)
         Resampler(corpus, TokenizerPair(tokenizers.tgt, tokenizers.src), 0.2, 256)
 
 
-def test_damaged_samples_are_made_again(sample, tmp_path):
-    """Guards against an epoch of other ids than were drawn, after one flipped bit in what an earlier start left."""
+@pytest.mark.parametrize("chunk_pairs", [NUM_PAIRS, 7])
+def test_damaged_samples_are_named_and_made_again(sample, tmp_path, monkeypatch, capsys, chunk_pairs):
+    """Guards against an epoch of other ids than were drawn, after one flipped bit in what an earlier start left: a
+    corpus of several chunks was looked at twice, and the second time without its checksums."""
+    monkeypatch.setattr(resample, "_CHUNK_PAIRS", chunk_pairs)
     sample("a", 5)
     whole = contents(tmp_path / "a")
-    ids = bytearray(whole["src.ids"])
-    ids[4] ^= 1
-    (tmp_path / "a/src.ids").write_bytes(ids)
-    sample("a", 5)
-    assert contents(tmp_path / "a") == whole
+    for name, content in whole.items():
+        assert not capsys.readouterr().err
+        (tmp_path / "a" / name).write_bytes(content[:4] + bytes([content[4] ^ 1]) + content[5:])
+        sample("a", 5)
+        assert contents(tmp_path / "a") == whole
+        assert f"{tmp_path / 'a'}" in capsys.readouterr().err
 
 
 def test_ahead_means_while_the_caller_goes_on(corpus, tokenizers, tmp_path):

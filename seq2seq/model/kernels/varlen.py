@@ -7,7 +7,7 @@ import inspect
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
-from seq2seq.data.batching import Packed
+from seq2seq.data.packed import Packed
 
 # PyTorch 2.11 takes fewer heads of keys than of queries as they come, later ones want to be told of it.
 _GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}

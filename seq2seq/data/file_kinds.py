@@ -1,0 +1,73 @@
+"""Files that are no text, recognised by their first bytes, each with what makes text of it."""
+
+import re
+
+HEAD = 512  # bytes that are enough
+
+_UNPACK = "unpack it first: {tool} FILE > text.txt"
+_EXPORT = "export it as plain text in UTF-8, one sentence a line"
+_RECODE = "convert it first: iconv -f {code} -t utf-8 FILE > text.txt"
+
+# What a file begins with (a regular expression), what it is, and what to do.
+_KINDS = [
+    (rb"\xfd7zXZ\x00", "compressed with xz", _UNPACK.format(tool="xz -dc")),
+    (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "compressed with bzip2", _UNPACK.format(tool="bzip2 -dc")),
+    (rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", "compressed with zstd", _UNPACK.format(tool="zstd -dc")),
+    (rb"\x04\x22\x4d\x18", "compressed with lz4", _UNPACK.format(tool="lz4 -dc")),
+    (
+        rb"\x5d\x00\x00.[\x00-\x0f](\xff{8}|.{5}\x00{3})",
+        "compressed with lzma",
+        _UNPACK.format(tool="xz --format=lzma -dc"),
+    ),
+    (rb"LZIP\x01", "compressed with lzip", _UNPACK.format(tool="lzip -dc")),
+    (rb"\x1f[\x9d\xa0]", "compressed with compress", _UNPACK.format(tool="gzip -dc")),
+    (rb"PK(\x03\x04|\x05\x06|\x07\x08).{0,500}?(word/|xl/|ppt/|\[Content_Types\])", "an Office file", _EXPORT),
+    (rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a zip archive (or an Office file)", _UNPACK.format(tool="unzip -p")),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK.format(tool="7z x -so")),
+    (rb"Rar!\x1a\x07", "a rar archive", _UNPACK.format(tool="unrar p -inul")),
+    (rb".{257}ustar", "a tar archive", _UNPACK.format(tool="tar -xOf")),
+    (rb"%PDF-", "a PDF", "extract its text: pdftotext FILE text.txt"),
+    (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office file", _EXPORT),
+    (rb"\{\\rtf", "an RTF document", _EXPORT),
+    (rb"PAR1[\x00-\x1f]", "a Parquet table", _EXPORT),
+    (rb"ARROW1\x00\x00|FEA1\x00|\xff\xff\xff\xff..\x00\x00", "an Arrow table", _EXPORT),
+    (rb"Obj\x01", "an Avro table", _EXPORT),
+    (rb"SQLite format 3\x00", "an SQLite database", _EXPORT),
+    (rb"\x89HDF\r\n|\x93NUMPY", "an array file", _EXPORT),
+    (rb"\x80[\x02-\x05](\x95|\}|\]|c|\()", "a Python pickle", _EXPORT),
+    (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\x00|MM\x00\*|RIFF....(WAVE|WEBP|AVI )", "a picture or sound", _EXPORT),
+    (rb"\x7fELF|MZ.\x00.{0,4}\x00", "a program", _EXPORT),
+    (rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff", "UTF-32", _RECODE.format(code="utf-32")),
+    (rb"\xff\xfe|\xfe\xff", "UTF-16", _RECODE.format(code="utf-16")),
+]
+_PATTERNS = [(re.compile(pattern, re.DOTALL), what, advice) for pattern, what, advice in _KINDS]
+
+
+def not_text(head: bytes) -> str | None:
+    """What data that begin so are and what to do, in words; None if they may be text in UTF-8.
+
+    Text that merely contains NUL is text. Gzip is left to the caller.
+    """
+    for pattern, what, advice in _PATTERNS:
+        if pattern.match(head):
+            return f"is {what}, not text; {advice}"
+    code = _wide_code(head)
+    return code and f"is {code.upper()}, not UTF-8; {_RECODE.format(code=code)}"
+
+
+def _wide_code(head: bytes) -> str | None:
+    """The encoding of characters of two or four bytes, without a byte order mark, that ``head`` is in, if it is.
+
+    Seen by its upper bytes, as most text is in one small part of Unicode: in ASCII, where most of them are 0 and the
+    lower ones are letters, or in another alphabet, where they are two or three numbers and one of them is 0, of spaces.
+    Lower bytes are hardly ever 0.
+    """
+    wide = {"utf-32le": (0, (2, 3), 4), "utf-32be": (3, (0, 1), 4), "utf-16le": (0, (1,), 2), "utf-16be": (1, (0,), 2)}
+    for code, (low, high, width) in wide.items():
+        lower, upper = head[low::width], b"".join(head[place::width] for place in high)
+        letters = {byte for byte in lower if chr(byte).isalpha() and byte < 128}
+        ascii_text = 2 * upper.count(0) > len(upper) and len(letters) >= 3
+        other_text = len(lower) >= 32 and len(set(upper)) <= 3 and 0 in upper and len(set(lower)) > 3
+        if (ascii_text or other_text) and 8 * lower.count(0) < len(lower):
+            return code
+    return None

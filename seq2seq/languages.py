@@ -1,0 +1,149 @@
+"""What the package knows of languages: their codes, scripts without spaces, where text is cut and joined.
+
+A language that is not in the tables is allowed everywhere; its text then decides by its script.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+# Scripts that put no spaces between words, by the name that Unicode gives their letters ("tai" and "new": Tai Le, Tai
+# Tham, Tai Viet, New Tai Lue). Japanese is "kana": its text mixes kana and Chinese characters.
+UNSPACED_SCRIPTS = frozenset(
+    ("han", "kana", "thai", "lao", "khmer", "myanmar", "tibetan", "javanese", "balinese", "tai", "new", "yi")
+)
+# By script: its languages that have no other usual script, as ISO 639 codes and as people call them. "cn" and "jp" are
+# countries, often used for languages.
+_LANGUAGES = {
+    "han": "zh zho chi cmn yue lzh wuu gan hsn cjy cn chinese mandarin cantonese",
+    "kana": "ja jpn jp japanese",
+    "hangul": "ko kor korean",
+    "thai": "th tha thai",
+    "lao": "lo lao",
+    "khmer": "km khm khmer",
+    "myanmar": "my mya bur burmese",
+    "tibetan": "bo bod tib dz dzo tibetan dzongkha",
+}
+# By script: its codes in ISO 15924, which follow a language in zho_Hans or jv-Java.
+_SCRIPT_CODES = {
+    "han": "hani hans hant hanb",
+    "kana": "jpan hira kana hrkt",
+    "hangul": "hang kore",
+    "thai": "thai",
+    "lao": "laoo",
+    "khmer": "khmr",
+    "myanmar": "mymr",
+    "tibetan": "tibt",
+    "javanese": "java",
+    "balinese": "bali",
+    "tai": "lana tale tavt",
+    "new": "talu",
+    "yi": "yiii",
+}
+_OF_LANGUAGE = {code: script for script, codes in _LANGUAGES.items() for code in codes.split()}
+_OF_SCRIPT_CODE = {code: script for script, codes in _SCRIPT_CODES.items() for code in codes.split()}
+
+# The first word of a letter's Unicode name, where it is not the name of its script.
+_LETTER_NAMES = {"cjk": "han", "ideographic": "han", "bopomofo": "han", "fullwidth": "latin"}
+_LETTER_NAMES |= dict.fromkeys(("hiragana", "katakana", "katakana-hiragana", "hentaigana", "halfwidth"), "kana")
+
+QUESTION_MARKS = "?？؟⁇⁈⁉՞፧⸮꘏꛷᥅\u037e"
+_CLOSING = "[\"'”’»)\\]」』）】》〉]*"
+# Marks that end a sentence (or a clause) only before a space, and those that always do.
+SENTENCE_END = re.compile(rf"[.!?…\u037e]+{_CLOSING}\s|[。！？；…｡．؟۔।॥։።፧፨။។៕།༎᠃᠉꓿꘎꘏꛳꛷߹᭟꧉]+{_CLOSING}\s*")
+CLAUSE_END = re.compile(r"[,;:]\s|[，、：､､،؛፣፤፥፦၊᠂᠈߸᭞꧈]\s*")
+# Spaces; the zero width space and the marks between words or syllables of Ethiopic and Tibetan.
+WORD_END = re.compile(r"[\s\u200b፡་]")
+CUTS = (SENTENCE_END, CLAUSE_END, WORD_END)  # where a line too long for the model is cut, best first
+
+_ENOUGH_LINES = 2000  # to see the script of a text
+_LEAST_SHARE = 0.1  # of the expected script in a text of it
+_LEAST_KANA = 0.2  # in the letters of Japanese that are no foreign ones
+
+# What ends a file's name and is no language: packing; steps of preparation, which may follow a language; parts.
+_ENDINGS = re.compile(
+    r"(\.(gz|bz2|xz|zst|txt|tok|bpe|spm?|raw|clean|tc|lc|dev|devtest|test|train|valid))+$", re.IGNORECASE
+)
+_CODE = re.compile(r"\.([a-z]{2,3}([-_][a-z0-9]{2,8})*)$|^([a-z]{3}_[a-z]{4})$", re.IGNORECASE)
+_NO_LANGUAGE = ("src", "tgt", "trg", "ref", "hyp", "out", "tsv", "csv", "tmp", "bak", "old")
+
+
+def language_of(path: Path) -> str | None:
+    """The language code that ends a file name, as it is written there; None where the ending is no such code.
+
+    ``train.en.gz`` is ``en``, ``train.zh_CN.tok`` is ``zh_CN``, and ``zho_Hans.devtest`` (FLORES) is ``zho_Hans``.
+    """
+    found = _CODE.search(_ENDINGS.sub("", path.name))
+    code = found and (found[1] or found[3])
+    return code if code and code.lower() not in _NO_LANGUAGE else None
+
+
+def script_of(language: str | None) -> str | None:
+    """The script that a language code stands for: a key of the tables, or None where it says nothing of interest.
+
+    The code may have any form in use, as ``zh``, ``zh_CN.UTF-8``, ``zh-Hans``, ``cmn``, ``zho_Hans``, ``JA``. A script
+    in it decides: ``jv-Java`` is written without spaces, ``jv`` is not; ``zh-Latn`` is not Chinese characters.
+    """
+    main, *rest = re.split(r"[-_.@]", (language or "").strip().lower())
+    for part in rest:
+        if len(part) == 4 and part.isalpha():
+            return _OF_SCRIPT_CODE.get(part)
+    return _OF_LANGUAGE.get(main)
+
+
+@lru_cache(maxsize=1 << 16)
+def script_of_letter(character: str) -> str | None:
+    """The script of a letter as Unicode names it ("latin", "han", "kana", ...); None for what is no letter."""
+    if unicodedata.category(character)[0] != "L":
+        return None
+    name = unicodedata.name(character, "").split(" ")[0].lower()
+    return _LETTER_NAMES.get(name, name) or None
+
+
+def scripts_in(lines: Iterable[str]) -> Counter[str]:
+    """How many letters of each script are in the first lines of a text."""
+    letters = Counter("".join(islice(lines, _ENOUGH_LINES)))
+    found: Counter[str] = Counter()
+    for character, count in letters.items():
+        if script := script_of_letter(character):
+            found[script] += count
+    return found
+
+
+def script_in(lines: Iterable[str], expected: str | None = None) -> str | None:
+    """The script of a text, from its first lines; None where it has no letters.
+
+    Args:
+        expected: the script that the text should have. It is the answer where a share of the letters belongs to it:
+            technical text in Japanese may have more Latin letters than kana.
+    """
+    found = scripts_in(lines)
+    total = found.total()
+    if not total:
+        return None
+    japanese = found["kana"] >= _LEAST_KANA * (found["kana"] + found["han"]) > 0
+    if japanese:
+        found["kana"] += found.pop("han", 0)
+    elif found["kana"]:
+        found["han"] += found.pop("kana")
+    if expected and found[expected] >= _LEAST_SHARE * total:
+        return expected
+    return found.most_common(1)[0][0]
+
+
+def joiner(language: str | None, left: str, right: str) -> str:
+    """What stands between two parts of a line of this language: nothing where words have no spaces, else a space.
+
+    For a language that is not known as one without spaces, the letters on both sides decide.
+    """
+    if script_of(language) in UNSPACED_SCRIPTS:
+        return ""
+    last = next(filter(None, map(script_of_letter, reversed(left))), None)
+    first = next(filter(None, map(script_of_letter, right)), None)
+    return "" if last in UNSPACED_SCRIPTS and first in UNSPACED_SCRIPTS else " "
