@@ -9,6 +9,7 @@ import argparse
 import atexit
 import errno
 import gc
+import io
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from seq2seq import __version__
 from seq2seq.errors import EXIT_STOPPED, EXIT_USER_ERROR, ToldElsewhereError, UserError
+from seq2seq.signals import Ended, ended_by_signals
 
 if TYPE_CHECKING:
     from seq2seq.config import DecodeConfig
@@ -43,7 +45,7 @@ where my.yaml is
 
 _EXIT_CODES = (
     "exit codes: 0 done; 1 a bug, please report it; 2 a mistake in what was given; 75 training was stopped by a signal "
-    "and saved; 130 interrupted; 143 terminated"
+    "and saved; 141 the reader of the output left (| head); 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM)"
 )
 
 _NO_SPACE = "no space left on the device; free some and repeat"
@@ -56,23 +58,35 @@ _DEVICE_ERRORS = {  # of files that are written bit by bit, as the log; the othe
 }
 
 
+def _path(text: str) -> Path:
+    """A path from the command line; a shell leaves ~ as it is behind a "="."""
+    return Path(os.path.expanduser(text))
+
+
 def _add_decode_options(parser: argparse.ArgumentParser) -> None:
     options = parser.add_argument_group("decoding (default: as the model's config says)")
-    options.add_argument("--beam-size", type=int, metavar="K", help="hypotheses kept open while searching; 1 is greedy")
+    options.add_argument("--beam-size", type=int, metavar="K", help="hypotheses kept while searching; 1 is greedy")
     options.add_argument("--length-penalty", type=float, metavar="A", help="larger prefers longer output; 0 is none")
-    options.add_argument("--n-best", type=int, metavar="N", help="translations for each line")
+    options.add_argument("--n-best", type=int, metavar="N", help="translations of each line, at most")
     options.add_argument("--max-length-ratio", type=float, metavar="R", help="longest output per source token")
     options.add_argument("--max-length-offset", type=int, metavar="T", help="tokens added to the longest output")
+    choices = ["true", "false"]
+    options.add_argument("--split-sentences", choices=choices, metavar="BOOL", help="true: sentence by sentence")
     options.add_argument("--batch-tokens", type=int, metavar="T", help="source tokens times beam size per batch")
-    options.add_argument("--quantize", choices=["int8", "none"], help="int8: faster on the CPU, nearly as good")
+    options.add_argument("--quantize", choices=["int8", "none"], metavar="KIND", help="int8 or none; for the CPU")
     options.add_argument("--sample", action="store_true", default=None, help="draw words at random instead")
     options.add_argument("--temperature", type=float, metavar="X", help="sampling: below 1 keeps to likely words")
     options.add_argument("--top-k", type=int, metavar="K", help="sampling: from the K likeliest words only")
     options.add_argument("--top-p", type=float, metavar="P", help="sampling: from the likeliest words summing to P")
-    options.add_argument("--seed", type=int, help="sampling: the same seed gives the same translations")
+    options.add_argument("--seed", type=int, metavar="N", help="sampling: one seed, the same translations")
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: CUDA if there")
-    machine.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto", help="auto: bf16 on CUDA")
+    devices, precisions = ["auto", "cpu", "cuda"], ["auto", "fp32", "bf16"]
+    machine.add_argument(
+        "--device", choices=devices, default="auto", metavar="NAME", help="cpu or cuda; default: CUDA if there"
+    )
+    machine.add_argument(
+        "--precision", choices=precisions, default="auto", metavar="KIND", help="fp32 or bf16; default: bf16 on CUDA"
+    )
     machine.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all")
 
 
@@ -92,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "torchrun --nproc-per-node 4 -m seq2seq train CONFIG",
         formatter_class=formatter,
     )
-    train.add_argument("config", type=Path, help="YAML file; `seq2seq config --schema` lists every key")
+    train.add_argument("config", type=_path, help="YAML file; `seq2seq config --schema` lists every key")
     train.add_argument("overrides", nargs="*", metavar="section.key=value", help="for example optim.lr=0.002")
     train.add_argument(
         "--verify-resume",
@@ -108,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit codes: 0 nothing is wrong; 2 something is, or the config is",
         formatter_class=formatter,
     )
-    doctor.add_argument("config", type=Path, help="YAML file, as for train")
+    doctor.add_argument("config", type=_path, help="YAML file, as for train")
     doctor.add_argument("overrides", nargs="*", metavar="section.key=value", help="for example data.max_length=128")
 
     evaluate = commands.add_parser(
@@ -117,45 +131,48 @@ def _parser() -> argparse.ArgumentParser:
         description="Score a model (--src) or finished translations (--hyp) against references with sacreBLEU.",
         epilog="The scores are printed with the signatures that make them comparable.",
     )
-    evaluate.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="run folder (its best) or model folder")
-    evaluate.add_argument("--src", type=Path, metavar="FILE", help="source text to translate with MODEL; - is stdin")
+    evaluate.add_argument("model", type=_path, nargs="?", metavar="MODEL", help="run folder (its best) or model folder")
+    evaluate.add_argument("--src", type=_path, metavar="FILE", help="source text to translate with MODEL; - is stdin")
     evaluate.add_argument(
-        "--hyp", type=Path, metavar="FILE", help="translations to score, instead of MODEL and --src; - is stdin"
+        "--hyp", type=_path, metavar="FILE", help="translations to score, instead of MODEL and --src; - is stdin"
     )
     evaluate.add_argument(
-        "--ref", type=Path, metavar="FILE", action="append", required=True, help="reference; repeat for several"
+        "--ref", type=_path, metavar="FILE", action="append", required=True, help="reference; repeat for several"
     )
     evaluate.add_argument("--tokenize", metavar="NAME", help="sacreBLEU tokenizer; default: by the target language")
     evaluate.add_argument("--tgt-lang", metavar="CODE", help="target language; default: the model's, or --ref's suffix")
     evaluate.add_argument("--json", action="store_true", help="print a JSON record instead of text")
-    evaluate.add_argument("--save", type=Path, metavar="FILE", help="write the JSON record to a file, too")
-    evaluate.add_argument("--save-hyp", type=Path, metavar="FILE", help="write the translations to a file")
+    evaluate.add_argument("--save", type=_path, metavar="FILE", help="write the JSON record to a file, too")
+    evaluate.add_argument("--save-hyp", type=_path, metavar="FILE", help="write the translations to a file")
     _add_decode_options(evaluate)
 
     translate = commands.add_parser(
         "translate",
         help="translate a file or standard input, line by line",
-        description="One output line for each input line, in order, whatever the lines hold. With --n-best above 1:\n"
-        "N lines for each, as line number <tab> score <tab> translation.",
-        formatter_class=formatter,
+        usage="seq2seq translate MODEL [--input FILE] [--output FILE] [option ...]",
+        description="Translate line by line: one output line for each input line, in order, whatever it holds.",
+        epilog="With --n-best N above 1: up to N different translations of each line, best first,\n"
+        "as line number <tab> score <tab> translation; samples may be equal. Lines of a pipe\n"
+        "or terminal are answered as they come.\n"
+        "exit codes: 0 done; 1 a bug, please report it; 2 a mistake in what was given;\n"
+        "130 interrupted; 141 the reader of the output left (| head); 143 terminated",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=27),
     )
-    translate.add_argument("model", type=Path, metavar="MODEL", help="run folder (its best) or model folder")
+    translate.add_argument("model", type=_path, metavar="MODEL", help="run folder (its best) or model folder")
+    home = os.path.expanduser
     translate.add_argument(
-        "--input", metavar="FILE", default="-", help="text, gzip or a pipe; - (default): standard input"
+        "--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input"
     )
     translate.add_argument(
-        "--output", metavar="FILE", default="-", help="x.gz is compressed; - (default): standard output"
+        "--output", type=home, metavar="FILE", default="-", help="x.gz is compressed; default: standard output"
     )
-    translate.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on where an earlier process of the same command was stopped, and leave what can be gone on with",
-    )
+    translate.add_argument("--resume", action="store_true", help="continue an interrupted translation")
     translate.add_argument(
         "--invalid-bytes",
         choices=["replace", "blank", "fail"],
         default="replace",
-        help="lines that are not UTF-8: read with U+FFFD (default), leave blank, or stop; told by number in any case",
+        metavar="HOW",
+        help="lines that are not UTF-8: replace, blank or fail",
     )
     _add_decode_options(translate)
 
@@ -164,33 +181,39 @@ def _parser() -> argparse.ArgumentParser:
         help="average the weights of models or checkpoints into a new model",
         description="Average weights: of model folders, checkpoint files, or all checkpoints of a run folder.",
     )
-    average.add_argument("models", type=Path, nargs="+", metavar="MODEL_OR_CHECKPOINTS")
-    average.add_argument("--output", type=Path, required=True, metavar="DIR", help="the new model folder")
+    average.add_argument("models", type=_path, nargs="+", metavar="MODEL_OR_CHECKPOINTS")
+    average.add_argument("--output", type=_path, required=True, metavar="DIR", help="the new model folder")
 
     curves = commands.add_parser("curves", help="draw a run's curves.png from its metrics so far")
-    curves.add_argument("run", type=Path, metavar="RUN", help="run folder")
+    curves.add_argument("run", type=_path, metavar="RUN", help="run folder")
 
     config = commands.add_parser(
         "config",
         help="check a config and print it with every default filled in, or print the schema",
         description="Print the resolved config, or the JSON schema that gives editors completion.",
     )
-    config.add_argument("config", type=Path, nargs="?", metavar="CONFIG")
+    config.add_argument("config", type=_path, nargs="?", metavar="CONFIG")
     config.add_argument("overrides", nargs="*", metavar="section.key=value")
     config.add_argument("--schema", action="store_true", help="print the JSON schema of config files")
     return parser
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which is to clean up on its way out as Ctrl-C does."""
+def _complete_streams() -> None:
+    """Give a process that was started without a standard stream an empty one; no message is too foreign to print.
 
-
-def _terminate(*_: object) -> None:
-    raise _Terminated
+    It also keeps files that are opened later from getting the number of a standard stream, and its messages.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - it stays open
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _complete_streams()
     args = _parser().parse_args(arguments)
     atexit.register(gc.freeze)  # or Python's last collection takes a quarter of a second over PyTorch's modules
     commands: dict[str, Callable[[argparse.Namespace], int | None]] = {
@@ -203,21 +226,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "config": _config,
     }
     try:
-        status = commands[args.command](args)
-        sys.stdout.flush()
+        with ended_by_signals(f"seq2seq {args.command}"):
+            status = commands[args.command](args)
+            sys.stdout.flush()
     except ToldElsewhereError:
         return EXIT_USER_ERROR
     except UserError as error:
         print(f"seq2seq {args.command}: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt as interrupt:
-        what, code = ("terminated", 143) if isinstance(interrupt, _Terminated) else ("interrupted", 130)
+        number = interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT
+        names: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
         hint = "; the same command continues from the last checkpoint" if args.command == "train" else ""
+        what = names.get(number, f"ended by {signal.Signals(number).name}")
         print(f"\nseq2seq {args.command}: {what}{hint}", file=sys.stderr)
-        return code
-    except BrokenPipeError:  # whoever read the output has enough
-        sys.stderr.close()
-        return 1
+        return 128 + number
+    except BrokenPipeError:  # whoever read the output has enough; the exit code is that of SIGPIPE
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at the end
+        return 141
     except OSError as error:
         told = _DEVICE_ERRORS.get(error.errno or 0)
         if told is None:
@@ -247,7 +273,12 @@ def _train(args: argparse.Namespace) -> int:
     from seq2seq.train.distributed import joined_processes
     from seq2seq.train.trainer import Trainer
 
-    with joined_processes(config.train.device) as processes:
+    explained = memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model")
+    with (
+        joined_processes(config.train.device) as processes,
+        locked_run(config.run_dir) if processes.is_main else nullcontext(),
+        explained,
+    ):
         if args.verify_resume:
             from seq2seq.train.verify import verify_resume
 
@@ -255,9 +286,7 @@ def _train(args: argparse.Namespace) -> int:
             if processes.is_main:
                 print(found)
             return 0
-        explained = memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model")
-        with locked_run(config.run_dir) if processes.is_main else nullcontext(), explained:
-            summary = Trainer(config, processes).run()
+        summary = Trainer(config, processes).run()
     status = EXIT_STOPPED if summary.stopped else 0
     if not processes.is_main:
         return status
@@ -267,7 +296,10 @@ def _train(args: argparse.Namespace) -> int:
         return status
     best = "" if progress.best_score is None else f", best {config.train.metric} {abs(progress.best_score):.2f}"
     print(f"done: {summary.reason}; {progress.step:,} steps in {progress.seconds / 60:.1f} minutes{best}")
-    print(f"best model: {config.run_dir / 'best'} (step {progress.best_step:,})")
+    if progress.best_step:
+        print(f"best model: {config.run_dir / 'best'} (step {progress.best_step:,})")
+    else:
+        print(f"no best model: no validation was a finite number; the last model is in {config.run_dir / 'last'}")
     if summary.test is not None:
         print(f"test set, {config.run_dir / 'test.hyp.txt'}:\n{summary.test}")
     return status
@@ -295,6 +327,8 @@ def _decode_config(default: DecodeConfig, args: argparse.Namespace) -> DecodeCon
     names = ["beam_size", "length_penalty", "n_best", "max_length_ratio", "max_length_offset", "batch_tokens"]
     names += ["sample", "temperature", "top_k", "top_p", "seed"]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.split_sentences is not None:
+        given["split_sentences"] = args.split_sentences == "true"
     if args.quantize is not None:
         given["quantize"] = None if args.quantize == "none" else args.quantize
     return override_decode(default, given)
@@ -328,8 +362,12 @@ def _prepare_translating(args: argparse.Namespace) -> None:
 
 def _load_translator(args: argparse.Namespace) -> Translator:
     from seq2seq.decode.translator import Translator
+    from seq2seq.model_folder import find_model_folder
 
     translator = Translator.load(args.model, args.device, args.precision)
+    if find_model_folder(args.model) == args.model / "last":
+        step = translator.metadata.get("step")
+        print(f"{args.model}: has no best model yet; using last, of step {step}, never validated", file=sys.stderr)
     if translator.edited:
         edited = "; ".join(translator.edited)
         print(f"{args.model}: its config.yaml was edited after training: {edited}", file=sys.stderr)
@@ -391,20 +429,21 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _translate(args: argparse.Namespace) -> None:
-    signal.signal(signal.SIGTERM, _terminate)
     from seq2seq.decode.files import FileOptions, translate_file
+    from seq2seq.decode.streams import is_stream, refuse_same_file
 
     source = Path(args.input)
     if args.input != "-" and (source.is_dir() or not source.exists()):
         problem = "is a directory, not a text file" if source.is_dir() else "no such file"
         raise UserError(f"--input: {problem}: {args.input}")
+    if args.output == "-" and getattr(sys.stdout, "name", None) == os.devnull:  # see _complete_streams
+        raise UserError("standard output is closed; redirect it, or give --output FILE")
     if args.resume:
-        if "-" in (args.input, args.output) or not source.is_file():
-            raise UserError("--resume: give --input FILE and --output FILE; what came through a pipe is gone")
-        if os.path.exists(args.output) and (
-            not os.path.isfile(args.output) or os.path.samefile(args.input, args.output)
-        ):
-            raise UserError(f"--resume: --output must be a file of its own, which {args.output} is not")
+        if args.input == "-" or not source.is_file():
+            raise UserError("--resume: give --input FILE; what came through a pipe cannot be read again")
+        if is_stream(args.output):
+            raise UserError("--resume: give --output FILE; what was written to a pipe cannot be continued")
+    refuse_same_file(args.input, args.output)
     _prepare_translating(args)
     translator = _load_translator(args)
     decode = _decode_config(translator.config.decode, args)

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
@@ -26,7 +26,7 @@ from seq2seq.languages import language_of
 
 def _as_path(value: object) -> object:
     if isinstance(value, str) and value:
-        return Path(value)
+        return Path(os.path.expanduser(value))
     if isinstance(value, Path):
         return value
     raise ValueError(f"must be a path, not {show(value)}")
@@ -36,7 +36,7 @@ def _as_paths(value: object) -> object:
     items: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
     if not items or not all(isinstance(item, Path) or (isinstance(item, str) and item) for item in items):
         raise ValueError(f"must be a path or a list of paths, not {show(value)}")
-    return tuple(Path(item) for item in items)
+    return tuple(Path(os.path.expanduser(item)) for item in items)
 
 
 def _as_tuple(value: object) -> object:
@@ -238,6 +238,9 @@ class ModelConfig(Section):
         return self
 
 
+_WARMUP_STEPS = 1000
+
+
 class OptimConfig(Section):
     """How weights follow gradients."""
 
@@ -253,7 +256,12 @@ class OptimConfig(Section):
     schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = _option(
         "inverse_sqrt", "Learning rate after warmup. cosine and linear fall until train.max_steps, which they need."
     )
-    warmup_steps: int = _option(1000, "Steps in which the learning rate rises from 0 to lr.", ge=0)
+    warmup_steps: int = _option(
+        _WARMUP_STEPS,
+        "Steps in which the learning rate rises from 0 to lr; below train.max_steps. Default 1000, or half of "
+        "train.max_steps where that is 1000 or less.",
+        ge=0,
+    )
     min_lr_ratio: float = _option(0.0, "cosine and linear end at lr times this.", ge=0, le=1)
     clip_norm: float = _option(1.0, "Gradients with a larger norm are scaled down to this norm; 0 is off.", ge=0)
 
@@ -362,6 +370,11 @@ class DecodeConfig(Section):
         None,
         "int8: linear layers in 8-bit integers, faster and nearly as good; for the CPU. A run measures itself without.",
     )
+    split_sentences: bool | Literal["auto"] = _option(
+        "auto",
+        "Translate a line of several sentences sentence by sentence. auto: as train finds best: true where hardly any "
+        "training line holds several; false in models that do not say.",
+    )
     sample: bool = _option(False, "Draw words at random instead of searching for the best ones.")
     temperature: float = _option(1.0, "Sampling: below 1 keeps to likely words, above 1 is more varied.", gt=0)
     top_k: int = _option(0, "Sampling: draw from this many most likely words; 0 is off.", ge=0)
@@ -418,6 +431,22 @@ class Config(Section):
             return {**stated, "model": model.model_copy(update={"tie_embeddings": "target"})}
         return stated
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shorten_warmup(cls, stated: Any) -> Any:
+        """A short run whose warm-up is not stated would end before the learning rate has risen."""
+        if not isinstance(stated, dict):
+            return stated
+        train, optim = stated.get("train"), stated.get("optim", {})
+        steps = train.get("max_steps") if isinstance(train, dict) else getattr(train, "max_steps", None)
+        if type(steps) is not int or not 0 < steps <= _WARMUP_STEPS:
+            return stated
+        if isinstance(optim, dict):
+            return {**stated, "optim": {"warmup_steps": steps // 2, **optim}}
+        if isinstance(optim, OptimConfig) and "warmup_steps" not in optim.model_fields_set:
+            return {**stated, "optim": optim.model_copy(update={"warmup_steps": steps // 2})}
+        return stated
+
     @model_validator(mode="after")
     def _check(self) -> "Config":
         problems, steps, schedule = [], self.train.max_steps, self.optim.schedule
@@ -427,8 +456,8 @@ class Config(Section):
             )
         if schedule in ("cosine", "linear") and steps is None:
             problems.append(("optim.schedule", f"{schedule} needs to know its last step; set train.max_steps"))
-        elif schedule in ("cosine", "linear") and steps is not None and self.optim.warmup_steps >= steps:
-            warmup = f"must be below train.max_steps ({steps}) with {schedule}, not {self.optim.warmup_steps}"
+        if steps is not None and self.optim.warmup_steps >= steps:
+            warmup = f"must be below train.max_steps ({steps}), not {self.optim.warmup_steps}"
             problems.append(("optim.warmup_steps", warmup))
         _refuse(problems)
         return self
@@ -476,18 +505,25 @@ def set_key(tree: dict[str, Any], key: Key, value: object) -> None:
     tree[key[-1]] = value
 
 
-def make_paths_absolute(tree: dict[str, Any], folder: str) -> None:
-    """Let the data paths start at ``folder``; what is no path stays as it is, an error told elsewhere."""
+def _holds_paths(annotation: Any) -> bool:
+    return annotation is Path or any(_holds_paths(part) for part in get_args(annotation))
 
-    def absolute(value: Any) -> Any:
-        usable = isinstance(value, str) and value
-        return os.path.abspath(os.path.join(folder, os.path.expanduser(value))) if usable else value
 
-    sides = [("data", part, side) for part in ("train", "valid", "test") for side in ("src", "tgt")]
-    for key in (*sides, ("data", "cache_dir")):
-        value = get_key(tree, key)
+def _change_data_paths(tree: dict[str, Any], change: Callable[[str], str]) -> None:
+    """Replace every path below ``data``; what is no path stays as it is, an error reported elsewhere."""
+
+    def changed(value: Any) -> Any:
+        return change(value) if isinstance(value, str) and value else value
+
+    for key, field in fields_of(DataConfig, ("data",)).items():
+        value = get_key(tree, key) if _holds_paths(field.annotation) else None
         if value:
-            set_key(tree, key, [absolute(item) for item in value] if isinstance(value, list) else absolute(value))
+            set_key(tree, key, [changed(item) for item in value] if isinstance(value, list) else changed(value))
+
+
+def make_paths_absolute(tree: dict[str, Any], folder: str) -> None:
+    """Let the data paths start at ``folder``."""
+    _change_data_paths(tree, lambda path: os.path.abspath(os.path.join(folder, os.path.expanduser(path))))
 
 
 def show(value: object) -> str:
@@ -525,10 +561,11 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _WORDS_TO_QUOTE
 
 
-def dump_config(config: Config) -> str:
-    """The resolved config as YAML with absolute data paths; loading it gives an equal config back."""
+def dump_config(config: Config, *, absolute: bool = True) -> str:
+    """The resolved config as YAML; with absolute data paths, loading it gives an equal config back."""
     values = config.model_dump(mode="json")
-    make_paths_absolute(values, os.getcwd())
+    if absolute:
+        make_paths_absolute(values, os.getcwd())
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
@@ -541,6 +578,16 @@ def file_problem(path: Path) -> str | None:
     if path.exists():
         return "is no regular file; text for training is read several times, so write it to a file first"
     return "no such file"
+
+
+def portable(config: Config) -> Config:
+    """The config of a model that leaves its run: names instead of paths, and the languages that the paths named."""
+    values = config.model_dump(mode="json")
+    _change_data_paths(values, os.path.basename)
+    values["run_dir"] = config.run_dir.resolve().name or "run"
+    values["data"] |= {"cache_dir": None, "src_lang": config.data.source_language}
+    values["data"]["tgt_lang"] = config.data.target_language
+    return Config.model_validate(values)
 
 
 def check_files(config: Config) -> None:
@@ -567,15 +614,34 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def diff_configs(old: Config, new: Config, sections: Sequence[str]) -> list[str]:
-    """Lines such as ``train.batch_tokens: 4096 -> 8192`` for what differs below the given dotted keys."""
-    before, after = (dict(_leaves(config.model_dump(mode="json"), ())) for config in (old, new))
+def diff_configs(old: Config | Mapping[str, Any], new: Config, sections: Sequence[str]) -> list[str]:
+    """Lines such as ``train.batch_tokens: 4096 -> 8192`` for what differs below the given dotted keys.
+
+    Args:
+        old: a config, or its values as a file has kept them, perhaps of another version of the package: keys that are
+            newer than the file take their defaults.
+
+    Raises:
+        ConfigError: the values have keys that this version lacks.
+    """
     wanted = [tuple(section.split(".")) for section in sections]
-    assert all(key in fields_of() for key in wanted), sections
+    fields = fields_of()
+    assert all(key in fields for key in wanted), sections
+    before = dict(_leaves(old.model_dump(mode="json") if isinstance(old, Config) else old, ()))
+    values = new.model_dump(mode="json")
+    after = dict(_leaves(values, ()))
+    if unknown := [f"{'.'.join(key)}: {json.dumps(value)}" for key, value in before.items() if key not in fields]:
+        raise ConfigError(f"has settings that this version of seq2seq lacks ({'; '.join(unknown)})")
+    compared = [key for key in dict.fromkeys((*before, *after)) if any(key[: len(top)] == top for top in wanted)]
+    if newer := [key for key in compared if key not in before and not fields[key].is_required()]:
+        for key in newer:
+            del get_key(values, key[:-1])[key[-1]]
+        defaults = dict(_leaves(Config.model_validate(values).model_dump(mode="json"), ()))
+        before |= {key: defaults[key] for key in newer}
     return [
         f"{'.'.join(key)}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}"
-        for key in dict.fromkeys((*before, *after))
-        if before.get(key) != after.get(key) and any(key[: len(section)] == section for section in wanted)
+        for key in compared
+        if before.get(key) != after.get(key)
     ]
 
 

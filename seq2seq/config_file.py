@@ -46,25 +46,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     draft = _Draft(path)
     for override in overrides:
         draft.override(override)
-    for key, field in fields_of().items():
-        absent: object = None if len(key) == 1 else {}
-        if section_of(field.annotation) is field.annotation and get_key(draft.tree, key, absent) is None:
-            set_key(draft.tree, key, {})
-    config = None
-    try:
-        config = Config.model_validate(draft.tree)
-    except ValidationError as error:
-        for key, message in _explain(error, draft.tree):
-            draft.report(key, message)
-    if config is None or draft.problems:
-        ordered = sorted(draft.problems.values(), key=lambda problem: problem[0])
-        raise ConfigError("\n".join(text for _, text in ordered))
-    return config
+    return draft.resolve()
 
 
 def load_saved_config(path: Path) -> Config:
-    """Read the resolved config of a run or a model folder, as ``dump_config`` wrote it."""
-    return load_config(path)
+    """Read the resolved config of a run or a model folder, as ``dump_config`` wrote it.
+
+    How the model was trained decides no translation, so what another version of the package has written there and this
+    one cannot read takes its default.
+    """
+    draft = _Draft(path)
+    draft.forget_unreadable(("optim", "train"))
+    return draft.resolve()
 
 
 def override_decode(default: DecodeConfig, given: Mapping[str, object]) -> DecodeConfig:
@@ -163,6 +156,39 @@ class _Draft:
             set_key(branch, key, self._plain(node, key) if node else None)
             make_paths_absolute(branch, os.getcwd())
             set_key(self.tree, key, get_key(branch, key))
+
+    def forget_unreadable(self, sections: tuple[str, ...]) -> None:
+        """Drop the keys of these sections that a config cannot have, or not beside the others."""
+        for section in sections:
+            if not isinstance(self.tree.get(section, {}), dict):
+                del self.tree[section]
+
+        def is_stated(key: Key) -> bool:
+            return key[0] in sections and len(key) > 1 and key[-1] in get_key(self.tree, key[:-1], ())
+
+        while blamed := [key for key in dict(self._mistakes()) if is_stated(key)]:
+            for key in blamed:
+                del get_key(self.tree, key[:-1])[key[-1]]
+
+    def _mistakes(self) -> list[tuple[Key, str]]:
+        try:
+            Config.model_validate(self.tree)
+        except ValidationError as error:
+            return list(_explain(error, self.tree))
+        return []
+
+    def resolve(self) -> Config:
+        """The config, if there was no mistake; else a ConfigError with a line for each."""
+        for key, field in fields_of().items():
+            absent: object = None if len(key) == 1 else {}
+            if section_of(field.annotation) is field.annotation and get_key(self.tree, key, absent) is None:
+                set_key(self.tree, key, {})
+        for key, message in self._mistakes():
+            self.report(key, message)
+        if self.problems:
+            ordered = sorted(self.problems.values(), key=lambda problem: problem[0])
+            raise ConfigError("\n".join(text for _, text in ordered))
+        return Config.model_validate(self.tree)
 
     def report(self, key: Key, message: str, node: yaml.Node | None = None) -> None:
         """Note a mistake at the place where the key was stated; the first one of a key is the one to tell."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from seq2seq.config import Config, diff_configs, dump_config
+from seq2seq.config import Config, diff_configs, dump_config, portable
 from seq2seq.config_file import load_saved_config
 from seq2seq.data.tokenizer import TOKENIZERS, TokenizerPair
 from seq2seq.errors import ConfigError, DataError, ModelError
@@ -68,13 +68,16 @@ def save_model_folder(
 ) -> None:
     """Write a model folder, or replace the weights of one; the weights come last and in one rename.
 
+    Nothing in it names a folder of this machine.
+
     Args:
         weights: names and tensors as in ``Transformer.state_dict()``.
         metadata: texts to keep with the weights; the tokenizer's fingerprint and the settings that decide how the
             model translates are added.
     """
+    config = portable(config)
     tokenizers.save(folder)
-    write_text(folder / CONFIG, dump_config(config))
+    write_text(folder / CONFIG, dump_config(config, absolute=False))
     untied = unique_tensors(weights)
     added = {"tokenizer": tokenizers.fingerprint, "config": json.dumps(_settings(config))}
     save_tensors(folder / WEIGHTS, untied, {**metadata, **added})
@@ -88,16 +91,17 @@ def _settings(config: Config) -> dict[str, Any]:
 
 def _compare_config(folder: Path, config: Config, settings: str) -> tuple[str, ...]:
     """How ``config.yaml`` differs from the settings that the weights were written with, where that may be."""
-    values = config.model_dump(mode="json")
     try:
-        values |= {name: {**values[name], **section} for name, section in json.loads(settings).items()}
-        before = Config.model_validate(values)
-    except (ValueError, TypeError, AttributeError, KeyError):
-        raise ModelError(f"{folder / WEIGHTS}: holds settings that are none of this version of seq2seq") from None
-    if differences := diff_configs(before, config, _DECIDING):
+        saved = json.loads(settings)
+        if not isinstance(saved, dict):
+            raise ConfigError("has no settings")
+        differences, edited = (diff_configs(saved, config, sections) for sections in (_DECIDING, _EDITABLE))
+    except (ConfigError, ValueError, RecursionError) as error:
+        raise ModelError(f"{folder / WEIGHTS}: {error}; use the version that wrote it") from None
+    if differences:
         changed = "; ".join(differences)
         raise ModelError(f"{folder / CONFIG}: not the config that {WEIGHTS} was trained with ({changed}); restore it")
-    return tuple(diff_configs(before, config, _EDITABLE))
+    return tuple(edited)
 
 
 def unique_tensors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -249,11 +249,11 @@ MISTAKES = {
     ),
     "resume of a pipe": Mistake(
         "translate model --output out --device cpu --resume",
-        ("--resume: give --input FILE and --output FILE",),
+        ("--resume: give --input FILE",),
         absent=OUT,
     ),
     "resume onto the input": Mistake(
-        f"{TRANSLATE.replace('output out', 'output text/test.xx')} --resume", ("--output must be a file of its own",)
+        f"{TRANSLATE.replace('output out', 'output text/test.xx')} --resume", ("--output is the same file as --input",)
     ),
     "no beam": Mistake(f"{TRANSLATE} --beam-size 0", ("--beam-size: must be a whole number > 0",), absent=OUT),
     "n-best over beam": Mistake(f"{TRANSLATE} --n-best 3", ("--n-best: must be at most beam_size (2)",), absent=OUT),
@@ -395,7 +395,7 @@ def test_a_second_process_on_a_run_is_refused(
     """Two that write one run folder would ruin it; the refused one touches nothing."""
     (place / "run").mkdir()
     (place / "run/.lock").write_text("process 7 on example\n")
-    monkeypatch.setattr(fcntl, "lockf", mock.Mock(side_effect=BlockingIOError))
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=BlockingIOError))
     assert main(["train", "toy.yaml"]) == 2
     assert "run: process 7 on example works on it; wait until" in capsys.readouterr().err
     assert [path.name for path in (place / "run").iterdir()] == [".lock"]
@@ -420,6 +420,38 @@ def test_a_metrics_file_on_a_full_disk(place: Path, capsys: pytest.CaptureFixtur
     with mock.patch.object(MetricsLog, "_reopen", staticmethod(lambda *_: open("/dev/full", "a", encoding="utf-8"))):
         assert main(["train", "toy.yaml", "train.max_steps=2"]) == 2
     assert "space" in capsys.readouterr().err
+
+
+def test_a_model_that_was_never_validated_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against translations and scores of the last model taken for those of the best."""
+    shutil.copytree(place / "model/last", place / "run/last")
+    arguments = "--input text/test.xx --output out --device cpu"
+    evaluate = "evaluate run --src text/test.xx --ref text/test.yy --device cpu"
+    for command_line in (f"translate run {arguments}", evaluate):
+        assert main(command_line.split()) == 0
+        assert "run: has no best model yet; using last, of step 200" in capsys.readouterr().err
+    for name in ("run/last", "model"):
+        assert main(f"translate {name} {arguments}".split()) == 0
+        assert "best" not in capsys.readouterr().err
+
+
+def test_a_home_folder_is_found_behind_an_equals_sign(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a folder named ~, where the shell leaves --output=~/x as it is."""
+    monkeypatch.setenv("HOME", str(place / "home"))
+    (place / "home").mkdir()
+    shutil.copy(place / "text/test.xx", place / "home")
+    assert main(["translate", "~/../model", "--input=~/test.xx", "--output=~/out", "--device=cpu"]) == 0
+    assert main(["evaluate", "--hyp=~/out", "--ref=~/out", "--save=~/scores"]) == 0
+    assert {path.name for path in (place / "home").iterdir()} == {"test.xx", "out", "scores"}
+
+
+def test_verify_resume_respects_the_lock(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against a check that works, and deletes, in a folder in which another process runs."""
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=BlockingIOError))
+    assert main(["train", "toy.yaml", "--verify-resume"]) == 2
+    assert "works on it; wait until" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_no_traceback(
@@ -555,6 +587,8 @@ def test_a_reader_that_has_enough(place: Path) -> None:
     assert done.stdout.count(b"\n") == 1
     assert b"Traceback" not in done.stderr
     assert b"Exception" not in done.stderr
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, env=environment())
+    assert done.returncode == 141  # as of any program that SIGPIPE ends; 1 would be a bug
 
 
 def test_pipes_are_read(place: Path) -> None:
@@ -593,3 +627,52 @@ def test_the_module_runs() -> None:
     """``python -m seq2seq`` is the command, and its exit code reaches the shell."""
     assert run_command("--version").stdout.decode().startswith("seq2seq ")
     assert run_command("config", "nowhere.yaml").returncode == 2
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(closed: str, place: Path) -> None:
+    """Guards against an end before any work where a service starts the command without standard error, and against
+    messages in an output file that got the free number of a stream."""
+    line = f"{' '.join(command(*TRANSLATE.split()))} {closed}"
+    done = subprocess.run(["bash", "-c", line], env=environment(), stdin=subprocess.DEVNULL)
+    assert done.returncode == 0
+    assert run_command(*TRANSLATE.replace("--output out", "--output again").split()).returncode == 0
+    assert (place / "out").read_bytes() == (place / "again").read_bytes() != b""
+
+
+def test_a_closed_standard_output_takes_no_translations(place: Path) -> None:
+    """Guards against translations that nobody gets."""
+    line = f"{' '.join(command('translate', 'model', '--input', 'text/test.xx'))} >&-"
+    done = subprocess.run(["bash", "-c", line], env=environment(), stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr == b"seq2seq translate: error: standard output is closed; redirect it, or give --output FILE\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_no_message_is_too_foreign_to_print(encoding: str, place: Path) -> None:
+    """Guards against a UnicodeEncodeError in place of a message; translations are UTF-8 under any locale."""
+    environment_ = {**environment(), "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command("translate", "模型…"), capture_output=True, env=environment_)
+    assert done.returncode == 2
+    assert b"\\u6a21\\u578b\\u2026: no such folder" in done.stderr
+    write_lines(place / "模型.xx", ["ka"])
+    done = subprocess.run(command("translate", "model", "--input", "模型.xx"), capture_output=True, env=environment_)
+    assert done.returncode == 0
+    assert done.stdout.decode("utf-8").endswith("\n")
+
+
+@pytest.mark.parametrize(("several", "expected"), [(0, True), (1, True), (3, False)])
+def test_a_run_finds_whether_to_split_sentences(several: int, expected: bool, place: Path) -> None:
+    """A model knows whether its training text held lines of several sentences; of 60 here 1 is few, and 3 are not.
+    The saved config says so, the command line can say otherwise."""
+    text = (place / "text/train.xx").read_text(encoding="utf-8").splitlines()
+    write_lines(place / "text/train.xx", ["Ka. To." if i < several else line for i, line in enumerate(text)])
+    assert main(["train", "toy.yaml", "train.max_steps=1", "data.cache_dir=cache"]) == 0
+    assert load_config(place / "run/best/config.yaml").decode.split_sentences is expected
+    write_lines(place / "two", ["Kato. Miren."])
+    outputs = []
+    for option in ((), ("--split-sentences", "true"), ("--split-sentences", "false")):
+        arguments = ["--input", "two", "--output", "out", "--max-length-offset", "1", "--max-length-ratio", "0.2"]
+        assert main(["translate", "run", *arguments, *option]) == 0
+        outputs.append((place / "out").read_bytes())
+    assert outputs[0] == outputs[1 if expected else 2]

@@ -1,5 +1,6 @@
 """Promise: a model folder is complete and consistent, or a ModelError says what is wrong and where."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from seq2seq.config import portable
 from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
 from seq2seq.errors import ModelError
 from seq2seq.model_folder import (
@@ -60,7 +62,7 @@ def test_round_trip(tmp_path, tiny_config, tiny_tokenizers, other_tokenizer, tie
     shutil.move(tmp_path / "model", tmp_path / "elsewhere")
     loaded = load_model_folder(tmp_path / "elsewhere")
     assert not loaded.model.training
-    assert loaded.config == config
+    assert portable(loaded.config) == portable(config)
     assert loaded.tokenizers.fingerprint == tokenizers.fingerprint
     assert loaded.metadata["step"] == "3"
     assert loaded.metadata["tokenizer"] == tokenizers.fingerprint
@@ -90,6 +92,62 @@ def test_the_rule_of_the_source_is_part_of_the_model(tmp_path, tiny_config, tiny
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     (folder / "tokenizer.src.json").unlink()
     refuses(folder, "the tokenizer is not the one")
+
+
+def test_nothing_names_a_folder_of_this_machine(folder, tmp_path, tiny_config):
+    """Guards against the user's name and folders in a model that is given away; the languages, which the names of the
+    training files told, stay."""
+    for file in folder.iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file
+    data = load_model_folder(folder).config.data
+    assert (data.src_lang, data.tgt_lang) == ("en", "de")
+    assert load_model_folder(folder).edited == ()
+    text = (folder / CONFIG).read_text()
+    for old in ("src_lang: en", "tgt_lang: de"):  # as in folders of old, with absolute paths
+        text = text.replace(old, old.split()[0] + " null").replace("- train.", f"- {tmp_path}/train.")
+    (folder / CONFIG).write_text(text)
+    tensors, metadata = load_tensors(folder / WEIGHTS)
+    settings = json.loads(metadata["config"])
+    settings["data"] |= {"src_lang": None, "tgt_lang": None}
+    save_tensors(folder / WEIGHTS, tensors, {**metadata, "config": json.dumps(settings)})
+    loaded = load_model_folder(folder)
+    assert (loaded.edited, loaded.config.data.target_language) == ((), "de")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("lr: 0.001", "lr: 0.001\n  momentum: 3"),
+        lambda text: text.replace("metric: bleu", "metric: ter"),
+        lambda text: text.replace("max_steps: 20000", "max_steps: 200"),  # below warmup_steps, refused today
+        lambda text: text.replace("  clip_norm: 1.0\n", ""),
+        lambda text: text[: text.index("optim:")] + text[text.index("decode:") :],
+    ],
+)
+def test_how_a_model_of_another_version_was_trained_does_not_matter(folder, change):
+    """Guards against a model folder that does not load, for a training setting that this version lacks or refuses."""
+    text = (folder / CONFIG).read_text()
+    assert change(text) != text
+    (folder / CONFIG).write_text(change(text))
+    assert load_model_folder(folder).edited == ()
+
+
+def test_settings_of_another_version_are_named(folder):
+    """Guards against a traceback, or a model of another kind than was trained, for keys that this version lacks; a key
+    that is newer than the folder takes its default."""
+    tensors, metadata = load_tensors(folder / WEIGHTS)
+    settings = json.loads(metadata["config"])
+    del settings["decode"]["seed"]
+    save_tensors(folder / WEIGHTS, tensors, {**metadata, "config": json.dumps(settings)})
+    assert load_model_folder(folder).edited == ()
+    for wrong, reason in (
+        ({**settings, "model": {**settings["model"], "experts": 8}}, "lacks .model.experts: 8"),
+        ([], "settings"),
+    ):
+        save_tensors(folder / WEIGHTS, tensors, {**metadata, "config": json.dumps(wrong)})
+        refuses(folder, reason, folder / WEIGHTS)
+    edit(folder, "  d_ff: 16", "  d_ff: 16\n  experts: 8")
+    refuses(folder, r"model\.experts: unknown key")
 
 
 def test_replacing_weights_keeps_a_usable_folder(folder, tiny_config, tiny_tokenizers):

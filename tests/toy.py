@@ -33,7 +33,7 @@ data:
   cache_dir: {text}/cache
 tokenizer: {{vocab_size: 330, kind: unigram}}
 model: {{encoder_layers: 1, decoder_layers: 1, d_model: 16, num_heads: 2, d_ff: 32, dropout: 0.1, norm_position: post}}
-optim: {{lr: 0.01, warmup_steps: 4}}
+optim: {{lr: 0.01, warmup_steps: 0}}
 train:
   {{batch_tokens: 120, max_steps: 12, validate_every: 5, save_every: 3, ema_decay: 0, device: cpu, threads: 1}}
 decode: {{beam_size: 2, max_length_offset: 3, max_length_ratio: 1}}

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from seq2seq.errors import DataError
+from seq2seq.signals import stop_signals
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -76,8 +77,10 @@ class Workers:
 
 
 def _begin(niceness: int) -> None:
-    """In a new process: leave Ctrl-C to the main process, and do not outlive it, even where it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a new process: leave signals to the main process, and do not outlive it, even where it is killed."""
+    for number in stop_signals():
+        if number != signal.SIGTERM:  # with which the pool ends its processes where one of them is killed
+            signal.signal(number, signal.SIG_IGN)
     os.nice(niceness)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -174,10 +174,10 @@ class TokenizerPair:
         files = {joint: self.src.model} if self.joint else {src: self.src.model, tgt: self.tgt.model}
         if self.src.normalises:
             files[rules] = json.dumps({"normalise": RULES}).encode()
-        for path in {joint, src, tgt, rules} - files.keys():
-            path.unlink(missing_ok=True)
         for path, content in files.items():
             write_bytes(path, content)
+        for path in {joint, src, tgt, rules} - files.keys():
+            path.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path) -> "TokenizerPair":

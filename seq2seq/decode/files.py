@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import gzip
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal, NoReturn
+from typing import Literal, NoReturn
 
 from tqdm import tqdm
 
 from seq2seq import __version__
 from seq2seq.config import DecodeConfig
-from seq2seq.data.bitext import read_lines, read_stream
+from seq2seq.data.bitext import read_lines
 from seq2seq.decode.output import OutputFile, Record, output_file
+from seq2seq.decode.streams import Arrivals, incoming_lines, is_stream, outgoing
 from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import DataError, UserError
-from seq2seq.files import new_checksum, unwritable
+from seq2seq.files import new_checksum
 
 _REPORTS = 20  # problems told one by one; of the others only the number
 
@@ -39,6 +40,7 @@ class _Problems:
         self.source = source
         self.count = 0
         self.lines_told = 0  # by an earlier process: the first lines, whose problems are in the count
+        self.short_lists = 0  # lines of this process with fewer different translations than n_best
 
     def add(self, line: int, message: str) -> None:
         if line <= self.lines_told:
@@ -47,7 +49,10 @@ class _Problems:
         if self.count <= _REPORTS:
             tqdm.write(f"{self.source}:{line}: {message}", file=sys.stderr)
 
-    def summarise(self) -> None:
+    def summarise(self, n_best: int) -> None:
+        if self.short_lists:
+            what = f"{self.short_lists:,} lines have fewer than {n_best} different translations"
+            print(f"{self.source}: {what}; a larger beam_size finds more", file=sys.stderr)
         if self.count > _REPORTS:
             print(f"{self.source}: {self.count - _REPORTS:,} more lines with such remarks", file=sys.stderr)
 
@@ -58,7 +63,7 @@ class _InputLines:
     def __init__(self, source: str, invalid_bytes: str) -> None:
         self.count = 0
         self.problems = _Problems("stdin" if source == "-" else source)
-        self._raw = read_stream(sys.stdin.buffer, "stdin") if source == "-" else read_lines(Path(source))
+        self._raw = incoming_lines(source)
         self._invalid_bytes = invalid_bytes
         self._checksum = new_checksum()
 
@@ -68,6 +73,10 @@ class _InputLines:
             line = self._decode(raw)
             self._checksum.update(line.encode() + b"\n")
             yield line
+
+    def none_is_there(self) -> bool:
+        """Whether the next line of a pipe or terminal has not come yet."""
+        return isinstance(self._raw, Arrivals) and self._raw.none_is_there()
 
     @property
     def checksum(self) -> str:
@@ -105,7 +114,8 @@ def translate_file(
     """Translate ``source`` to ``target``; "-" is standard input or output. A file appears only when it is complete.
 
     A target whose name ends in .gz is compressed: the same lines always give the same bytes. With ``decode.n_best``
-    above 1 each line gives several, as number, score and translation between tabs.
+    above 1 each line gives up to that many, as number, score and translation between tabs. A target that is a link is
+    followed; what is no regular file, such as a pipe, gets the translations as they come.
 
     Raises:
         DataError: the input cannot be read, or is not UTF-8 and ``options`` say fail.
@@ -113,17 +123,17 @@ def translate_file(
     """
     options = options or FileOptions()
     pack: Callable[[bytes], bytes] = _gzipped if target.endswith(".gz") else bytes
-    if target == "-" or Path(target).is_fifo() or Path(target).is_char_device():
+    if is_stream(target):
         lines = _InputLines(source, options.invalid_bytes)
-        with _stream(target) as file, _bar(lines, source, hidden=target == "-" and not sys.stderr.isatty()) as bar:
+        with outgoing(target) as file, _bar(lines, source, hidden=target == "-" and not sys.stderr.isatty()) as bar:
             for text in _translated(translator, lines, decode, bar):
                 file.write(pack(text))
-            file.flush()
-        lines.problems.summarise()
+                file.flush()  # somebody may wait for it
+        lines.problems.summarise(decode.n_best)
         return
     run = {"version": __version__, **translator.identity()}
     run |= {f"decode.{name}": value for name, value in decode.model_dump(mode="json").items()}
-    with output_file(Path(target)) as output:
+    with output_file(Path(os.path.realpath(target))) as output:
         found = _begin(output, source, run, options)
         if found is None:
             print(f"{target}: this translation is complete; nothing is left to do", file=sys.stderr)
@@ -137,14 +147,7 @@ def translate_file(
         if output.size == 0:
             output.write(pack(b""))
         output.finish()
-    lines.problems.summarise()
-
-
-def _stream(target: str) -> AbstractContextManager[BinaryIO]:
-    try:
-        return nullcontext(sys.stdout.buffer) if target == "-" else Path(target).open("wb")
-    except OSError as error:
-        raise unwritable(Path(target), error) from error
+    lines.problems.summarise(decode.n_best)
 
 
 def _begin(output: OutputFile, source: str, run: Mapping[str, object], options: FileOptions) -> _InputLines | None:
@@ -176,7 +179,8 @@ def _begin(output: OutputFile, source: str, run: Mapping[str, object], options: 
 
 def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
     """In lines; the time left is known for a file, whose lines are counted first: that is little beside the work."""
-    total = None if hidden or source == "-" else sum(1 for _ in read_lines(Path(source)))
+    known = source != "-" and os.path.isfile(source)
+    total = sum(1 for _ in read_lines(Path(source))) if known and not hidden else None
     return tqdm(desc="translating", unit=" lines", total=total, initial=lines.count, disable=hidden, mininterval=0.5)
 
 
@@ -185,7 +189,10 @@ def _translated(
 ) -> Iterator[bytes]:
     """The output for the lines that are left, window by window."""
     first = lines.count + 1
-    for window in translator.translate_windows(lines, decode, lines.problems.add, done=lines.count):
+    done, none_is_there = lines.count, lines.none_is_there
+    for window in translator.translate_windows(lines, decode, lines.problems.add, done, none_is_there):
+        if not decode.sample:
+            lines.problems.short_lists += sum(len(found) < decode.n_best and found[0].text != "" for found in window)
         numbered = enumerate(window, start=first)
         yield "".join(_format(number, found, decode.n_best) for number, found in numbered).encode()
         first += len(window)

@@ -44,6 +44,7 @@ class SearchOptions:
     bos_id: int
     eos_id: int
     beam_size: int
+    first_id: int = 0  # ids below it (padding, unknown, BOS) are never chosen
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -56,6 +57,7 @@ class Hypothesis:
     ids: tuple[int, ...]  # without BOS and EOS
     log_prob: float  # of all tokens and EOS, in nats
     score: float  # log_prob divided by the length penalty
+    cut: bool = False  # it reached its longest length, where EOS was the only choice
 
 
 def length_penalty(length: int, alpha: float) -> float:
@@ -92,7 +94,7 @@ class _Lattice:
         self.rows: list[dict[int, int]] = []  # of each step: where it has a sentence
         self.tokens: list[NDArray[np.int32]] = []  # [B, K]
         self.parents: list[NDArray[np.int32]] = []  # [B, K], the hypothesis of the step before
-        self.finished: list[list[tuple[float, float, int, int]]] = [[] for _ in range(num_sentences)]
+        self.finished: list[list[tuple[float, float, int, int, bool]]] = [[] for _ in range(num_sentences)]
 
     def add_step(self, rows: dict[int, int], tokens: NDArray[np.float64], parents: NDArray[np.float64]) -> None:
         self.rows.append(rows)
@@ -100,18 +102,19 @@ class _Lattice:
         self.parents.append(parents.astype(np.int32))
 
     def finish(self, sentence: int, score: float, log_prob: float, beam: int) -> None:
-        """The hypothesis ``beam`` of the latest step (or the empty one) has been followed by EOS."""
-        self.finished[sentence].append((score, log_prob, len(self.tokens), beam))
+        """The hypothesis ``beam`` of the latest step (or the empty one) was followed by EOS; ``~beam``: it was cut."""
+        cut = beam < 0
+        self.finished[sentence].append((score, log_prob, len(self.tokens), ~beam if cut else beam, cut))
 
-    def hypothesis(self, sentence: int, finished: tuple[float, float, int, int]) -> Hypothesis:
+    def hypothesis(self, sentence: int, finished: tuple[float, float, int, int, bool]) -> Hypothesis:
         """Follow the back-pointers."""
-        score, log_prob, length, beam = finished
+        score, log_prob, length, beam, cut = finished
         ids: list[int] = []
         for step in reversed(range(length)):
             row = self.rows[step][sentence]
             ids.append(self.tokens[step].item(row, beam))
             beam = self.parents[step].item(row, beam)
-        return Hypothesis(tuple(reversed(ids)), log_prob, score)
+        return Hypothesis(tuple(reversed(ids)), log_prob, score, cut)
 
 
 def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha: float) -> list[list[Hypothesis]]:
@@ -171,7 +174,7 @@ class Extension(NamedTuple):
     parents: Tensor  # [B, K] the hypothesis of the step before that it extends
     log_probs: Tensor  # [B, K] of the whole hypothesis; -inf for one that is none
     ended: Tensor  # [B, K] log-probabilities of those that chose EOS; -inf where none did
-    ended_parents: Tensor  # [B, K] and the hypotheses of the step before that they extend
+    ended_parents: Tensor  # [B, K] and the hypotheses of the step before that they extend; ~k where k was cut
 
     def to_read(self) -> Tensor:
         """Tokens, parents, ``ended`` and its parents, [4, B, K]: all that the host needs, in one wait for the device.
@@ -187,12 +190,15 @@ def extend(
     """One more token for every hypothesis; nothing is read back from the device.
 
     Args:
-        logits: [B, K, V] fp32.
+        logits: [B, K, V] fp32; changed in place.
         log_probs: [B, K], of the hypotheses so far; -inf for one that is none.
         last: [B] bool, whether only EOS may follow: every hypothesis ends, and what is live has no meaning any more.
         uniforms: [B, K] float64 in [0, 1), for sampling: the random number behind each token. None: beam search.
     """
     offsets = log_probs - logits.logsumexp(dim=-1)
+    if options.first_id:
+        own = logits if logits.stride(1) else logits[:, :1]  # hypotheses that are alike may share their logits
+        own[:, :, : options.first_id] = -math.inf
     if uniforms is None:
         return _extend_beams(logits, offsets, last, options)
     return _extend_samples(logits, offsets, last, uniforms, options)
@@ -213,8 +219,10 @@ def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor, options: Search
     live, chosen = totals.masked_fill(ended, -math.inf).topk(num_hypotheses, dim=1)
     best = slice(num_hypotheses)
     final = totals[:, best].masked_fill(~ended[:, best], -math.inf)
-    final = torch.where(last, logits[:, :, options.eos_id] + offsets, final)
+    forced = logits[:, :, options.eos_id] + offsets
+    final = torch.where(last, forced, final)
     all_parents = torch.arange(num_hypotheses, device=logits.device)
+    all_parents = torch.where(forced < totals[:, num_hypotheses - 1, None], ~all_parents, all_parents)
     final_parents = torch.where(last, all_parents, parents[:, best])
     return Extension(tokens.gather(1, chosen), parents.gather(1, chosen), live, final, final_parents)
 
@@ -254,9 +262,9 @@ def _extend_samples(
     A finished sample stays as a dead row (log-probability -inf) until all of its sentence are finished.
     """
     tokens = _sample(logits.flatten(0, 1), uniforms.flatten(), options).view(uniforms.shape)
-    tokens = tokens.masked_fill(last[:, None], options.eos_id)
+    drawn, tokens = tokens, tokens.masked_fill(last[:, None], options.eos_id)
     totals = offsets + logits.gather(2, tokens[:, :, None]).squeeze(2)
     parents = torch.arange(tokens.size(1), device=logits.device).expand_as(tokens)
     ended = tokens == options.eos_id
     live, final = totals.masked_fill(ended, -math.inf), totals.masked_fill(~ended, -math.inf)
-    return Extension(tokens, parents, live, final, parents)
+    return Extension(tokens, parents, live, final, torch.where(drawn == tokens, parents, ~parents))

@@ -7,6 +7,7 @@ does not grow with the input.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.search import Hypothesis, SearchOptions, SearchState, search
+from seq2seq.decode.sentences import split_sentences
 from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
 from seq2seq.device import choose_device, compute_dtype
 from seq2seq.errors import ModelError, UserError
@@ -37,6 +39,7 @@ from seq2seq.model_folder import load_model_folder
 
 WINDOW_LINES = 4096
 WINDOW_CHARACTERS = 1 << 22  # eight times as many as 4,096 usual lines have
+_PROCESS = os.getpid()  # a forked child has another number than the process that loaded this module
 _SMALLEST_SHARE = 1024  # tokens times beam size: below it, the matrices of a step are too small for one thread
 
 
@@ -47,6 +50,7 @@ class Translation:
     text: str
     score: float
     log_prob: float  # natural logarithm, of all tokens
+    cut: bool = False  # it reached its length limit before it was complete
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,47 @@ class _Part:
     key: tuple[int, int]  # (line of the whole input, part): what seeds its sampling
 
 
-def _windows(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Neither many lines nor long ones may fill the memory."""
+def _windows(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterator[list[str]]:
+    """Neither many lines nor long ones may fill the memory, and what is there does not wait for what is not."""
     window: list[str] = []
     num_characters = 0
     for line in lines:
         window.append(line)
         num_characters += len(line)
-        if len(window) == WINDOW_LINES or num_characters >= WINDOW_CHARACTERS:
+        if len(window) == WINDOW_LINES or num_characters >= WINDOW_CHARACTERS or none_is_there():
             yield window
             window, num_characters = [], 0
     if window:
         yield window
+
+
+def _checked(lines: Iterable[str]) -> Iterator[str]:
+    """The same lines; raises TypeError for anything else, which would be translated as something that it is not."""
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, str):
+            raise TypeError(f"line {number} is {type(line).__name__}, not str")
+        yield line
+
+
+def _distinct(translations: list[Translation]) -> list[Translation]:
+    """Without those whose text has come before: a text can be cut into pieces in several ways."""
+    first: dict[str, Translation] = {}
+    for translation in translations:
+        first.setdefault(translation.text, translation)
+    return list(first.values())
+
+
+def _compute_in_fork(device: torch.device) -> None:
+    """In a forked child, compute on one thread: PyTorch would wait for those of its parent, which it has not.
+
+    Raises:
+        UserError: the device is CUDA, which a forked child cannot use at all.
+    """
+    if os.getpid() == _PROCESS:
+        return
+    if device.type != "cpu":
+        raise UserError("CUDA does not work in a forked process; start the process with spawn or forkserver instead")
+    torch.set_num_threads(1)
 
 
 def _describe(parts: list[_Part], beam_size: int, decode: DecodeConfig) -> str:
@@ -121,10 +154,11 @@ class Translator:
             ModelError: the folder is missing, incomplete or damaged.
             UserError: there is no CUDA device.
         """
+        chosen = choose_device(device)
+        _compute_in_fork(chosen)
         loaded = load_model_folder(Path(path))
-        model = loaded.model.to(choose_device(device))
-        dtype = compute_dtype(precision, model.output_weight.device)
-        translator = cls(model, loaded.config, loaded.tokenizers, dtype)
+        dtype = compute_dtype(precision, chosen)
+        translator = cls(loaded.model.to(chosen), loaded.config, loaded.tokenizers, dtype)
         translator.metadata = loaded.metadata
         translator.edited = loaded.edited
         return translator
@@ -133,7 +167,11 @@ class Translator:
         """The best translation of every line; a blank line gives an empty one.
 
         Args:
+            lines: a list of strings; a single string is refused.
             decode: how to search; default: as the model's config says.
+
+        Raises:
+            TypeError: ``lines`` is no list of strings.
         """
         return [translations[0].text for translations in self.translate_stream(lines, decode)]
 
@@ -145,11 +183,15 @@ class Translator:
     ) -> Iterator[list[Translation]]:
         """Translate any number of lines in flat memory: one list of ``decode.n_best`` translations for each, in order.
 
-        A list is shorter where the search finds fewer, and never empty. A line longer than the model was trained for
-        is cut at the ends of sentences or clauses, and the translations of its parts are joined.
+        A list holds different texts (samples may be equal), so it is shorter where the search finds fewer; it is never
+        empty. A line longer than the model was trained for is cut at the ends of sentences or clauses, one of several
+        sentences where ``decode.split_sentences`` says so; the translations of its parts are joined.
 
         Args:
             on_problem: called with the number of a line (from 1) that could not be translated as asked, and why.
+
+        Raises:
+            TypeError: ``lines`` is a single string, or one of them is no string.
         """
         for window in self.translate_windows(lines, decode or self.config.decode, on_problem):
             yield from window
@@ -160,14 +202,18 @@ class Translator:
         decode: DecodeConfig,
         on_problem: Callable[[int, str], None] = lambda line, message: None,
         done: int = 0,
+        none_is_there: Callable[[], bool] = lambda: False,
     ) -> Iterator[list[list[Translation]]]:
         """:meth:`translate_stream` window by window; no more is read from ``lines`` than the windows given out hold.
 
         Args:
             done: the number of lines before these that were translated at another time, all of them whole windows.
                 Line numbers, windows and random numbers are then the same as if all had been translated now.
+            none_is_there: asked after every line whether to translate those that have come, rather than wait for more.
         """
-        for window in _windows(lines):
+        if isinstance(lines, (str, bytes)) or not isinstance(lines, Iterable):
+            raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: translate(["..."])')
+        for window in _windows(_checked(lines), none_is_there):
             yield self._translate_window(window, done, decode, on_problem)
             done += len(window)
 
@@ -186,22 +232,48 @@ class Translator:
     def _translate_window(
         self, lines: list[str], first: int, decode: DecodeConfig, on_problem: Callable[[int, str], None]
     ) -> list[list[Translation]]:
+        _compute_in_fork(self.device)
         limit = self.config.data.max_length - 1  # room for EOS
         parts: list[_Part] = []
         filled = [line if line.strip() else "" for line in lines]  # white space of any kind has no translation
-        for index, ids in enumerate(self.tokenizers.src.encode(filled)):
-            pieces = [ids]
-            if len(ids) > limit:
-                pieces = self._cut(lines[index], limit)
+        for index, sentences in enumerate(self._encode(filled, decode)):
+            pieces: list[list[int]] = []
+            for text, ids in sentences:
+                pieces += self._cut(text, limit) if len(ids) > limit else [ids]
+            if len(pieces) > len(sentences):
                 on_problem(first + index + 1, f"longer than {limit} tokens; translated in {len(pieces)} parts")
             for number, piece in enumerate(pieces):
                 if piece:
                     parts.append(_Part(index, [*piece, EOS_ID], (first + index, number)))
         found: list[list[list[Translation]]] = [[] for _ in lines]
+        cut: dict[int, str] = {}
         translated = self._translate_parts(parts, decode)
         for part, translations in zip(parts, translated, strict=True):
             found[part.line].append(translations)
-        return [self._join(translations, decode.n_best) for translations in found]
+            if translations[0].cut:
+                cut.setdefault(part.line, self._limit_reached(part, decode))
+        for index, message in cut.items():
+            on_problem(first + index + 1, message)
+        return [self._join(translations, decode) for translations in found]
+
+    def _encode(self, lines: list[str], decode: DecodeConfig) -> list[list[tuple[str, list[int]]]]:
+        """The text and the ids of every line, or of every sentence in it."""
+        texts = [[line] for line in lines]
+        if decode.split_sentences is True:
+            language = self.config.data.source_language
+            texts = [split_sentences(line, language) for line in lines]
+        encoded = iter(self.tokenizers.src.encode([text for sentences in texts for text in sentences]))
+        return [[(text, next(encoded)) for text in sentences] for sentences in texts]
+
+    def _longest_output(self, part: _Part, decode: DecodeConfig) -> int:
+        """In tokens, EOS included."""
+        longest = int(len(part.ids) * decode.max_length_ratio) + decode.max_length_offset
+        return max(1, min(longest, self.model.max_length or longest))
+
+    def _limit_reached(self, part: _Part, decode: DecodeConfig) -> str:
+        longest = self._longest_output(part, decode)
+        advice = "which is the model's" if longest == self.model.max_length else "raise decode.max_length_ratio"
+        return f"the translation reached its length limit of {longest} tokens; {advice}"
 
     def _translate_parts(self, parts: list[_Part], decode: DecodeConfig) -> list[list[Translation]]:
         """Longest first, in batches of like lengths; results in the order of ``parts``."""
@@ -220,11 +292,13 @@ class Translator:
         found = self._search_all([[parts[i] for i in batch] for batch in batches], decode)
         for batch, searched in zip(batches, found, strict=True):
             for i, hypotheses in zip(batch, searched, strict=True):
-                best = hypotheses[: decode.n_best]
-                if not best:  # every sentence ends at its longest length, so there was no number to rank by
+                if not hypotheses:  # every sentence ends at its longest length, so there was no number to rank by
                     raise ModelError("the model computes no finite numbers: its weights are damaged or have diverged")
+                best = hypotheses[: 1 if decode.n_best == 1 else None]
                 texts = self.tokenizers.tgt.decode_batch([hypothesis.ids for hypothesis in best])
-                results[i] = [Translation(t, h.score, h.log_prob) for t, h in zip(texts, best, strict=True)]
+                results[i] = [Translation(t, h.score, h.log_prob, h.cut) for t, h in zip(texts, best, strict=True)]
+                if not decode.sample:
+                    results[i] = _distinct(results[i])[: decode.n_best]
         return results
 
     def _search_all(self, batches: list[list[_Part]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
@@ -255,8 +329,7 @@ class Translator:
 
     @torch.inference_mode()
     def _search(self, model: Transformer, parts: list[_Part], decode: DecodeConfig) -> list[list[Hypothesis]]:
-        lengths = [int(len(part.ids) * decode.max_length_ratio) + decode.max_length_offset for part in parts]
-        max_lengths = [max(1, min(length, model.max_length or length)) for length in lengths]
+        max_lengths = [self._longest_output(part, decode) for part in parts]
         beam_size, uniforms = decode.beam_size, None
         if decode.sample:  # random numbers belong to the line, so that its samples do not depend on its batch
             beam_size = decode.n_best
@@ -268,6 +341,7 @@ class Translator:
             bos_id=BOS_ID,
             eos_id=EOS_ID,
             beam_size=beam_size,
+            first_id=EOS_ID,  # before it are padding, unknown and BOS, which no training text holds
             temperature=decode.temperature,
             top_k=decode.top_k,
             top_p=decode.top_p,
@@ -305,17 +379,17 @@ class Translator:
                 break
         return self._cut(line[:middle], limit) + self._cut(line[middle:], limit)
 
-    def _join(self, parts: list[list[Translation]], n_best: int) -> list[Translation]:
+    def _join(self, parts: list[list[Translation]], decode: DecodeConfig) -> list[Translation]:
         """The translations of a line from those of its parts: the best with the best, the second with the second."""
         if not parts:
-            return [Translation("", 0.0, 0.0)] * n_best
+            return [Translation("", 0.0, 0.0)] * (decode.n_best if decode.sample else 1)
         if len(parts) == 1:
             return parts[0]
         joined = []
-        for rank in range(min(n_best, min(len(part) for part in parts))):
-            ranked = [part[rank] for part in parts]
+        for ranked in zip(*parts):  # noqa: B905 - as far as every part has one of that rank
             text, language = ranked[0].text, self.config.data.target_language
             for translation in ranked[1:]:
                 text += joiner(language, text, translation.text) + translation.text
-            joined.append(Translation(text, sum(t.score for t in ranked), sum(t.log_prob for t in ranked)))
-        return joined
+            score, log_prob = sum(t.score for t in ranked), sum(t.log_prob for t in ranked)
+            joined.append(Translation(text, score, log_prob, any(t.cut for t in ranked)))
+        return joined if decode.sample else _distinct(joined)

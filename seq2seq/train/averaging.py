@@ -60,7 +60,7 @@ def average_models(models: Sequence[Path], output: Path) -> int:
         for name, tensor in weights.items():
             total[name] = total.get(name, torch.zeros((), dtype=torch.float64)) + tensor.double()
     mean = {name: (tensor / len(paths)).float() for name, tensor in total.items()}
-    names = ", ".join(str(path) for path in paths)
+    names = ", ".join("/".join(path.absolute().parts[1:][-3:]) for path in paths)  # no folder of this machine
     save_model_folder(output, mean, model.config, model.tokenizers, {"step": "", "average_of": names})
     load_model_folder(output)  # proves that it is a model
     return len(paths)

@@ -126,8 +126,8 @@ def _find(config: Config, corpus: Corpus, processes: Processes) -> int:
 def _number_of(config: Config) -> int | None:
     """What the run took when it was started; None where it was not, or with other settings and no checkpoint."""
     for path in reversed(list_checkpoints(config.run_dir)):
-        with suppress(ModelError, KeyError, ValueError):  # a damaged one
-            return Config.model_validate(json.loads(read_metadata(path)["config"])).train.step_tokens
+        with suppress(ModelError, KeyError, TypeError, ValueError):  # a damaged one
+            return int(json.loads(read_metadata(path)["config"])["train"]["batch_tokens"])
     with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
         text = (config.run_dir / CONFIG).read_text(encoding="utf-8")
         number = yaml.safe_load(text)["train"]["batch_tokens"]

@@ -53,13 +53,18 @@ class Checkpoint:
     weights: dict[str, Tensor]
     average: dict[str, Tensor]  # of the weights; empty without train.ema_decay
     optimizer: dict[str, Tensor]
-    config: str  # as dump_config wrote it
+    config: str  # JSON of all keys
     data_fingerprint: str
     metrics: str  # the seal of the metrics file at this step
 
 
 def _folder(run_dir: Path) -> Path:
     return run_dir / "checkpoints"
+
+
+def start_record(run_dir: Path) -> Path:
+    """The file that takes the place of checkpoints until there is one; ``resume.py`` writes and reads it."""
+    return _folder(run_dir) / "start.json"
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
@@ -118,6 +123,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Pa
         "plan": str(PLAN_VERSION),
     }
     save_tensors(path, tensors, metadata)
+    start_record(run_dir).unlink(missing_ok=True)
     for old in [other for other in list_checkpoints(run_dir) if other <= path][:-keep_last]:
         old.unlink(missing_ok=True)
     return path
@@ -145,25 +151,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read_progress(text: str) -> Progress:
+    """What is newer than the checkpoint takes its default; what this version lacks is a TypeError."""
     saved = json.loads(text)
+    if not isinstance(saved, dict) or "step" not in saved:
+        raise TypeError("no progress")
+    progress = Progress(**saved)
     for field in fields(Progress):
-        value = saved.setdefault(field.name, None) if field.default is None else saved[field.name]
-        whole = isinstance(field.default, int)
+        value, whole = getattr(progress, field.name), isinstance(field.default, int)
         if (type(value) is not int or value < 0) if whole else type(value) not in (int, float, type(field.default)):
             raise TypeError(f"{field.name} is {value!r}")
-    return Progress(**{field.name: saved[field.name] for field in fields(Progress)})
+    return progress
 
 
 def whole_checkpoints(
-    run_dir: Path, on_damage: Callable[[str], None], preferred: Callable[[int], bool] = lambda step: True
+    run_dir: Path, on_damage: Callable[[str], None], wanted: Callable[[int], bool] = lambda step: True
 ) -> Iterator[Checkpoint]:
     """The run's checkpoints that are whole, the latest first, each read when it is asked for.
 
     Args:
-        on_damage: told of each damaged file that is passed over.
-        preferred: the checkpoints of such steps come before all others.
+        on_damage: called with a message for each damaged file that is left out.
+        wanted: whether to look at the checkpoint of a step.
     """
-    for path in sorted(list_checkpoints(run_dir), key=lambda p: (preferred(_step_of(p)), p), reverse=True):
+    for path in reversed([path for path in list_checkpoints(run_dir) if wanted(_step_of(path))]):
         try:
             checkpoint = load_checkpoint(path)
             if _step_of(path) != checkpoint.progress.step:
@@ -196,7 +205,10 @@ def load_latest_checkpoint(run_dir: Path, on_damage: Callable[[str], None]) -> C
     if latest is not None:
         return _without_best(run_dir, latest, on_damage)
     if list_checkpoints(run_dir):
-        raise ModelError(f"{_folder(run_dir)}: every checkpoint is damaged; remove the folder to start anew")
+        raise ModelError(
+            f"{_folder(run_dir)}: every checkpoint is damaged, or of another version; put "
+            "back a copy, or choose another run_dir to start anew"
+        )
     return None
 
 

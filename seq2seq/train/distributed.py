@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,7 +22,39 @@ from seq2seq.errors import ToldElsewhereError, UserError
 
 _ANSWER = timedelta(minutes=30)  # until a process that is there and does not answer counts as lost
 _WORK_OF_ONE = timedelta(days=7)  # the others wait while the main process prepares data, however much
+_BEAT_SECONDS = 1.0
 _BUCKET_NUMBERS = 2**21  # sent together: one by one small tensors take three times as long, all at once a third longer
+
+
+class Heartbeats:
+    """A thread of each process counts up in the store, so that the others can tell a busy process from a dead one."""
+
+    def __init__(self, store: Any, rank: int, count: int) -> None:
+        self._store, self._count = store, count
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, args=(store.clone(), rank), daemon=True)
+        self._thread.start()
+
+    def _beat(self, store: Any, rank: int) -> None:
+        with suppress(RuntimeError):  # the process that kept the store has ended
+            while not self._over.wait(_BEAT_SECONDS):
+                store.add(f"heartbeat {rank}", 1)
+
+    def close(self) -> None:
+        """End the thread before the process ends: Python would stop it in the middle of a call to the store."""
+        self._over.set()
+        self._thread.join(3 * _BEAT_SECONDS)
+
+    def all_beat(self) -> bool:
+        """Whether each process counts on; call it from one thread. Takes three beats."""
+        try:
+            store = self._store.clone()
+            before = [store.add(f"heartbeat {rank}", 0) for rank in range(self._count)]
+            time.sleep(3 * _BEAT_SECONDS)
+            after = [store.add(f"heartbeat {rank}", 0) for rank in range(self._count)]
+        except RuntimeError:
+            return False
+        return all(late > early for early, late in zip(before, after, strict=True))
 
 
 @dataclass(frozen=True)
@@ -33,6 +65,7 @@ class Processes:
     count: int
     device: torch.device
     waiting: dist.ProcessGroup | None = None  # all of them; made for waits longer than an exchange may take
+    heartbeats: Heartbeats | None = None
 
     @property
     def is_main(self) -> bool:
@@ -44,6 +77,10 @@ class Processes:
         if self.count > 1:
             with _exchange():
                 dist.barrier(self.waiting)
+
+    def others_live(self) -> bool:
+        """Whether all other processes are there, busy or not; takes some seconds."""
+        return self.heartbeats is None or self.heartbeats.all_beat()
 
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` is true in any process; the same answer everywhere."""
@@ -133,7 +170,9 @@ def joined_processes(device_name: str) -> Iterator[Processes]:
     if dist.is_torchelastic_launched():
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
-        yield Processes(rank, count, device, dist.new_group(backend="gloo", timeout=_WORK_OF_ONE))
+        with closing(Heartbeats(store, rank, count)) as heartbeats:
+            group = dist.new_group(backend="gloo", timeout=_WORK_OF_ONE)
+            yield Processes(rank, count, device, group, heartbeats)
     except BaseException as error:
         if not _is_first_to_fail(store) and isinstance(error, UserError):
             raise ToldElsewhereError from error

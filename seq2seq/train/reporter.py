@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -91,7 +92,8 @@ class Reporter:
     def say(self, text: str) -> None:
         """Print a line without breaking the bar."""
         if self._processes.is_main:
-            tqdm.write(text, file=sys.stderr)
+            with suppress(OSError):  # the terminal is gone; no line is worth the run
+                tqdm.write(text, file=sys.stderr)
 
     def notes(self, notes: Iterable[str]) -> None:
         """Print what there is to note of scores, each note once."""

@@ -3,65 +3,78 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
-import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from types import FrameType, TracebackType
-from typing import Any
 
 from seq2seq.errors import EXIT_STOPPED
+from seq2seq.signals import INSISTENT, end_at_once, handled, silence_lost_terminal, stop_signals
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_STUCK_SECONDS = 10.0  # torchrun, for one, kills after 30
+_LOOK_EVERY = 10.0  # seconds between looks for another process that is dead; torchrun, for one, kills after 30
 
 
 class StopSignals:
-    """While the block lasts, SIGINT (Ctrl-C) and SIGTERM are remembered; a second one ends the process at once.
+    """While the block lasts, a stop signal is remembered; a second Ctrl-C or SIGTERM ends the process at once.
 
     Files are whole at any moment, so that is safe, too: it costs the steps since the last checkpoint. A process that
-    cannot notice the first one, as it waits in a library for another process that is dead, is ended after a while.
+    cannot notice the first one, as it waits in a library for another process, waits on for as long as that one lives.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._before: dict[int, Any] = {}
+    def __init__(self, say: Callable[[str], None], others_live: Callable[[], bool] = lambda: True) -> None:
+        """``others_live`` says whether all other processes of the run are there; it may take some seconds."""
+        self._say, self._others_live = say, others_live
+        self._stack = ExitStack()
         self.received: str | None = None  # the signal's name
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():  # others may not set handlers
-            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
-            told, tell = os.pipe()
-            os.set_blocking(tell, False)
-            self._tell, self._tell_before = tell, signal.set_wakeup_fd(tell)  # written to even where no handler can run
-            threading.Thread(target=self._end_if_stuck, args=(told,), daemon=True).start()
+        self._numbers = stop_signals()
+        with ExitStack() as stack:
+            if stack.enter_context(handled(self._handle)):
+                read, write = os.pipe()
+                os.set_blocking(write, False)
+                stack.callback(os.close, write)  # ends the thread
+                stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(write))  # written to where no handler can run
+                threading.Thread(target=self._watch, args=(read,), daemon=True).start()
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._before:
-            signal.set_wakeup_fd(self._tell_before)
-            os.close(self._tell)  # ends the thread
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _end_if_stuck(self, told: int) -> None:
-        """In a thread: wait for a signal, then for the main thread to notice it."""
-        while (number := os.read(told, 1)) and number[0] not in _SIGNALS:
-            pass  # a signal that somebody else handles
-        os.close(told)
-        if not number:
-            return
-        time.sleep(_STUCK_SECONDS)
-        if self.received is None:
-            self._say("a signal, and no answer from another process: stopping at once")
-            os._exit(EXIT_STOPPED)
+        self._stack.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        self.received = signal.Signals(number).name
-        self._say(f"{self.received}: finishing what is under way and saving; a second signal stops at once")
+        if number == signal.SIGHUP:
+            silence_lost_terminal()
+        if self.received is None:
+            self.received = signal.Signals(number).name
+
+    def _watch(self, read: int) -> None:
+        """In a thread, which runs whatever the main one waits for: report the first signal and act on the second."""
+        insistent, seen = 0, False
+        while True:
+            if not select.select([read], [], [], _LOOK_EVERY if seen else None)[0]:
+                if self.received is None and not self._others_live():
+                    self._report("a signal, and no answer from another process: stopping at once")
+                    os._exit(EXIT_STOPPED)
+                continue
+            byte = os.read(read, 1)
+            if not byte:
+                os.close(read)
+                return
+            if byte[0] not in self._numbers:
+                continue  # a signal that somebody else handles
+            insistent += byte[0] in INSISTENT
+            if insistent > 1:
+                end_at_once("seq2seq train", byte[0])
+            if not seen:
+                name = signal.Signals(byte[0]).name
+                self._report(f"{name}: finishing the step and saving; a second Ctrl-C or SIGTERM stops at once")
+            seen = True
+
+    def _report(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            self._say(text)

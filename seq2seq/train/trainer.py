@@ -33,15 +33,16 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from seq2seq.config import Config, diff_configs, dump_config
+from seq2seq.config import Config, dump_config
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
 from seq2seq.data.prepare import prepare_data, sampled_folder
 from seq2seq.data.subword_epochs import Resampler
+from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.decode.translator import Translator
 from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak
-from seq2seq.errors import ConfigError, DataError, UserError
+from seq2seq.errors import UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.files import is_sealed, seal, write_text
 from seq2seq.memory import memory_explained
@@ -53,6 +54,7 @@ from seq2seq.train.checkpoint import (
     Checkpoint,
     Progress,
     check_run_space,
+    list_checkpoints,
     load_latest_checkpoint,
     save_checkpoint,
     whole_checkpoints,
@@ -64,13 +66,9 @@ from seq2seq.train.metrics import BAD_LINES, METRICS, MetricsLog, draw_curves
 from seq2seq.train.microbatches import at_once, microbatches_of
 from seq2seq.train.optim import Optimizer, learning_rate
 from seq2seq.train.reporter import Reporter, Speedometer, StepRecord
+from seq2seq.train.resume import check_beginning, check_models_are_ours, check_same_run, record_beginning
 from seq2seq.train.stopping import StopSignals
 from seq2seq.train.validation import measured_decode, translate_and_score, update_best, validate
-
-# What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
-_FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
-_FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
-_FIXED += ["train.metric"]  # scores of two metrics cannot be compared
 
 _SIGNAL = "stopped by a signal"
 
@@ -92,8 +90,10 @@ class Trainer:
         """Prepare data and model, and take up the latest checkpoint if the run has one.
 
         Raises:
-            UserError: the data cannot be used, or the run folder belongs to a run with other settings.
+            UserError: the data cannot be used, or the run folder belongs to a run with other settings, or holds models
+                that this run did not make.
         """
+        check_models_are_ours(config.run_dir)
         self.config, self.processes = config, processes
         if config.train.threads is not None:
             torch.set_num_threads(config.train.threads)
@@ -102,6 +102,7 @@ class Trainer:
         with _main_first(processes):
             self.data = prepare_data(config, show_progress=processes.is_main)
         self.config = config = with_batch_tokens(config, self.data.train, processes)
+        self.config = config = with_split_sentences(config, self.data.train, self.data.tokenizers.src)
         self.resampler: Resampler | None = None
         if config.tokenizer.sampling:
             strength, max_length = config.tokenizer.sampling, config.data.max_length
@@ -124,12 +125,14 @@ class Trainer:
             size = sum(parameter.nbytes for parameter in self.model.parameters())
             copies = 3 if self.average is None else 4  # the weights, two moments in the optimizer, the average
             check_run_space(config.run_dir, size, copies * size, config.train.keep_last)
+            if not list_checkpoints(config.run_dir):
+                record_beginning(config, self.data.fingerprint)
             write_text(config.run_dir / CONFIG, dump_config(config))
             log = MetricsLog(config.run_dir, self.progress.step)
         flops = training_flops(config.model, self.model.output_weight.size(0))
         peak = matmul_peak(processes.device, self.dtype) * processes.count
         self.report = Reporter(processes, log, self.progress.step, Speedometer(flops, peak))
-        self.signals = StopSignals(self.report.say)
+        self.signals = StopSignals(self.report.say, processes.others_live)
         self._introduce()
 
     def _make_gradients(self) -> SequentialGradients | ThreadedGradients:
@@ -169,7 +172,7 @@ class Trainer:
                 if self.processes.any(self._is_asked_to_stop()):
                     reason = _SIGNAL
             stopped = reason == _SIGNAL
-            scores = self._test() if self.test_texts is not None and not stopped else None
+            scores = self._test() if self.test_texts is not None and not stopped and self.progress.best_step else None
         finally:
             if self.resampler is not None:
                 self.resampler.close()
@@ -317,6 +320,8 @@ class Trainer:
         self.report.validation(progress.step, result.metrics(), time.monotonic() - started)
         progress.validated_step = progress.step
         self.report.notes(result.scores.notes)
+        if not result.is_finite:
+            self.report.say(f"step {progress.step:,}: the validation is not a finite number, so the best model stays")
         if update_best(progress, result, config.train.metric):
             self.report.best = f", best {config.train.metric} {abs(result.score(config.train.metric)):.2f}"
             self._save_model("best")
@@ -351,8 +356,7 @@ class Trainer:
         """Take up the latest whole checkpoint; a run without one starts at step 0.
 
         Raises:
-            ConfigError: settings that decide the training differ from those the run was started with.
-            DataError: the text or the tokenizer has changed since.
+            UserError: settings or text differ from those the run was started with, or a model is of another run.
         """
         run_dir = self.config.run_dir
 
@@ -362,21 +366,9 @@ class Trainer:
 
         checkpoint = load_latest_checkpoint(run_dir, tell)
         if checkpoint is None:
+            check_beginning(self.config, self.data.fingerprint)
             return Progress()
-        fixed = [*_FIXED, *(["train.max_steps"] if self.config.optim.schedule in ("cosine", "linear") else [])]
-        saved = json.loads(checkpoint.config)
-        saved["tokenizer"].setdefault("normalise_source", False)  # the key is younger than the first runs
-        differences = diff_configs(Config.model_validate(saved), self.config, fixed)
-        if differences:
-            changed = "; ".join(differences)
-            raise ConfigError(
-                f"{run_dir}: holds a run with other settings ({changed}); restore them, or choose another run_dir"
-            )
-        if checkpoint.data_fingerprint != self.data.fingerprint:
-            raise DataError(
-                f"{run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
-                "data; restore data.train and data.valid, use that version, or choose another run_dir"
-            )
+        check_same_run(self.config, self.data.fingerprint, checkpoint.config, checkpoint.data_fingerprint)
         self._restore(checkpoint)
         if checkpoint.metrics and not is_sealed(run_dir / METRICS, checkpoint.metrics):
             tell(
@@ -394,13 +386,19 @@ class Trainer:
     def _roll_back(self) -> None:
         """Go back to the weights of the last checkpoint, but not to its place in the data."""
         self.processes.wait()  # until the main process has written it
-        # A checkpoint between the regular ones is there because of a signal; an undisturbed run would not have it.
-        every = self.config.train.save_every
-        found = whole_checkpoints(self.config.run_dir, self.report.say, lambda step: step % every == 0)
-        checkpoint = next(found, None)
-        if checkpoint is not None:
-            self._restore(checkpoint)
-            self.report.say(f"went back to the weights of step {checkpoint.progress.step:,}")
+        every, now = self.config.train.save_every, self.progress.step
+
+        def wanted(step: int) -> bool:
+            # An undisturbed run has no other: those between the regular ones are there because of a signal, and later
+            # ones where this start has gone on from an earlier one.
+            return step % every == 0 and step < now
+
+        checkpoint = next(whole_checkpoints(self.config.run_dir, self.report.say, wanted), None)
+        if checkpoint is None:
+            self.report.say("there is no regular checkpoint yet whose weights to go back to")
+            return
+        self._restore(checkpoint)
+        self.report.say(f"went back to the weights of step {checkpoint.progress.step:,}")
 
     # ----------------------------------------------------------------------------------------------------- the end
 

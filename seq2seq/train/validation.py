@@ -40,6 +40,11 @@ class Validation:
         names = ("valid_loss", "valid_ppl", "valid_bleu", "valid_chrf")
         return dict(zip(names, (self.loss, perplexity, self.scores.bleu, self.scores.chrf), strict=True))
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether it can be compared; a model whose weights went wrong has a loss that is not a number."""
+        return all(map(math.isfinite, (self.loss, self.scores.bleu, self.scores.chrf)))
+
     def score(self, metric: str) -> float:
         """The number that train.metric wants to grow."""
         return {"bleu": self.scores.bleu, "chrf": self.scores.chrf, "loss": -self.loss}[metric]
@@ -63,6 +68,9 @@ def update_best(progress: Progress, validation: Validation, metric: str) -> bool
     Returns:
         Whether this is the best model so far; of equal ones the first stays the best.
     """
+    if not validation.is_finite:  # it would compare as better
+        progress.validations_since_best += 1
+        return False
     score, chrf, loss = validation.score(metric), validation.scores.chrf, validation.loss
     learns = progress.lowest_loss is None or round(loss, 3) < round(progress.lowest_loss, 3)
     if learns:

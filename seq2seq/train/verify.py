@@ -32,6 +32,9 @@ def verify_resume(config: Config, processes: Processes) -> str:
     folder = config.run_dir / "verify-resume"
     straight, stopped = (_trial(config, folder / name) for name in ("straight", "stopped"))
     try:
+        if processes.is_main:
+            shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+        processes.wait()
         trainer = Trainer(straight, processes)
         trainer.run(stop_after=steps)
         stopped = stopped.model_copy(update={"train": trainer.config.train})  # with its number for batch_tokens: auto

@@ -3,17 +3,21 @@
 import gzip
 import os
 import random
+import select
 import signal
+import subprocess
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 
 from seq2seq.cli import main
+from seq2seq.data.tokenizer import Tokenizer
 from seq2seq.decode import translator as translator_module
 from seq2seq.decode.output import output_file
 from seq2seq.decode.translator import Translator
-from tests.toy import run_command, sentences, toy_model, write_lines
+from tests.toy import command, environment, run_command, sentences, toy_model, write_lines
 
 OPTIONS = ("--beam-size", "1", "--max-length-ratio", "0", "--max-length-offset", "4", "--device", "cpu")
 BOM = b"\xef\xbb\xbf"
@@ -144,38 +148,153 @@ def test_few_lines(data: bytes, count: int, model: Path, tmp_path: Path) -> None
     assert len(output_lines(gzip.decompress(written))) == count
 
 
-def test_n_best_format(model: Path, tmp_path: Path) -> None:
-    """Number, score and text between tabs, N lines for each, best first; blank lines have theirs as well."""
+def test_n_best_format(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Number, score and text between tabs, at most N lines for each, different and best first; a blank line has one.
+    How many lines have fewer is reported, blank ones aside."""
     write_lines(tmp_path / "in", ["kato miren", "", "solvu"])
     arguments = ["translate", str(model), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     assert main([*arguments, "--n-best", "3", "--beam-size", "4", "--device", "cpu"]) == 0
     rows = [line.split("\t", 2) for line in output_lines((tmp_path / "out").read_bytes())]
-    assert [row[0] for row in rows] == ["1"] * 3 + ["2"] * 3 + ["3"] * 3
-    for first in (0, 6):
+    assert [row[0] for row in rows] == ["1"] * 3 + ["2"] + ["3"] * 3
+    for first in (0, 4):
         scores = [float(row[1]) for row in rows[first : first + 3]]
         assert scores == sorted(scores, reverse=True)
-    assert {row[2] for row in rows[3:6]} == {""}
+        assert len({row[2] for row in rows[first : first + 3]}) == 3
+    assert rows[3][2] == ""
+    assert "different translations" not in capsys.readouterr().err
+    monkeypatch.setattr(Tokenizer, "decode_batch", lambda _, batch: ["fe"] * len(batch))
+    assert main([*arguments, "--n-best", "3", "--beam-size", "4", "--device", "cpu"]) == 0
+    assert len(output_lines((tmp_path / "out").read_bytes())) == 3
+    assert "2 lines have fewer than 3 different translations" in capsys.readouterr().err
 
 
-def test_a_failure_leaves_what_was_there(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Half an output would be taken for a whole one: a damaged input leaves no file, or the earlier one as it was."""
-    whole = gzip.compress("\n".join(src for src, _ in sentences(3000, seed=8)).encode())
-    (tmp_path / "in.gz").write_bytes(whole[:-2000])
-    arguments = ["translate", str(model), "--input", str(tmp_path / "in.gz"), "--output", str(tmp_path / "out")]
-    assert main([*arguments, *OPTIONS]) == 2
-    assert "damaged or cut short" in capsys.readouterr().err
-    assert sorted(os.listdir(tmp_path)) == ["in.gz"]
-    (tmp_path / "out").write_bytes(b"earlier\n")
-    assert main([*arguments, *OPTIONS]) == 2
-    assert (tmp_path / "out").read_bytes() == b"earlier\n"
-
-
-def test_the_output_may_be_the_input(model: Path, tmp_path: Path) -> None:
-    """A file is replaced only when its translation is complete, so reading it is never disturbed."""
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+@pytest.mark.parametrize("name", ["text", "../{folder}/text", "link", "hard"])
+def test_the_output_must_not_be_the_input(
+    name: str, resume: tuple[str, ...], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against a source text that its own translation replaces, under whatever name."""
     write_lines(tmp_path / "text", ["kato miren", "solvu"])
-    arguments = ["translate", str(model), "--input", str(tmp_path / "text"), "--output", str(tmp_path / "text")]
-    assert main([*arguments, *OPTIONS]) == 0
-    assert len(output_lines((tmp_path / "text").read_bytes())) == 2
+    (tmp_path / "link").symlink_to("text")
+    (tmp_path / "hard").hardlink_to(tmp_path / "text")
+    before = (tmp_path / "text").read_bytes()
+    output = str(tmp_path / name.format(folder=tmp_path.name))
+    arguments = ["translate", str(model), "--input", str(tmp_path / "text"), "--output", output]
+    assert main([*arguments, *OPTIONS, *resume]) == 2
+    assert "--output is the same file as --input" in capsys.readouterr().err
+    assert (tmp_path / "text").read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["hard", "link", "text"]
+
+
+def test_appending_to_the_input_is_refused(model: Path, tmp_path: Path) -> None:
+    """Guards against ``< a >> a``, which reads its own translations without end."""
+    write_lines(tmp_path / "text", ["kato miren"])
+    with (tmp_path / "text").open("rb") as stdin, (tmp_path / "text").open("ab") as stdout:
+        done = subprocess.run(
+            command("translate", model, *OPTIONS), stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment()
+        )
+    assert done.returncode == 2
+    assert (tmp_path / "text").read_bytes() == b"kato miren\n"
+
+
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+def test_a_link_is_written_through(resume: tuple[str, ...], model: Path, tmp_path: Path) -> None:
+    """Guards against a link that a file replaces, while the place it leads to stays empty or as it was."""
+    write_lines(tmp_path / "in", ["", " "])
+    (tmp_path / "place").mkdir()
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/first").symlink_to("second")
+    (tmp_path / "links/second").symlink_to("../place/out")  # there is no such file yet
+    arguments = ["translate", str(model), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "links/first")]
+    for _ in range(2):
+        assert main([*arguments, *OPTIONS, *resume]) == 0
+        assert (tmp_path / "place/out").read_bytes() == b"\n\n"
+        assert (tmp_path / "links/first").is_symlink()
+    assert sorted(os.listdir(tmp_path / "links")) == ["first", "second"]
+
+
+def test_a_link_to_itself_is_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a traceback, or a file in the link's place."""
+    write_lines(tmp_path / "in", [""])
+    (tmp_path / "loop").symlink_to("loop")
+    arguments = ["translate", str(model), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "loop")]
+    assert main([*arguments, *OPTIONS]) == 2
+    assert "leads to itself" in capsys.readouterr().err
+    assert (tmp_path / "loop").is_symlink()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+@pytest.mark.parametrize("name", ["/proc/self/fd/1", "/dev/fd/1", "link"])
+def test_an_open_file_is_written_on(name: str, model: Path, tmp_path: Path) -> None:
+    """Guards against a link such as /dev/stdout that a file replaces, and a file opened with ``>>`` that is emptied."""
+    (tmp_path / "link").symlink_to("/proc/self/fd/1")
+    (tmp_path / "out").write_bytes(b"earlier\n")
+    arguments = command("translate", model, *OPTIONS, "--output", name)
+    with (tmp_path / "out").open("ab") as stdout:
+        done = subprocess.run(arguments, input=b"\n\n", stdout=stdout, env=environment(), cwd=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "out").read_bytes() == b"earlier\n\n\n"
+    assert (tmp_path / "link").is_symlink()
+    assert run_command("translate", model, *OPTIONS, "--output", "/proc/self/fd/1", stdin=b"\n").stdout == b"\n"
+
+
+def test_lines_are_answered_as_they_come(model: Path, tmp_path: Path) -> None:
+    """Guards against a program that waits for ever for the translation of its line: the answer comes while the input
+    stays open, also for a blank first line, and when half of the next line is there already."""
+    os.mkfifo(tmp_path / "pipe")
+    for source in ("-", str(tmp_path / "pipe")):
+        process = subprocess.Popen(
+            command("translate", model, *OPTIONS, "--input", source),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            bufsize=0,  # what was read ahead, select would not see
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with process, process.stdin if source == "-" else (tmp_path / "pipe").open("wb") as writer:
+            for sent, count in ((b"\n", 1), (b"kato\nmiren\nsol", 2), (b"vu\n", 1)):
+                writer.write(sent)
+                writer.flush()
+                for _ in range(count):
+                    assert select.select([process.stdout], [], [], 60)[0], f"no answer to {sent!r}"
+                    assert process.stdout.readline().endswith(b"\n")
+            writer.close()
+            assert process.stdout.read() == b""
+            assert process.wait(60) == 0, process.stderr.read()
+
+
+def test_a_fast_pipe_is_read_in_large_windows(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against small batches, which are slow, where many lines wait; samples are those of a file."""
+    data = b"\n".join(src.encode() for src, _ in sentences(3000, seed=8))
+    sizes: list[int] = []
+    translate = Translator._translate_window
+
+    def watched(translator: Translator, lines: list[str], *rest: object) -> object:
+        sizes.append(len(lines))
+        return translate(translator, lines, *rest)
+
+    monkeypatch.setattr(Translator, "_translate_window", watched)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "in").write_bytes(data)
+    Thread(target=(tmp_path / "pipe").write_bytes, args=(data,)).start()
+    for name in ("pipe", "in"):
+        arguments = [
+            "translate",
+            str(model),
+            "--input",
+            str(tmp_path / name),
+            "--output",
+            str(tmp_path / f"{name}.out"),
+        ]
+        assert main([*arguments, *OPTIONS, "--sample"]) == 0
+    assert (tmp_path / "pipe.out").read_bytes() == (tmp_path / "in.out").read_bytes()
+    assert sizes.pop() == sum(sizes) == 3000
+    assert len(sizes) < 20
 
 
 def test_an_output_that_is_no_file_is_written_to(model: Path, tmp_path: Path) -> None:

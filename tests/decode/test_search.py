@@ -237,6 +237,48 @@ def test_the_end_is_forced_at_the_longest_length_and_paid_for():
         assert all(never - 15 < h.log_prob < never for h in hypotheses)
 
 
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_an_end_at_the_longest_length_says_whether_it_was_forced(beam_size):
+    """Guards against a false alarm where a hypothesis ends by itself at its longest length, and against a cut that
+    nobody sees: an end is the search's own if it is among the best K continuations of the last step."""
+    names, kinds = list(range(40)), set()
+    for longest in (1, 3):
+        found, _ = run(names, [longest] * 40, beam_size=beam_size)
+        roomy, _ = run(names, [longest + 9] * 40, beam_size=beam_size)
+        for hypotheses, others in zip(found, roomy, strict=True):
+            by_itself = {h.ids for h in others}
+            for h in hypotheses:
+                assert h.cut == (len(h.ids) + 1 == longest and h.ids not in by_itself)
+                kinds.add((h.cut, len(h.ids) + 1 == longest))
+    assert kinds >= {(True, True), (False, True)}
+
+
+def test_a_sample_at_the_longest_length_says_whether_it_was_cut():
+    """The same for samples: cut are those that drew another token than EOS at the last step."""
+    names = list(range(20))
+    (found, _), (roomy, _) = sample(names, [3] * 20, 4), sample(names, [12] * 20, 4)
+    for hypotheses, others in zip(found, roomy, strict=True):
+        assert sorted(not h.cut for h in hypotheses) == sorted(len(h.ids) < 3 for h in others)
+        assert all(len(h.ids) == 2 for h in hypotheses if h.cut)
+
+
+@pytest.mark.parametrize("beam_size", [1, 5, 30])
+@pytest.mark.parametrize("sampling", [False, True])
+def test_banned_tokens_are_never_chosen(beam_size, sampling):
+    """Guards against outputs with padding, unknown or BOS, also at the first step, where all hypotheses share their
+    logits, and where fewer continuations than beams are left; scores stay the model's."""
+    names = list(range(12))
+    search_for = (
+        sample if sampling else lambda names, longest, k, **options: run(names, longest, beam_size=k, **options)
+    )
+    found, _ = search_for(names, [4] * 12, beam_size, vocabulary=6, first_id=3)
+    for name, hypotheses in enumerate(found):
+        assert hypotheses
+        for h in hypotheses:
+            assert set(h.ids) <= {4, 5}
+            assert h.log_prob == pytest.approx(log_prob(name, h.ids, vocabulary=6), abs=1e-5)
+
+
 @pytest.mark.parametrize("vocabulary", [4, 5])
 @pytest.mark.parametrize("beam_size", [3, 9, 30])
 def test_a_beam_wider_than_the_vocabulary(vocabulary, beam_size):

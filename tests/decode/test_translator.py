@@ -1,8 +1,13 @@
 """Text to text: one output for each input, in order, the same whatever shares the batch."""
 
 import copy
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +21,7 @@ from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import ModelError, UserError
 from seq2seq.model import state as state_module
 from seq2seq.model.kernels.cuda_graphs import Graphs
-from tests.toy import sentences, toy_model
+from tests.toy import environment, sentences, toy_model
 
 GREEDY = DecodeConfig(beam_size=1, max_length_ratio=1, max_length_offset=3)
 BEAM = DecodeConfig(beam_size=3, max_length_ratio=1, max_length_offset=3)
@@ -40,9 +45,14 @@ ODD = [
 
 
 @pytest.fixture(scope="module")
-def translator(tmp_path_factory: pytest.TempPathFactory) -> Translator:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
-    return Translator.load(toy_model(tmp_path_factory.mktemp("translator")), device="cpu")
+    return toy_model(tmp_path_factory.mktemp("translator"))
+
+
+@pytest.fixture(scope="module")
+def translator(model: Path) -> Translator:
+    return Translator.load(model, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +93,72 @@ def test_a_blank_line_stays_blank(line: str, translator: Translator) -> None:
     assert translator.translate(["ka to", line], GREEDY)[1] == ""
 
 
-def test_blank_lines_give_empty_translations_of_every_rank(translator: Translator) -> None:
-    """With n-best a blank line still has n outputs, as the format promises."""
-    decode = BEAM.model_copy(update={"n_best": 2})
-    (blank,) = all_translations(translator, ["  "], decode)
-    assert [translation.text for translation in blank] == ["", ""]
+def test_blank_lines_have_one_translation(translator: Translator) -> None:
+    """The n best are different texts, and a blank line has one; samples may be equal, and are as many as asked for."""
+    for decode, count in ((BEAM, 1), (DecodeConfig(sample=True), 2)):
+        (blank,) = all_translations(translator, ["  "], decode.model_copy(update={"n_best": 2}))
+        assert [translation.text for translation in blank] == [""] * count
+
+
+@pytest.mark.parametrize("lines", ["kato", b"kato", None, 7, Path("kato")], ids=repr)
+def test_what_is_no_list_of_lines_is_refused(lines: Any, translator: Translator) -> None:
+    """Guards against a string whose letters are translated one by one, and bytes of which each number is a line."""
+    with pytest.raises(TypeError, match=r'list of strings, not \w+: translate\(\["..."\]\)'):
+        translator.translate(lines, GREEDY)
+    with pytest.raises(TypeError, match="list of strings"):
+        next(translator.translate_stream(lines, GREEDY))
+
+
+@pytest.mark.parametrize("line", [b"kato", None, 7, ["kato"]], ids=repr)
+def test_what_is_no_line_is_refused_by_number(line: Any, translator: Translator) -> None:
+    """Guards against a traceback from deep within, or the translation of a number's letters."""
+    with pytest.raises(TypeError, match=f"line 2 is {type(line).__name__}, not str"):
+        translator.translate(["kato", line], GREEDY)
+
+
+FORKED = """
+import os, signal, sys, torch
+torch.set_num_threads(2)
+from seq2seq import Translator
+lines = ["kato miren solvu", "palin vu", "ren"] * 40
+translator = Translator.load(sys.argv[1], device="cpu")
+found = translator.translate(lines)
+(torch.randn(700, 700) @ torch.randn(700, 700)).exp()  # starts the threads that a child has not
+if os.fork() == 0:
+    signal.alarm(30)
+    again = translator if sys.argv[2] == "parent" else Translator.load(sys.argv[1], device="cpu")
+    one = again.translate(lines[:1])  # in one batch, which all threads share
+    os._exit(0 if one + again.translate(lines[1:]) == found else 1)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("loaded_in", ["parent", "child"])
+def test_a_forked_child_translates(loaded_in: str, model: Path) -> None:
+    """Guards against a child that waits forever for threads of its parent, as under gunicorn --preload."""
+    environment_ = {**environment(), "OMP_NUM_THREADS": "2"}
+    arguments = [sys.executable, "-c", FORKED, model, loaded_in]
+    done = subprocess.run(arguments, env=environment_, capture_output=True, timeout=100)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("search", ["greedy", "beam", "sample"])
+def test_a_translation_cut_at_its_limit_is_reported(search: str, translator: Translator, lines: list[str]) -> None:
+    """Guards against half a translation that looks like a whole one, and against false alarms: reported are the lines
+    whose translation is longer where there is more room, and no other (a beam may find a shorter one that is whole)."""
+    beam_size = 3 if search == "beam" else 1
+    tight = DecodeConfig(sample=search == "sample", beam_size=beam_size, max_length_ratio=0, max_length_offset=9)
+    problems: dict[int, str] = {}
+    found = list(translator.translate_stream(["", *lines], tight, problems.setdefault))
+    roomy = translator.translate(["", *lines], tight.model_copy(update={"max_length_offset": 40}))
+    assert 3 < len(problems) < 35
+    assert list(problems) == [number for number, best in enumerate(found, start=1) if best[0].cut]
+    for number, (translations, whole) in enumerate(zip(found, roomy, strict=True), start=1):
+        differs = translations[0].text != whole
+        assert differs if number in problems else not differs or search == "beam", number
+    told = "the translation reached its length limit of 9 tokens; raise decode.max_length_ratio"
+    assert set(problems.values()) == {told}
 
 
 @pytest.mark.parametrize("decode", [GREEDY, BEAM], ids=["greedy", "beam"])
@@ -324,7 +395,7 @@ def test_a_failing_batch_fails_the_call(
 
 
 def test_n_best_comes_best_first(translator: Translator, lines: list[str]) -> None:
-    """The n best are sorted, all different hypotheses, and the first is what a search for one gives."""
+    """The n best are sorted, and the first is what a search for one gives."""
     decode = BEAM.model_copy(update={"beam_size": 4, "n_best": 4})
     best = translator.translate(lines, decode.model_copy(update={"n_best": 1}))
     for translations, first in zip(all_translations(translator, lines, decode), best, strict=True):
@@ -333,6 +404,27 @@ def test_n_best_comes_best_first(translator: Translator, lines: list[str]) -> No
         assert scores == sorted(scores, reverse=True)
         assert translations[0].text == first
         assert all(translation.log_prob <= 0 for translation in translations)
+
+
+def test_n_best_are_different_texts(translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against one text several times, cut into other pieces, also where lines are joined from parts: a list is
+    rather shorter, and what is left is the better of two. Samples are independent draws, and stay as they are."""
+    inner = translator.tokenizers.tgt.decode_batch
+    monkeypatch.setattr(  # all that differ in nothing but their length are one text
+        translator.tokenizers.tgt, "decode_batch", lambda batch: [text[:4] for text in inner(batch)]
+    )
+    decode = BEAM.model_copy(update={"beam_size": 4, "n_best": 4})
+    lines = [*lines, "kato miren. " * 9]
+    fewer = 0
+    for translations in all_translations(translator, lines, decode):
+        texts = [translation.text for translation in translations]
+        assert 1 <= len(set(texts)) == len(texts) <= 4
+        assert [t.score for t in translations] == sorted((t.score for t in translations), reverse=True)
+        fewer += len(texts) < 4
+    assert fewer > 10
+    samples = all_translations(translator, lines, DecodeConfig(sample=True, n_best=4, temperature=0.01))
+    assert all(len(found) == 4 for found in samples)
+    assert len({translation.text for translation in samples[0]}) < 4
 
 
 def test_windows_join_seamlessly(translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +437,7 @@ def test_windows_join_seamlessly(translator: Translator, lines: list[str], monke
     for options, expected in zip((GREEDY, decode), whole, strict=True):
         found = list(translator.translate_stream(iter(lines), options, lambda *problem: problems.append(problem)))
         assert [[t.text for t in ts] for ts in found] == [[t.text for t in ts] for ts in expected]
-    assert [number for number, _ in problems] == [8, 8]
+    assert [number for number, message in problems if "longer than" in message] == [8, 8]
 
 
 def test_windows_read_no_further_than_needed(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,6 +477,24 @@ def test_a_line_too_long_is_cut_told_and_joined(translator: Translator) -> None:
     expected = [all_translations(translator, [text], BEAM)[0][0] for text in texts]
     assert found[1][0].text == " ".join(translation.text for translation in expected)
     assert found[1][0].log_prob == pytest.approx(sum(t.log_prob for t in expected), abs=1e-3)
+
+
+def test_a_line_of_several_sentences_is_translated_in_sentences(translator: Translator) -> None:
+    """Guards against sentences that a model of single ones leaves out; without the setting, or if nobody knows what the
+    model has learned, a line is translated as it is. Long sentences are cut further."""
+    parts = ["Kato miren.", "Solvu?", "Palin kaka vu."]
+    lines = ["ren", " ".join(parts), "Kato. " + "mi " * 40, ""]
+    decode = BEAM.model_copy(update={"split_sentences": True})
+    problems: list[int] = []
+    found = list(translator.translate_stream(lines, decode, lambda number, _: problems.append(number)))
+    assert found[1][0].text == " ".join(translator.translate(parts, BEAM))
+    assert len(found) == 4
+    assert set(problems) >= {3}
+    whole = translator.translate(lines, BEAM)
+    assert whole[0] == found[0][0].text
+    assert whole[1] != found[1][0].text
+    for setting in ("auto", False):
+        assert translator.translate(lines, BEAM.model_copy(update={"split_sentences": setting})) == whole
 
 
 @pytest.mark.parametrize("line", ["ka" * 500, "😀" * 40, "\x00" * 70, "ka " * 999, "。" * 200])

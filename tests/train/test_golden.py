@@ -27,7 +27,7 @@ from tests.toy import environment, metrics, write_config, write_text_files
 
 GOLDEN = Path(__file__).with_name("golden.json")
 _MODERN = ("model.positions=rotary", "model.num_heads=4", "model.num_kv_heads=2", "model.norm=rmsnorm")
-_LONG = ("train.max_steps=30", "train.ema_decay=0.9", "data.max_length=40")
+_LONG = ("optim.warmup_steps=4", "train.max_steps=30", "train.ema_decay=0.9", "data.max_length=40")
 # Of each run, its overrides of the toy config, and the number of processes.
 RUNS: dict[str, tuple[tuple[str, ...], int]] = {
     "post-norm": (_LONG, 1),

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,7 +23,7 @@ from seq2seq.evaluate import Scores
 from seq2seq.model import loss as loss_module
 from seq2seq.tensors import load_tensors, read_metadata
 from seq2seq.train import trainer as trainer_module
-from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import read_metrics
 from seq2seq.train.trainer import Trainer
@@ -248,20 +247,6 @@ def test_other_settings_are_refused(change: str, told: str, text: Path, half_don
     assert before == {path: path.read_bytes() for path in half_done.rglob("*") if path.is_file()}
 
 
-def test_a_run_of_before_normalisation_goes_on_as_it_was(text: Path, tmp_path: Path) -> None:
-    """Guards against an older run that is refused for "other text", or continued with other ids of the same text."""
-    plain = ("train.max_steps=4", "tokenizer.normalise_source=false")
-    train(toy_config(text, tmp_path / "run", *plain))
-    (path,) = list_checkpoints(tmp_path / "run")[-1:]
-    checkpoint = load_checkpoint(path)
-    before = checkpoint.config.replace('"normalise_source":false,', "")
-    assert before != checkpoint.config
-    save_checkpoint(tmp_path / "run", replace(checkpoint, config=before), keep_last=1)
-    with pytest.raises(ConfigError, match=r"tokenizer\.normalise_source: false -> true"):
-        train(toy_config(text, tmp_path / "run", "train.max_steps=6"))
-    assert train(toy_config(text, tmp_path / "run", *plain[1:], "train.max_steps=6")).progress.step == 6
-
-
 def test_the_last_step_may_not_move_under_a_schedule_that_needs_it(text: Path, tmp_path: Path) -> None:
     """A cosine to step 8 continued to step 14 would be neither run."""
     train(toy_config(text, tmp_path / "run", *EVERY, "train.max_steps=8", "optim.schedule=cosine"))
@@ -405,6 +390,35 @@ def test_notes_on_the_scores_are_printed_once(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("metric", ["loss", "bleu"])
+def test_a_validation_that_is_no_number_is_no_improvement(
+    metric: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against a good best model replaced after one NaN; it counts for patience and is reported in one line."""
+    nan = float("nan")
+    told = iter([(nan, 0.0), (3.0, 5.0), (nan, 9.0), (nan, 9.0), (1.0, 9.0)])
+
+    def validate(*_: object) -> Validation:
+        loss, bleu = next(told)
+        return Validation(loss, Scores(bleu, "", "", bleu, "", 1))
+
+    settings = ("train.validate_every=1", "train.max_steps=5", f"train.metric={metric}", "train.patience=2")
+    with mock.patch.object(trainer_module, "validate", validate):
+        summary = train(toy_config(text, tmp_path / "run", *settings))
+    assert (summary.progress.step, summary.progress.best_step) == (4, 2)
+    assert read_metadata(tmp_path / "run/best/model.safetensors")["step"] == "2"
+    assert capsys.readouterr().err.count("the validation is not a finite number") == 3
+
+
+def test_a_run_without_a_finite_validation_ends_well(text: Path, tmp_path: Path) -> None:
+    """Guards against a traceback at the test set, where no model was ever the best."""
+    scores = Validation(float("nan"), Scores(0.0, "", "", 0.0, "", 1))
+    settings = (f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy", "train.max_steps=3")
+    with mock.patch.object(trainer_module, "validate", return_value=scores):
+        summary = train(toy_config(text, tmp_path / "run", *settings))
+    assert (summary.test, summary.progress.best_step) == (None, 0)
+
+
 @contextmanager
 def bad_steps(*steps: int, broken: str = "loss") -> Iterator[None]:
     """Let the loss or the gradient of these steps be no number; a step is one micro-batch."""
@@ -489,6 +503,33 @@ def test_rolling_back_is_to_the_weights_of_a_regular_checkpoint(text: Path, tmp_
     assert all(torch.equal(fourth[name], seventh[name]) for name in fourth)
     assert weights(tmp_path / "run", "last") == weights(tmp_path / "reference", "last")
     assert metrics(tmp_path / "run") == metrics(tmp_path / "reference")
+
+
+def test_rolling_back_never_leads_into_the_future(text: Path, tmp_path: Path) -> None:
+    """Guards against weights of a later step: where the best model is lost, a run goes on from an earlier checkpoint,
+    and those of later steps are still there."""
+    settings = (*NO_VALIDATION, "train.save_every=2", "train.on_bad_step=rollback")
+    config = toy_config(text, tmp_path / "run", *settings)
+    with bad_steps(4):
+        train(config)
+        expected = state_of(tmp_path / "run", 4)
+        shutil.rmtree(tmp_path / "run/best")  # of step 12
+        for path in list_checkpoints(tmp_path / "run")[1:-1]:
+            path.unlink()
+        assert train(config, stop_after=4).progress.step == 4
+    again = state_of(tmp_path / "run", 4)
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
+def test_an_unregular_checkpoint_is_not_rolled_back_to(text: Path, tmp_path: Path) -> None:
+    """Guards against a stopped run that ends otherwise than an undisturbed one, before the first regular checkpoint."""
+    settings = (*NO_VALIDATION, "train.save_every=8", "train.on_bad_step=rollback")
+    with bad_steps(4):
+        train(toy_config(text, tmp_path / "reference", *settings))
+        config = toy_config(text, tmp_path / "run", *settings)
+        train(config, stop_after=2)
+        train(config)
+    assert weights(tmp_path / "run", "last") == weights(tmp_path / "reference", "last")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])

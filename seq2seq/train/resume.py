@@ -1,0 +1,105 @@
+"""Whether a run may continue, or begin, in its run folder: settings, text, and models that it must not replace.
+
+A run that has no checkpoint yet begins at step 0 and replaces the folders best and last. Until its first checkpoint a
+record says that the run has begun here and with which settings, so that a run which is killed early begins again, while
+a folder whose checkpoints were deleted, or into which models were copied, is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from seq2seq.config import Config, diff_configs
+from seq2seq.errors import ConfigError, DataError, ModelError, UserError
+from seq2seq.files import write_text
+from seq2seq.model_folder import WEIGHTS
+from seq2seq.tensors import read_metadata
+from seq2seq.train.checkpoint import list_checkpoints, start_record
+
+# What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
+_FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
+_FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
+_FIXED += ["train.metric"]  # scores of two metrics cannot be compared
+
+
+def check_same_run(config: Config, data_fingerprint: str, saved_config: str, saved_fingerprint: str) -> None:
+    """Refuse to continue what was begun with other settings or other text.
+
+    Args:
+        saved_config: JSON of the config that the run was begun with.
+
+    Raises:
+        ConfigError: settings that decide the training differ, or are of another version of the package.
+        DataError: the text or the tokenizer differs.
+    """
+    fixed = [*_FIXED, *(["train.max_steps"] if config.optim.schedule in ("cosine", "linear") else [])]
+    try:
+        saved = json.loads(saved_config)
+        if not isinstance(saved, dict):
+            raise ConfigError("has no settings")
+        differences = diff_configs(saved, config, fixed)
+    except (ConfigError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{config.run_dir}: its run {error}; continue it with the version that wrote it, or choose another run_dir"
+        ) from None
+    if differences:
+        changed = "; ".join(differences)
+        raise ConfigError(
+            f"{config.run_dir}: holds a run with other settings ({changed}); restore them, or choose another run_dir"
+        )
+    if saved_fingerprint != data_fingerprint:
+        raise DataError(
+            f"{config.run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
+            "data; restore data.train and data.valid, use that version, or choose another run_dir"
+        )
+
+
+def check_models_are_ours(run_dir: Path) -> None:
+    """Refuse a run folder with models but neither a checkpoint to continue from nor the record of a beginning.
+
+    Raises:
+        UserError: a start at step 0 would replace models of another run, or of a run whose checkpoints are gone.
+    """
+    begun = bool(list_checkpoints(run_dir)) or start_record(run_dir).is_file()
+    models = [folder for folder in _models(run_dir) if folder == run_dir or not begun]
+    if not models:
+        return
+    names = " and ".join(str(folder) for folder in models)
+    raise UserError(
+        f"{run_dir}: there is a model in {names}, but no checkpoint to continue from, and a start at step 0 would "
+        "replace it; to continue, put the folder checkpoints back; to start anew, choose another run_dir, or move "
+        f"{names} away"
+    )
+
+
+def check_beginning(config: Config, data_fingerprint: str) -> None:
+    """Refuse a start at step 0 that would replace a model of other settings or text.
+
+    Raises:
+        UserError: there is a model that this run would not have made.
+    """
+    models = _models(config.run_dir)
+    if not models:
+        return
+    path = start_record(config.run_dir)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        saved = str(record["config"]), str(record["data"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise ModelError(f"{path}: damaged; choose another run_dir") from None
+    check_same_run(config, data_fingerprint, *saved)
+    for folder in models:
+        if read_metadata(folder / WEIGHTS).get("data") != data_fingerprint:
+            raise UserError(f"{folder}: a model of another run; move it away, or choose another run_dir")
+
+
+def record_beginning(config: Config, data_fingerprint: str) -> None:
+    """Note that a run begins in its folder; the first checkpoint takes the place of the record."""
+    record = {"config": config.model_dump_json(), "data": data_fingerprint}
+    write_text(start_record(config.run_dir), json.dumps(record) + "\n")
+
+
+def _models(run_dir: Path) -> list[Path]:
+    """The folders in which a run would replace a model; the run folder itself, whose config.yaml it would replace."""
+    return [folder for folder in (run_dir / "best", run_dir / "last", run_dir) if (folder / WEIGHTS).exists()]
