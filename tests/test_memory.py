@@ -56,7 +56,7 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
 
     with pytest.raises(OutOfMemoryError, match=r"at the validation loss, 60 sentences .*: lower train.batch_tokens"):
         with little_memory():
-            corpus_loss(trainer.model, trainer.data.train, config, trainer.processes, half=False)
+            corpus_loss(trainer.model, trainer.data.train, config, trainer.processes, torch.float32)
 
 
 def test_only_lack_of_memory_is_explained() -> None:

@@ -24,17 +24,18 @@ from seq2seq.config import Config, DecodeConfig
 from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
-from seq2seq.decode.search import Hypothesis, PlainSearch, SearchOptions, search
+from seq2seq.decode.search import Hypothesis, SearchOptions, SearchState, search
 from seq2seq.decode.sentences import split_sentences
-from seq2seq.decode.static_search import StaticSearch
-from seq2seq.device import choose_device, uses_bf16
+from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
+from seq2seq.device import choose_device, compute_dtype
 from seq2seq.errors import ModelError, UserError
 from seq2seq.files import checksum
 from seq2seq.languages import CUTS, joiner, script_of
 from seq2seq.memory import memory_explained
-from seq2seq.model.captured import StaticSteps, with_weights_in
-from seq2seq.model.quantize import is_int8_slow, quantize
-from seq2seq.model.transformer import DecoderState, Transformer
+from seq2seq.model.kernels.cuda_graphs import Graphs
+from seq2seq.model.quantize import is_int8_slow, quantize, with_weights_in
+from seq2seq.model.state import round_up
+from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import load_model_folder
 
 WINDOW_LINES = 4096
@@ -121,8 +122,10 @@ class Translator:
     ['Ein Mann reitet auf einem Pferd.']
     """
 
-    def __init__(self, model: Transformer, config: Config, tokenizers: TokenizerPair, precision: str = "auto") -> None:
-        """Translate with ``model`` on the device it is on; ``precision`` as in the config's train.precision.
+    def __init__(
+        self, model: Transformer, config: Config, tokenizers: TokenizerPair, dtype: torch.dtype | None = None
+    ) -> None:
+        """Translate with ``model`` on the device it is on, computing in ``dtype``; None: what is best there.
 
         In bf16 on CUDA with the weights of now: they are copied.
         """
@@ -133,12 +136,12 @@ class Translator:
         self.tokenizers = tokenizers
         self.device = model.output_weight.device
         self._quantized: Transformer | None = None  # made when it is first needed
-        self._half = uses_bf16(precision, self.device)
-        self._static: StaticSteps | None = None
+        self._dtype = compute_dtype("auto", self.device) if dtype is None else dtype
+        self._graphs: Graphs | None = None
         if self.device.type == "cuda":
-            dtype = torch.bfloat16 if self._half else torch.float32
-            self._static = StaticSteps(with_weights_in(dtype, model), dtype)
-        self._static_lock = threading.Lock()
+            self._graphs = Graphs(self.device)
+            self._model_of_graphs = with_weights_in(self._dtype, model)
+        self._graphs_lock = threading.Lock()
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", precision: str = "auto") -> Translator:
@@ -155,7 +158,8 @@ class Translator:
         chosen = choose_device(device)
         _compute_in_fork(chosen)
         loaded = load_model_folder(Path(path))
-        translator = cls(loaded.model.to(chosen), loaded.config, loaded.tokenizers, precision)
+        dtype = compute_dtype(precision, chosen)
+        translator = cls(loaded.model.to(chosen), loaded.config, loaded.tokenizers, dtype)
         translator.metadata = loaded.metadata
         translator.edited = loaded.edited
         return translator
@@ -230,7 +234,8 @@ class Translator:
         ]
         parts = json.dumps([self.metadata, self.tokenizers.fingerprint, *config], sort_keys=True)
         model = checksum(parts.encode())  # the metadata hold the weights' checksum
-        return {"model": model, "device": self.device.type, "precision": "bf16" if self._half else "fp32"}
+        precision = "bf16" if self._dtype == torch.bfloat16 else "fp32"
+        return {"model": model, "device": self.device.type, "precision": precision}
 
     def _translate_window(
         self, lines: list[str], first: int, decode: DecodeConfig, on_problem: Callable[[int, str], None]
@@ -323,7 +328,7 @@ class Translator:
 
     def _model_for(self, decode: DecodeConfig) -> Transformer:
         if decode.quantize is None:
-            return self.model
+            return self.model if self._graphs is None else self._model_of_graphs
         if self.device.type != "cpu":
             raise UserError(f"decode.quantize: {decode.quantize} is for the CPU; set it to null or use device cpu")
         if self._quantized is None:
@@ -351,23 +356,22 @@ class Translator:
         )
         # Kernels add up in vectors of 16: over whole ones a sum is the same to the last bit, however many masked ones
         # follow. Rounding to int8 needs that, as it makes large differences of the least ones; it is no slower.
-        grid_length = -(-max(len(part.ids) for part in parts) // 16) * 16
+        longest = max(len(part.ids) for part in parts)
+        grid_length = -(-longest // 16) * 16 if self._graphs is None else round_up(longest, 16)
         grid_length = min(grid_length, model.max_length or grid_length)
         src = pack_sentences([part.ids for part in parts], grid_length).to(self.device)
-        with memory_explained(partial(_describe, parts, beam_size, decode)), self._autocast():
-            if self._static is None:
-                state = DecoderState(model, src, beam_size, max(max_lengths))
-                plain = PlainSearch(state, max_lengths, options, uniforms)
-                return search(plain, max_lengths, beam_size, decode.length_penalty)
-            with self._static_lock:  # the tensors are those of one search at a time
-                static = StaticSearch(self._static, src, max_lengths, options, uniforms)
-                return search(static, max_lengths, beam_size, decode.length_penalty)
+        lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs are of one search at a time
+        with memory_explained(partial(_describe, parts, beam_size, decode)), self._autocast(), lock:
+            state = begin(model, src, max_lengths, options, uniforms)
+            stepper: SearchState = EagerStepper(model, state, options)
+            if self._graphs is not None:
+                stepper = GraphStepper(self._graphs, model, state, options)
+            return search(stepper, max_lengths, beam_size, decode.length_penalty)
 
     def _autocast(self) -> AbstractContextManager[object]:
         """On CUDA without its cache: what a graph computes must not outlive it, and the weights are cast already."""
-        cached = self._static is None
-        kind = self.device.type
-        return torch.autocast(kind, dtype=torch.bfloat16, cache_enabled=cached) if self._half else nullcontext()
+        lower, cached = self._dtype != torch.float32, self._graphs is None
+        return torch.autocast(self.device.type, self._dtype, cache_enabled=cached) if lower else nullcontext()
 
     def _cut(self, line: str, limit: int) -> list[list[int]]:
         """Halve a line until its parts have at most ``limit`` tokens each, at the best place near the middle."""

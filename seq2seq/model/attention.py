@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from seq2seq.data.packed import Packed
 from seq2seq.model.kernels.short_attention import ShortAttention, split_parts
 from seq2seq.model.positions import rotate
+from seq2seq.model.state import State
 
 # Up to so many tokens, plain products are faster on a CPU. They are up to about 100, but need more memory.
 SHORT = 64
@@ -148,7 +149,7 @@ def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
         keys: [B, G, E, N], of all that some hypothesis of the sentence may see. With three hypotheses or more, small
             products with them are several times faster if they lie so in memory, too.
         values: [B, G, N, E].
-        mask: [B, 1, K or 1, N], 0 or minus infinity, added to the scores.
+        mask: [B, 1, K or 1, N], added to the scores.
 
     Returns:
         [B * K, H * E].
@@ -161,52 +162,6 @@ def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
     scores = torch.add(mask[:, None], scores, alpha=head_width**-0.5)
     mixed = torch.matmul(scores.softmax(dim=-1).flatten(2, 3), values)
     return mixed.view(q.shape).permute(0, 3, 1, 2, 4).reshape(num_sentences * q.size(3), -1)
-
-
-def move_sentences(x: Tensor, sentences: Tensor, moved: Tensor) -> Tensor:
-    """``x[sentences]`` for [B, ...], written over ``x``.
-
-    Args:
-        sentences: [new B] indices, no more than there are.
-        moved: those places in ``sentences`` that do not hold their own number: only they are copied.
-    """
-    if moved.numel():
-        x[moved] = x[sentences[moved]]
-    return x[: sentences.size(0)]
-
-
-class KeyValueCache:
-    """Keys and values of one layer's self-attention over what the hypotheses hold so far.
-
-    A token stays where it was written: not the keys follow a hypothesis that is given up or doubled, but a mask that
-    says which of its sentence's tokens it descends from (:class:`seq2seq.model.transformer.DecoderState`). The few
-    products with masked tokens cost less than copying keys and values at every step.
-    """
-
-    def __init__(self, sentences: int, room: int, num_hypotheses: int, like: Tensor) -> None:
-        """Room for ``room`` tokens of each sentence, those of all its hypotheses; ``like``: values [B, G, any, E]."""
-        _, num_kv_heads, _, head_width = like.shape
-        self.used = 0
-        self._values = like.new_empty(sentences, num_kv_heads, room, head_width)
-        if num_hypotheses > 2:
-            self._keys = like.new_empty(sentences, num_kv_heads, head_width, room)
-        else:  # one row times a transposed matrix is as fast, and a token's key is written in one piece, not in E
-            self._keys = torch.empty_like(self._values).transpose(2, 3)
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add one token's k and v, [B * K, G, E]; returns all so far: keys [B, G, E, N] and values [B, G, N, E]."""
-        k, v = (x.unflatten(0, (self._keys.size(0), -1)) for x in (k, v))
-        new = slice(self.used, self.used + k.size(1))
-        self.used = new.stop
-        self._keys[..., new] = k.permute(0, 2, 3, 1)
-        self._values[:, :, new] = v.transpose(1, 2)
-        return self._keys[..., : self.used], self._values[:, :, : self.used]
-
-    def select(self, sentences: Tensor, moved: Tensor) -> None:
-        """Go on with these sentences; arguments as for :func:`move_sentences`."""
-        move_sentences(self._keys[..., : self.used], sentences, moved)
-        move_sentences(self._values[:, :, : self.used], sentences, moved)
-        self._keys, self._values = (x[: sentences.size(0)] for x in (self._keys, self._values))
 
 
 class FusedLinear(nn.Linear):
@@ -252,17 +207,19 @@ class SelfAttention(nn.Module):
         out: Tensor = self.out(mixed.flatten(1))
         return out
 
-    def step(self, x: Tensor, cache: KeyValueCache, mask: Tensor, rotation: Tensor | None) -> Tensor:
-        """One more token of every hypothesis.
+    def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, state: State, number: int) -> Tensor:
+        """One more token of every hypothesis, with the keys and values of all before it in ``state``.
 
-        x: [B * K, D]; mask: [B, 1, K, N], which tokens a hypothesis holds, the new one included; rotation: [B * K, E].
-        Returns [B * K, D].
+        x: [B * K, D]; rotation: [1, E]; mask: [B, 1, K, N], from :meth:`State.mark`; number: of the layer, whose caches
+        these are. Returns [B * K, D].
         """
         q, k, v = self._project(x, rotation)
-        keys, values = cache.append(k, v)
-        if self.window is not None:
-            seen = (self.window + 1) * (x.size(0) // keys.size(0))
-            keys, values, mask = keys[..., -seen:], values[:, :, -seen:], mask[..., -seen:]
+        k, v = (new.unflatten(0, (mask.size(0), -1)).transpose(1, 2) for new in (k, v))  # [B, G, K, E]
+        values = state.append(f"values{number}", v, 2)
+        if state.num_hypotheses > 2:
+            keys = state.append(f"keys{number}", k.transpose(2, 3), 3)
+        else:  # one row times a transposed matrix is as fast, and a token's key is written in one piece, not in E
+            keys = state.append(f"keys{number}", k, 2).transpose(2, 3)
         out: Tensor = self.out(attend_step(q, keys, values, mask))
         return out
 

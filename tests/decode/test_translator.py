@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import pytest
 import torch
 
 from seq2seq.config import DecodeConfig
+from seq2seq.decode import stepper as stepper_module
 from seq2seq.decode import translator as translator_module
+from seq2seq.decode.stepper import GraphStepper
 from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import ModelError, UserError
-from seq2seq.model import captured
-from seq2seq.model.captured import StaticSteps
+from seq2seq.model import state as state_module
+from seq2seq.model.kernels.cuda_graphs import Graphs
 from tests.toy import environment, sentences, toy_model
 
 GREEDY = DecodeConfig(beam_size=1, max_length_ratio=1, max_length_offset=3)
@@ -205,13 +207,14 @@ def test_int8_does_not_depend_on_the_batch(
 
 
 @pytest.fixture
-def static(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> StaticSteps:
+def graphs(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> Graphs:
     """Has the translator search in steps of fixed shapes, as on CUDA, small enough that a search goes through many."""
-    for name in ("_SENTENCES", "_STEPS", "_SRC_TOKENS"):
-        monkeypatch.setattr(captured, name, 2)
-    steps = StaticSteps(translator.model, torch.float32)
-    monkeypatch.setattr(translator, "_static", steps)
-    return steps
+    monkeypatch.setattr(stepper_module, "_SENTENCES", 2)
+    monkeypatch.setattr(state_module, "_STEPS", 2)
+    graphs = Graphs(torch.device("cpu"))
+    monkeypatch.setattr(translator, "_graphs", graphs)
+    monkeypatch.setattr(translator, "_model_of_graphs", translator.model, raising=False)
+    return graphs
 
 
 SAMPLE = DecodeConfig(sample=True, n_best=3, max_length_ratio=1)
@@ -223,10 +226,10 @@ def test_fixed_shapes_change_nothing(
 ) -> None:
     """The search that CUDA runs gives the text of the other one, in batches of any size and order."""
     expected = all_translations(translator, lines, decode)
-    steps = request.getfixturevalue("static")
+    graphs = request.getfixturevalue("graphs")
     ran = []
-    run = steps.graphs.run
-    steps.graphs.run = lambda key, function: ran.append(key[0]) or run(key, function)
+    run = graphs.run
+    graphs.run = lambda key, function: ran.append(function.__self__.shape) or run(key, function)
     for batch_tokens in (10**6, 1, 50, 300):
         ran.clear()
         found = all_translations(translator, lines, decode.model_copy(update={"batch_tokens": batch_tokens}))
@@ -235,11 +238,11 @@ def test_fixed_shapes_change_nothing(
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
         assert ran
         if batch_tokens == 10**6:
-            assert len({shape.sentences for shape in ran}) > 2
+            assert len({num_sentences for num_sentences, _ in ran}) > 2
 
 
 def test_fixed_shapes_are_for_one_search_at_a_time(
-    translator: Translator, lines: list[str], static: StaticSteps, threads: Callable[[int], None]
+    translator: Translator, lines: list[str], graphs: Graphs, threads: Callable[[int], None]
 ) -> None:
     """Guards against two threads that translate at once in the same tensors."""
     decode = BEAM.model_copy(update={"batch_tokens": 60})
@@ -255,7 +258,9 @@ def test_cuda_translates_as_the_cpu_does(decode: DecodeConfig, translator: Trans
     """In fp32 the text of the CPU, whatever the batches; in bf16 nearly so."""
     expected = translator.translate(lines, decode)
     model = copy.deepcopy(translator.model).cuda()
-    exact, half = (Translator(model, translator.config, translator.tokenizers, p) for p in ("fp32", "bf16"))
+    exact, half = (
+        Translator(model, translator.config, translator.tokenizers, dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
     for batch_tokens in (10**6, 1, 300, 10**6):
         batched = decode.model_copy(update={"batch_tokens": batch_tokens})
         assert exact.translate(lines, batched) == expected
@@ -271,7 +276,9 @@ def test_a_step_waits_for_the_device_once(
     decode: DecodeConfig, translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against hidden waits, each of which leaves the device idle: PyTorch refuses all but the one read-back."""
-    on_cuda = Translator(copy.deepcopy(translator.model).cuda(), translator.config, translator.tokenizers, "fp32")
+    on_cuda = Translator(
+        copy.deepcopy(translator.model).cuda(), translator.config, translator.tokenizers, torch.float32
+    )
     expected = on_cuda.translate(lines, decode)  # captures the graphs, for which the device is waited for
     whole, read = translator_module.search, torch.Tensor.cpu
     reads: list[torch.Tensor] = []
@@ -289,14 +296,13 @@ def test_a_step_waits_for_the_device_once(
         torch.cuda.set_sync_debug_mode("error")
         return reads[-1]
 
-    def counted(key: Hashable, function: Callable[[], None]) -> None:
-        run(key, function)
-        steps.append(key)
+    def counted(stepper: GraphStepper) -> object:
+        steps.append(stepper)
+        return advance(stepper)
 
-    assert on_cuda._static is not None
-    steps: list[Hashable] = []
-    run = on_cuda._static.graphs.run
-    monkeypatch.setattr(on_cuda._static.graphs, "run", counted)
+    steps: list[GraphStepper] = []
+    advance = GraphStepper.advance
+    monkeypatch.setattr(GraphStepper, "advance", counted)
     monkeypatch.setattr(translator_module, "search", checked)
     monkeypatch.setattr(torch.Tensor, "cpu", allowed)
     assert on_cuda.translate(lines, decode) == expected

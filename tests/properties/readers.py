@@ -376,7 +376,7 @@ class ModelFolder(Reader):
             texts["tokenizer"] = TokenizerPair.load(self._folder).fingerprint
         (self._folder / WEIGHTS).write_bytes(_seal_tensors(*weights, **texts))
         loaded = load_model_folder(self._folder)
-        translator = Translator(loaded.model, loaded.config, loaded.tokenizers, "fp32")
+        translator = Translator(loaded.model, loaded.config, loaded.tokenizers, torch.float32)
         (found,) = translator.translate(["ka to mi"])
         assert "\n" not in found
 
