@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from seq2seq.data.packed import Packed
-from seq2seq.model.kernels.grid import FromGrid, ToGrid
+from seq2seq.model.kernels.grid import from_grid, to_grid
 from seq2seq.model.kernels.short_attention import ShortAttention, split_parts
 from seq2seq.model.positions import rotate
 from seq2seq.model.state import State
@@ -48,23 +48,16 @@ def _padded_attention(
     q: Tensor, k: Tensor, v: Tensor, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None
 ) -> Tensor:
     """:func:`attention` by PyTorch's padded kernel."""
-
-    def heads_first(x: Tensor, side: Packed) -> Tensor:  # [T, H, E] -> [B, H, L, E]
-        grid = ToGrid.apply(x, side)
-        out: Tensor = grid.view(side.num_sentences, side.max_length, *x.shape[1:]).transpose(1, 2)
-        return out
-
     plain_causal = causal and window is None  # the kernel's own mask
     out = scaled_dot_product_attention(
-        heads_first(q, q_side),
-        heads_first(k, k_side),
-        heads_first(v, k_side),
+        to_grid(q, q_side).transpose(1, 2),  # [B, L, H, E] -> [B, H, L, E]
+        to_grid(k, k_side).transpose(1, 2),
+        to_grid(v, k_side).transpose(1, 2),
         attn_mask=None if plain_causal else _bias(q_side, k_side, causal=causal, window=window).to(q.dtype),
         is_causal=plain_causal,
         enable_gqa=k.size(1) != q.size(1),
     )
-    packed: Tensor = FromGrid.apply(out.transpose(1, 2).flatten(0, 1), q_side)
-    return packed
+    return from_grid(out.transpose(1, 2), q_side)
 
 
 def has_packed_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:

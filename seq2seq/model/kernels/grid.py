@@ -16,7 +16,7 @@ from torch import Tensor
 from seq2seq.data.packed import Packed
 
 
-class ToGrid(torch.autograd.Function):
+class _ToGrid(torch.autograd.Function):
     """[T, ...] to [B * L, ...]: a gather, whose gradient is a gather too (masked cells have none)."""
 
     @staticmethod
@@ -29,8 +29,8 @@ class ToGrid(torch.autograd.Function):
         return grads[0].index_select(0, ctx.side.cells), None
 
 
-class FromGrid(torch.autograd.Function):
-    """[B * L, ...] to [T, ...]: the inverse of :class:`ToGrid`; cells past a sentence's end get no gradient."""
+class _FromGrid(torch.autograd.Function):
+    """[B * L, ...] to [T, ...]: the inverse of :class:`_ToGrid`; cells past a sentence's end get no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, side: Packed) -> Tensor:
@@ -42,6 +42,18 @@ class FromGrid(torch.autograd.Function):
         (grad,) = grads
         grid = grad.new_zeros(ctx.side.grid.size(0), *grad.shape[1:])
         return grid.index_copy_(0, ctx.side.cells, grad), None
+
+
+def to_grid(x: Tensor, side: Packed) -> Tensor:
+    """[T, ...] -> [B, L, ...], with a gradient."""
+    grid: Tensor = _ToGrid.apply(x, side)
+    return grid.view(side.num_sentences, side.max_length, *x.shape[1:])
+
+
+def from_grid(grid: Tensor, side: Packed) -> Tensor:
+    """[B, L, ...] -> [T, ...]: the inverse of :func:`to_grid`, with a gradient."""
+    x: Tensor = _FromGrid.apply(grid.flatten(0, 1), side)
+    return x
 
 
 def heads_to_grid(x: Tensor, side: Packed) -> Tensor:
