@@ -39,6 +39,7 @@ from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
 from seq2seq.data.prepare import prepare_data, sampled_folder
 from seq2seq.data.subword_epochs import Resampler
+from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.decode.translator import Translator
 from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak
@@ -409,7 +410,7 @@ class Trainer:
         self.processes.wait()  # until the main process has written it
         best = load_model_folder(run_dir / "best")
         model = best.model.to(self.processes.device)
-        translator = Translator(model, self.config, self.data.tokenizers, self.dtype)
+        translator = Translator(TorchEngine(model, self.dtype), self.config, self.data.tokenizers)
         hypotheses, scores = translate_and_score(translator, *self.test_texts, self.config, self.processes)
         self.report.notes(scores.notes)
         if self.processes.is_main:
