@@ -197,7 +197,7 @@ class OptimConfig(Section):
     betas: Annotated[tuple[Beta, Beta], BeforeValidator(as_tuple)] = option(
         (0.9, 0.98), "Decay rates of Adam's running averages: of the gradient, and of its square."
     )
-    eps: float = option(1e-9, "Small number that Adam adds to its denominator, which must not be 0.", gt=0)
+    eps: float = option(1e-9, "Small number added to Adam's denominator, to avoid a division by zero.", gt=0)
     weight_decay: float = option(0.0, "Decoupled weight decay (as in AdamW). 0 is off.", ge=0)
     schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = option(
         "inverse_sqrt",
@@ -221,9 +221,9 @@ class TrainConfig(Section):
     batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = option(
         4096,
         "Batch size: target tokens of an optimizer step, over all processes and micro-batches; source tokens in "
-        "proportion. auto: the largest batch that fits into memory, found by a test of the largest batches before the "
-        "run starts; at most 25,000 tokens per process (as in the paper) and 1 percent of the training text (or 1,024 "
-        "tokens if that is more), because larger batches learn hardly more per step.",
+        "proportion. auto: the largest batch that fits into memory, which a test before the run finds; at most 25,000 "
+        "tokens per process (as in the paper) and 1 percent of the training text (or 1,024 tokens if that is more). "
+        "Larger batches learn hardly more per step.",
     )
     accumulate: int | None = option(
         None,

@@ -150,15 +150,14 @@ def portable(config: Config) -> Config:
 
 def check_files(config: Config) -> None:
     """Raise one :class:`ConfigError` with a line for every data file that training cannot read several times."""
-    missing = []
-    for part in ("train", "valid", "test"):
-        files = getattr(config.data, part)
-        for side in ("src", "tgt") if files else ():
-            missing += [
-                f"data.{part}.{side}: {problem}: {path}"
-                for path in getattr(files, side)
-                if (problem := file_problem(path))
-            ]
+    missing = [
+        f"data.{part}.{side}: {problem}: {path}"
+        for part in ("train", "valid", "test")
+        if (files := getattr(config.data, part))
+        for side in ("src", "tgt")
+        for path in getattr(files, side)
+        if (problem := file_problem(path))
+    ]
     if missing:
         raise ConfigError("\n".join(missing))
 

@@ -1,4 +1,4 @@
-"""Config files: every mistake is told at once, at its place, in words; what is read is resolved and saves itself."""
+"""Config files: all mistakes are reported together, each with its place; what is read is resolved and saves itself."""
 
 import subprocess
 import sys
@@ -164,7 +164,7 @@ def test_aliases_are_read_and_not_shared(write: Any) -> None:
 
 
 def test_all_mistakes_at_once_each_with_its_place(write: Any) -> None:
-    """One run tells everything that is wrong, in the order of the file, the command line last."""
+    """One run reports everything that is wrong, in the order of the file, the command line last."""
     text = """\
 data:
   train: {src: a.de, tgt: 3}
@@ -254,7 +254,7 @@ tokenizer:
          "'yyyyyyyyyyyyyyyyy...yyyyyyyyyyyyyyyyyy'"),
     ],
 )  # fmt: skip
-def test_each_mistake_is_told_in_words(write: Any, lines: str, expected: str) -> None:
+def test_each_mistake_is_reported_in_words(write: Any, lines: str, expected: str) -> None:
     """Every message names the place, the dotted key, what is allowed and what was found."""
     assert mistakes(write(MINIMAL + lines + "\n")) == [expected]
 
@@ -300,11 +300,11 @@ def test_rules_between_keys(write: Any, lines: str, expected: str) -> None:
 )
 def test_settings_that_no_memory_or_number_holds(write: Any, override: str) -> None:
     """A model folder of a stranger must not fill the memory, or overflow, at the first line that is translated."""
-    (told,) = mistakes(write(MINIMAL), override)
-    assert " <" in told
+    (reported,) = mistakes(write(MINIMAL), override)
+    assert " <" in reported
 
 
-def test_several_broken_rules_are_told_together(write: Any) -> None:
+def test_several_broken_rules_are_reported_together(write: Any) -> None:
     """A rule does not hide the next one, within a section or between sections."""
     assert len(mistakes(write(MINIMAL), "decode.top_k=3", "decode.top_p=0.5", "decode.n_best=6")) == 3
     path = write(MINIMAL + "model: {tie_embeddings: all}\n")
@@ -328,7 +328,7 @@ def test_several_broken_rules_are_told_together(write: Any) -> None:
     ],
 )  # fmt: skip
 def test_mistakes_on_the_command_line(write: Any, override: str, expected: str) -> None:
-    """An override is told as such, never with a line of the file."""
+    """A mistake in an override is reported as one of the command line, never with a line of the file."""
     assert mistakes(write(MINIMAL), override) == [expected]
 
 
@@ -374,13 +374,13 @@ trees = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(name
 
 def load_or_refuse(path: Path, content: bytes, overrides: list[str]) -> None:
     path.write_bytes(content)
-    told = ""
+    reported = ""
     try:
         load_config(path, overrides)
     except ConfigError as error:
-        told = str(error)
-    assert told.encode().decode() == told  # can be printed
-    assert all(line.startswith((f"{path}:", "command line: ")) for line in told.split("\n") if told)
+        reported = str(error)
+    assert reported.encode().decode() == reported  # can be printed
+    assert all(line.startswith((f"{path}:", "command line: ")) for line in reported.split("\n") if reported)
 
 
 @settings(
@@ -459,7 +459,7 @@ def test_decode_options_replace_only_what_is_given() -> None:
     assert changed == DecodeConfig(beam_size=8, n_best=8, length_penalty=0.5, max_length_ratio=3.0)
 
 
-def test_mistakes_in_decode_options_are_told_as_options() -> None:
+def test_mistakes_in_decode_options_are_reported_as_options() -> None:
     """All at once, by the names that a person typed, and by the same rules as in a file."""
     model = DecodeConfig()
     assert refused(model, beam_size=-1, top_p=float("nan"), temperature=0, sample="yes", zzz=1)[:4] == [
