@@ -53,7 +53,7 @@ def test_the_messages_shown_are_real(tmp_path: Path) -> None:
     assert shown
     path = tmp_path / "my.yaml"
     path.write_text(
-        "run_dir: r\ndata:\n  train: {src: a, tgt: b}\n  valid: {src: a, tgt: b}\n\n\n\nmodel:\n  dropuot: 0.3\n\n"
+        "run_dir: r\ndata:\n  train: {src: a, tgt: b}\n  valid: {src: a, tgt: b}\n\n\nbatch_size: 64\nmodel:\n  dropuot: 0.3\n\n"
         "train:\n  max_steps: many\n",
         encoding="utf-8",
     )
