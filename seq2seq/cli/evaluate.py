@@ -14,7 +14,7 @@ def add(subparsers: Subparsers) -> None:
         help="BLEU and chrF of a model, or of a file of translations",
         usage="seq2seq evaluate (MODEL --src FILE | --hyp FILE) --ref FILE [option ...]",
         description="Score a model (MODEL and --src) or finished translations (--hyp) with sacreBLEU.",
-        epilog="Signatures say how scores were computed. Compare only scores with equal ones.",
+        epilog="Scores are comparable only where their signatures are equal.",
     )
     argument = parser.add_argument
     argument("model", type=path, nargs="?", metavar="MODEL", help=MODEL_HELP)
