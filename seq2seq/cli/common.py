@@ -28,7 +28,7 @@ def add_config(parser: argparse.ArgumentParser, nargs: str | None = None) -> Non
     """Add the arguments of a command that reads a config."""
     help_ = "YAML file; `seq2seq config --schema` describes every key"
     parser.add_argument("config", type=path, nargs=nargs, metavar="CONFIG", help=help_)
-    help_ = "replaces a value of the file: optim.lr=0.002"
+    help_ = "overrides the file, for example optim.lr=0.002"
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help=help_)
 
 
@@ -40,13 +40,13 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     option("--n-best", type=int, metavar="N", help="translations per line, at most")
     option("--max-length-ratio", type=float, metavar="R", help="output length limit: R x source tokens + T")
     option("--max-length-offset", type=int, metavar="T", help="see --max-length-ratio")
-    option("--split-sentences", choices=["true", "false"], metavar="BOOL", help="true: translate each sentence alone")
+    option("--split-sentences", choices=["true", "false"], metavar="BOOL", help="true: translate sentence by sentence")
     option("--batch-tokens", type=int, metavar="T", help="batch size: source tokens x beam size")
     option("--quantize", choices=["int8", "none"], metavar="KIND", help="int8 (on the CPU) or none")
     option("--sample", action="store_true", default=None, help="draw tokens at random; no beam search")
     option("--temperature", type=float, metavar="X", help="sampling: below 1 prefers likely tokens")
-    option("--top-k", type=int, metavar="K", help="sampling: only from the K most likely tokens")
-    option("--top-p", type=float, metavar="P", help="sampling: only from the likeliest, P in sum")
+    option("--top-k", type=int, metavar="K", help="sampling: only the K most likely tokens")
+    option("--top-p", type=float, metavar="P", help="sampling: most likely tokens, up to probability P")
     option("--seed", type=int, metavar="N", help="sampling: same seed, same translations")
     option = parser.add_argument_group("machine").add_argument
     help_ = "cpu or cuda; default: cuda if available"
@@ -86,7 +86,7 @@ def load_translator(args: argparse.Namespace) -> tuple[Translator, DecodeConfig]
     translator = Translator.load(args.model, args.device, args.precision)
     if find_model_folder(args.model) == args.model / "last":
         step = translator.metadata.get("step")
-        print(f"{args.model}: has no best model yet; using last, of step {step}, never validated", file=sys.stderr)
+        print(f"{args.model}: no best model yet; using last (step {step}), which was not validated", file=sys.stderr)
     if translator.edited:
         edited = "; ".join(translator.edited)
         print(f"{args.model}: its config.yaml was edited after training: {edited}", file=sys.stderr)

@@ -8,13 +8,13 @@ from seq2seq.errors import EXIT_USER_ERROR
 _EPILOG = """\
 The report says what is ok, doubtful or wrong in the text (every line is read),
 in the tokenizer, and in the heaviest work of the run: a step, a validation and
-a checkpoint. `seq2seq train` uses the same tokenizer and corpora afterwards.
+a checkpoint. `seq2seq train` then uses the tokenizer and corpora made here.
 exit codes: 0 nothing is wrong; 2 something is wrong, or the config has mistakes
 """
 
 
 def add(subparsers: Subparsers) -> None:
-    text = "check a config's text and rehearse its run"
+    text = "check a config's text and rehearse its run, in about a minute"
     add_config(subparsers.add_parser("doctor", help=text, description=text.capitalize() + ".", epilog=_EPILOG))
 
 

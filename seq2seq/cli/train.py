@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
                 draw_curves(config.run_dir)
             except UserError as error:
                 with suppress(OSError):  # the terminal is gone, but the run is complete
-                    print(f"no curves.png: {error}", file=sys.stderr)
+                    print(f"curves.png was not drawn: {error}", file=sys.stderr)
     if processes.is_main:
         _print(summary, config)
     return EXIT_STOPPED if summary.stopped else 0

@@ -27,9 +27,9 @@ def add(subparsers: Subparsers) -> None:
     argument, home = parser.add_argument, os.path.expanduser
     argument("model", type=path, metavar="MODEL", help=MODEL_HELP)
     argument("--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input")
-    argument("--output", type=home, metavar="FILE", default="-", help="x.gz is compressed; default: standard output")
+    argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
     argument("--resume", action="store_true", help="continue an interrupted translation")
-    choices, help_ = ["replace", "blank", "fail"], "lines that are not UTF-8: replace, blank or fail"
+    choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
     argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)
     add_decode_options(parser)
 

@@ -29,7 +29,7 @@ def draw_curves(run_dir: Path) -> Path:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError("drawing needs matplotlib: pip install matplotlib") from None
+        raise UserError("matplotlib is not installed; install it: pip install matplotlib") from None
     training = [record for record in _with_numbers(records, "loss", "nll", "lr", "grad_norm") if "bad" not in record]
     validation = _with_numbers(records, "valid_loss", "valid_bleu", "valid_chrf")
     figure = Figure(figsize=(11, 7), layout="constrained")

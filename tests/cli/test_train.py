@@ -101,7 +101,9 @@ def test_a_finished_run_leaves_its_picture(place: Path, capsys: pytest.CaptureFi
     with mock.patch.dict(sys.modules, {"matplotlib.figure": None}):
         assert main(["train", "toy.yaml"]) == 0
     streams = capsys.readouterr()
-    assert "\nno curves.png: drawing needs matplotlib: pip install matplotlib\n" in streams.err
+    assert (
+        "\ncurves.png was not drawn: matplotlib is not installed; install it: pip install matplotlib\n" in streams.err
+    )
     assert streams.out.startswith("done: ")
     assert not (place / "run/curves.png").exists()
     assert main(["train", "toy.yaml"]) == 0

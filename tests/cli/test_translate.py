@@ -28,7 +28,7 @@ def test_a_model_that_was_never_validated_is_named(place: Path, capsys: pytest.C
     evaluate = "evaluate run --src text/test.xx --ref text/test.yy --device cpu"
     for command_line in (f"translate run {arguments}", evaluate):
         assert main(command_line.split()) == 0
-        assert "run: has no best model yet; using last, of step 200" in capsys.readouterr().err
+        assert "run: no best model yet; using last (step 200), which was not validated" in capsys.readouterr().err
     for name in ("run/last", "model"):
         assert main(f"translate {name} {arguments}".split()) == 0
         assert "best" not in capsys.readouterr().err
