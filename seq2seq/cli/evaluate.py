@@ -81,7 +81,7 @@ def _check(args: argparse.Namespace) -> None:
     if (args.hyp is None) == (args.model is None) or (args.model is None) != (args.src is None):
         raise UserError("give either MODEL with --src, or --hyp")
     if args.hyp is not None and (unused := given_decode_options(args)):
-        raise UserError(f"{', '.join(unused)}: no effect with --hyp, where nothing is translated; remove")
+        raise UserError(f"remove {', '.join(unused)}: no effect with --hyp, where nothing is translated")
     if args.tokenize is not None:
         load_tokenizer(args.tokenize)
     if [str(path) for path in (args.hyp, args.src, *args.ref)].count("-") > 1:

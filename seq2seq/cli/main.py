@@ -1,7 +1,5 @@
 """The parser, the standard streams, signals, and errors as exit codes."""
 
-from __future__ import annotations
-
 import argparse
 import atexit
 import errno
