@@ -32,19 +32,20 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether "fp32", "bf16" or "auto" (bf16 on CUDA where the GPU has it, fp32 on the CPU) means to compute in bf16.
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What "fp32", "bf16" or "auto" (bf16 on CUDA where the GPU has it, fp32 on the CPU) means to compute in.
 
     Raises:
         UserError: the GPU is asked for bf16 and is too old for it.
     """
-    if precision == "fp32" or device.type != "cuda":
-        return precision == "bf16"
-    has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
-    if precision == "bf16" and not has_bf16:
+    if precision == "fp32" or (precision == "auto" and device.type != "cuda"):
+        return torch.float32
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        if precision == "auto":
+            return torch.float32
         name = torch.cuda.get_device_name(device)
         raise UserError(f"bf16 is asked for, and this GPU ({name}) has none; use precision fp32 or auto")
-    return has_bf16
+    return torch.bfloat16
 
 
 def keep_freed_memory() -> None:
@@ -58,7 +59,7 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def matmul_peak(device: torch.device, half: bool) -> float:
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations per second of a large matrix product on ``device`` with all threads: the best of a few.
 
     It takes about a third of a second. Training cannot be faster than this. On the CPU it is measured in CPU time,
@@ -67,7 +68,6 @@ def matmul_peak(device: torch.device, half: bool) -> float:
     on_cpu = device.type == "cpu"
     size, repeats = (2048, 5) if on_cpu else (8192, 10)
     clock, clocks = (time.process_time, torch.get_num_threads()) if on_cpu else (time.perf_counter, 1)
-    dtype = torch.bfloat16 if half else torch.float32
     a, b = torch.ones(2, size, size, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(repeats):

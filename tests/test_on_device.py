@@ -27,11 +27,11 @@ from seq2seq.data.loader import load_steps
 from seq2seq.data.packed import Capacity, pack_pairs, pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.decode.search import SearchOptions, search
-from seq2seq.decode.static_search import StaticSearch
-from seq2seq.device import uses_bf16
+from seq2seq.decode.stepper import GraphStepper, begin
+from seq2seq.device import compute_dtype
 from seq2seq.errors import UserError
 from seq2seq.model import loss as loss_module
-from seq2seq.model.captured import StaticSteps
+from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
 from seq2seq.train import trainer as trainer_module
@@ -141,7 +141,7 @@ def test_all_products_are_in_half_precision(
         forward = loss_module._SmoothedCrossEntropy.forward
         with_gradient = lambda *arguments: forward(mock.MagicMock(), *arguments[:-1], True)  # noqa: E731
         monkeypatch.setattr(loss_module._SmoothedCrossEntropy, "apply", with_gradient)
-        sums = LossOf(model, 0.1, bf16=True)(batch.to(CUDA))
+        sums = LossOf(model, 0.1, torch.bfloat16)(batch.to(CUDA))
     products = watch.types_of("mm", "addmm", "_varlen_attn")
     assert len(products) > 20
     for types in products:
@@ -179,20 +179,19 @@ def test_a_step_of_search_reads_once(
     src = pack_sentences(sentences, 16).to(meta)
     uniforms = numbers.random((20, 2, 33)) if sampling else None
     with Watch(), torch.inference_mode():
-        state = StaticSearch(StaticSteps(model, torch.float32), src, [33] * 20, options, uniforms)
-        search(state, [33] * 20, 2, 0.6)
+        state = begin(model, src, [33] * 20, options, uniforms)
+        search(GraphStepper(Graphs(meta), model, state, options), [33] * 20, 2, 0.6)
     assert len(reads) == 33
-    assert (reads[0], reads[-1]) == (32, 8)
+    assert (reads[:2], reads[-1]) == ([20, 32], 8)
 
 
 def test_an_old_gpu_computes_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a kernel's message: neither attention nor what is compiled has bf16 on GPUs before 2020."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
-    assert not uses_bf16("auto", CUDA)
-    assert not uses_bf16("fp32", CUDA)
+    assert compute_dtype("auto", CUDA) == compute_dtype("fp32", CUDA) == torch.float32
     with pytest.raises(UserError, match=r"bf16 is asked for, and this GPU \(Tesla T4\) has none; use .* fp32 or auto"):
-        uses_bf16("bf16", CUDA)
+        compute_dtype("bf16", CUDA)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    assert uses_bf16("auto", CUDA)
-    assert uses_bf16("bf16", CUDA)
+    assert compute_dtype("auto", CUDA) == compute_dtype("bf16", CUDA) == torch.bfloat16
+    assert compute_dtype("fp32", CUDA) == torch.float32

@@ -1,4 +1,4 @@
-"""Beam search, greedy search and sampling over a step function; knows neither model nor text.
+"""Beam search, greedy search and sampling; knows neither model nor text.
 
 A sentence with ``K`` hypotheses is done when ``K`` have finished ("first come, first served", Kasai et al. 2022), as in
 most programs for translation. Greedy search is beam search with one hypothesis. Sampling draws hypotheses independently
@@ -24,7 +24,7 @@ _PIECE = 64  # tokens of the vocabulary that are looked through together for the
 
 
 class SearchState(Protocol):
-    """The hypotheses of all sentences still being decoded."""
+    """The hypotheses of all sentences still being decoded (see :mod:`seq2seq.decode.stepper`)."""
 
     def advance(self) -> NDArray[np.float64]:
         """Extend every hypothesis by a token.
@@ -35,23 +35,6 @@ class SearchState(Protocol):
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Go on with these of the present sentences, [new B]."""
-
-
-class StepModel(Protocol):
-    """A model in the middle of a search (see :class:`seq2seq.model.transformer.DecoderState`)."""
-
-    def step(self, ids: Tensor) -> Tensor:
-        """Feed the last token of every hypothesis; return the next token's logits.
-
-        Args:
-            ids: [B] at the first step, when a sentence's hypotheses are all alike, then [B * K].
-
-        Returns:
-            [B, V] or [B * K, V].
-        """
-
-    def select(self, sentences: Tensor, parents: Tensor) -> None:
-        """Go on with these of the present sentences, [new B], and these hypotheses of each, [new B, K]."""
 
 
 @dataclass(frozen=True)
@@ -182,59 +165,6 @@ def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
     keep = np.arange(size)
     keep[~going[:size]] = size + np.flatnonzero(going[size:])
     return keep
-
-
-class PlainSearch:
-    """A search on the CPU, over any model. Its tensors are as large as the sentences that are left."""
-
-    def __init__(
-        self,
-        model: StepModel,
-        max_lengths: Sequence[int],
-        options: SearchOptions,
-        uniforms: NDArray[np.float64] | None = None,
-    ) -> None:
-        """``uniforms``: as for :func:`extend`, but of all steps, [B, K, steps]."""
-        self._model, self._options = model, options
-        self._length = 0
-        self._longest, self._uniforms = np.array(max_lengths), uniforms
-        self._sentences = np.arange(len(max_lengths))  # those still being decoded
-        self._ids = torch.full((len(max_lengths),), options.bos_id)
-        self._log_probs = torch.empty(len(max_lengths), options.beam_size)
-        start_log_probs(self._log_probs, sampling=uniforms is not None)
-        self._extension: Extension  # the latest
-        # Kept until there are the next ones: so much memory, freed last of all, would go back to the system at every
-        # step, and come again page by page, for a fifth of a small model's time.
-        self._logits: Tensor
-
-    def advance(self) -> NDArray[np.float64]:
-        """As :class:`SearchState` says."""
-        self._logits = self._model.step(self._ids).float().unflatten(0, (len(self._sentences), -1))
-        logits = self._logits.expand(-1, self._options.beam_size, -1)
-        uniforms = None
-        if self._uniforms is not None:
-            uniforms = torch.from_numpy(self._uniforms[self._sentences, :, self._length])
-        self._length += 1
-        last = torch.from_numpy(self._longest[self._sentences] == self._length)
-        self._extension = extend(logits, self._log_probs, last, uniforms, self._options)
-        read: NDArray[np.float64] = self._extension.to_read().numpy()
-        return read
-
-    def keep(self, rows: NDArray[np.int64]) -> None:
-        """As :class:`SearchState` says."""
-        kept, extension = torch.from_numpy(rows), self._extension
-        self._sentences = self._sentences[rows]
-        self._ids, self._log_probs = extension.tokens[kept].flatten(), extension.log_probs[kept]
-        parents = extension.parents[kept]
-        if self._length == 1:  # the model has fed only one of the alike hypotheses
-            parents = torch.zeros_like(parents)
-        self._model.select(kept, parents)
-
-
-def start_log_probs(log_probs: Tensor, *, sampling: bool) -> None:
-    """Fill log_probs [B, K] for hypotheses without tokens: alike, so only one of a beam counts, but every sample."""
-    log_probs.fill_(0.0 if sampling else -math.inf)
-    log_probs[:, 0] = 0.0
 
 
 class Extension(NamedTuple):

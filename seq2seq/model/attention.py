@@ -8,47 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from seq2seq.data.packed import Packed
+from seq2seq.model.kernels.grid import from_grid, to_grid
 from seq2seq.model.kernels.short_attention import ShortAttention, split_parts
 from seq2seq.model.positions import rotate
+from seq2seq.model.state import State
 
 # Up to so many tokens, plain products are faster on a CPU. They are up to about 100, but need more memory.
 SHORT = 64
 _WIDEST_HEAD = 256  # of variable-length attention
-
-
-class _ToGrid(torch.autograd.Function):
-    """[T, ...] to [B * L, ...]: a gather, whose gradient is a gather too (masked cells have none)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, side: Packed) -> Tensor:
-        ctx.side = side
-        return x.index_select(0, side.grid)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0].index_select(0, ctx.side.cells), None
-
-
-class _FromGrid(torch.autograd.Function):
-    """[B * L, ...] to [T, ...]: the inverse of :class:`_ToGrid`; cells past a sentence's end get no gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, side: Packed) -> Tensor:
-        ctx.side = side
-        return x.index_select(0, side.cells)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (grad,) = grads
-        grid = grad.new_zeros(ctx.side.grid.size(0), *grad.shape[1:])
-        return grid.index_copy_(0, ctx.side.cells, grad), None
 
 
 def _window_bias(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
@@ -75,23 +48,16 @@ def _padded_attention(
     q: Tensor, k: Tensor, v: Tensor, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None
 ) -> Tensor:
     """:func:`attention` by PyTorch's padded kernel."""
-
-    def heads_first(x: Tensor, side: Packed) -> Tensor:  # [T, H, E] -> [B, H, L, E]
-        grid = _ToGrid.apply(x, side)
-        out: Tensor = grid.view(side.num_sentences, side.max_length, *x.shape[1:]).transpose(1, 2)
-        return out
-
     plain_causal = causal and window is None  # the kernel's own mask
     out = scaled_dot_product_attention(
-        heads_first(q, q_side),
-        heads_first(k, k_side),
-        heads_first(v, k_side),
+        to_grid(q, q_side).transpose(1, 2),  # [B, L, H, E] -> [B, H, L, E]
+        to_grid(k, k_side).transpose(1, 2),
+        to_grid(v, k_side).transpose(1, 2),
         attn_mask=None if plain_causal else _bias(q_side, k_side, causal=causal, window=window).to(q.dtype),
         is_causal=plain_causal,
         enable_gqa=k.size(1) != q.size(1),
     )
-    packed: Tensor = _FromGrid.apply(out.transpose(1, 2).flatten(0, 1), q_side)
-    return packed
+    return from_grid(out.transpose(1, 2), q_side)
 
 
 def has_packed_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
@@ -148,7 +114,7 @@ def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
         keys: [B, G, E, N], of all that some hypothesis of the sentence may see. With three hypotheses or more, small
             products with them are several times faster if they lie so in memory, too.
         values: [B, G, N, E].
-        mask: [B, 1, K or 1, N], 0 or minus infinity, added to the scores.
+        mask: [B, 1, K or 1, N], added to the scores.
 
     Returns:
         [B * K, H * E].
@@ -161,52 +127,6 @@ def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
     scores = torch.add(mask[:, None], scores, alpha=head_width**-0.5)
     mixed = torch.matmul(scores.softmax(dim=-1).flatten(2, 3), values)
     return mixed.view(q.shape).permute(0, 3, 1, 2, 4).reshape(num_sentences * q.size(3), -1)
-
-
-def move_sentences(x: Tensor, sentences: Tensor, moved: Tensor) -> Tensor:
-    """``x[sentences]`` for [B, ...], written over ``x``.
-
-    Args:
-        sentences: [new B] indices, no more than there are.
-        moved: those places in ``sentences`` that do not hold their own number: only they are copied.
-    """
-    if moved.numel():
-        x[moved] = x[sentences[moved]]
-    return x[: sentences.size(0)]
-
-
-class KeyValueCache:
-    """Keys and values of one layer's self-attention over what the hypotheses hold so far.
-
-    A token stays where it was written: not the keys follow a hypothesis that is given up or doubled, but a mask that
-    says which of its sentence's tokens it descends from (:class:`seq2seq.model.transformer.DecoderState`). The few
-    products with masked tokens cost less than copying keys and values at every step.
-    """
-
-    def __init__(self, sentences: int, room: int, num_hypotheses: int, like: Tensor) -> None:
-        """Room for ``room`` tokens of each sentence, those of all its hypotheses; ``like``: values [B, G, any, E]."""
-        _, num_kv_heads, _, head_width = like.shape
-        self.used = 0
-        self._values = like.new_empty(sentences, num_kv_heads, room, head_width)
-        if num_hypotheses > 2:
-            self._keys = like.new_empty(sentences, num_kv_heads, head_width, room)
-        else:  # one row times a transposed matrix is as fast, and a token's key is written in one piece, not in E
-            self._keys = torch.empty_like(self._values).transpose(2, 3)
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add one token's k and v, [B * K, G, E]; returns all so far: keys [B, G, E, N] and values [B, G, N, E]."""
-        k, v = (x.unflatten(0, (self._keys.size(0), -1)) for x in (k, v))
-        new = slice(self.used, self.used + k.size(1))
-        self.used = new.stop
-        self._keys[..., new] = k.permute(0, 2, 3, 1)
-        self._values[:, :, new] = v.transpose(1, 2)
-        return self._keys[..., : self.used], self._values[:, :, : self.used]
-
-    def select(self, sentences: Tensor, moved: Tensor) -> None:
-        """Go on with these sentences; arguments as for :func:`move_sentences`."""
-        move_sentences(self._keys[..., : self.used], sentences, moved)
-        move_sentences(self._values[:, :, : self.used], sentences, moved)
-        self._keys, self._values = (x[: sentences.size(0)] for x in (self._keys, self._values))
 
 
 class FusedLinear(nn.Linear):
@@ -252,17 +172,19 @@ class SelfAttention(nn.Module):
         out: Tensor = self.out(mixed.flatten(1))
         return out
 
-    def step(self, x: Tensor, cache: KeyValueCache, mask: Tensor, rotation: Tensor | None) -> Tensor:
-        """One more token of every hypothesis.
+    def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, state: State, number: int) -> Tensor:
+        """One more token of every hypothesis, with the keys and values of all before it in ``state``.
 
-        x: [B * K, D]; mask: [B, 1, K, N], which tokens a hypothesis holds, the new one included; rotation: [B * K, E].
-        Returns [B * K, D].
+        x: [B * K, D]; rotation: [1, E]; mask: [B, 1, K, N], from :meth:`State.mark`; number: of the layer, whose caches
+        these are. Returns [B * K, D].
         """
         q, k, v = self._project(x, rotation)
-        keys, values = cache.append(k, v)
-        if self.window is not None:
-            seen = (self.window + 1) * (x.size(0) // keys.size(0))
-            keys, values, mask = keys[..., -seen:], values[:, :, -seen:], mask[..., -seen:]
+        k, v = (new.unflatten(0, (mask.size(0), -1)).transpose(1, 2) for new in (k, v))  # [B, G, K, E]
+        values = state.append(f"values{number}", v, 2)
+        if state.num_hypotheses > 2:
+            keys = state.append(f"keys{number}", k.transpose(2, 3), 3)
+        else:  # one row times a transposed matrix is as fast, and a token's key is written in one piece, not in E
+            keys = state.append(f"keys{number}", k, 2).transpose(2, 3)
         out: Tensor = self.out(attend_step(q, keys, values, mask))
         return out
 

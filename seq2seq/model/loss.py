@@ -108,12 +108,13 @@ def smoothed_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, smoot
 class LossOf(nn.Module):
     """A model and its loss in one module: what is compiled, and what the processes of a run share."""
 
-    def __init__(self, model: Transformer, smoothing: float, bf16: bool) -> None:
-        """``bf16``: compute in bf16."""
+    def __init__(self, model: Transformer, smoothing: float, dtype: torch.dtype) -> None:
+        """``dtype``: what to compute in."""
         super().__init__()
-        self.model, self.smoothing, self.bf16 = model, smoothing, bf16
+        self.model, self.smoothing, self.dtype = model, smoothing, dtype
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Smoothed loss and negative log-likelihood, summed over the batch: see :func:`smoothed_cross_entropy`."""
-        with torch.autocast(batch.labels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        device, lower = batch.labels.device.type, self.dtype != torch.float32
+        with torch.autocast(device, dtype=self.dtype, enabled=lower):
             return smoothed_cross_entropy(self.model(batch), self.model.output_weight, batch.labels, self.smoothing)

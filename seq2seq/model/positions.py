@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def _angles(num_positions: int, width: int) -> Tensor:
@@ -31,11 +32,12 @@ class _Table(nn.Module):
     def compute(self, num_positions: int) -> Tensor:
         raise NotImplementedError
 
-    def at(self, positions: Tensor, max_length: int) -> Tensor:
+    def vectors(self, max_length: int) -> Tensor:
+        """The vectors of at least ``max_length`` positions: [L, width]."""
         rows = self.rows  # read once: another thread may replace them
         if max_length > rows.size(0):
             self.rows = rows = self.compute(2 * max_length).to(rows.device)
-        return rows[positions]
+        return rows
 
 
 class SinusoidalPositions(_Table):
@@ -48,7 +50,7 @@ class SinusoidalPositions(_Table):
 
     def forward(self, positions: Tensor, max_length: int) -> Tensor:
         """positions: [T] below ``max_length``. Returns what is added to the embeddings, [T, D]."""
-        return self.at(positions, max_length)
+        return self.vectors(max_length)[positions]
 
 
 class LearnedPositions(nn.Module):
@@ -58,11 +60,14 @@ class LearnedPositions(nn.Module):
         super().__init__()
         self.table = nn.Embedding(max_positions, d_model)
 
+    def vectors(self, max_length: int) -> Tensor:
+        """The vectors of at least ``max_length`` positions: [L, D]."""
+        assert max_length <= self.table.num_embeddings
+        return self.table.weight
+
     def forward(self, positions: Tensor, max_length: int) -> Tensor:
         """positions: [T] below ``max_length``. Returns what is added to the embeddings, [T, D]."""
-        assert max_length <= self.table.num_embeddings
-        out: Tensor = self.table(positions)
-        return out
+        return functional.embedding(positions, self.vectors(max_length))
 
 
 class RotaryPositions(_Table):
@@ -75,7 +80,7 @@ class RotaryPositions(_Table):
 
     def forward(self, positions: Tensor, max_length: int) -> Tensor:
         """positions: [T] below ``max_length``. Returns the rotation of each token, [T, E], for :func:`rotate`."""
-        return self.at(positions, max_length)
+        return self.vectors(max_length)[positions]
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:

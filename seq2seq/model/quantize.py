@@ -1,8 +1,8 @@
-"""Linear layers in 8-bit integers, for translating on the CPU.
+"""Weights in other number formats, for translating: in 8-bit integers on the CPU, in bf16 on CUDA.
 
-A weight is rounded to whole multiples of its row's largest over 127, and so is every row of activations as it comes.
-Products are summed in 32-bit integers, exactly, and one multiplication by both scales makes floats of them. As a row's
-scale and its sums depend on that row alone, so does its result: not on the batch.
+In 8-bit integers, a weight is rounded to whole multiples of its row's largest over 127, and so is every row of
+activations as it comes. Products are summed in 32-bit integers, exactly, and one multiplication by both scales makes
+floats of them. As a row's scale and its sums depend on that row alone, so does its result: not on the batch.
 
 Shapes: ``T`` tokens, ``I`` inputs and ``O`` outputs of a layer.
 """
@@ -73,13 +73,31 @@ class Int8Linear(nn.Module):
         return torch.addcmul(self.bias, out, self.scales, out=out)
 
 
+def _shallow_copy(model: Transformer) -> Transformer:
+    """A copy whose parameters and buffers are those of ``model``."""
+    return copy.deepcopy(model, memo={id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
 def quantize(model: Transformer) -> Transformer:
     """A copy for translating whose linear layers and output are int8; what is not replaced is shared with ``model``."""
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    model = copy.deepcopy(model, memo=shared)
+    model = _shallow_copy(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
                 setattr(module, name, Int8Linear(child.weight, child.bias))
     model.quantized_output = Int8Linear(model.output_weight, None)
+    return model
+
+
+def with_weights_in(dtype: torch.dtype, model: Transformer) -> Transformer:
+    """A copy for translating whose matrices are of ``dtype``; the rest is shared with ``model``.
+
+    Autocast would cast them all at every step, once that is in a graph.
+    """
+    model = _shallow_copy(model)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            for name, parameter in list(module.named_parameters()):
+                setattr(module, name, nn.Parameter(parameter.detach().to(dtype), requires_grad=False))
+    model.output = nn.Embedding.from_pretrained(model.output_weight.detach().to(dtype))
     return model

@@ -27,9 +27,11 @@ from torch.nn import functional as F
 
 from seq2seq.config import ModelConfig
 from seq2seq.data.packed import Packed, PackedBatch
-from seq2seq.model.attention import CrossAttention, FusedLinear, KeyValueCache, SelfAttention, move_sentences
+from seq2seq.model.attention import CrossAttention, FusedLinear, SelfAttention
+from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
+from seq2seq.model.state import MASKED, State
 
 
 def _norm(config: ModelConfig) -> nn.Module:
@@ -121,75 +123,22 @@ class DecoderLayer(nn.Module):
             lambda h: self.cross_attention(h, tgt, memory, src),
         )
 
-    def step(self, x: Tensor, rotation: Tensor | None, cache: LayerCache, state: DecoderState) -> Tensor:
-        """One token of every hypothesis, [B * K, D] -> [B * K, D]."""
+    def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, state: State, number: int) -> Tensor:
+        """One token of every hypothesis, [B * K, D] -> [B * K, D]; mask: [B, 1, K, N], the tokens of a hypothesis."""
+        kept = state.of_sentences
+        source = kept[f"src_keys{number}"], kept[f"src_values{number}"], kept["src_mask"]
         return self._sublayers(
             x,
-            lambda h: self.self_attention.step(h, cache.target, state.tgt_mask, rotation),
-            lambda h: self.cross_attention.step(h, cache.src_keys, cache.src_values, state.src_mask),
+            lambda h: self.self_attention.step(h, rotation, mask, state, number),
+            lambda h: self.cross_attention.step(h, *source),
         )
 
 
-class LayerCache:
-    """What one decoder layer keeps between the steps of a search."""
-
-    def __init__(self, target: KeyValueCache, src_keys: Tensor, src_values: Tensor) -> None:
-        self.target = target
-        self.src_keys, self.src_values = src_keys, src_values  # [B, G, E, L] and [B, G, L, E]
-
-
-class DecoderState:
-    """A search in progress on the CPU: the encoded sources, projected once, and the keys and values of all hypotheses.
-
-    It starts with one hypothesis for each sentence, which the first :meth:`select` makes K of.
-    ``N``: cached tokens of a sentence: its first one, then those of all its hypotheses at the second step, and so on.
-    """
-
-    def __init__(self, model: Transformer, src: Packed, num_hypotheses: int, max_length: int) -> None:
-        """Encode ``src`` and make room for ``num_hypotheses`` (K) of up to ``max_length`` tokens for each sentence."""
-        self.model = model
-        self.length = 0  # tokens decoded so far
-        self.max_length = max_length
-        memory = model.encode(src)
-        self.src_mask = src.key_bias.to(memory.dtype, copy=True)  # [B, 1, 1, L]
-        self.tgt_mask = memory.new_empty(src.num_sentences, 1, 1, 0)  # [B, 1, K, N]: 0 for what a hypothesis holds
-        self.layers: list[LayerCache] = []
-        for layer in model.decoder_layers:
-            assert isinstance(layer, DecoderLayer)
-            src_keys, src_values = layer.cross_attention.project_once(memory, src)
-            room = 1 + (max_length - 1) * num_hypotheses
-            target = KeyValueCache(src.num_sentences, room, num_hypotheses, like=src_values)
-            self.layers.append(LayerCache(target, src_keys, src_values))
-
-    def step(self, ids: Tensor) -> Tensor:
-        """Feed the last token of every hypothesis, [B * K] int64; returns the next token's logits, [B * K, V]."""
-        num_hypotheses = self.tgt_mask.size(2)
-        own = self.tgt_mask.new_full((num_hypotheses, num_hypotheses), -math.inf).fill_diagonal_(0.0)
-        self.tgt_mask = torch.cat([self.tgt_mask, own.expand(self.tgt_mask.size(0), 1, -1, -1)], dim=3)
-        self.length += 1
-        return self.model.decode_step(ids, self)
-
-    def select(self, sentences: Tensor, parents: Tensor) -> None:
-        """Go on with other hypotheses, and fewer sentences.
-
-        Args:
-            sentences: [new B] indices into the present sentences. Only those that change their place are copied.
-            parents: [new B, K] indices into the present hypotheses of each.
-        """
-        moved = (sentences != torch.arange(sentences.size(0))).nonzero().squeeze(1)
-        self.src_mask = move_sentences(self.src_mask, sentences, moved)
-        for layer in self.layers:
-            layer.target.select(sentences, moved)
-            layer.src_keys = move_sentences(layer.src_keys, sentences, moved)
-            layer.src_values = move_sentences(layer.src_values, sentences, moved)
-        self.tgt_mask = self.tgt_mask[sentences[:, None], :, parents].transpose(1, 2)
-
-
-class Transformer(nn.Module):
+class Transformer(Seq2SeqModel):
     """Encoder and decoder over packed sentences.
 
-    ``forward`` is training, ``encode`` and ``decode_step`` (through :class:`DecoderState`) are search. ``max_length``
-    is the longest sentence in tokens that learned positions have a vector for; other positions have no limit.
+    ``max_length`` is the longest sentence in tokens that learned positions have a vector for; other positions have no
+    limit.
     """
 
     def __init__(self, config: ModelConfig, src_vocab: int, tgt_vocab: int, max_length: int) -> None:
@@ -266,18 +215,39 @@ class Transformer(nn.Module):
         out: Tensor = self.decoder_norm(x)
         return out
 
-    def decode_step(self, ids: Tensor, state: DecoderState) -> Tensor:
-        """Logits of the token after ``ids`` [B * K] int64, the last ones of the hypotheses of ``state``: [B * K, V]."""
-        positions = torch.full_like(ids, state.length - 1)
-        x = self.tgt_embedding(ids) * math.sqrt(self.config.d_model)
-        if self.tgt_positions is not None:
-            x = x + self.tgt_positions(positions, state.max_length)
-        rotation = self.rotary(positions, state.max_length) if self.rotary is not None else None
-        for layer, cache in zip(self.decoder_layers, state.layers, strict=True):
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[T, D] -> [T, V]."""
+        if self.quantized_output is None:
+            return F.linear(hidden, self.output_weight)
+        out: Tensor = self.quantized_output(hidden)
+        return out
+
+    def begin(self, src: Packed, num_hypotheses: int, room: int) -> State:
+        """As :meth:`Seq2SeqModel.begin` says."""
+        memory = self.encode(src)
+        state = State(num_hypotheses, self.config.attention_window, memory.device)
+        state.of_sentences["src_mask"] = src.key_bias.clamp(min=MASKED)  # [B, 1, 1, L]
+        for number, layer in enumerate(self.decoder_layers):
             assert isinstance(layer, DecoderLayer)
-            x = layer.step(x, rotation, cache, state)
-        h = self.decoder_norm(x)
-        return F.linear(h, self.output_weight) if self.quantized_output is None else self.quantized_output(h)
+            keys, values = layer.cross_attention.project_once(memory, src)
+            state.of_sentences |= {f"src_keys{number}": keys, f"src_values{number}": values}
+        positions = self.tgt_positions or self.rotary
+        assert isinstance(positions, LearnedPositions | SinusoidalPositions | RotaryPositions)
+        state.shared["positions"] = positions.vectors(room)  # the model's own table is replaced when it grows
+        return state
+
+    def step(self, tokens: Tensor, state: State) -> Tensor:
+        """As :meth:`Seq2SeqModel.step` says."""
+        mask = state.mark(tokens)[:, None]
+        position = state.shared["positions"].index_select(0, state.position)
+        x = self.tgt_embedding(tokens.flatten()) * math.sqrt(self.config.d_model)
+        if self.tgt_positions is not None:
+            x = x + position
+        rotation = position if self.rotary is not None else None
+        for number, layer in enumerate(self.decoder_layers):
+            assert isinstance(layer, DecoderLayer)
+            x = layer.step(x, rotation, mask, state, number)
+        return self.logits(self.decoder_norm(x)).view(*tokens.shape, -1)
 
     def _embed(self, embedding: nn.Embedding, positions: nn.Module | None, side: Packed) -> Tensor:
         """Embeddings times D^1/2 (section 3.4) plus absolute positions: [tokens, D]."""

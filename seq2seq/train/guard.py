@@ -77,13 +77,13 @@ class Guard:
 
 
 @torch.no_grad()
-def losses_of_pairs(model: Transformer, corpus: Corpus, pairs: Indices, bf16: bool) -> list[tuple[int, float]]:
+def losses_of_pairs(model: Transformer, corpus: Corpus, pairs: Indices, dtype: torch.dtype) -> list[tuple[int, float]]:
     """Each of the sentence pairs with its loss by itself, the worst first; what is no number counts as worst.
 
     Returns:
         The pairs' numbers and their nats per target token, without dropout and label smoothing.
     """
-    loss_of = LossOf(model, 0.0, bf16)
+    loss_of = LossOf(model, 0.0, dtype)
     was_training = model.training
     model.eval()
     found = []

@@ -18,7 +18,7 @@ from seq2seq.config import Config
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.packed import Capacity, Indices, PackedBatch, pack_pairs
 from seq2seq.data.plan import step_budgets
-from seq2seq.device import uses_bf16
+from seq2seq.device import compute_dtype
 from seq2seq.model.attention import has_packed_kernel
 from seq2seq.train.distributed import Processes
 
@@ -66,7 +66,7 @@ def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> Mic
     if config.tokenizer.sampling:  # another sampling may be longer
         longest = max(longest, config.data.max_length)
     lengths = corpus.src_lengths, corpus.tgt_lengths
-    dtype = torch.bfloat16 if uses_bf16(config.train.precision, processes.device) else torch.float32
+    dtype = compute_dtype(config.train.precision, processes.device)
     packed = has_packed_kernel(processes.device, dtype, config.model.d_model // config.model.num_heads)
     capacity = replace(capacity_of(*lengths, tokens, processes.count * number, longest), with_grid=not packed)
     return MicroBatches(processes.rank, processes.count, number, capacity)

@@ -39,9 +39,10 @@ from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
 from seq2seq.data.prepare import prepare_data, sampled_folder
 from seq2seq.data.subword_epochs import Resampler
+from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.decode.translator import Translator
-from seq2seq.device import keep_freed_memory, matmul_peak, uses_bf16
+from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak
 from seq2seq.errors import UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.files import is_sealed, seal, write_text
@@ -98,7 +99,7 @@ class Trainer:
         if config.train.threads is not None:
             torch.set_num_threads(config.train.threads)
         keep_freed_memory()
-        self.half = uses_bf16(config.train.precision, processes.device)
+        self.dtype = compute_dtype(config.train.precision, processes.device)
         with _main_first(processes):
             self.data = prepare_data(config, show_progress=processes.is_main)
         self.config = config = with_batch_tokens(config, self.data.train, processes)
@@ -130,13 +131,13 @@ class Trainer:
             write_text(config.run_dir / CONFIG, dump_config(config))
             log = MetricsLog(config.run_dir, self.progress.step)
         flops = training_flops(config.model, self.model.output_weight.size(0))
-        peak = matmul_peak(processes.device, self.half) * processes.count
+        peak = matmul_peak(processes.device, self.dtype) * processes.count
         self.report = Reporter(processes, log, self.progress.step, Speedometer(flops, peak))
         self.signals = StopSignals(self.report.say, processes.others_live)
         self._introduce()
 
     def _make_gradients(self) -> SequentialGradients | ThreadedGradients:
-        loss = LossOf(self.model, self.config.train.label_smoothing, self.half)
+        loss = LossOf(self.model, self.config.train.label_smoothing, self.dtype)
         if self.processes.device.type == "cpu":
             return ThreadedGradients(
                 loss, self.processes, at_once(torch.get_num_threads(), self.microbatches.accumulate)
@@ -250,7 +251,7 @@ class Trainer:
         config = self.config.train
         for record, reason in self.report.read_back(self.guard.judge):
             if self.processes.is_main:
-                losses = losses_of_pairs(self.model, corpus, record.pairs, self.half)
+                losses = losses_of_pairs(self.model, corpus, record.pairs, self.dtype)
                 self.report.bad_step(record.step, reason, describe(losses, corpus, self.config.data.train))
             in_a_row = self.progress.bad_in_a_row
             if config.on_bad_step == "stop" or in_a_row >= config.max_bad_steps:
@@ -312,7 +313,7 @@ class Trainer:
         started = time.monotonic()
         model = self.average or self.model
         result = validate(
-            model, self.data.valid, self.valid_texts, self.data.tokenizers, config, self.processes, self.half
+            model, self.data.valid, self.valid_texts, self.data.tokenizers, config, self.processes, self.dtype
         )
         self.model.train()
         self.report.validation(progress.step, result.metrics(), time.monotonic() - started)
@@ -407,7 +408,7 @@ class Trainer:
         self.processes.wait()  # until the main process has written it
         best = load_model_folder(run_dir / "best")
         model = best.model.to(self.processes.device)
-        translator = Translator(model, self.config, self.data.tokenizers, "bf16" if self.half else "fp32")
+        translator = Translator(TorchEngine(model, self.dtype), self.config, self.data.tokenizers)
         hypotheses, scores = translate_and_score(translator, *self.test_texts, self.config, self.processes)
         self.report.notes(scores.notes)
         if self.processes.is_main:

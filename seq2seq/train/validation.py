@@ -14,6 +14,7 @@ from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.evaluate import Scores, score
 from seq2seq.memory import memory_explained
@@ -88,10 +89,10 @@ def update_best(progress: Progress, validation: Validation, metric: str) -> bool
 
 
 @torch.inference_mode()
-def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: Processes, half: bool) -> float:
+def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: Processes, dtype: torch.dtype) -> float:
     """Negative log-likelihood per target token over a corpus, in nats.
 
-    ``model`` is in evaluation mode; ``half`` computes in bf16.
+    ``model`` is in evaluation mode; ``dtype`` is what it computes in.
     """
     lengths, tokens = (corpus.src_lengths, corpus.tgt_lengths), config.train.step_tokens
     plan = plan_epoch(*lengths, step_budgets(*lengths, tokens), seed=0, epoch=0)
@@ -101,7 +102,7 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
     for step in load_steps(corpus, plan, cut, processes.device):
         with memory_explained(partial(_describe, step, config)):
             for batch in step.batches:
-                with torch.autocast(processes.device.type, dtype=torch.bfloat16, enabled=half):
+                with torch.autocast(processes.device.type, dtype=dtype, enabled=dtype != torch.float32):
                     hidden = model(batch)
                     _, nll = smoothed_cross_entropy(hidden, model.output_weight, batch.labels, 0.0)
                 total += float(nll)
@@ -139,11 +140,11 @@ def validate(
     tokenizers: TokenizerPair,
     config: Config,
     processes: Processes,
-    half: bool,
+    dtype: torch.dtype,
 ) -> Validation:
     """Measure ``model`` on the validation corpus and its raw text; leaves it in evaluation mode."""
     model.eval()
-    loss = corpus_loss(model, corpus, config, processes, half)
-    translator = Translator(model, config, tokenizers, "bf16" if half else "fp32")
+    loss = corpus_loss(model, corpus, config, processes, dtype)
+    translator = Translator(TorchEngine(model, dtype), config, tokenizers)
     _, scores = translate_and_score(translator, *texts, config, processes)
     return Validation(loss, scores)

@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from seq2seq.data.packed import pack_sentences
 from seq2seq.decode import search as search_module
-from seq2seq.decode.search import PlainSearch, SearchOptions, search
-from seq2seq.model.transformer import DecoderState
+from seq2seq.decode.search import SearchOptions, search
+from seq2seq.decode.stepper import EagerStepper, begin
+from seq2seq.model.state import State
 
 BOS, EOS = 2, 3
 
@@ -28,40 +29,56 @@ def toy_logits(sentence: int, prefix: tuple[int, ...], vocabulary: int, sharpnes
     return torch.from_numpy(sharpness * rng.normal(size=vocabulary)).float()
 
 
-class ToyState:
-    """Keeps the (sentence, prefix) of every row and checks what the search tells it."""
+class ToyState(State):
+    """Keeps the prefix of every hypothesis and checks what the search does to it."""
 
-    def __init__(self, names, beam_size, steps, vocabulary, sharpness):
-        self.sentences, self.beam_size, self.left = list(names), beam_size, steps
-        self.rows = [(name, ()) for name in names]  # one for each sentence, until the first selection
-        self.vocabulary, self.sharpness = vocabulary, sharpness
-        self.rows_fed, self.hypotheses = 0, 1
+    def __init__(self, names, num_hypotheses, steps):
+        super().__init__(num_hypotheses)
+        self.of_sentences["name"] = torch.tensor(names)
+        self.of_hypotheses["prefix"] = torch.zeros(len(names), 1, steps, dtype=torch.int64)
+        self.sentences = list(names)
 
-    def step(self, ids):
-        self.left -= 1
-        assert self.left >= 0, "more steps than there is room for"
-        assert [s for s, _ in self.rows] == [s for s in self.sentences for _ in range(self.hypotheses)]
-        assert ids.shape == (len(self.rows),)
-        self.rows = [(s, (*prefix, int(i))) for (s, prefix), i in zip(self.rows, ids, strict=True)]
-        self.rows_fed += len(self.rows)
-        return torch.stack([toy_logits(*row, self.vocabulary, self.sharpness) for row in self.rows])
-
-    def select(self, sentences, parents):
-        assert parents.shape == (len(sentences), self.beam_size)
+    def follow(self, parents):
+        assert parents.shape == (len(self.sentences), self.num_hypotheses)
         assert parents.min() >= 0
-        assert parents.max() < self.hypotheses
-        chosen = [int(s) * self.hypotheses + int(k) for s, row in zip(sentences, parents, strict=True) for k in row]
-        self.rows = [self.rows[row] for row in chosen]
+        assert parents.max() < self.num_hypotheses
+        super().follow(parents)
+
+    def keep(self, sentences):
         self.sentences = [self.sentences[int(s)] for s in sentences]
-        self.hypotheses = self.beam_size
+        super().keep(sentences)
 
 
-def run(names, max_lengths, vocabulary=5, sharpness=1.0, alpha=1.0, uniforms=None, make_state=ToyState, **options):
-    """The hypotheses of the sentences ``names``, and the state at the end."""
+class ToyModel:
+    def __init__(self, vocabulary, sharpness):
+        self.vocabulary, self.sharpness = vocabulary, sharpness
+        self.rows_fed = 0
+
+    def begin(self, src, num_hypotheses, room):
+        self.state = ToyState(src, num_hypotheses, room)
+        return self.state
+
+    def step(self, tokens, state):
+        names, prefixes = state.of_sentences["name"], state.of_hypotheses["prefix"]
+        assert names.tolist() == state.sentences
+        assert state.length < prefixes.size(2), "more steps than there is room for"
+        assert tokens.shape == prefixes.shape[:2] == (len(names), state.num_hypotheses if state.length else 1)
+        prefixes[:, :, state.length] = tokens
+        self.rows_fed += tokens.numel()
+        held = prefixes[:, :, : state.length + 1].tolist()
+        logits = [
+            [toy_logits(name, tuple(prefix), self.vocabulary, self.sharpness) for prefix in hypotheses]
+            for name, hypotheses in zip(names.tolist(), held, strict=True)
+        ]
+        return torch.stack([torch.stack(rows) for rows in logits])
+
+
+def run(names, max_lengths, vocabulary=5, sharpness=1.0, alpha=1.0, uniforms=None, make_model=ToyModel, **options):
+    """The hypotheses of the sentences ``names``, and the model at the end."""
     options = SearchOptions(**{"bos_id": BOS, "eos_id": EOS, "beam_size": 4, **options})
-    state = make_state(names, options.beam_size, max(max_lengths), vocabulary, sharpness)
-    plain = PlainSearch(state, max_lengths, options, uniforms)
-    return search(plain, max_lengths, options.beam_size, alpha), state
+    model = make_model(vocabulary, sharpness)
+    stepper = EagerStepper(model, begin(model, names, max_lengths, options, uniforms), options)
+    return search(stepper, max_lengths, options.beam_size, alpha), model
 
 
 def log_prob(name, ids, vocabulary=5, sharpness=1.0):
@@ -139,13 +156,13 @@ def test_the_search_is_the_plain_one(alpha, beam_size, vocabulary, sharpness):
     back-pointers mixed up, and sentences that disturb each other."""
     names, max_lengths = list(range(12)), [9, 3, 7, 1, 9, 5, 2, 8, 9, 4, 6, 9]
     options = {"vocabulary": vocabulary, "sharpness": sharpness}
-    found, state = run(names, max_lengths, beam_size=beam_size, alpha=alpha, **options)
+    found, model = run(names, max_lengths, beam_size=beam_size, alpha=alpha, **options)
     rows = 0
     for name, max_length in zip(names, max_lengths, strict=True):
         expected, steps = plain_beam_search(name, max_length, beam_size, alpha, **options)
         assert_same(found[name], expected)
         rows += 1 + (steps - 1) * beam_size
-    assert state.rows_fed == rows
+    assert model.rows_fed == rows
 
 
 @pytest.mark.parametrize("vocabulary", [3, 64, 65, 700])
@@ -177,9 +194,9 @@ def test_a_beam_of_one_is_greedy(alpha):
             if token == EOS:
                 break
             ids.append(token)
-        ((found,),), state = run([name], [8], sharpness=2.0, beam_size=1, alpha=alpha)
+        ((found,),), model = run([name], [8], sharpness=2.0, beam_size=1, alpha=alpha)
         assert found.ids == tuple(ids)
-        assert state.rows_fed == len(ids) + 1
+        assert model.rows_fed == len(ids) + 1
         ends.add(len(ids))
     assert ends == set(range(8))
 
@@ -208,13 +225,13 @@ def test_the_end_is_forced_at_the_longest_length_and_paid_for():
     """Guards against unfinished outputs that compare as if EOS were free, and against lengths beyond the limit."""
     never = -30.0
 
-    class NeverEnds(ToyState):
-        def step(self, ids):
-            logits = super().step(ids)
-            logits[:, EOS] = never
+    class NeverEnds(ToyModel):
+        def step(self, tokens, state):
+            logits = super().step(tokens, state)
+            logits[:, :, EOS] = never
             return logits
 
-    found, _ = run([0, 1], [3, 6], make_state=NeverEnds, beam_size=2, alpha=0.0)
+    found, _ = run([0, 1], [3, 6], make_model=NeverEnds, beam_size=2, alpha=0.0)
     for hypotheses, longest in zip(found, (3, 6), strict=True):
         assert [len(h.ids) + 1 for h in hypotheses] == [longest] * 2
         assert all(never - 15 < h.log_prob < never for h in hypotheses)
@@ -286,9 +303,9 @@ def test_no_sentence_depends_on_its_batch():
 def test_finished_sentences_leave_the_batch():
     """Guards against work on sentences that are done: the state is told, and what is left stays aligned (the toy state
     checks that at every step)."""
-    _, state = run([0, 1, 2], [2, 9, 1], sharpness=0.1, beam_size=3)
-    assert state.sentences == [1]
-    assert state.rows_fed <= 3 + 3 * (2 + 2 + 7)
+    _, model = run([0, 1, 2], [2, 9, 1], sharpness=0.1, beam_size=3)
+    assert model.state.sentences == [1]
+    assert model.rows_fed <= 3 + 3 * (2 + 2 + 7)
 
 
 def test_with_the_real_model(make_model, make_pairs):
@@ -297,8 +314,8 @@ def test_with_the_real_model(make_model, make_pairs):
     sources = [src for src, _ in make_pairs([(4, 1), (9, 1), (2, 1)])]
     options, max_lengths = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=3), [9, 4, 7]
     with torch.no_grad():
-        state = DecoderState(model, pack_sentences(sources), 3, max(max_lengths))
-        found = search(PlainSearch(state, max_lengths, options), max_lengths, 3, 1.0)
+        state = begin(model, pack_sentences(sources), max_lengths, options)
+        found = search(EagerStepper(model, state, options), max_lengths, 3, 1.0)
         for source, hypotheses in zip(sources, found, strict=True):
             for h in hypotheses:
                 src, tgt = pack_sentences([source]), pack_sentences([[BOS, *h.ids]])

@@ -11,7 +11,7 @@ import torch
 
 from seq2seq.data.packed import Packed, pack, pack_sentences
 from seq2seq.model import attention as attention_module
-from seq2seq.model.attention import KeyValueCache, attention
+from seq2seq.model.attention import attention
 
 Q_LENGTHS, K_LENGTHS = [4, 1, 7, 3], [2, 6, 1, 9]
 
@@ -156,24 +156,6 @@ def test_memory_of_long_sentences_is_linear(short):
 def test_key_bias():
     """Guards against a mask one token too long or short."""
     assert side_of([2, 3]).key_bias.tolist() == [[[[0.0, 0.0, -math.inf]]], [[[0.0, 0.0, 0.0]]]]
-
-
-@pytest.mark.parametrize("num_hypotheses", [1, 4])  # keys lie otherwise in memory
-def test_cache_appends_and_selects(num_hypotheses):
-    """Guards against a sentence that is overwritten before it was moved, and one that loses what comes after."""
-    cache = KeyValueCache(sentences=3, room=10, num_hypotheses=num_hypotheses, like=torch.empty(3, 2, 1, 4))
-    tokens = [torch.randn(6, 2, 4) for _ in range(3)]  # [B * K, G, E]
-    for token in tokens[:2]:
-        cache.append(token, -token)
-    cache.select(torch.tensor([2, 1, 0]), moved=torch.tensor([0, 2]))
-    keys, values = cache.append(tokens[2], -tokens[2])
-    swapped = [token.view(3, 2, 2, 4)[[2, 1, 0]] for token in tokens[:2]]
-    expected = torch.cat([*swapped, tokens[2].view(3, 2, 2, 4)], dim=1)  # [B, N, G, E]
-    assert torch.equal(keys, expected.permute(0, 2, 3, 1))
-    assert torch.equal(values, -expected.transpose(1, 2))
-    cache.select(torch.tensor([2]), moved=torch.tensor([0]))  # fewer
-    keys, _ = cache.append(tokens[0][:2], tokens[0][:2])
-    assert torch.equal(keys, torch.cat([expected[[2]], tokens[0][None, :2]], dim=1).permute(0, 2, 3, 1))
 
 
 @pytest.mark.gpu

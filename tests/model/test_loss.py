@@ -159,7 +159,7 @@ def test_batches_of_fixed_shapes_are_one_graph_and_the_same(monkeypatch, positio
     config = ModelConfig(
         encoder_layers=1, decoder_layers=1, d_model=16, num_heads=2, d_ff=32, dropout=0, positions=positions
     )
-    loss = LossOf(Transformer(config, 30, 30, max_length=12), 0.1, bf16=False)
+    loss = LossOf(Transformer(config, 30, 30, max_length=12), 0.1, torch.float32)
     capacity = Capacity(src_tokens=96, tgt_tokens=104, sentences=24, max_length=12)
     graphs = 0
 

@@ -1,4 +1,5 @@
-"""Promise: int8 layers give nearly what the fp32 ones give, and a row's result depends on that row alone."""
+"""Promise: int8 layers give nearly what the fp32 ones give, and a row's result depends on that row alone; weights cast
+once give what casting them at every step gives."""
 
 import pytest
 import torch
@@ -7,8 +8,7 @@ from torch.nn import functional
 
 from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID
-from seq2seq.model.quantize import Int8Linear, is_int8_slow, quantize
-from seq2seq.model.transformer import DecoderState
+from seq2seq.model.quantize import Int8Linear, is_int8_slow, quantize, with_weights_in
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -72,8 +72,8 @@ def test_a_quantized_model(make_model, make_pairs):
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     src = pack_sentences([s for s, _ in make_pairs([(9, 1), (4, 1)])])
-    ids = torch.full((2,), BOS_ID)
-    plain, close = (DecoderState(m, src, 1, 1).step(ids) for m in (model, small))
+    tokens = torch.full((2, 1), BOS_ID)
+    plain, close = (m.step(tokens, m.begin(src, 1, 1)) for m in (model, small))
     assert 0 < (plain - close).abs().max() < 0.1 * plain.std()
 
 
@@ -88,3 +88,22 @@ def test_slow_products_are_found_by_their_time(monkeypatch, times):
 
     monkeypatch.setattr(torch, "_int_mm", product)
     assert is_int8_slow.__wrapped__() == (times > 0)
+
+
+@pytest.mark.parametrize("tie", ["all", "target", "none"])
+@torch.inference_mode()
+def test_cast_weights_give_what_autocast_gives(make_model, make_pairs, batch_of, tie):
+    """Guards against a copy that differs from casting at every step, or that changes the model."""
+    model = make_model(tie_embeddings=tie, norm_position="pre").eval()
+    batch = batch_of(make_pairs([(4, 6), (9, 3)]))
+    before = {name: x.clone() for name, x in model.named_parameters()}
+    cast = with_weights_in(torch.bfloat16, model)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        one, other = (torch.nn.functional.linear(m(batch), m.output_weight) for m in (model, cast))
+    assert one.dtype == torch.bfloat16
+    assert torch.equal(one, other)
+    assert all(torch.equal(x, before[name]) and x.dtype == torch.float32 for name, x in model.named_parameters())
+    assert all(m.weight.dtype == torch.bfloat16 for m in cast.modules() if isinstance(m, torch.nn.Linear))
+    assert cast.output_weight.dtype == torch.bfloat16
+    assert cast.src_embedding.weight is model.src_embedding.weight
+    assert cast.tgt_embedding.weight.dtype == torch.float32

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID
 from seq2seq.model.attention import CrossAttention, SelfAttention
-from seq2seq.model.transformer import DecoderState, FeedForward, Transformer
+from seq2seq.model.transformer import FeedForward, Transformer
 
 LENGTHS = [(4, 6), (1, 1), (9, 3), (2, 12), (7, 7)]  # (source, target)
 
@@ -327,11 +327,12 @@ def test_cached_steps_equal_the_whole(make_model, make_pairs, options):
     """
     model = make_model(**options).eval()
     sources = [src for src, _ in make_pairs([(4, 1), (9, 1), (2, 1)])]
-    state = DecoderState(model, pack_sentences(sources), num_hypotheses=2, max_length=9)
+    state = model.begin(pack_sentences(sources), num_hypotheses=2, room=9)
     owners, prefixes = [0, 1, 2], [[BOS_ID] for _ in range(3)]  # one hypothesis each, until the first selection
     rng = torch.Generator().manual_seed(3)
     for step in range(9):
-        logits = state.step(torch.tensor([prefix[-1] for prefix in prefixes]))
+        tokens = torch.tensor([prefix[-1] for prefix in prefixes]).view(len(set(owners)), -1)
+        logits = model.step(tokens, state).flatten(0, 1)
         for row, (owner, prefix) in enumerate(zip(owners, prefixes, strict=True)):
             src = pack_sentences([sources[owner]])
             full = model.decode(pack_sentences([prefix]), model.encode(src), src)[-1] @ model.output_weight.t()
@@ -343,13 +344,16 @@ def test_cached_steps_equal_the_whole(make_model, make_pairs, options):
             4: ([1, 0], [[0, 1], [1, 0]]),  # they change places
             6: ([1], [[1, 0]]),
         }.get(step, (list(range(len(owners) // 2)), [[0, 1]] * (len(owners) // 2)))
-        state.select(torch.tensor(sentences), torch.tensor(parents))
+        chosen = torch.zeros(len(set(owners)), 2, dtype=torch.int64)
+        chosen[sentences] = torch.tensor(parents)
+        state.follow(chosen)
+        state.keep(torch.tensor(sentences))
         width = len(owners) // len(set(owners))
         rows = [width * s + k for s, beams in zip(sentences, parents, strict=True) for k in beams]
         new = torch.randint(4, 23, (len(rows),), generator=rng).tolist()
         prefixes = [[*prefixes[row], token] for row, token in zip(rows, new, strict=True)]
         owners = [owners[row] for row in rows]
-        assert len(state.src_mask) * 2 == len(rows)
+        assert state.num_sentences * 2 == len(rows)
 
 
 # ------------------------------------------------------------------------------------------------------ the rest

@@ -24,6 +24,7 @@ from seq2seq.data.corpus import Filters, build_corpus, open_corpus
 from seq2seq.data.corpus_writer import FILES, META, SIDES
 from seq2seq.data.file_kinds import HEAD, not_text
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import ConfigError, DataError
 from seq2seq.files import sealed_json
@@ -376,7 +377,7 @@ class ModelFolder(Reader):
             texts["tokenizer"] = TokenizerPair.load(self._folder).fingerprint
         (self._folder / WEIGHTS).write_bytes(_seal_tensors(*weights, **texts))
         loaded = load_model_folder(self._folder)
-        translator = Translator(loaded.model, loaded.config, loaded.tokenizers, "fp32")
+        translator = Translator(TorchEngine(loaded.model, torch.float32), loaded.config, loaded.tokenizers)
         (found,) = translator.translate(["ka to mi"])
         assert "\n" not in found
 

@@ -23,7 +23,7 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 def toy_loss(dropout: float, **shape: object) -> LossOf:
     torch.manual_seed(0)
     config = ModelConfig(encoder_layers=2, decoder_layers=2, d_model=16, num_heads=2, d_ff=32, dropout=dropout, **shape)
-    return LossOf(Transformer(config, 30, 30, max_length=12).train(), 0.1, bf16=False)
+    return LossOf(Transformer(config, 30, 30, max_length=12).train(), 0.1, torch.float32)
 
 
 def toy_batches(number: int) -> list[PackedBatch]:

@@ -117,11 +117,11 @@ def test_the_worst_line_comes_first(
     corpus = open_corpus(tmp_path / "corpus")
     torch.manual_seed(0)
     model = build_model(tiny_config(), tiny_tokenizers).train()
-    found = losses_of_pairs(model, corpus, np.arange(4), bf16=False)
+    found = losses_of_pairs(model, corpus, np.arange(4), torch.float32)
     assert model.training
     assert [loss for _, loss in found] == sorted((loss for _, loss in found), reverse=True)
     together = pack_pairs(*corpus.take("src", np.arange(4)), *corpus.take("tgt", np.arange(4)))
-    _, nll = LossOf(model.eval(), 0.0, bf16=False)(together)
+    _, nll = LossOf(model.eval(), 0.0, torch.float32)(together)
     assert sum(loss * corpus.tgt_lengths[pair] for pair, loss in found) == pytest.approx(nll.item(), rel=1e-5)
     text = TextFiles(src=[str(tmp_path / f"{n}.xx") for n in "ab"], tgt=[str(tmp_path / f"{n}.yy") for n in "ab"])
     places = [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable
 from functools import cache
 
 import torch
+from torch import Tensor
 
 
 @cache
@@ -15,11 +17,15 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 class Graphs:
-    """One graph for each of some functions; they share the memory of what is passing, so only one runs at a time."""
+    """One graph for each of some functions, and the places of what they read and write.
+
+    They share the memory of what is passing, so only one runs at a time.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._places: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -33,20 +39,28 @@ class Graphs:
         """
         if key in self._graphs:
             self._graphs[key].replay()
-        elif self._device.type == "cuda":
+        elif self.device.type == "cuda":
             self._graphs[key] = self._capture(function)
         else:
             function()
 
+    def place(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Zeros, as what is masked must at least be finite: at the start of the memory called ``name``."""
+        size = math.prod(shape)
+        if name not in self._places or self._places[name].numel() < size:
+            self.forget()  # they are bound to the old place
+            self._places[name] = torch.empty(size, dtype=dtype, device=self.device)
+        return self._places[name][:size].view(shape).zero_()
+
     def forget(self) -> None:
         """Free all graphs."""
         if self._graphs:
-            torch.cuda.synchronize(self._device)  # one may be running
+            torch.cuda.synchronize(self.device)  # one may be running
         self._graphs = {}
 
     def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """Do ``function``, and make a graph of it."""
-        current, side = torch.cuda.current_stream(self._device), _side_stream(self._device)
+        current, side = torch.cuda.current_stream(self.device), _side_stream(self.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
             function()  # also loads kernels and reserves workspaces, which cannot be captured

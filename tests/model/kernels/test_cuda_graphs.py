@@ -5,8 +5,8 @@ from unittest import mock
 import pytest
 import torch
 
-from seq2seq.model import graphs as graphs_module
-from seq2seq.model.graphs import Graphs
+from seq2seq.model.kernels import cuda_graphs as graphs_module
+from seq2seq.model.kernels.cuda_graphs import Graphs
 
 
 def counter(device):
@@ -54,6 +54,19 @@ def test_what_is_captured_and_when(monkeypatch):
     assert len(graphs) == 0
     graphs.run("a", lambda: None)
     assert cuda.graph.call_args.kwargs["pool"] is None
+
+
+def test_places_stay_until_they_are_too_small(monkeypatch):
+    """Guards against numbers that an earlier search left, and against graphs that write where nothing is any more."""
+    graphs, forgotten = Graphs(torch.device("cpu")), []
+    monkeypatch.setattr(graphs, "forget", lambda: forgotten.append(1))
+    first = graphs.place("x", (2, 3), torch.float32).fill_(5.0)
+    assert torch.equal(graphs.place("x", (4, 1), torch.float32), torch.zeros(4, 1))
+    assert graphs.place("x", (3, 2), torch.float32).data_ptr() == first.data_ptr()
+    assert len(forgotten) == 1
+    assert graphs.place("x", (7,), torch.float32).eq(0).all()
+    assert graphs.place("y", (7,), torch.int64).dtype == torch.int64
+    assert len(forgotten) == 3
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""Promise: a search in fixed shapes gives what the plain one gives, whoever else is or was in its memory.
+"""Promise: a search in fixed shapes gives what the eager one gives, whoever else is or was in its memory.
 
 On the CPU the function that CUDA captures runs as it is, or is recorded and done again as a graph would.
 """
@@ -16,12 +16,13 @@ from torch.utils._pytree import tree_leaves
 from seq2seq.config import ModelConfig
 from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
-from seq2seq.decode.search import PlainSearch, SearchOptions, search
-from seq2seq.decode.static_search import StaticSearch
-from seq2seq.model import captured
-from seq2seq.model.captured import StaticSteps, with_weights_in
-from seq2seq.model.graphs import Graphs
-from seq2seq.model.transformer import DecoderState, Transformer
+from seq2seq.decode import stepper as stepper_module
+from seq2seq.decode.search import SearchOptions, search
+from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
+from seq2seq.model import state as state_module
+from seq2seq.model.kernels.cuda_graphs import Graphs
+from seq2seq.model.quantize import with_weights_in
+from seq2seq.model.transformer import Transformer
 
 VARIANTS = {
     "paper": {},
@@ -37,9 +38,8 @@ devices = pytest.mark.parametrize("device", ["recorded", pytest.param("cuda", ma
 @pytest.fixture
 def small_shapes(monkeypatch):
     """Shapes so small that a short search goes through several."""
-    monkeypatch.setattr(captured, "_SENTENCES", 1)
-    monkeypatch.setattr(captured, "_STEPS", 2)
-    monkeypatch.setattr(captured, "_SRC_TOKENS", 4)
+    monkeypatch.setattr(stepper_module, "_SENTENCES", 1)
+    monkeypatch.setattr(state_module, "_STEPS", 2)
 
 
 class Recording(TorchDispatchMode):
@@ -69,57 +69,53 @@ class Recording(TorchDispatchMode):
 class RecordedGraphs(Graphs):
     """Recordings in the place of graphs."""
 
-    def __init__(self, steps):
-        super().__init__(steps.device)
-        self.steps = steps
-
     def run(self, key, function):
         if key in self._graphs:
             self._graphs[key].replay()
             return
-        before = {name: memory.clone() for name, memory in self.steps._memory.items()}
+        before = {name: memory.clone() for name, memory in self._places.items()}
         function()
         for name, memory in before.items():  # a capture changes nothing, but a recording does it once more
-            self.steps._memory[name].copy_(memory)
+            self._places[name].copy_(memory)
         self._graphs[key] = Recording(function)
 
     def forget(self):
         self._graphs = {}
 
 
-def steps_of(model, device, dtype=torch.float32):
-    """Steps by graphs on CUDA, by recordings on the CPU (device "recorded"), or as plain calls."""
-    steps = StaticSteps(copy.deepcopy(model).to("cuda" if device == "cuda" else "cpu"), dtype)
-    if device == "recorded":
-        steps.graphs = RecordedGraphs(steps)
-    return steps
+def graphs_of(model, device):
+    """Graphs on CUDA, recordings on the CPU (device "recorded"), or plain calls; with the model that they are for."""
+    graphs = RecordedGraphs(torch.device("cpu")) if device == "recorded" else Graphs(torch.device(device))
+    graphs.model = copy.deepcopy(model).to(graphs.device)
+    return graphs
 
 
 def beam(size):
     return SearchOptions(BOS_ID, EOS_ID, size)
 
 
-def both(steps, model, sources, max_lengths, options, uniforms=None):
-    """The static search and the plain one."""
-    src = pack_sentences(sources)
-    static = StaticSearch(steps, src.to(steps.device), max_lengths, options, uniforms)
-    state = DecoderState(model, src, options.beam_size, max(max_lengths))
-    return static, PlainSearch(state, max_lengths, options, uniforms)
+def both(graphs, model, sources, max_lengths, options, uniforms=None):
+    """A search in fixed shapes and the eager one."""
+    src = pack_sentences(sources, grid_length=10)
+    there = begin(graphs.model, src.to(graphs.device), max_lengths, options, uniforms)
+    here = begin(model, src, max_lengths, options, uniforms)
+    return GraphStepper(graphs, graphs.model, there, options), EagerStepper(model, here, options)
 
 
-def compare(steps, model, max_lengths, options, seed=0, sampling=False):
+def compare(graphs, model, max_lengths, options, seed=0, sampling=False):
     """Drive both searches side by side to the end; sentences leave at random, too, and change places.
 
-    Returns the static search's shapes, in order.
+    Returns the shapes after the first step, in order.
     """
     rng = np.random.default_rng(seed)
     sources = [[*rng.integers(4, 23, n - 1).tolist(), EOS_ID] for n in rng.integers(1, 10, len(max_lengths))]
     uniforms = rng.random((len(max_lengths), options.beam_size, max(max_lengths))) if sampling else None
-    found, expected = both(steps, model, sources, max_lengths, options, uniforms)
+    found, expected = both(graphs, model, sources, max_lengths, options, uniforms)
     longest, shapes = np.array(max_lengths), []
     for length in range(1, max(max_lengths) + 1):
         ours, theirs = found.advance(), expected.advance()
-        shapes.append(found._shape)
+        if length > 1:
+            shapes.append(found.shape)
         going = np.flatnonzero(longest > length)
         assert np.array_equal(ours[:2, going], theirs[:2, going])
         np.testing.assert_allclose(ours[2], theirs[2], atol=1e-4)
@@ -142,12 +138,14 @@ def test_fixed_shapes_give_what_the_growing_cache_gives(make_model, small_shapes
     """Guards against a token written to a wrong slot, a mask, sum or length of another hypothesis or sentence, a wrong
     position, and against anything that a search leaves for the next: batches follow each other in one memory."""
     model = make_model(**variant).eval()
-    steps = steps_of(model, device)
+    graphs = graphs_of(model, device)
     batches = [[11, 4, 9, 1, 7], [3], [5, 2, 20, 3, 3, 9, 8, 17, 18], [9, 1], [1, 1]]
-    seen = [compare(steps, model, lengths, beam(beam_size), seed) for seed, lengths in enumerate(batches)]
-    assert {shape.sentences for shape in seen[2]} >= {16, 8, 4, 2}
-    assert {shape.steps for shape in seen[2]} == {2, 4, 8, 16, 32}  # more than the 24 learned positions
-    assert len(steps.graphs) > 5
+    seen = [compare(graphs, model, lengths, beam(beam_size), seed) for seed, lengths in enumerate(batches)]
+    assert {num_sentences for num_sentences, _ in seen[2]} >= {16, 8, 4, 2}
+    window = model.config.attention_window  # steps that have left it are overwritten
+    most = 32 if window is None else window + 1  # 32 is more than there are learned positions
+    assert {steps for _, steps in seen[2]} == {min(steps, most) for steps in (2, 4, 8, 16, 32)}
+    assert len(graphs) > 4
 
 
 @devices
@@ -156,12 +154,12 @@ def test_samples_are_the_same(make_model, small_shapes, device):
     """Guards against random numbers of another step, sentence or sample, and against a graph that is taken for other
     options than it was captured with."""
     model = make_model(positions="rotary").eval()
-    steps = steps_of(model, device)
+    graphs = graphs_of(model, device)
     for seed, lengths in enumerate([[9, 4, 7, 1], [5, 2, 8, 3, 3]]):
         for options in ({}, {"temperature": 3.0}, {"top_k": 3}, {"top_p": 0.6}, {"eos_id": 7}):
             options = SearchOptions(**{"bos_id": BOS_ID, "eos_id": EOS_ID, "beam_size": 3, **options})
             for sampling in (True, False):
-                compare(steps, model, lengths, options, seed, sampling=sampling)
+                compare(graphs, model, lengths, options, seed, sampling=sampling)
 
 
 @devices
@@ -173,7 +171,7 @@ def test_fewer_continuations_than_beams(small_shapes, beam_size, device):
     shape = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 16}
     model = Transformer(ModelConfig(**shape, tie_embeddings="target"), 23, 4, 24).eval()
     sources, max_lengths = [[5, 9, EOS_ID], [7, EOS_ID], [8, EOS_ID], [9, 9, 9, EOS_ID]], [3, 5, 1, 2]
-    states = both(steps_of(model, device), model, sources, max_lengths, beam(beam_size))
+    states = both(graphs_of(model, device), model, sources, max_lengths, beam(beam_size))
     found, expected = (search(state, max_lengths, beam_size, 1.0) for state in states)
     for ours, theirs in zip(found, expected, strict=True):
         assert [h.ids for h in ours] == [h.ids for h in theirs]
@@ -184,11 +182,11 @@ def test_fewer_continuations_than_beams(small_shapes, beam_size, device):
 def test_a_search_starts_clean(make_model, small_shapes):
     """Guards against what is masked but not finite: memory holds anything at first, and a broken batch leaves NaN."""
     model = make_model().eval()
-    steps = steps_of(model, "cpu")
+    graphs = graphs_of(model, "cpu")
     for _ in range(2):
-        compare(steps, model, [4, 9, 2], beam(2))
-        compare(steps, model, [4, 9, 2], beam(2), sampling=True)
-        for memory in steps._memory.values():
+        compare(graphs, model, [4, 9, 2], beam(2))
+        compare(graphs, model, [4, 9, 2], beam(2), sampling=True)
+        for memory in graphs._places.values():
             memory.fill_(math.nan if memory.is_floating_point() else 5)
 
 
@@ -197,24 +195,28 @@ def test_dead_rows_disturb_nobody(make_model):
     """Guards against a sum over rows, and against rows that become NaN: anything may follow in a row that is dead, even
     one where nothing was ever seen."""
     model = make_model(norm_position="pre").eval()
-    steps = steps_of(model, "cpu")
-    run = steps.graphs.run
+    graphs = graphs_of(model, "cpu")
+    run = graphs.run
 
     def disturbed(key, function):
-        _, t, s, _ = function.args
-        assert key[0].sentences == 8
-        dead = torch.ones(8, dtype=torch.bool)
+        stepper = function.__self__
+        assert stepper.shape[0] == 8
+        state, dead = stepper.state, torch.ones(8, dtype=torch.bool)
         dead[: len(max_lengths)] = False  # none of the sentences leaves before its end
-        t.ids[dead] = torch.randint(4, 23, t.ids[dead].shape)
-        t.src_cache[dead] += 7.0
-        s.log_probs[dead] = torch.tensor([0.0, -math.inf])
+        held = state.of_sentences
+        held["tokens"][dead] = torch.randint(4, 23, held["tokens"][dead].shape)
+        for name in ("src_keys0", "src_keys1", "src_values0", "src_values1"):
+            held[name][dead] += 7.0
+        held["log_probs"][dead] = torch.tensor([0.0, -math.inf])
         run(key, function)
-        assert all(x.isfinite().all() for x in t)  # masks too: not every kernel survives a row of -inf
-        assert not s.read.isnan().any()
+        kept = {**held, **state.of_hypotheses, **state.shared}
+        assert len(kept) == 14
+        assert all(x.isfinite().all() for name, x in kept.items() if name != "log_probs")
+        assert not stepper._read.isnan().any()
 
-    steps.graphs.run = disturbed
+    graphs.run = disturbed
     max_lengths = [6, 9, 2]
-    compare(steps, model, max_lengths, beam(2))
+    compare(graphs, model, max_lengths, beam(2))
 
 
 @devices
@@ -223,12 +225,12 @@ def test_dead_rows_disturb_nobody(make_model):
 def test_positions_outlive_their_table(make_model, small_shapes, positions, device):
     """Guards against a graph that reads a table of positions which has since been replaced by a longer one."""
     model = make_model(positions=positions).eval()
-    steps = steps_of(model, device)
-    compare(steps, model, [6, 5], beam(2))
-    table = steps.model.rotary or steps.model.tgt_positions
+    graphs = graphs_of(model, device)
+    compare(graphs, model, [6, 5], beam(2))
+    table = graphs.model.rotary or graphs.model.tgt_positions
     table.rows.fill_(7.0)
-    table.rows = table.compute(2048).to(steps.device)
-    compare(steps, model, [6, 5], beam(2))
+    table.rows = table.compute(2048).to(graphs.device)
+    compare(graphs, model, [6, 5], beam(2))
 
 
 @devices
@@ -237,11 +239,11 @@ def test_half_precision(make_model, small_shapes, device):
     """Guards against a dtype that does not fit: bf16 keys, values and masks, fp32 sums. What is found has about the
     probability that the model gives it in fp32."""
     model = make_model(d_model=64, num_heads=2).eval()
-    steps = steps_of(with_weights_in(torch.bfloat16, model), device, torch.bfloat16)
+    graphs = graphs_of(with_weights_in(torch.bfloat16, model), device)
     sources, max_lengths = [[5, 9, 8, EOS_ID], [7, EOS_ID], [8, 14, 4, 4, 6, EOS_ID]], [6, 9, 4]
-    with torch.autocast(steps.device.type, dtype=torch.bfloat16, cache_enabled=False):
-        static, _ = both(steps, model, sources, max_lengths, beam(3))
-        found = search(static, max_lengths, 3, 1.0)
+    with torch.autocast(graphs.device.type, dtype=torch.bfloat16, cache_enabled=False):
+        fixed, _ = both(graphs, model, sources, max_lengths, beam(3))
+        found = search(fixed, max_lengths, 3, 1.0)
     for source, hypotheses in zip(sources, found, strict=True):
         assert len(hypotheses) == 3
         for h in hypotheses:
@@ -253,27 +255,26 @@ def test_half_precision(make_model, small_shapes, device):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_memory_does_not_grow(make_model, small_shapes, half):
+def test_memory_does_not_grow(make_model, small_shapes, dtype):
     """Guards against graphs or pools that pile up: after all shapes were seen, further batches need no more memory."""
-    dtype = torch.bfloat16 if half else torch.float32
     model = make_model(d_model=64, num_heads=2).eval()
-    steps = steps_of(with_weights_in(dtype, model), "cuda", dtype)
+    graphs = graphs_of(with_weights_in(dtype, model), "cuda")
 
     def many():
         for seed in range(20):
             lengths = [[4, 9, 2, 7], [3], [5, 2, 1, 3, 3, 2, 8, 4]][seed % 3]
             sources = [[5] * n + [EOS_ID] for n in lengths]
-            static, _ = both(steps, model, sources, lengths, beam(2))
-            search(static, lengths, 2, 1.0)
+            fixed, _ = both(graphs, model, sources, lengths, beam(2))
+            search(fixed, lengths, 2, 1.0)
         torch.cuda.synchronize()
-        return len(steps.graphs), torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+        return len(graphs), torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
 
-    with torch.autocast("cuda", dtype=dtype, cache_enabled=False) if half else nullcontext():
+    with torch.autocast("cuda", dtype=dtype, cache_enabled=False) if dtype != torch.float32 else nullcontext():
         many()
         before = many()
         assert many() == before
-    steps.graphs.forget()
+    graphs.forget()
     torch.cuda.empty_cache()
     assert torch.cuda.memory_reserved() < before[2]
