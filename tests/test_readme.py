@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.cli import _parser
+from seq2seq.cli.main import make_parser
 from seq2seq.config import load_config
 from seq2seq.errors import ConfigError
 
@@ -33,7 +33,7 @@ def test_every_command_parses() -> None:
     assert len(lines) >= 8
     for line in lines:
         words = shlex.split(line.split(" < ")[0].split(" > ")[0], comments=True)
-        _parser().parse_args(words[1:])
+        make_parser().parse_args(words[1:])
 
 
 def test_the_scripts_and_modules_exist() -> None:

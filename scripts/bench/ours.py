@@ -125,7 +125,6 @@ def train(spec: TrainSpec, run_dir: Path, probe: Callable[..., Iterator[Step]]) 
     module = Trainer.__module__
     with ExitStack() as changed:
         changed.enter_context(mock.patch(f"{module}.load_steps", probe))
-        changed.enter_context(mock.patch(f"{module}.draw_curves"))
         if not spec.compiled:
             changed.enter_context(torch.compiler.set_stance("force_eager"))
         training = Trainer(make_config(spec, run_dir), Processes(0, 1, choose_device(spec.device)))
