@@ -1,10 +1,10 @@
-"""Parallel text as files: the line rule, strict UTF-8, and pairs that never slip against each other.
+"""Reading parallel text: the line rule, strict UTF-8, gzip, and pairs of lines.
 
-A line ends at LF and at nothing else. One CR directly before the LF, or at the end of an unterminated last line,
-belongs to the ending. A UTF-8 byte order mark at the start of a file is dropped. Lone CR, U+2028, NUL and form feed are
-ordinary characters. Files may be plain or gzip, told apart by their first bytes and not by their names; other kinds of
-files are refused. Everything is read once, from its start to its end, so that pipes can be read. A line beyond 16 MiB
-is an error: no text has one, and a small gzip file can hold one that fills the memory.
+Only LF ends a line. A CR before the LF, or at the end of a last line without LF, belongs to the line ending. A UTF-8
+byte order mark at the start of a file is removed. Lone CR, U+2028, NUL and form feed are ordinary characters. A file is
+plain text or gzip, which its first bytes decide, not its name; other kinds of files are errors. Files are read once,
+from start to end, so pipes work. A line above 16 MiB is an error: text has no such lines, and a small gzip file can
+contain one that fills the memory.
 """
 
 import gzip
@@ -26,11 +26,11 @@ from seq2seq.files import checksum, checksum_file, unreadable
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 20
-_LONGEST_LINE = 16 << 20  # bytes; to encode it takes a gigabyte
+_LONGEST_LINE = 16 << 20  # bytes; encoding such a line takes 1 GB of memory
 
 
 class SentencePair(NamedTuple):
-    """One source sentence, its translation, and the 0-based number of their line over the whole list of files."""
+    """A source sentence, its translation, and their 0-based line number over the whole list of files."""
 
     src: str
     tgt: str
@@ -55,14 +55,14 @@ class ParallelFiles:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a plain or gzip file or of a named pipe, without their endings, streaming.
+    """Stream the lines of a plain file, a gzip file or a named pipe, without their endings.
 
-    Raises DataError naming the path where it cannot be opened, is no text, or is damaged gzip data.
+    Raises DataError with the path if the file cannot be opened, is not text, or is damaged gzip data.
     """
     try:
         file = path.open("rb", 0)
     except IsADirectoryError:
-        raise DataError(f"{path}: is a directory, not a text file; name the files in it one by one") from None
+        raise DataError(f"{path}: is a directory, not a text file; list its files one by one") from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
     except OSError as error:
@@ -72,9 +72,9 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 
 def read_stream(file: BinaryIO, name: str) -> Iterator[bytes]:
-    """:func:`read_lines` for an open binary stream such as standard input, called ``name`` in errors.
+    """:func:`read_lines` for an open binary stream such as standard input; ``name`` is its name in errors.
 
-    Nothing is sought and no more is waited for than the next line needs. The stream stays open.
+    It never seeks, and waits only for the bytes of the next line. The stream stays open.
     """
     try:
         head, whole = _begun(file)
@@ -86,16 +86,16 @@ def read_stream(file: BinaryIO, name: str) -> Iterator[bytes]:
         except (EOFError, zlib.error, OSError) as error:
             raise _damaged(name, 1, error) from None
         if head.startswith(_GZIP_MAGIC):
-            raise DataError(f"{name}: is compressed with gzip twice; unpack it first: gzip -dc FILE > text.gz")
+            raise DataError(f"{name}: is compressed with gzip twice; unpack it once: gzip -dc FILE > text.gz")
     if (problem := not_text(head)) is not None:
         raise DataError(f"{name}: {problem}")
     yield from _lines(whole, name)
 
 
 def read_text(path: Path) -> list[str]:
-    """All lines of a file, or of standard input for the path ``-``.
+    """Read all lines of a file, or of standard input for the path ``-``.
 
-    Raises DataError with the line number where a line is not valid UTF-8.
+    Raises DataError with the line number if a line is not valid UTF-8.
     """
     if str(path) != "-":
         return [decode_line(raw, path, number) for number, raw in enumerate(read_lines(path), start=1)]
@@ -106,8 +106,8 @@ def read_text(path: Path) -> list[str]:
 
 
 def _begun(file: BinaryIO) -> tuple[bytes, io.BufferedReader]:
-    """The first bytes of a stream, no more than :data:`HEAD` and no more than the first line needs; and all of it."""
-    read_some = getattr(file, "read1", file.read)  # read1 gives what is there, read would wait for more
+    """The first bytes of a stream (at most :data:`HEAD`, and only until the first line ends), and the whole stream."""
+    read_some = getattr(file, "read1", file.read)  # read1 returns what is there; read would wait for more
     head = b""
     while len(head) < HEAD and b"\n" not in head and (more := read_some(HEAD - len(head))):
         head += more
@@ -115,7 +115,7 @@ def _begun(file: BinaryIO) -> tuple[bytes, io.BufferedReader]:
 
 
 class _Rejoined(io.RawIOBase):
-    """A stream whose first bytes were read already, put in front of it again."""
+    """A stream whose first bytes were already read; it returns them again."""
 
     def __init__(self, head: bytes, read_some: Callable[[int], bytes]) -> None:
         self._head, self._read_some = head, read_some
@@ -130,25 +130,25 @@ class _Rejoined(io.RawIOBase):
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[bytes]:
-    """The line rule."""
+    """Cut a stream into lines; the module's docstring has the rule."""
     number = 0
     try:
         for raw in iter(partial(file.readline, _LONGEST_LINE + 1), b""):
             if len(raw) > _LONGEST_LINE:
                 raise DataError(
-                    f"{name}:{number + 1}: a line of more than {_LONGEST_LINE >> 20} MiB; is this text? "
-                    "If so, cut it into sentences"
+                    f"{name}:{number + 1}: the line is longer than {_LONGEST_LINE >> 20} MiB; "
+                    "if this is text, put one sentence on each line"
                 )
             line = raw.removeprefix(_BOM) if number == 0 else raw
             number += 1
-            if line:  # nothing at all remains of a file that is a byte order mark and no more
+            if line:  # a file with only a byte order mark has no lines
                 yield line.removesuffix(b"\n").removesuffix(b"\r")
     except (EOFError, zlib.error, OSError) as error:
         raise _damaged(name, number + 1, error) from None
 
 
 def decode_line(raw: bytes, path: Path | str, number: int) -> str:
-    """Decode a line as strict UTF-8; ``number`` counts from 1 and appears in the DataError for invalid bytes."""
+    """Decode a line as strict UTF-8; invalid bytes raise DataError with ``number``, which counts from 1."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -159,18 +159,18 @@ def decode_line(raw: bytes, path: Path | str, number: int) -> str:
 
 
 def read_pairs(files: ParallelFiles) -> Iterator[SentencePair]:
-    """Yield every pair in order; raises DataError where two files of a pair differ in their number of lines."""
+    """Yield all pairs in order; raises DataError if a source and its target file have different line counts."""
     first = 0
     for src_path, tgt_path in zip(files.src, files.tgt, strict=True):
         number = 0
         lines = zip_longest(read_lines(src_path), read_lines(tgt_path))
         for number, (src, tgt) in enumerate(lines, start=1):
-            if src is None or tgt is None:  # one file has ended: only count on
+            if src is None or tgt is None:  # one file has ended; count the rest of the other
                 counts = [number - 1, number + sum(1 for _ in lines)]
                 num_src, num_tgt = counts if src is None else reversed(counts)
                 raise DataError(
                     f"{src_path} has {num_src} lines but {tgt_path} has {num_tgt}; "
-                    "line n of one must translate line n of the other, so find where they drift apart"
+                    "line n of both must be a pair; seq2seq doctor shows where they drift apart"
                 )
             src_text, tgt_text = decode_line(src, src_path, number), decode_line(tgt, tgt_path, number)
             yield SentencePair(src_text, tgt_text, first + number - 1)
@@ -178,7 +178,7 @@ def read_pairs(files: ParallelFiles) -> Iterator[SentencePair]:
 
 
 def places_of(lines: Sequence[int], paths: Sequence[Path]) -> list[str]:
-    """``file:line``, counted from 1, of lines that are counted from 0 over the whole list of files."""
+    """``file:line`` (from 1) of line numbers that count from 0 over the whole list of files."""
     first_lines = [0]
     for path in paths[:-1]:
         first_lines.append(first_lines[-1] + sum(1 for _ in read_lines(path)))
@@ -187,16 +187,16 @@ def places_of(lines: Sequence[int], paths: Sequence[Path]) -> list[str]:
 
 
 def fingerprint_files(files: ParallelFiles, checksum_of: Callable[[Path], str] = checksum_file) -> str:
-    """Hex fingerprint (16 bytes) of the files' bytes on disk, sensitive to their sides and order, not to their names.
+    """Hex fingerprint (16 bytes) of the files' bytes, sides and order; their names do not count.
 
-    ``checksum_of`` gives what :func:`checksum_file` does, for a caller that remembers it.
+    A caller that caches checksums passes its own ``checksum_of``.
     """
-    both = (*files.src, *files.tgt)  # of the same length, so the sides need no mark between them
+    both = (*files.src, *files.tgt)  # of equal length, so no separator is needed
     return checksum("".join(map(checksum_of, both)).encode())
 
 
 def _damaged(name: str, number: int, error: Exception) -> DataError:
-    return DataError(f"{name}:{number}: cannot read on ({error}); the file is damaged or cut short, fetch it again")
+    return DataError(f"{name}:{number}: cannot read further ({error}); the file is damaged or cut off, copy it again")
 
 
 def _names(paths: tuple[Path, ...]) -> str:

@@ -233,5 +233,5 @@ def test_a_line_without_end_is_an_error(tmp_path, monkeypatch, pack):
     for bad in (good + b"y", b"a\n" + b"x" * 1000 + b"\nz"):
         lines = [read_lines(write(path, pack(bad))), read_stream(io.BytesIO(pack(bad)), "stdin")]
         for reader in lines:
-            with pytest.raises(DataError, match=r"(text|stdin):[23]: a line of more than"):
+            with pytest.raises(DataError, match=r"(text|stdin):[23]: the line is longer than"):
                 list(reader)

@@ -392,5 +392,5 @@ def test_an_id_beyond_the_vocabulary_is_refused(tokenizers, tmp_path):
     forge(tmp_path / "c", {}, "tgt.ids", ids.tobytes())
     corpus = open_corpus(tmp_path / "c", verify=True)
     for read in (lambda: corpus.take("tgt", [0, 1]), lambda: [corpus.tgt(i) for i in range(3)]):
-        with pytest.raises(DataError, match=r"tgt\.ids: damaged, the id 330 is beyond the vocabulary"):
+        with pytest.raises(DataError, match=r"tgt\.ids: damaged, id 330 is outside the vocabulary"):
             read()

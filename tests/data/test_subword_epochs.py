@@ -114,7 +114,7 @@ def test_samples_that_are_there_are_opened(corpus, tokenizers, sample, tmp_path)
         resampler.sample(tmp_path / "r", 1)
     assert (first.folder / "meta.json").stat().st_ino == inode
     assert sample("r", 2).fingerprint != first.fingerprint
-    with pytest.raises(DataError, match="not built with these tokenizers"):
+    with pytest.raises(DataError, match="built with other tokenizers"):
         Resampler(corpus, TokenizerPair(tokenizers.tgt, tokenizers.src), 0.2, 256)
 
 
