@@ -196,7 +196,7 @@ def fingerprint_files(files: ParallelFiles, checksum_of: Callable[[Path], str] =
 
 
 def _damaged(name: str, number: int, error: Exception) -> DataError:
-    return DataError(f"{name}:{number}: cannot read further ({error}); the file is damaged or cut off, copy it again")
+    return DataError(f"{name}:{number}: cannot read further ({error}); the file is damaged or cut short, copy it again")
 
 
 def _names(paths: tuple[Path, ...]) -> str:
