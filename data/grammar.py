@@ -87,7 +87,7 @@ class Describe:
 
 @dataclass(frozen=True)
 class Be:
-    """``complement``: a noun phrase (是), a spot (在), or ``GAP`` (asks where). ``exists``: there is the subject (有)."""
+    """``complement``: a noun phrase (是), a spot (在), or ``GAP`` (asks where). ``exists``: there is (有)."""
 
     subject: NP
     complement: NP | Spot
