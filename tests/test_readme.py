@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seq2seq.cli import _parser
-from seq2seq.config_file import load_config
+from seq2seq.config import load_config
 from seq2seq.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
