@@ -380,7 +380,7 @@ def _load_translator(args: argparse.Namespace) -> Translator:
 def _evaluate(args: argparse.Namespace) -> None:
     import json
 
-    from seq2seq.data.bitext import read_text
+    from seq2seq.data.formats.lines import read_text
     from seq2seq.evaluate import fingerprint_lines, load_tokenizer, score
     from seq2seq.files import write_text
     from seq2seq.languages import language_of

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 import torch
 
-from seq2seq.data.bitext import read_text
+from seq2seq.data.formats.lines import read_text
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import OutOfMemoryError

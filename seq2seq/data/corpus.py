@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus_writer import (
     FILES,
     META,
@@ -38,6 +37,7 @@ from seq2seq.data.corpus_writer import (
     Side,
     join_sentences,
 )
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.parallel import Workers
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq.config import TextFiles, file_problem
-from seq2seq.data.bitext import read_lines
+from seq2seq.data.formats.lines import read_lines
 from seq2seq.data.normalise import INVISIBLE
 from seq2seq.data.parallel import Workers
 from seq2seq.errors import DataError

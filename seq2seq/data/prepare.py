@@ -15,9 +15,9 @@ from typing import Literal
 from tqdm import tqdm
 
 from seq2seq.config import Config, TextFiles, check_files
-from seq2seq.data.bitext import SentencePair, fingerprint_files, read_pairs
 from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.corpus import Corpus, build_corpus, open_corpus
+from seq2seq.data.formats.pairs import SentencePair, fingerprint_files, read_pairs
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from seq2seq.config import TokenizerConfig
-from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import why_left_out
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.normalise import normalise
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, train_tokenizer
 from seq2seq.errors import DataError

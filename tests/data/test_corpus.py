@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from seq2seq.config import TextFiles, TokenizerConfig
 from seq2seq.data import corpus as corpus_module
 from seq2seq.data import parallel
-from seq2seq.data.bitext import SentencePair, read_pairs
 from seq2seq.data.corpus import build_corpus, open_corpus
 from seq2seq.data.corpus_writer import CorpusWriter
+from seq2seq.data.formats.pairs import SentencePair, read_pairs
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, train_tokenizer
 from seq2seq.errors import DataError

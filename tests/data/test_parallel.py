@@ -20,7 +20,7 @@ PROGRAM = """
 import signal, sys, time
 from pathlib import Path
 from seq2seq.data import parallel
-from seq2seq.data.bitext import SentencePair
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data import corpus
 from seq2seq.data.tokenizer import TokenizerPair
 

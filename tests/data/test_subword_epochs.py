@@ -11,9 +11,9 @@ import pytest
 from seq2seq.config import TokenizerConfig
 from seq2seq.data import parallel
 from seq2seq.data import subword_epochs as resample
-from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Corpus, build_corpus
 from seq2seq.data.corpus_writer import CorpusWriter
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, train_tokenizer

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from seq2seq.config import TokenizerConfig
-from seq2seq.data.bitext import SentencePair
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
 from tests.toy import sentences

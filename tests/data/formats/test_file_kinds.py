@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seq2seq.data.bitext import read_lines, read_stream
+from seq2seq.data.formats.lines import read_lines, read_stream
 from seq2seq.errors import DataError
 
 TEXT = "She left Beijing.\nA dog sleeps in the garden.\n"

@@ -1,4 +1,4 @@
-"""Reading parallel text: the line rule, strict UTF-8, gzip, and pairs of lines.
+"""Lines of a text file or stream: the line rule, strict UTF-8, gzip.
 
 Only LF ends a line. A CR before the LF, or at the end of a last line without LF, belongs to the line ending. A UTF-8
 byte order mark at the start of a file is removed. Lone CR, U+2028, NUL and form feed are ordinary characters. A file is
@@ -11,30 +11,19 @@ import gzip
 import io
 import sys
 import zlib
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, cast
 
-from seq2seq.config import TextFiles
-from seq2seq.data.file_kinds import HEAD, not_text
+from seq2seq.data.formats.file_kinds import HEAD, not_text
 from seq2seq.errors import DataError
-from seq2seq.files import checksum, checksum_file, unreadable
+from seq2seq.files import unreadable
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 20
 _LONGEST_LINE = 16 << 20  # bytes; encoding such a line takes 1 GB of memory
-
-
-class SentencePair(NamedTuple):
-    """A source sentence, its translation, and their 0-based line number over the whole list of files."""
-
-    src: str
-    tgt: str
-    line: int
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -60,19 +49,19 @@ def read_stream(file: BinaryIO, name: str) -> Iterator[bytes]:
     It never seeks, and waits only for the bytes of the next line. The stream stays open.
     """
     try:
-        head, whole = _begun(file)
+        head, stream = _read_head(file)
     except OSError as error:
         raise unreadable(name, error) from None
     if head.startswith(_GZIP_MAGIC):
         try:
-            head, whole = _begun(cast(BinaryIO, gzip.GzipFile(fileobj=whole)))
+            head, stream = _read_head(cast(BinaryIO, gzip.GzipFile(fileobj=stream)))
         except (EOFError, zlib.error, OSError) as error:
             raise _damaged(name, 1, error) from None
         if head.startswith(_GZIP_MAGIC):
             raise DataError(f"{name}: is compressed with gzip twice; unpack it once: gzip -dc FILE > text.gz")
     if (problem := not_text(head)) is not None:
         raise DataError(f"{name}: {problem}")
-    yield from _lines(whole, name)
+    yield from _lines(stream, name)
 
 
 def read_text(path: Path) -> list[str]:
@@ -88,16 +77,16 @@ def read_text(path: Path) -> list[str]:
     return [decode_line(raw, "stdin", number) for number, raw in enumerate(lines, start=1)]
 
 
-def _begun(file: BinaryIO) -> tuple[bytes, io.BufferedReader]:
+def _read_head(file: BinaryIO) -> tuple[bytes, io.BufferedReader]:
     """The first bytes of a stream (at most :data:`HEAD`, and only until the first line ends), and the whole stream."""
     read_some = getattr(file, "read1", file.read)  # read1 returns what is there; read would wait for more
     head = b""
     while len(head) < HEAD and b"\n" not in head and (more := read_some(HEAD - len(head))):
         head += more
-    return head, io.BufferedReader(_Rejoined(head, read_some), _BLOCK)
+    return head, io.BufferedReader(_Unread(head, read_some), _BLOCK)
 
 
-class _Rejoined(io.RawIOBase):
+class _Unread(io.RawIOBase):
     """A stream whose first bytes were already read; it returns them again."""
 
     def __init__(self, head: bytes, read_some: Callable[[int], bytes]) -> None:
@@ -139,43 +128,6 @@ def decode_line(raw: bytes, path: Path | str, number: int) -> str:
             f"{path}:{number}: not valid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1}); "
             "convert the file to UTF-8, or remove this line on both sides"
         ) from None
-
-
-def read_pairs(files: TextFiles) -> Iterator[SentencePair]:
-    """Yield all pairs in order; raises DataError if a source and its target file have different line counts."""
-    first = 0
-    for src_path, tgt_path in zip(files.src, files.tgt, strict=True):
-        number = 0
-        lines = zip_longest(read_lines(src_path), read_lines(tgt_path))
-        for number, (src, tgt) in enumerate(lines, start=1):
-            if src is None or tgt is None:  # one file has ended; count the rest of the other
-                counts = [number - 1, number + sum(1 for _ in lines)]
-                num_src, num_tgt = counts if src is None else reversed(counts)
-                raise DataError(
-                    f"{src_path} has {num_src} lines but {tgt_path} has {num_tgt}; "
-                    "line n of both must be a pair; seq2seq doctor shows where they drift apart"
-                )
-            src_text, tgt_text = decode_line(src, src_path, number), decode_line(tgt, tgt_path, number)
-            yield SentencePair(src_text, tgt_text, first + number - 1)
-        first += number
-
-
-def places_of(lines: Sequence[int], paths: Sequence[Path]) -> list[str]:
-    """``file:line`` (from 1) of line numbers that count from 0 over the whole list of files."""
-    first_lines = [0]
-    for path in paths[:-1]:
-        first_lines.append(first_lines[-1] + sum(1 for _ in read_lines(path)))
-    files = [bisect_right(first_lines, line) - 1 for line in lines]
-    return [f"{paths[file]}:{line - first_lines[file] + 1}" for file, line in zip(files, lines, strict=True)]
-
-
-def fingerprint_files(files: TextFiles, checksum_of: Callable[[Path], str] = checksum_file) -> str:
-    """Hex fingerprint (16 bytes) of the files' bytes, sides and order; their names do not count.
-
-    A caller that caches checksums passes its own ``checksum_of``.
-    """
-    both = (*files.src, *files.tgt)  # of equal length, so no separator is needed
-    return checksum("".join(map(checksum_of, both)).encode())
 
 
 def _damaged(name: str, number: int, error: Exception) -> DataError:
