@@ -35,11 +35,7 @@ _KINDS = [
     (rb"SQLite format 3\x00", "an SQLite database", _EXPORT),
     (rb"\x89HDF\r\n|\x93NUMPY", "an array file (HDF5 or NumPy)", _EXPORT),
     (rb"\x80[\x02-\x05](\x95|\}|\]|c|\()", "a Python pickle", _EXPORT),
-    (
-        rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\x00|MM\x00\*|RIFF....(WAVE|WEBP|AVI )",
-        "an image or sound file",
-        _EXPORT,
-    ),
+    (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\x00|MM\x00\*|RIFF....(WAVE|WEBP|AVI )", "an image or sound", _EXPORT),
     (rb"\x7fELF|MZ.\x00.{0,4}\x00", "a program", _EXPORT),
     (rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff", "UTF-32", _RECODE.format(code="utf-32")),
     (rb"\xff\xfe|\xfe\xff", "UTF-16", _RECODE.format(code="utf-16")),
