@@ -63,7 +63,7 @@ _FEW_CHUNKS = 4  # so few take less time than starting processes
 _MAIN_SCRIPT = 0.8
 _FEW_LETTERS = 4  # fewer show no script: many languages use foreign abbreviations
 
-# UTF-8 of which each byte was read as a character: a lead byte, then Windows-1252 characters for the bytes 80 to BF.
+# UTF-8 read with one character per byte: a lead byte, then the Windows-1252 characters of the bytes 80 to BF.
 # After A with tilde or circumflex, which can end a word, quotation marks do not count.
 _SIGNS = "\u20ac\u0192\u2020\u2021\u02c6\u2030\u0160\u0152\u017d\u2022\u2013\u2014\u02dc\u2122\u0161\u0153\u017e\u0178"
 _CONTINUED = "\u0080-\u00bf\u201a\u201e\u2026\u2039\u2018\u2019\u201c\u201d\u203a" + _SIGNS

@@ -36,8 +36,8 @@ class Step:
         sentences = sum(batch.src.num_sentences for batch in self.batches)
         longest = max(max(batch.src.max_length, batch.tgt.max_length) for batch in self.batches)
         return (
-            f"{sentences:,} sentences in micro-batches of {sentences // len(self.batches):,} and up to {longest:,} "
-            f"tokens a sentence ({self.num_src:,} source x {self.num_labels:,} target tokens)"
+            f"{sentences:,} sentences of up to {longest:,} tokens in micro-batches of "
+            f"{sentences // len(self.batches):,} ({self.num_src:,} source and {self.num_labels:,} target tokens)"
         )
 
 

@@ -85,7 +85,7 @@ def _prepare_tokenizers(config: Config, known: ChecksumMemory, show_progress: bo
         try:
             return _load_complete(folder)
         except DataError as error:  # training is deterministic, so the result is the same
-            tqdm.write(f"{error}; training it again now", file=sys.stderr)
+            tqdm.write(f"{error} (seq2seq trains it again now)", file=sys.stderr)
     pairs = _with_progress(read_pairs(text), "reading text for the tokenizer", show_progress)
     tokenizers, notices = learn_tokenizers(pairs, config.tokenizer, max_length=max_length, max_ratio=max_ratio)
     if show_progress:
@@ -126,7 +126,7 @@ def _prepare_corpus(
         try:
             return open_corpus(folder, made_from, verify=True, checksum=known.checksum)
         except DataError as error:
-            tqdm.write(f"{error}. Rebuilding it now.", file=sys.stderr)
+            tqdm.write(f"{error} (seq2seq does this now)", file=sys.stderr)
     pairs = _with_progress(read_pairs(text), f"building the {name} corpus", show_progress)
     corpus = build_corpus(folder, pairs, tokenizers, made_from, max_length=max_length, max_ratio=max_ratio)
     if show_progress:

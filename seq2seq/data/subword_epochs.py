@@ -59,7 +59,7 @@ class Resampler:
             try:
                 return open_corpus(folder, task.fingerprint, verify=True)
             except DataError as error:
-                tqdm.write(f"{error}. Rebuilding it now.", file=sys.stderr)
+                tqdm.write(f"{error} (seq2seq does this now)", file=sys.stderr)
         self._make(folder, task)
         return open_corpus(folder, task.fingerprint, verify=True)
 
