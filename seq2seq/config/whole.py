@@ -190,7 +190,7 @@ def diff_configs(old: Config | Mapping[str, Any], new: Config, sections: Sequenc
     lacking = [key for key in before if without_numbers(key) not in fields]
     if lacking:
         unknown = "; ".join(f"{'.'.join(key)}: {json.dumps(before[key])}" for key in lacking)
-        raise ConfigError(f"has settings that this version of seq2seq does not know ({unknown})")
+        raise ConfigError(f"has settings that this version of seq2seq lacks ({unknown})")
     compared = [key for key in dict.fromkeys((*before, *after)) if any(key[: len(top)] == top for top in wanted)]
     newer = [key for key in compared if key not in before and not fields[without_numbers(key)].is_required()]
     if newer:
