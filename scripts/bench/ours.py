@@ -22,7 +22,7 @@ from bench.meter import peak_memory_bytes, versions
 from bench.workload import SHAPES, TrainSpec
 from seq2seq import __version__
 from seq2seq.config import Config, TextFiles
-from seq2seq.data.bitext import read_pairs
+from seq2seq.data.formats.pairs import read_pairs
 from seq2seq.data.loader import Step, load_steps
 from seq2seq.device import choose_device
 from seq2seq.train.distributed import Processes

@@ -31,7 +31,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from faults.small_run import Stopped, differences, small_config, stopping_before, write_text
-from seq2seq.data.bitext import read_text
+from seq2seq.data.formats.lines import read_text
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import UserError
 from seq2seq.report.curves import draw_curves

@@ -31,7 +31,7 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from seq2seq.data.bitext import read_text
+    from seq2seq.data.formats.lines import read_text
     from seq2seq.evaluate import fingerprint_lines, score
     from seq2seq.files import write_text
     from seq2seq.languages import language_of

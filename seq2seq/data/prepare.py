@@ -1,7 +1,7 @@
-"""From text files to a tokenizer and memory-mapped corpora, each made once and found again by its fingerprint.
+"""Preparation of the data: from text files to tokenizers and corpora, which are made once and then reused.
 
-Everything lies in the config's cache folder under names that hold the fingerprint of all that it was made from, so
-runs that share text and settings can share the folder, and changed text or settings never meet an old file.
+Each is stored in the config's cache folder; its name has the fingerprint of everything it was made from. So runs with
+the same text and settings can share the folder, and changed text or settings never use an old file.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Literal
 from tqdm import tqdm
 
 from seq2seq.config import Config, TextFiles, check_files
-from seq2seq.data.bitext import SentencePair, fingerprint_files, read_pairs
 from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.corpus import Corpus, build_corpus, open_corpus
+from seq2seq.data.formats.pairs import SentencePair, fingerprint_files, read_pairs
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
 from seq2seq.files import fingerprint, write_text
 
-_FINGERPRINT = "fingerprint"  # the file beside a tokenizer that tells whether it is whole
-_RECIPE = 2  # raise it when the same text and settings come to give other ids
+_FINGERPRINT = "fingerprint"  # written after the tokenizer: without this file it is incomplete
+_RECIPE = 2  # raise it when the same text and settings give other ids than before
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,22 @@ class PreparedData:
 
 
 def _read_texts(name: str, text: TextFiles) -> tuple[list[str], list[str]]:
-    """All source lines and all target lines of a validation or test set; DataError if they cannot be used."""
+    """All source and target lines of a validation or test set; raises DataError if no pair has text."""
     pairs = list(read_pairs(text))
     if not any(pair.src.strip() and pair.tgt.strip() for pair in pairs):
-        what = "have no pair of lines with text on both sides" if pairs else "have no lines"
-        raise DataError(f"data.{name}: its files {what}; name others{', or leave it out' if name == 'test' else ''}")
+        what = "have no line with text on both sides" if pairs else "are empty"
+        raise DataError(f"data.{name}: the files {what}; use others{', or remove data.test' if name == 'test' else ''}")
     return [pair.src for pair in pairs], [pair.tgt for pair in pairs]
 
 
 def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
-    """Train the tokenizer and build the corpora, or open them where they exist already.
+    """Train the tokenizer and build the corpora, or open them if they exist.
 
-    The validation and test text is read first: a mistake in it is reported before the long work, not after it.
+    Validation and test text is read first, so that mistakes in it are reported before the long work.
 
     Raises:
-        ConfigError: a file is missing, or none that can be read several times.
-        DataError: the text cannot be used as it is; nothing half-made is left behind.
+        ConfigError: a file is missing, or cannot be read more than once.
+        DataError: the text cannot be used; no incomplete file remains.
     """
     check_files(config)
     valid_texts = _read_texts("valid", config.data.valid)
@@ -71,7 +71,7 @@ def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
     return PreparedData(tokenizers, train, valid, valid_texts, test_texts)
 
 
-def _watched(pairs: Iterable[SentencePair], title: str, show: bool) -> Iterator[SentencePair]:
+def _with_progress(pairs: Iterable[SentencePair], title: str, show: bool) -> Iterator[SentencePair]:
     yield from tqdm(pairs, desc=title, unit=" pairs", unit_scale=True, disable=not show, leave=False)
 
 
@@ -83,10 +83,10 @@ def _prepare_tokenizers(config: Config, known: ChecksumMemory, show_progress: bo
     folder = config.cache_dir / f"tokenizer-{fingerprint(recipe=_RECIPE, text=text_hash, **values)}"
     if folder.exists():
         try:
-            return _whole_tokenizers(folder)
-        except DataError as error:  # training is deterministic and gives the same again
-            tqdm.write(f"{error}; training it again", file=sys.stderr)
-    pairs = _watched(read_pairs(text), "reading text for the tokenizer", show_progress)
+            return _load_complete(folder)
+        except DataError as error:  # training is deterministic, so the result is the same
+            tqdm.write(f"{error} (seq2seq trains it again now)", file=sys.stderr)
+    pairs = _with_progress(read_pairs(text), "reading text for the tokenizer", show_progress)
     tokenizers, notices = learn_tokenizers(pairs, config.tokenizer, max_length=max_length, max_ratio=max_ratio)
     if show_progress:
         for notice in notices:
@@ -96,14 +96,14 @@ def _prepare_tokenizers(config: Config, known: ChecksumMemory, show_progress: bo
     return tokenizers
 
 
-def _whole_tokenizers(folder: Path) -> TokenizerPair:
+def _load_complete(folder: Path) -> TokenizerPair:
     tokenizers = TokenizerPair.load(folder)
     try:
-        whole = (folder / _FINGERPRINT).read_text(encoding="ascii") == tokenizers.fingerprint
+        complete = (folder / _FINGERPRINT).read_text(encoding="ascii") == tokenizers.fingerprint
     except (OSError, ValueError):
-        whole = False
-    if not whole:
-        raise DataError(f"{folder}: a half-written or damaged tokenizer")
+        complete = False
+    if not complete:
+        raise DataError(f"{folder}: the tokenizer is incomplete or damaged")
     return tokenizers
 
 
@@ -126,8 +126,8 @@ def _prepare_corpus(
         try:
             return open_corpus(folder, made_from, verify=True, checksum=known.checksum)
         except DataError as error:
-            tqdm.write(f"{error}: doing so", file=sys.stderr)
-    pairs = _watched(read_pairs(text), f"building the {name} corpus", show_progress)
+            tqdm.write(f"{error} (seq2seq does this now)", file=sys.stderr)
+    pairs = _with_progress(read_pairs(text), f"building the {name} corpus", show_progress)
     corpus = build_corpus(folder, pairs, tokenizers, made_from, max_length=max_length, max_ratio=max_ratio)
     if show_progress:
         tqdm.write(f"{name}: {corpus.counts}")
@@ -135,5 +135,5 @@ def _prepare_corpus(
 
 
 def sampled_folder(config: Config, epoch: int) -> Path:
-    """Where the training corpus as sampled anew for ``epoch`` is kept, in the run's own folder."""
+    """The folder, in the run's own folder, of the training corpus that is sampled for ``epoch``."""
     return config.run_dir / "sampled" / f"epoch-{epoch}"

@@ -1,8 +1,8 @@
-"""The tokenizers of both sides, trained on the pairs that training keeps.
+"""Training of the tokenizers of both sides, on the pairs that training keeps.
 
-The filters of training count tokens, so they need a tokenizer first. A first one is trained on all pairs except those
-that no tokenizer makes short enough; the filters are applied to what it makes of them; and where they leave pairs out,
-the tokenizer is trained again without those. A line of base64 or a table then has no say in the vocabulary.
+The filters of training count tokens, so they need a tokenizer. A first tokenizer is trained on all pairs except those
+that are too long with any tokenizer. The filters are then applied with it. If they leave pairs out, the tokenizer is
+trained again without these pairs, so that lines of base64 or tables do not change the vocabulary.
 """
 
 import random
@@ -10,16 +10,16 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from seq2seq.config import TokenizerConfig
-from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import why_left_out
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.normalise import normalise
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, train_tokenizer
 from seq2seq.errors import DataError
 
 T = TypeVar("T")
 
-# More characters per token than a whole sentence of any language has with any usual vocabulary. It matters little
-# where a rare line has more: such a line only misses the tokenizer's text.
+# Characters per token: more than sentences of any language have with a usual vocabulary, and the fewest possible. A
+# rare line with more than _MOST is only missing from the tokenizer's text.
 _MOST, _FEWEST = 6, 1
 
 
@@ -34,14 +34,14 @@ def learn_tokenizers(
     """Train one tokenizer for both sides (``config.joint``) or one for each, and make a pair of them.
 
     Args:
-        pairs: all of the training text; up to ``max_sentences`` lines per tokenizer are drawn from it.
-        max_length, max_ratio: what training leaves out (:func:`why_left_out`).
+        pairs: the whole training text; at most ``max_sentences`` lines per tokenizer are sampled from it.
+        max_length, max_ratio: limits of training (:func:`why_left_out`).
 
     Returns:
-        the pair and notices for people. The same arguments give the same tokenizers.
+        the pair and notices for the user. The same arguments give the same tokenizers.
 
     Raises:
-        DataError: no pair would be kept, or a tokenizer cannot be trained on those that would.
+        DataError: no pair is short enough, or a tokenizer cannot be trained on the text.
     """
 
     def may_be_kept(pair: SentencePair, characters: int) -> bool:
@@ -56,13 +56,13 @@ def learn_tokenizers(
     sample = _reservoir((pair for pair in read if may_be_kept(pair, _MOST)), max_sentences // (1 + config.joint))
     if not sample:
         raise DataError(
-            "cannot train a tokenizer: the text is empty or blank, or its pairs are all too long for data.max_length "
+            "cannot train a tokenizer: no training pair has text on both sides and is short enough for data.max_length "
             f"({max_length}); check the training files"
         )
     first = sample
     try:
         tokenizers, notices = _train(first, config)
-    except DataError:  # perhaps because of lines that would be left out
+    except DataError:  # possibly because of lines that the filters leave out
         first = [pair for pair in sample if may_be_kept(pair, _FEWEST)]
         if not first:
             raise
@@ -83,7 +83,7 @@ def _train(pairs: Sequence[SentencePair], config: TokenizerConfig) -> tuple[Toke
 
 
 def _reservoir(items: Iterable[T], size: int) -> list[T]:
-    """At most ``size`` items, each equally likely (algorithm R), in the order of ``items`` where they are fewer."""
+    """A uniform sample of at most ``size`` items (algorithm R); fewer items are returned in their order."""
     rng = random.Random(0)
     kept: list[T] = []
     for number, item in enumerate(items):

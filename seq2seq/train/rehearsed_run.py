@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from seq2seq.config import Config
-from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Corpus, build_corpus
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.loader import Step
 from seq2seq.data.packed import Indices
 from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets

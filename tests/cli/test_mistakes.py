@@ -127,7 +127,7 @@ MISTAKES = {
     ),
     "empty text": Mistake(
         "train toy.yaml",
-        ("empty or blank", "check the training files"),
+        ("no training pair has text on both sides", "check the training files"),
         lambda place: [write(f"text/train.{side}", b"")(place) for side in ("xx", "yy")],
         ("run/checkpoints",),
     ),

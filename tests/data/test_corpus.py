@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from seq2seq.config import TextFiles, TokenizerConfig
 from seq2seq.data import corpus as corpus_module
 from seq2seq.data import parallel
-from seq2seq.data.bitext import SentencePair, read_pairs
 from seq2seq.data.corpus import build_corpus, open_corpus
 from seq2seq.data.corpus_writer import CorpusWriter
+from seq2seq.data.formats.pairs import SentencePair, read_pairs
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, train_tokenizer
 from seq2seq.errors import DataError
@@ -393,5 +393,5 @@ def test_an_id_beyond_the_vocabulary_is_refused(tokenizers, tmp_path):
     forge(tmp_path / "c", {}, "tgt.ids", ids.tobytes())
     corpus = open_corpus(tmp_path / "c", verify=True)
     for read in (lambda: corpus.take("tgt", [0, 1]), lambda: [corpus.tgt(i) for i in range(3)]):
-        with pytest.raises(DataError, match=r"tgt\.ids: damaged, the id 330 is beyond the vocabulary"):
+        with pytest.raises(DataError, match=r"tgt\.ids: damaged, id 330 is outside the vocabulary"):
             read()

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from seq2seq.data import loader
-from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import build_corpus
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.loader import load_steps
 from seq2seq.data.packed import Capacity
 from seq2seq.data.plan import plan_epoch, step_budgets

@@ -83,8 +83,8 @@ def with_files(config, **parts):
     ("src", "tgt", "message"),
     [
         (b"a\nb\n", b"a\n", r"has 2 lines but .* has 1"),
-        (b"", b"", r"data\.{part}: its files have no lines"),
-        (b"\n\n", b"\n \n", r"data\.{part}: its files have no pair of lines with text on both sides"),
+        (b"", b"", r"data\.{part}: the files are empty"),
+        (b"\n\n", b"\n \n", r"data\.{part}: the files have no line with text on both sides"),
         (b"a\nb\xff\n", b"a\nb\n", r"other\.en:2: not valid UTF-8"),
         (b"%PDF-1.7", b"a\n", r"other\.en: is a PDF"),
         (None, b"a\n", r"data\.{part}\.src: no such file: .*other\.en"),

@@ -11,9 +11,9 @@ import pytest
 from seq2seq.config import TokenizerConfig
 from seq2seq.data import parallel
 from seq2seq.data import subword_epochs as resample
-from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import Corpus, build_corpus
 from seq2seq.data.corpus_writer import CorpusWriter
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, train_tokenizer
@@ -115,7 +115,7 @@ def test_samples_that_are_there_are_opened(corpus, tokenizers, sample, tmp_path)
         resampler.sample(tmp_path / "r", 1)
     assert (first.folder / "meta.json").stat().st_ino == inode
     assert sample("r", 2).fingerprint != first.fingerprint
-    with pytest.raises(DataError, match="not built with these tokenizers"):
+    with pytest.raises(DataError, match="built with other tokenizers"):
         Resampler(corpus, TokenizerPair(tokenizers.tgt, tokenizers.src), 0.2, 256)
 
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from seq2seq.config import TokenizerConfig
-from seq2seq.data.bitext import SentencePair
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
 from tests.toy import sentences
@@ -66,7 +66,7 @@ def test_left_out_characters_do_not_make_the_vocabulary_too_small():
 )
 def test_nothing_to_learn_from(pairs):
     """Guards against SentencePiece's own words where no pair is left."""
-    with pytest.raises(DataError, match=r"empty or blank, or .* too long for data\.max_length \(40\)"):
+    with pytest.raises(DataError, match=r"no training pair has text .* data\.max_length \(40\)"):
         learn(pairs)
 
 

@@ -18,10 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from seq2seq.config import TextFiles, TokenizerConfig, dump_config, load_config
-from seq2seq.data.bitext import SentencePair, read_lines, read_pairs, read_stream
 from seq2seq.data.corpus import build_corpus, open_corpus
 from seq2seq.data.corpus_writer import FILES, META, SIDES
-from seq2seq.data.file_kinds import HEAD, not_text
+from seq2seq.data.formats.file_kinds import HEAD, not_text
+from seq2seq.data.formats.lines import read_lines, read_stream
+from seq2seq.data.formats.pairs import SentencePair, read_pairs
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, train_tokenizer
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator

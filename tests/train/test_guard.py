@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from seq2seq.config import Config, TextFiles
-from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus import build_corpus, open_corpus
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.packed import pack_pairs
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.model.loss import LossOf
