@@ -6,6 +6,7 @@ and joining them again is part of the time.
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,23 +16,21 @@ from typing import Any
 import numpy as np
 
 from bench.meter import forget_peak_memory, peak_memory_bytes, synchronise, versions
+from bench.workload import JobSpec
 from seq2seq.data.bitext import read_text
 from seq2seq.data.tokenizer import TokenizerPair
 
 _WARMUP_LINES = 16
 
 
-@dataclass(frozen=True)
-class DecodeSpec:
-    """One decoding job; travels as JSON."""
+@dataclass(frozen=True, kw_only=True)
+class DecodeSpec(JobSpec):
+    """One decoding job."""
 
     model: str  # a model folder
-    src: tuple[str, ...]
     beam_size: int
     length_penalty: float
     number_format: str  # as the translator calls it, such as float32 or int8
-    device: str
-    threads: int
     lines: int | None = None  # only the first ones
     latency_lines: int = 50
     converted: str = ""  # folder of the same model in the translator's own format
@@ -55,18 +54,19 @@ class Loaded:
     translate_one: Translate
 
 
-def measure(values: dict[str, Any], load: Callable[[DecodeSpec], Loaded], package: str) -> dict[str, Any]:
-    """Run a job: load, warm up, translate everything, then some sentences one by one.
+def run(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Job: load a translator, warm up, translate everything, then some sentences one by one.
 
-    ``same_alone`` tells how many of the latter came out as they did in the batches. Memory is the most that was held
-    while translating; what loading and converting took besides is left out.
+    The module of ``name`` has ``PACKAGE``, the distribution it comes from, and ``load(spec)``, which gives a
+    :class:`Loaded`. ``same_alone`` says how many of the single sentences came out as they did in the batches. Memory is
+    the most that was held while translating; what loading and converting took besides is left out.
     """
-    values.pop("started")
     spec = DecodeSpec(**values)
+    translator = importlib.import_module(f"bench.translators.{name}")
     lines = spec.read()
     tokenizers = TokenizerPair.load(Path(spec.model))
     started = time.perf_counter()
-    loaded = load(spec)
+    loaded: Loaded = translator.load(spec)
     load_seconds = time.perf_counter() - started
     forget_peak_memory(spec.device)
     loaded.translate(lines[:_WARMUP_LINES])
@@ -94,5 +94,5 @@ def measure(values: dict[str, Any], load: Callable[[DecodeSpec], Loaded], packag
         "same_alone": same,
         "alone": len(alone),
         "texts": texts,
-        "versions": versions("torch", package),
+        "versions": versions("torch", translator.PACKAGE),
     }

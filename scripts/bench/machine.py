@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.meter import synchronise
+from bench.workload import SHAPES
 
 _SECONDS_PER_SHAPE = 1.0
 _COPY_BYTES = 256 << 20
@@ -17,15 +18,12 @@ _COPY_BYTES = 256 << 20
 
 def describe(device: str) -> dict[str, Any]:
     """The machine in words, for the report."""
-    gpu = None
-    if device == "cuda":
-        import torch
+    import torch
 
-        gpu = torch.cuda.get_device_name()
     return {
         "cpu": _cpu_name(),
         "cores": num_cores(),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "system": platform.platform(),
         "python": platform.python_version(),
     }
@@ -46,14 +44,15 @@ def _cpu_name() -> str:
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
-    """Job: the peaks of one device.
+    """Job: the peaks of the device, with matrix products as large as those of the spec's model among others.
 
     ``matmul`` holds FLOP/s for each shape [m, k] x [k, n], the best of several tries; ``matmul_flops`` is the best of
     all. ``copy_bytes`` is bytes read and written per second by a copy.
     """
     import torch
 
-    device, d_model, d_ff = values["device"], values["d_model"], values["d_ff"]
+    device = values["device"]
+    _, d_model, d_ff, _ = SHAPES[values["size"]]
     torch.set_num_threads(values["threads"])
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     squares = (4096, 8192) if device == "cuda" else (512, 1024, 2048)

@@ -52,15 +52,14 @@ def make_config(spec: TrainSpec, run_dir: Path) -> Config:
                 "d_ff": d_ff,
                 "num_heads": heads,
                 "dropout": spec.dropout,
-                "norm_position": spec.norm_position,
+                "norm_position": "pre",  # as the peers have it
             },
             "optim": {
                 "lr": workload.LEARNING_RATE,
                 "betas": workload.BETAS,
                 "eps": workload.EPS,
-                "warmup_steps": min(
-                    workload.WARMUP_STEPS, num_steps - 1
-                ),  # a bound of the config; speed does not depend on it
+                # Below num_steps, as the config wants it; speed does not depend on it.
+                "warmup_steps": min(workload.WARMUP_STEPS, num_steps - 1),
                 "clip_norm": workload.CLIP_NORM,
             },
             "train": {
@@ -135,9 +134,8 @@ def train(spec: TrainSpec, run_dir: Path, probe: Callable[..., Iterator[Step]]) 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
     """Train for a few steps."""
-    started = values.pop("started")
     spec = TrainSpec(**values)
-    run_dir = Path(spec.folder) / f"run-{started}"
+    run_dir = Path(spec.folder) / f"run-{spec.started}"
     probe = _Probe(load_steps, spec)
     training = train(spec, run_dir, probe)
     timing = [r for r in _records(run_dir / "timing.jsonl") if "seconds" in r and r["step"] > spec.warmup]
@@ -148,7 +146,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
         "seconds": sum(record["seconds"] for record in timing),
         "step_seconds": [record["seconds"] for record in timing],
         "wait_seconds": sum(probe.waits[spec.warmup :]),
-        "startup_seconds": probe.first_step_done - started,
+        "startup_seconds": probe.first_step_done - spec.started,
         "peak_bytes": probe.peak_bytes,
         "early_peak_bytes": probe.early_peak_bytes,
         "src_tokens": num_src,

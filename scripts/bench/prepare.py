@@ -1,11 +1,12 @@
-"""Job: tokenizer, corpus and the sentence pairs of each step, made once for all programs of a training benchmark.
+"""Jobs: preparing data by the package's own functions, as it is measured, and for the training of all programs.
 
 Ours takes the steps of its own plan, which are random mixtures of lengths. Peers pad, so they get what suits them:
-steps of sentences of like lengths, as many, and from all over the lengths that there are.
+the same number of steps, each of sentences of similar lengths, from all over the lengths that there are.
 """
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,39 @@ import numpy as np
 
 from bench.ours import make_config
 from bench.workload import SEED, StepPairs, TrainSpec, save_steps
+from seq2seq.config import ModelConfig
+from seq2seq.data.bitext import read_lines
 from seq2seq.data.plan import plan_epoch, step_budgets
-from seq2seq.data.prepare import prepare_data
+from seq2seq.data.prepare import PreparedData, prepare_data
 from seq2seq.model.flops import training_flops
 from seq2seq.train.microbatches import split_step
 
+PLANNED_PAIRS = 1_000_000
 
-def run(values: dict[str, Any]) -> dict[str, Any]:
-    """Prepare, and tell how much work a token is."""
-    values.pop("started")
+
+def run(values: dict[str, Any], stage: str) -> dict[str, Any]:
+    """``build`` makes tokenizer and corpus, ``open`` finds them made, ``plan`` orders an epoch of many pairs.
+
+    ``steps`` writes the pairs of each step for the peers, and returns how much work a token is.
+    """
     spec = TrainSpec(**values)
-    config = make_config(spec, Path(spec.folder) / "prepare")
+    config = make_config(spec, Path(spec.folder) / "run")
+    started = time.perf_counter()
     data = prepare_data(config, show_progress=False)
+    seconds = time.perf_counter() - started
+    if stage == "steps":
+        return _write_steps(spec, data, config.model)
+    if stage == "plan":
+        lengths = (data.train.src_lengths, data.train.tgt_lengths)
+        src, tgt = (np.resize(side, PLANNED_PAIRS) for side in lengths)  # the corpus over and over
+        started = time.perf_counter()
+        plan_epoch(src, tgt, step_budgets(src, tgt, spec.batch_tokens), SEED, 0)
+        seconds = time.perf_counter() - started
+    text_bytes = sum(len(line) + 1 for path in (*spec.src, *spec.tgt) for line in read_lines(Path(path)))
+    return {"seconds": seconds, "pairs": data.train.num_pairs, "text_bytes": text_bytes}
+
+
+def _write_steps(spec: TrainSpec, data: PreparedData, model: ModelConfig) -> dict[str, Any]:
     corpus = data.train
     lengths = corpus.src_lengths, corpus.tgt_lengths
     plan = plan_epoch(*lengths, step_budgets(*lengths, spec.batch_tokens), SEED, 0)
@@ -33,18 +55,17 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
         return {"error": f"the text fills {plan.num_steps} steps only; lower --steps, or give more text"}
     src_lengths, tgt_lengths = (side[plan.order] for side in lengths)
     alike = split_step(plan.order, src_lengths, tgt_lengths, plan.num_steps, by_length=True)
-    order = np.random.default_rng(SEED).permutation(number)
     steps = []
-    for at in order:
+    for at in np.random.default_rng(SEED).permutation(number):
         pairs = alike[(2 * at + 1) * plan.num_steps // (2 * number)]  # the middle one of each of `number` ranges
         steps.append(StepPairs([corpus.src(i).astype(int) for i in pairs], [corpus.tgt(i).astype(int) for i in pairs]))
     vocab_size = data.tokenizers.tgt.vocab_size
     save_steps(spec.steps_file, steps, vocab_size)
-    flops = training_flops(config.model, vocab_size)
+    flops = training_flops(model, vocab_size)
     return {
         "flops": [flops.src, flops.tgt],
         "vocab_size": vocab_size,
         "corpus_pairs": corpus.num_pairs,
         "steps_per_epoch": plan.num_steps,
-        "model": config.model.model_dump(),
+        "model": model.model_dump(),
     }

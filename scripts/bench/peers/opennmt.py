@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.padded import PaddedBatch, train
-from bench.workload import DROPOUT, LABEL_SMOOTHING, PAD_ID, PeerShape
+from bench.padded import PaddedBatch, smoothed_loss
+from bench.workload import DROPOUT, PAD_ID, PeerShape
 
 TITLE, PACKAGE, MODULE = "OpenNMT-py", "OpenNMT-py", "onmt"
 INSTALL = (
@@ -55,7 +55,9 @@ def _options(shape: PeerShape) -> Any:
     return options
 
 
-class _Model(nn.Module):
+class Model(nn.Module):
+    """The model and its loss, as :func:`bench.padded.run` wants them."""
+
     def __init__(self, shape: PeerShape) -> None:
         super().__init__()
         from onmt.model_builder import build_base_model
@@ -68,17 +70,10 @@ class _Model(nn.Module):
                     nn.init.xavier_uniform_(parameter)
                 elif name == "bias":
                     nn.init.zeros_(parameter)
-        # Its LossCompute computes this, and statistics besides.
-        self.criterion = nn.CrossEntropyLoss(ignore_index=PAD_ID, reduction="sum", label_smoothing=LABEL_SMOOTHING)
 
     def forward(self, batch: PaddedBatch) -> Tensor:
+        """The loss."""
         tgt = nn.functional.pad(batch.tgt_in, (0, 1))[:, :, None]  # it leaves the last token out itself
         hidden, _ = self.onmt(batch.src[:, :, None], tgt, batch.src_lengths)
-        logits = self.onmt.generator(hidden.flatten(0, 1))
-        loss: Tensor = self.criterion(logits, batch.labels.flatten())
-        return loss / batch.num_labels
-
-
-def run(values: dict[str, Any]) -> dict[str, Any]:
-    """The job."""
-    return train(values, _Model, PACKAGE)
+        # Its LossCompute computes this, and statistics besides.
+        return smoothed_loss(self.onmt.generator(hidden), batch)

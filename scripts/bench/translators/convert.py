@@ -105,6 +105,6 @@ def _norm(to: Any, norm: Any) -> None:
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
-    """The job: convert ``model`` into ``folder``."""
-    convert(load_model_folder(Path(values["model"])), Path(values["folder"]))
+    """Job: convert the model of a :class:`DecodeSpec`."""
+    convert(load_model_folder(Path(values["model"])), Path(values["converted"]))
     return {}

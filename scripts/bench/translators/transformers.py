@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.decoding import DecodeSpec, Loaded, measure
+from bench.decoding import DecodeSpec, Loaded
 from bench.translators.convert import MAX_POSITIONS, check_supported
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID
 from seq2seq.errors import UserError
@@ -110,7 +110,8 @@ def _copy_attention(to: Any, weights: tuple[Tensor, ...], biases: tuple[Tensor, 
     to.out_proj.load_state_dict(out.state_dict())
 
 
-def _load(spec: DecodeSpec) -> Loaded:
+def load(spec: DecodeSpec) -> Loaded:
+    """Their model with the weights of ours, and batches of sentences of similar lengths."""
     torch.set_num_threads(spec.threads)
     loaded = load_model_folder(Path(spec.model))
     model = build(loaded.model)
@@ -144,8 +145,3 @@ def _load(spec: DecodeSpec) -> Loaded:
         return texts
 
     return Loaded(translate, translate)
-
-
-def run(values: dict[str, Any]) -> dict[str, Any]:
-    """The job."""
-    return measure(values, _load, PACKAGE)
