@@ -56,7 +56,7 @@ def test_steps_travel_to_the_peers_as_they_are(tmp_path: Path) -> None:
 
 def test_padded_batches_predict_the_same_tokens() -> None:
     """The decoder reads BOS and all but the last token; padding is predicted nowhere."""
-    batch = collate(_steps(PAIRS))
+    batch = collate(_steps(PAIRS), "cpu")
     assert batch.src.tolist() == [[5, 6, EOS_ID], [8, EOS_ID, PAD_ID]]
     assert batch.labels.tolist() == [[7, EOS_ID, PAD_ID, PAD_ID], [9, 10, 11, EOS_ID]]
     assert batch.tgt_in[0, :2].tolist() == [BOS_ID, 7]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import statistics
 from argparse import Namespace
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +48,6 @@ class Entry:
         return f"{self.title}, beam {self.spec.beam_size}"
 
 
-@dataclass
-class _Plan:
-    """What will be measured, and what came out of getting it ready."""
-
-    entries: list[Entry]
-    missing: list[str]  # lines about what cannot be measured
-    tuning: dict[str, Any] = field(default_factory=dict)
-
-
 def formats(program: Program, options: Namespace) -> list[str]:
     """Number formats to measure; on the CPU the first of ours is the one whose texts the others are compared with."""
     if options.device == "cuda":
@@ -73,11 +64,11 @@ def benchmark(options: Namespace) -> dict[str, Any]:
     model = str(folder.resolve())
     spec = DecodeSpec(model=model, beam_size=_BEAMS[0], length_penalty=penalty, number_format="float32", **same)
     jobs = options.out / "jobs" / "decode"
-    plan = _prepare(spec, options, jobs)
+    entries, tuning, missing = _prepare(spec, options, jobs)
     rounds: list[dict[str, Any]] = []
     for number in range(1, options.rounds + 1):
         runs = {}
-        for entry in plan.entries:
+        for entry in entries:
             if entry.once and rounds:
                 continue
             run = runs[entry.key] = run_job(entry.program.job, entry.spec, jobs)
@@ -85,24 +76,31 @@ def benchmark(options: Namespace) -> dict[str, Any]:
             print(f"round {number}: {entry.key}: {said}{usage(run)}", flush=True)
         rounds.append(runs)
     references = [line for path in options.tgt for line in read_text(Path(path))][: options.lines]
-    rows, bars, signature = _summarise(plan.entries, rounds, references, config.data.target_language)
+    rows, bars, signature = _summarise(entries, rounds, references, config.data.target_language)
     print(f"\n{table(_HEADER, rows)}\n\nBLEU: {signature}; length penalty {penalty:g}; model {folder}")
-    print(*plan.missing, sep="\n", end="\n" if plan.missing else "")
+    for line in missing:
+        print(line)
     title = f"Translating, {options.device}, threads: {options.threads}"
     draw_bars(options.out / f"decode-{options.size}.png", title, "target tokens per second", bars)
     for run in (run for runs in rounds[1:] for run in runs.values()):
         run.pop("texts", None)  # the first round's translations say enough
-    report = {"spec": asdict(spec), "tuning": plan.tuning, "signature": signature}
+    report = {"spec": asdict(spec), "tuning": tuning, "signature": signature}
     return {**report, "rounds": rounds, "table": rows}
 
 
-def _prepare(spec: DecodeSpec, options: Namespace, jobs: Path) -> _Plan:
-    """All rows in order; CTranslate2 gets a converted model, and is tuned for each of its rows."""
+def _prepare(
+    spec: DecodeSpec, options: Namespace, jobs: Path
+) -> tuple[list[Entry], dict[str, dict[str, Any]], list[str]]:
+    """All rows in order, what was tuned for them, and lines about what cannot be measured.
+
+    CTranslate2 gets a converted model, and is tuned for each of its rows.
+    """
     others, missing = choose("translators", options.peers)
-    plan = _Plan([], missing)
+    entries: list[Entry] = []
+    tuning: dict[str, dict[str, Any]] = {}
     if spec.device != "cpu":  # ours in fp32 on the CPU, whose texts all others are compared with
         cpu = replace(spec, device="cpu")
-        plan.entries += [Entry(OURS, replace(cpu, beam_size=beam_size), once=True) for beam_size in _BEAMS]
+        entries += [Entry(OURS, replace(cpu, beam_size=beam_size), once=True) for beam_size in _BEAMS]
     for program in (OURS, *others):
         tuned_too = program.name == "ctranslate2"
         if tuned_too:
@@ -110,19 +108,19 @@ def _prepare(spec: DecodeSpec, options: Namespace, jobs: Path) -> _Plan:
             shutil.rmtree(spec.converted, ignore_errors=True)
             converted = run_job("bench.translators.convert", spec, jobs)
             if "error" in converted:
-                plan.missing.append(f"{program.title}: {converted['error']}")
+                missing.append(f"{program.title}: {converted['error']}")
                 continue
         rows = [(number_format, beam_size) for number_format in formats(program, options) for beam_size in _BEAMS]
         for number_format, beam_size in rows:
             entry = Entry(program, replace(spec, number_format=number_format, beam_size=beam_size))
             if tuned_too:
-                tuned = plan.tuning[entry.key] = run_job("bench.translators.ctranslate2", entry.spec, jobs)
+                tuned = tuning[entry.key] = run_job("bench.translators.ctranslate2", entry.spec, jobs)
                 if "error" in tuned:
-                    plan.missing.append(f"{entry.title}: {tuned['error']}")
+                    missing.append(f"{entry.title}: {tuned['error']}")
                     continue
                 entry = replace(entry, spec=replace(entry.spec, settings=tuned["settings"]))
-            plan.entries.append(entry)
-    return plan
+            entries.append(entry)
+    return entries, tuning, missing
 
 
 def _summarise(

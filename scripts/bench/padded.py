@@ -35,25 +35,19 @@ class PaddedBatch:
     labels: Tensor  # [B, T] int64: what is to be predicted
     num_labels: int  # real target tokens
 
-    def to(self, device: str) -> PaddedBatch:
-        """The same batch on ``device``."""
-        src, src_lengths, tgt_in, labels = (
-            x.to(device, non_blocking=True) for x in (self.src, self.src_lengths, self.tgt_in, self.labels)
-        )
-        return PaddedBatch(src, src_lengths, tgt_in, labels, self.num_labels)
-
 
 def _pad(sentences: list[NDArray[np.int64]]) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.from_numpy(s) for s in sentences], batch_first=True, padding_value=PAD_ID)
 
 
-def collate(step: StepPairs) -> PaddedBatch:
-    """Pad the pairs of a step."""
+def collate(step: StepPairs, device: str) -> PaddedBatch:
+    """Pad the pairs of a step, on ``device``."""
     labels = _pad(step.tgt)
     tgt_in = labels.roll(1, dims=1)
     tgt_in[:, 0] = BOS_ID  # what rolls off the end is padding, or the longest sentence's EOS
-    lengths = torch.tensor([len(s) for s in step.src])
-    return PaddedBatch(_pad(step.src), lengths, tgt_in, labels, step.num_tgt)
+    tensors = (_pad(step.src), torch.tensor([len(s) for s in step.src]), tgt_in, labels)
+    src, lengths, tgt_in, labels = (tensor.to(device, non_blocking=True) for tensor in tensors)
+    return PaddedBatch(src, lengths, tgt_in, labels, step.num_tgt)
 
 
 def smoothed_loss(logits: Tensor, batch: PaddedBatch) -> Tensor:
@@ -87,7 +81,7 @@ def run(values: dict[str, Any], name: str) -> dict[str, Any]:
         if number == spec.warmup:
             synchronise(spec.device)
             begin = last = time.perf_counter()
-        batch = collate(step).to(spec.device)
+        batch = collate(step, spec.device)
         waits[number] = time.perf_counter() - last
         cells[number] = batch.src.numel() + batch.labels.numel()
         for group in optimizer.param_groups:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -72,6 +72,14 @@ def judge(done: subprocess.CompletedProcess[str], whole: Callable[[], str | None
     return f"WRONG: {damage}" if damage else f"refused: {told[0].split(': error: ')[1]}"
 
 
+def again(disk: Path, words: Sequence[str | Path], others: Callable[[], list[str]]) -> str:
+    """Make space and repeat a command, which has to end well; ``others`` gives what then is not as it should be."""
+    (disk / "useless").unlink()
+    ended = judge(run_command(*words), lambda: None)
+    wrong = others() if ended == "ended well" else [ended]
+    return f"WRONG: other {', '.join(wrong)}" if wrong else ended
+
+
 def what_is_wrong(run: Path) -> str | None:
     """What a command has left behind that is broken or of no use; None where there is nothing."""
     left = [f"left behind: {path.name}" for path in run.rglob("*.tmp")]
@@ -94,34 +102,32 @@ def attack_training(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, st
         name = f"{left / 1e3:9,.0f} kB free, {time.monotonic() - started:4.1f} s"
         yield f"train,     {name}", first
         if first.startswith("refused"):
-            (disk / "useless").unlink()
-            again = judge(run_command("train", config), lambda: None)
-            wrong = differences(run, out / "undisturbed") if again == "ended well" else []
-            yield f"  goes on, {name}", f"WRONG: other {', '.join(wrong)}" if wrong else again
+            yield f"  resumed, {name}", again(disk, ("train", config), lambda: differences(run, out / "undisturbed"))
 
 
 def attack_saving(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
     """Fill the disk while the run trains, so that whatever is written next meets it: a checkpoint, a model, the log."""
     run, config = disk / "run", out / "small.yaml"
-    bounds = ("train.max_steps=300", "train.save_every=50", "train.validate_every=100")
-    yield "undisturbed", judge(run_command("train", config, f"run_dir={out / 'saving'}", *bounds), lambda: None)
-    words = command("train", config, *bounds)
+    words = ("train", config, "train.max_steps=300", "train.save_every=50", "train.validate_every=100")
+    (disk / "useless").unlink(missing_ok=True)
+    shutil.rmtree(run, ignore_errors=True)
+    yield "undisturbed", judge(run_command(*words), lambda: None)
+    shutil.move(run, out / "saving")
     for number in range(max(1, steps // 4)):
         (disk / "useless").unlink(missing_ok=True)
         shutil.rmtree(run, ignore_errors=True)
-        child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment())
+        child = subprocess.Popen(
+            command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
+        )
         deadline = time.monotonic() + _PATIENCE
         while not list_checkpoints(run) and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         left = 150_000 * (number % 4)  # a model takes less, a checkpoint more
         fill(disk, left)
         _, told = child.communicate(timeout=_PATIENCE)
-        done = subprocess.CompletedProcess(words, child.returncode, "", told)
+        done = subprocess.CompletedProcess(child.args, child.returncode, "", told)
         yield f"filled after the first checkpoint, {left / 1e3:,.0f} kB left", judge(done, lambda: what_is_wrong(run))
-        (disk / "useless").unlink()
-        again = judge(run_command("train", config, *bounds), lambda: None)
-        wrong = differences(run, out / "saving") if again == "ended well" else []
-        yield "  goes on", f"WRONG: other {', '.join(wrong)}" if wrong else again
+        yield "  resumed", again(disk, words, lambda: differences(run, out / "saving"))
 
 
 def attack_translation(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
@@ -138,10 +144,8 @@ def attack_translation(disk: Path, out: Path, steps: int) -> Iterator[tuple[str,
         first = judge(run_command(*translate, target), lambda: "half an output" if target.exists() else None)
         yield f"translate, {left / 1e3:,.0f} kB free", first
         if first.startswith("refused"):
-            (disk / "useless").unlink()
-            again = judge(run_command(*translate, target), lambda: None)
-            same = target.exists() and target.read_bytes() == whole.read_bytes()
-            yield "  repeated", again if same else f"WRONG: another output ({again})"
+            repeat = (*translate, target)
+            yield "  repeated", again(disk, repeat, lambda: ["output"] * (target.read_bytes() != whole.read_bytes()))
             target.unlink(missing_ok=True)
 
 

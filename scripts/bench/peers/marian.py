@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from bench.padded import PaddedBatch, smoothed_loss
@@ -11,6 +13,28 @@ TITLE, PACKAGE, MODULE = "HF Marian", "transformers", "transformers"
 INSTALL = "pip install transformers"
 
 
+def marian_options(shape: PeerShape) -> dict[str, Any]:
+    """Its configuration, and that of its sister models."""
+    return {
+        "vocab_size": shape.vocab_size,
+        "d_model": shape.d_model,
+        "encoder_layers": shape.layers,
+        "decoder_layers": shape.layers,
+        "encoder_attention_heads": shape.heads,
+        "decoder_attention_heads": shape.heads,
+        "encoder_ffn_dim": shape.d_ff,
+        "decoder_ffn_dim": shape.d_ff,
+        "activation_function": "relu",
+        "dropout": DROPOUT,
+        "max_position_embeddings": MAX_LENGTH,
+        "scale_embedding": True,
+        "pad_token_id": PAD_ID,
+        "bos_token_id": BOS_ID,
+        "eos_token_id": EOS_ID,
+        "decoder_start_token_id": BOS_ID,
+    }
+
+
 class Model(nn.Module):
     """The model and its loss, as :func:`bench.padded.run` wants them."""
 
@@ -18,27 +42,7 @@ class Model(nn.Module):
         super().__init__()
         from transformers import MarianConfig, MarianMTModel
 
-        self.marian = MarianMTModel(
-            MarianConfig(
-                vocab_size=shape.vocab_size,
-                d_model=shape.d_model,
-                encoder_layers=shape.layers,
-                decoder_layers=shape.layers,
-                encoder_attention_heads=shape.heads,
-                decoder_attention_heads=shape.heads,
-                encoder_ffn_dim=shape.d_ff,
-                decoder_ffn_dim=shape.d_ff,
-                activation_function="relu",
-                dropout=DROPOUT,
-                max_position_embeddings=MAX_LENGTH,
-                scale_embedding=True,
-                pad_token_id=PAD_ID,
-                bos_token_id=BOS_ID,
-                eos_token_id=EOS_ID,
-                forced_eos_token_id=EOS_ID,
-                decoder_start_token_id=BOS_ID,
-            )
-        )
+        self.marian = MarianMTModel(MarianConfig(**marian_options(shape), forced_eos_token_id=EOS_ID))
 
     def forward(self, batch: PaddedBatch) -> Tensor:
         """The loss."""
