@@ -40,7 +40,7 @@ def benchmark(options: Namespace) -> dict[str, Any]:
     # The folder of the training benchmark, which may have prepared the text.
     spec = replace(TrainSpec.of(options, f"train-{options.size}"), steps=measured, dropout=options.dropout)
     # By itself, so that the memory it takes is not that of the first variant's training.
-    prepared = checked(run_job("bench.prepare:build", spec, jobs), "the text could not be prepared")
+    prepared = checked(run_job("bench.data:build", spec, jobs), "the text could not be prepared")
     runs: _Runs = []
     for variant in options.variants:
         run = run_job("bench.ours", replace(spec, **VARIANTS[variant]), jobs)
@@ -65,16 +65,16 @@ def _problem(run: dict[str, Any]) -> str | None:
 
 def _summarise(runs: _Runs, measured: int) -> list[list[str]]:
     """The table, with a column for each run; all differences are to the first run."""
-    name, first = runs[0][0], runs[0][1]["losses"]
+    names, results = zip(*runs, strict=True)
+    first = results[0]["losses"]
     span = min(_SPAN, len(first))
-    rows = [["losses", *(variant for variant, _ in runs)]]
-    rows.append(["seconds per step", *(f"{run['seconds'] / measured:.3f}" for _, run in runs)])
+    rows = [["losses", *names], ["seconds per step", *(f"{run['seconds'] / measured:.3f}" for run in results)]]
     parts = {f"first {span} steps": slice(span), "all steps": slice(None), f"last {span} steps": slice(-span, None)}
     for where, part in parts.items():
-        rows.append([f"mean loss, {where}", *(f"{statistics.mean(run['losses'][part]):.4f}" for _, run in runs)])
-        apart = [[abs(a - b) for a, b in zip(run["losses"], first, strict=True)][part] for _, run in runs[1:]]
+        rows.append([f"mean loss, {where}", *(f"{statistics.mean(run['losses'][part]):.4f}" for run in results)])
+        apart = [[abs(a - b) for a, b in zip(run["losses"], first, strict=True)][part] for run in results[1:]]
         for kind, of in (("largest", max), ("mean", statistics.mean)):
-            rows.append([f"{kind} difference to {name}, {where}", "", *(f"{of(values):.2g}" for values in apart)])
+            rows.append([f"{kind} difference to {names[0]}, {where}", "", *(f"{of(values):.2g}" for values in apart)])
     for after, key in (("a tenth of the steps", "early_peak_bytes"), ("all", "peak_bytes")):
-        rows.append([f"peak memory after {after}, MiB", *(f"{run[key] / 2**20:,.0f}" for _, run in runs)])
+        rows.append([f"peak memory after {after}, MiB", *(f"{run[key] / 2**20:,.0f}" for run in results)])
     return rows

@@ -1,18 +1,34 @@
-"""The data benchmark: building tokenizer and corpus, opening them again, planning an epoch, and waiting for batches."""
+"""The data benchmark: building tokenizer and corpus, opening them again, planning an epoch, and waiting for batches.
+
+Its jobs use the package's own functions. Another job prepares the training of all programs. Ours takes the steps of its
+own plan, which are random mixtures of lengths. Peers pad, so they get what suits them: the same number of steps, each
+of sentences of similar lengths, from all over the lengths that there are.
+"""
 
 from __future__ import annotations
 
 import shutil
+import time
 from argparse import Namespace
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.meter import usage
-from bench.prepare import PLANNED_PAIRS
+from bench.ours import make_config
 from bench.process import checked, run_job
 from bench.report import Bar, Spread, draw_bars, table
-from bench.workload import TrainSpec
+from bench.workload import SEED, StepPairs, TrainSpec, save_steps
+from seq2seq.config import ModelConfig
+from seq2seq.data.bitext import read_lines
+from seq2seq.data.plan import plan_epoch, step_budgets
+from seq2seq.data.prepare import PreparedData, prepare_data
+from seq2seq.model.flops import training_flops
+from seq2seq.train.microbatches import split_step
 
+_PLANNED_PAIRS = 1_000_000
 _HEADER = ("data", "seconds", "", "memory MiB")
 _STAGES = ("build", "open", "plan")
 
@@ -25,7 +41,7 @@ def benchmark(options: Namespace) -> dict[str, Any]:
         shutil.rmtree(options.out / "work" / "data", ignore_errors=True)  # build from nothing
         spec = TrainSpec.of(options, "data")
         for stage in _STAGES:
-            run = run_job(f"bench.prepare:{stage}", spec, jobs, watch_children=True)
+            run = run_job(f"bench.data:{stage}", spec, jobs, watch_children=True)
             stages[stage].append(checked(run, "failed"))
         stages["train"].append(checked(run_job("bench.ours", spec, jobs), "failed"))
         built = stages["build"][-1]
@@ -45,8 +61,55 @@ def _rows(stages: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     for stage, what, digits, comment in (
         ("build", "tokenizer and corpus from text", 2, f"{speed} MB/s"),
         ("open", "opening them again", 3, "text checked against its fingerprint"),
-        ("plan", "planning an epoch", 2, f"{PLANNED_PAIRS:,} pairs"),
+        ("plan", "planning an epoch", 2, f"{_PLANNED_PAIRS:,} pairs"),
     ):
         seconds, memory = (Spread.of([run[key] for run in stages[stage]]) for key in ("seconds", "peak_tree_bytes"))
         rows.append([what, seconds.show(digits=digits), comment, memory.show(2**20)])
     return [*rows, ["waiting for batches while training", "", f"{waits} % of a step", ""]]
+
+
+def run(values: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Job: ``build`` makes tokenizer and corpus, ``open`` finds them made, ``plan`` orders an epoch of many pairs.
+
+    ``steps`` writes the pairs of each step for the peers, and returns how much work a token is.
+    """
+    spec = TrainSpec(**values)
+    config = make_config(spec, Path(spec.folder) / "run")
+    started = time.perf_counter()
+    data = prepare_data(config, show_progress=False)
+    seconds = time.perf_counter() - started
+    if stage == "steps":
+        return _write_steps(spec, data, config.model)
+    if stage == "plan":
+        lengths = (data.train.src_lengths, data.train.tgt_lengths)
+        src, tgt = (np.resize(side, _PLANNED_PAIRS) for side in lengths)  # the corpus over and over
+        started = time.perf_counter()
+        plan_epoch(src, tgt, step_budgets(src, tgt, spec.batch_tokens), SEED, 0)
+        seconds = time.perf_counter() - started
+    text_bytes = sum(len(line) + 1 for path in (*spec.src, *spec.tgt) for line in read_lines(Path(path)))
+    return {"seconds": seconds, "pairs": data.train.num_pairs, "text_bytes": text_bytes}
+
+
+def _write_steps(spec: TrainSpec, data: PreparedData, model: ModelConfig) -> dict[str, Any]:
+    corpus = data.train
+    lengths = corpus.src_lengths, corpus.tgt_lengths
+    plan = plan_epoch(*lengths, step_budgets(*lengths, spec.batch_tokens), SEED, 0)
+    number = spec.warmup + spec.steps
+    if plan.num_steps < number:
+        return {"error": f"the text fills {plan.num_steps} steps only; lower --steps, or give more text"}
+    src_lengths, tgt_lengths = (side[plan.order] for side in lengths)
+    alike = split_step(plan.order, src_lengths, tgt_lengths, plan.num_steps, by_length=True)
+    steps = []
+    for at in np.random.default_rng(SEED).permutation(number):
+        pairs = alike[(2 * at + 1) * plan.num_steps // (2 * number)]  # the middle one of each of `number` ranges
+        steps.append(StepPairs([corpus.src(i).astype(int) for i in pairs], [corpus.tgt(i).astype(int) for i in pairs]))
+    vocab_size = data.tokenizers.tgt.vocab_size
+    save_steps(spec.steps_file, steps, vocab_size)
+    flops = training_flops(model, vocab_size)
+    return {
+        "flops": [flops.src, flops.tgt],
+        "vocab_size": vocab_size,
+        "corpus_pairs": corpus.num_pairs,
+        "steps_per_epoch": plan.num_steps,
+        "model": model.model_dump(),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import shutil
 import statistics
 from argparse import Namespace
@@ -136,7 +137,7 @@ def _summarise(
         if failed:
             rows.append([entry.title, beam, f"failed: {failed[0][:80]}", *[""] * (len(_HEADER) - 3)])
             continue
-        texts = runs[0]["texts"]
+        texts, reference = runs[0]["texts"], ours[entry.spec.beam_size]
         scores = score(texts, [references], language=language)
         signature = scores.bleu_signature
         speed = Spread.of([run["tokens"] / run["seconds"] for run in runs])
@@ -148,7 +149,7 @@ def _summarise(
                 speed.show(),
                 Spread.of([run["lines"] / run["seconds"] for run in runs]).show(digits=1),
                 f"{scores.bleu:.2f}",
-                _share_equal(texts, ours[entry.spec.beam_size]),
+                f"{100 * statistics.mean(map(operator.eq, texts, reference)):.1f} %" if reference else "",
                 f"{statistics.median(latencies):,.0f}",
                 f"{latencies[int(0.95 * len(latencies))]:,.0f}",
                 f"{runs[0]['same_alone']}/{runs[0]['alone']}",
@@ -157,10 +158,3 @@ def _summarise(
         )
         bars.append(Bar(f"{entry.key}  (BLEU {scores.bleu:.1f})", speed, entry.program.ours))
     return rows, bars, signature
-
-
-def _share_equal(texts: list[str], ours: list[str] | None) -> str:
-    if ours is None:
-        return ""
-    equal = sum(a == b for a, b in zip(texts, ours, strict=True))
-    return f"{100 * equal / len(texts):.1f} %"

@@ -31,9 +31,10 @@ from seq2seq.train.trainer import Trainer
 
 def make_config(spec: TrainSpec, run_dir: Path) -> Config:
     """The workload as a config of this package; defaults where the workload says nothing."""
-    layers, d_model, d_ff, heads = SHAPES[spec.size]
+    shape = dict(zip(("encoder_layers", "d_model", "d_ff", "num_heads"), SHAPES[spec.size], strict=True))
     num_steps = spec.warmup + spec.steps
     valid_src, valid_tgt = _valid_files(spec)
+    never = 10 * num_steps
     return Config.model_validate(
         {
             "run_dir": run_dir,
@@ -45,14 +46,12 @@ def make_config(spec: TrainSpec, run_dir: Path) -> Config:
                 "cache_dir": Path(spec.folder) / "cache",
             },
             "tokenizer": {"kind": "bpe", "vocab_size": spec.vocab_size},
+            # Norms are where the peers have them.
             "model": {
-                "encoder_layers": layers,
-                "decoder_layers": layers,
-                "d_model": d_model,
-                "d_ff": d_ff,
-                "num_heads": heads,
+                **shape,
+                "decoder_layers": shape["encoder_layers"],
                 "dropout": spec.dropout,
-                "norm_position": "pre",  # as the peers have it
+                "norm_position": "pre",
             },
             "optim": {
                 "lr": workload.LEARNING_RATE,
@@ -63,15 +62,11 @@ def make_config(spec: TrainSpec, run_dir: Path) -> Config:
                 "clip_norm": workload.CLIP_NORM,
             },
             "train": {
-                "batch_tokens": spec.batch_tokens,
+                **{key: getattr(spec, key) for key in ("batch_tokens", "ema_decay", "device", "precision", "threads")},
                 "label_smoothing": workload.LABEL_SMOOTHING,
-                "ema_decay": spec.ema_decay,
                 "max_steps": num_steps,
-                "validate_every": 10 * num_steps,
-                "save_every": 10 * num_steps,
-                "device": spec.device,
-                "precision": spec.precision,
-                "threads": spec.threads,
+                "validate_every": never,
+                "save_every": never,
             },
             "decode": {"beam_size": 1, "max_length_ratio": 1.0, "max_length_offset": 0},
         }

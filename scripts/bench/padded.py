@@ -47,7 +47,7 @@ def collate(step: StepPairs, device: str) -> PaddedBatch:
     tgt_in[:, 0] = BOS_ID  # what rolls off the end is padding, or the longest sentence's EOS
     tensors = (_pad(step.src), torch.tensor([len(s) for s in step.src]), tgt_in, labels)
     src, lengths, tgt_in, labels = (tensor.to(device, non_blocking=True) for tensor in tensors)
-    return PaddedBatch(src, lengths, tgt_in, labels, step.num_tgt)
+    return PaddedBatch(src, lengths, tgt_in, labels, sum(map(len, step.tgt)))
 
 
 def smoothed_loss(logits: Tensor, batch: PaddedBatch) -> Tensor:
@@ -99,7 +99,8 @@ def run(values: dict[str, Any], name: str) -> dict[str, Any]:
         startup = startup or time.time() - spec.started
     synchronise(spec.device)
     all_seconds = time.perf_counter() - begin
-    num_src, num_tgt = (sum(getattr(step, side) for step in steps[spec.warmup :]) for side in ("num_src", "num_tgt"))
+    measured = steps[spec.warmup :]
+    num_src, num_tgt = (sum(len(s) for step in measured for s in getattr(step, side)) for side in ("src", "tgt"))
     return {
         "seconds": all_seconds,
         "step_seconds": seconds[spec.warmup :],

@@ -32,26 +32,20 @@ from seq2seq.config import TrainConfig
 from seq2seq.data.loader import Step, load_steps
 
 # What a kernel or operator is for, by its name; the first pattern that is found in it says so.
-_GROUPS = (
+_GROUPS = {
     # Batched products occur in attention alone.
-    ("attention", r"flash|fmha|attention|attn|scaled_dot|\bbmm|baddbmm"),
+    "attention": r"flash|fmha|attention|attn|scaled_dot|\bbmm|baddbmm",
     # With clipping and the average of the weights: they work on lists of tensors, as nothing else does.
-    ("optimizer", r"multi_tensor_apply|_foreach_|fused_?adam|vector_norm|lerp"),
-    ("matrix products", r"gemm|gemv|nvjet|cutlass|cublas|xmma|splitK|triton_tem|\b(add)?mm_?\b|matmul|linear\b"),
+    "optimizer": r"multi_tensor_apply|_foreach_|fused_?adam|vector_norm|lerp",
+    "matrix products": r"gemm|gemv|nvjet|cutlass|cublas|xmma|splitK|triton_tem|\b(add)?mm_?\b|matmul|linear\b",
     # The loss's passes over the logits; on the CPU the softmax of attention, too.
-    ("loss, softmax", r"softmax|amax|logsumexp|scatter_add|scatter_gather|aten::gather$|nll_loss|SmoothedCrossEntropy"),
+    "loss, softmax": r"softmax|amax|logsumexp|scatter_add|scatter_gather|aten::gather$|nll_loss|SmoothedCrossEntropy",
     # Casts are copies where nothing else is fused into them.
-    (
-        "copies",
-        r"Memcpy|Memset|CatArray|copy_kernel|aten::(_to_copy|copy_|to|clone|cat|contiguous|fill_|zero_|zeros|empty\w*)$"
-        r"|^triton_poi_fused_(_to_copy|_?(clone|view|t|transpose|permute|slice|cat|zeros|fill))+_\d+$",
-    ),
-    (
-        "norms, elementwise, dropout",
-        r"elementwise|reduce_kernel|triton_|norm|dropout|random|relu|gelu|threshold"
-        r"|aten::(add|mul|sub|div|sum|mean|bitwise\w*|ge|where|masked_fill)_?$",
-    ),
-)
+    "copies": r"Memcpy|Memset|CatArray|copy_kernel|aten::(_to_copy|copy_|to|clone|cat|contiguous|fill_|zero_|zeros|"
+    r"empty\w*)$|^triton_poi_fused_(_to_copy|_?(clone|view|t|transpose|permute|slice|cat|zeros|fill))+_\d+$",
+    "norms, elementwise, dropout": r"elementwise|reduce_kernel|triton_|norm|dropout|random|relu|gelu|threshold"
+    r"|aten::(add|mul|sub|div|sum|mean|bitwise\w*|ge|where|masked_fill)_?$",
+}
 _ELSE = "everything else"
 _MOST = 25  # kernels in the table; the JSON file has all
 _WIDTH = 90  # letters of their names
@@ -61,7 +55,7 @@ _SYNCHRONISES = "called a synchronizing CUDA operation"  # how PyTorch warns of 
 
 def group_of(name: str) -> str:
     """What a kernel or operator is for."""
-    return next((group for group, pattern in _GROUPS if re.search(pattern, name, re.IGNORECASE)), _ELSE)
+    return next((group for group, pattern in _GROUPS.items() if re.search(pattern, name, re.IGNORECASE)), _ELSE)
 
 
 def benchmark(options: Namespace) -> dict[str, Any]:
@@ -77,7 +71,7 @@ def benchmark(options: Namespace) -> dict[str, Any]:
     )
     names = (f"{_NOISE.sub('', k['name']).replace('|', '/')[:_WIDTH]} ({k['group']})" for k in kernels)
     longest = [(name, [kernel]) for name, kernel in zip(names, kernels[:_MOST], strict=False)]
-    groups = [(group, [k for k in kernels if k["group"] == group]) for group in [*dict(_GROUPS), _ELSE]]
+    groups = [(group, [k for k in kernels if k["group"] == group]) for group in [*_GROUPS, _ELSE]]
     by_kernel = _kernel_table("kernel (group)", [*longest, ("others", kernels[_MOST:]), ("all", kernels)])
     by_group = _kernel_table("group", [*groups, ("all", kernels)])
     print("", by_kernel, "", by_group, "", table(*step_table(run)), "", sep="\n")

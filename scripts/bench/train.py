@@ -25,7 +25,7 @@ def benchmark(options: Namespace) -> dict[str, Any]:
     """Measure, print the table and draw the picture; returns what it measured for the JSON file."""
     jobs = options.out / "jobs" / f"train-{options.size}"
     spec = TrainSpec.of(options, f"train-{options.size}")
-    work = checked(run_job("bench.prepare:steps", spec, jobs), "the text could not be prepared")
+    work = checked(run_job("bench.data:steps", spec, jobs), "the text could not be prepared")
     print(
         f"{options.size}: {work['corpus_pairs']:,} pairs, {work['vocab_size']:,} pieces; measured are {options.steps} "
         f"steps after {options.warmup}",

@@ -63,7 +63,7 @@ class TrainSpec(JobSpec):
 
     @property
     def steps_file(self) -> Path:
-        """The sentence pairs of each step, written by ``bench.prepare``."""
+        """The sentence pairs of each step, written by ``bench.data``."""
         return Path(self.folder) / "steps.pickle"
 
 
@@ -84,16 +84,6 @@ class StepPairs:
 
     src: list[NDArray[np.int64]]
     tgt: list[NDArray[np.int64]]
-
-    @property
-    def num_src(self) -> int:
-        """Real source tokens."""
-        return sum(map(len, self.src))
-
-    @property
-    def num_tgt(self) -> int:
-        """Real target tokens."""
-        return sum(map(len, self.tgt))
 
 
 def save_steps(path: Path, steps: list[StepPairs], vocab_size: int) -> None:

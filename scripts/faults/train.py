@@ -63,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
     reference, attacked = args.out / "undisturbed", args.out / "attacked"
     print(f"an undisturbed run, in {reference} ...", flush=True)
     undisturbed = _start(reference)
-    if undisturbed.wait(_PATIENCE) != 0:
-        undisturbed.end_all()
+    if not _ends_well(undisturbed):
         print(f"it failed: see {reference / 'log'}")
         return 1
     rng = random.Random(args.seed)
@@ -83,12 +82,10 @@ def run(args: argparse.Namespace) -> int:
     _print_table(done)
     if not problems:
         print("once more, to the end ...", flush=True)
-        last = _start(attacked)
-        if last.wait(_PATIENCE) != 0:
-            last.end_all()
-            problems.append(f"the last start failed or hung: see {attacked / 'log'}")
-        else:
+        if _ends_well(_start(attacked)):
             problems += [f"different: {name}" for name in differences(attacked / "run", reference / "run")]
+        else:
+            problems.append(f"the last start failed or hung: see {attacked / 'log'}")
     for problem in problems:
         print(f"BROKEN: {problem}")
     if not problems:
@@ -98,6 +95,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _start(folder: Path) -> Watched:
     return Watched(training(folder, f"train.max_steps={_STEPS}"), folder, folder / "log")
+
+
+def _ends_well(run: Watched) -> bool:
+    status = run.wait(_PATIENCE)
+    run.end_all()
+    return status == 0
 
 
 def _aims(kills: int, rng: random.Random) -> list[Kill]:

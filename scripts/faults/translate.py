@@ -14,7 +14,6 @@ import json
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -127,22 +126,17 @@ def _killed_after(seconds: float, words: list[str], log: Path) -> bool:
 
 
 def _write_input(path: Path, num_lines: int, seed: int, compressed: bool) -> None:
+    rng, ordinary = random.Random(seed), (ROOT / "data/train.en").read_bytes().splitlines()
     with gzip.open(path, "wb") if compressed else path.open("wb") as file:
-        for line in _lines(num_lines, random.Random(seed)):
-            file.write(line)
-
-
-def _lines(num_lines: int, rng: random.Random) -> Iterator[bytes]:
-    ordinary = (ROOT / "data/train.en").read_bytes().splitlines()
-    for _ in range(num_lines):
-        kind, line = rng.random(), rng.choice(ordinary)
-        if kind < 0.02:
-            line = rng.choice([b"", b"  ", "\u3000".encode()])
-        elif kind < 0.022:
-            line = b" ".join(rng.choices(ordinary, k=30))
-        elif kind < 0.024:
-            line = line[:5] + b"\xff\xc3" + line[5:]
-        yield line + (b"\r\n" if kind > 0.98 else b"\n")
+        for _ in range(num_lines):
+            kind, line = rng.random(), rng.choice(ordinary)
+            if kind < 0.02:
+                line = rng.choice([b"", b"  ", "\u3000".encode()])
+            elif kind < 0.022:
+                line = b" ".join(rng.choices(ordinary, k=30))
+            elif kind < 0.024:
+                line = line[:5] + b"\xff\xc3" + line[5:]
+            file.write(line + (b"\r\n" if kind > 0.98 else b"\n"))
 
 
 def _count_lines(path: Path) -> int:
