@@ -31,7 +31,8 @@ from seq2seq.train.trainer import Trainer
 
 def make_config(spec: TrainSpec, run_dir: Path) -> Config:
     """The workload as a config of this package; defaults where the workload says nothing."""
-    shape = dict(zip(("encoder_layers", "d_model", "d_ff", "num_heads"), SHAPES[spec.size], strict=True))
+    layers, d_model, d_ff, heads = SHAPES[spec.size]
+    shape = {"encoder_layers": layers, "decoder_layers": layers, "d_model": d_model, "d_ff": d_ff, "num_heads": heads}
     num_steps = spec.warmup + spec.steps
     valid_src, valid_tgt = _valid_files(spec)
     never = 10 * num_steps
@@ -47,12 +48,7 @@ def make_config(spec: TrainSpec, run_dir: Path) -> Config:
             },
             "tokenizer": {"kind": "bpe", "vocab_size": spec.vocab_size},
             # Norms are where the peers have them.
-            "model": {
-                **shape,
-                "decoder_layers": shape["encoder_layers"],
-                "dropout": spec.dropout,
-                "norm_position": "pre",
-            },
+            "model": {**shape, "dropout": spec.dropout, "norm_position": "pre"},
             "optim": {
                 "lr": workload.LEARNING_RATE,
                 "betas": workload.BETAS,

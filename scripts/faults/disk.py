@@ -106,10 +106,8 @@ def attack_training(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, st
 
 def attack_saving(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
     """Fill the disk while the run trains, so that whatever is written next meets it: a checkpoint, a model, the log."""
-    run, words = (
-        disk / "run",
-        ("train", out / "small.yaml", "train.max_steps=300", "train.save_every=50", "train.validate_every=100"),
-    )
+    run, bounds = disk / "run", ("train.max_steps=300", "train.save_every=50", "train.validate_every=100")
+    words = ("train", out / "small.yaml", *bounds)
     (disk / "useless").unlink(missing_ok=True)
     shutil.rmtree(run, ignore_errors=True)
     yield "undisturbed", judge(run_command(*words))
