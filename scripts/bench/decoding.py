@@ -42,23 +42,15 @@ class DecodeSpec(JobSpec):
         return lines[: self.lines]
 
 
-# Makes translations of lines, in order.
-Translate = Callable[[list[str]], list[str]]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A translator: for whole files, and for one sentence at a time if other settings suit that better."""
-
-    translate: Translate
-    translate_one: Translate
+Translate = Callable[[list[str]], list[str]]  # makes translations of lines, in order
 
 
 def run(values: dict[str, Any], name: str) -> dict[str, Any]:
     """Job: load a translator, warm up, translate everything, then some sentences one by one.
 
-    The module of ``name`` has ``PACKAGE``, the distribution it comes from, and ``load(spec)``, which gives a
-    :class:`Loaded`. ``same_alone`` says how many of the single sentences came out as they did in the batches. Memory is
+    The module of ``name`` has ``PACKAGE``, the distribution it comes from, and ``load(spec)``, which gives two
+    functions: to translate whole files, and one sentence at a time, if other settings suit that better. ``same_alone``
+    says how many of the single sentences came out as they did in the batches. Memory is
     the most that was held while translating; what loading and converting took besides is left out.
     """
     spec = DecodeSpec(**values)
@@ -66,13 +58,13 @@ def run(values: dict[str, Any], name: str) -> dict[str, Any]:
     lines = spec.read()
     tokenizers = TokenizerPair.load(Path(spec.model))
     started = time.perf_counter()
-    loaded: Loaded = translator.load(spec)
+    translate, translate_one = translator.load(spec)
     load_seconds = time.perf_counter() - started
     forget_peak_memory(spec.device)
-    loaded.translate(lines[:_WARMUP_LINES])
+    translate(lines[:_WARMUP_LINES])
     synchronise(spec.device)
     started = time.perf_counter()
-    texts = loaded.translate(lines)
+    texts = translate(lines)
     synchronise(spec.device)
     seconds = time.perf_counter() - started
     peak = peak_memory_bytes(spec.device)
@@ -80,7 +72,7 @@ def run(values: dict[str, Any], name: str) -> dict[str, Any]:
     latencies, same = [], 0
     for index in alone:
         started = time.perf_counter()
-        (text,) = loaded.translate_one([lines[index]])
+        (text,) = translate_one([lines[index]])
         synchronise(spec.device)
         latencies.append(time.perf_counter() - started)
         same += text == texts[index]

@@ -66,11 +66,8 @@ def regions(path: Path) -> dict[str, range]:
     """The parts of a file that are read by different code, as ranges of bytes."""
     size = path.stat().st_size
     if path.suffix != ".safetensors":
-        return {
-            "start": range(0, max(1, size // 3)),
-            "middle": range(size // 3, 2 * size // 3),
-            "end": range(size)[-9:],
-        }
+        third = size // 3
+        return {"start": range(max(1, third)), "middle": range(third, 2 * third + 1), "end": range(size)[-9:]}
     content = path.read_bytes()
     data = 8 + struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8:data])

@@ -14,6 +14,7 @@ import json
 import random
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -115,14 +116,10 @@ def _command(model: Path, source: Path, target: Path, *options: str) -> list[str
 
 def _killed_after(seconds: float, words: list[str], log: Path) -> bool:
     """Whether a command was killed, not done before."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(words, env=environment(), stdout=output, stderr=output)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait() < 0
-    return False
+    with log.open("ab") as output, suppress(subprocess.TimeoutExpired):
+        subprocess.run(words, env=environment(), stdout=output, stderr=output, timeout=seconds)  # then kill -9
+        return False
+    return True
 
 
 def _write_input(path: Path, num_lines: int, seed: int, compressed: bool) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.decoding import DecodeSpec, Loaded
+from bench.decoding import DecodeSpec, Translate
 from seq2seq.config_file import load_saved_config
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.data.tokenizer import TokenizerPair
@@ -77,7 +77,7 @@ class _Converted:
         return texts
 
 
-def load(spec: DecodeSpec) -> Loaded:
+def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
     """The converted model with the tuned settings; for one sentence with all threads on it, which is fastest."""
     converted = _Converted(spec)
     translator = converted.load(spec.settings)
@@ -87,8 +87,9 @@ def load(spec: DecodeSpec) -> Loaded:
     def alone() -> Any:
         return translator if spec.settings["inter_threads"] == 1 else converted.load(one)
 
-    return Loaded(
-        lambda lines: converted.translate(translator, lines, spec.settings["batch_tokens"]),
+    tokens = spec.settings["batch_tokens"]
+    return (
+        lambda lines: converted.translate(translator, lines, tokens),
         lambda lines: converted.translate(alone(), lines, 8192),
     )
 

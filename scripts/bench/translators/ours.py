@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from bench.decoding import DecodeSpec, Loaded
+from bench.decoding import DecodeSpec, Translate
 from seq2seq.config import DecodeConfig
 from seq2seq.decode.translator import Translator
 
@@ -16,7 +16,7 @@ def _refuse(reason: str) -> None:
     raise RuntimeError(reason)
 
 
-def load(spec: DecodeSpec) -> Loaded:
+def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
     """The model in the number format and on the device that the spec names."""
     torch.set_num_threads(spec.threads)
     precision = "bf16" if spec.number_format == "bfloat16" else "fp32"
@@ -29,4 +29,4 @@ def load(spec: DecodeSpec) -> Loaded:
     def translate(lines: list[str]) -> list[str]:
         return translator.translate(lines, decode)
 
-    return Loaded(translate, translate)
+    return translate, translate

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.decoding import DecodeSpec, Loaded
+from bench.decoding import DecodeSpec, Translate
 from bench.peers.marian import marian_options
 from bench.translators.convert import MAX_POSITIONS, layer_parts, position_table
 from bench.workload import PeerShape
@@ -81,7 +81,7 @@ def _copy_layer(to: Any, layer: nn.Module) -> None:
     to.final_layer_norm.load_state_dict(last_norm.state_dict())
 
 
-def load(spec: DecodeSpec) -> Loaded:
+def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
     """Their model with the weights of ours, and batches of sentences of similar lengths."""
     torch.set_num_threads(spec.threads)
     loaded = load_model_folder(Path(spec.model))
@@ -115,4 +115,4 @@ def load(spec: DecodeSpec) -> Loaded:
                 texts[i] = text
         return texts
 
-    return Loaded(translate, translate)
+    return translate, translate
