@@ -21,107 +21,89 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import shlex
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import curves, peers, translators
-from bench.machine import num_cores
-from bench.options import ROOT, Options
-from bench.report import write_json
+from bench import curves, programs
+from bench.machine import describe, num_cores
 from bench.workload import SHAPES
 
+ROOT = Path(__file__).resolve().parents[1]
 _COMMANDS = ("train", "decode", "data")  # what `all` means
-_STEPS = {"train": (8, 60), "profile": (3, 20), "curves": (100, 1000)}  # on the CPU, on CUDA; data as train
-_PEERS = (*peers.NAMES, *translators.NAMES)
+# Defaults on the CPU and on CUDA.
+_STEPS = {"profile": (3, 20), "curves": (100, 1000)}
+_DEFAULTS = {"steps": (8, 60), "vocab_size": (8_000, 32_000), "batch_tokens": (4_096, 32_768), "warmup": (2, 20)}
 
 
-def _peers(text: str) -> tuple[str, ...]:
-    """The names in ``a,b,c``; ``all`` and ``none`` are what they say."""
-    names: tuple[str, ...] = {"all": _PEERS, "none": ()}.get(text, tuple(text.split(",")))
-    unknown = sorted(set(names) - set(_PEERS))
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(_PEERS)}")
-    return names
+def _some_of(known: Sequence[str], **words: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """The type of an option that takes ``a,b,c``, each of them known, or a word that stands for some of them."""
 
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(words.get(text, text.split(",")))
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
+        return names
 
-def _variants(text: str) -> tuple[str, ...]:
-    """The names in ``a,b,c``; one that stands there twice is run twice."""
-    names = tuple(text.split(","))
-    unknown = sorted(set(names) - set(curves.VARIANTS))
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(curves.VARIANTS)}")
-    return names
+    return parse
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of all commands."""
+    peers, variants = (*programs.PEERS, *programs.TRANSLATORS), tuple(curves.VARIANTS)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=[*_COMMANDS, "profile", "curves", "all"])
-    parser.add_argument("--size", choices=[size for size in SHAPES if size != "tiny"] + ["tiny"], default="small")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--peers", default="all", type=_peers, help=f"all, none, or some of {', '.join(_PEERS)}")
-    parser.add_argument("--src", type=Path, nargs="+", help="source text, plain or gzip; default: embedded corpus")
-    parser.add_argument("--tgt", type=Path, nargs="+", help="target text; for decode, the reference translations")
-    parser.add_argument("--test-src", type=Path, nargs="+", help="all: what decode translates; --src is the others'")
-    parser.add_argument("--test-tgt", type=Path, nargs="+", help="all: the reference translations")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: all")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
-    parser.add_argument("--vocab", type=int, help="joint pieces; default 8,000, on cuda 32,000; small text gives fewer")
-    parser.add_argument("--batch-tokens", type=int, help="target tokens per step; default 4,096, on cuda 32,768")
-    parser.add_argument("--warmup", type=int, help="steps before measuring; default 2, on cuda 20")
-    parser.add_argument(
-        "--steps", type=int, help="measured steps; default 8, profile 3, curves 100; on cuda 60, 20, 1,000"
-    )
-    parser.add_argument("--model", type=Path, help="decode: the model or run folder to translate with")
-    parser.add_argument("--lines", type=int, help="decode: translate the first lines only")
-    parser.add_argument("--latency-lines", type=int, default=50, help="decode: sentences translated one by one")
-    parser.add_argument("--length-penalty", type=float, help="decode: default as the model's config says")
-    parser.add_argument("--without-int8", action="store_true", help="decode: fp32 alone, as where int8 is slow")
-    known = ", ".join(curves.VARIANTS)
-    parser.add_argument(
-        "--variants", type=_variants, help=f"curves: some of {known}; default: all, on the CPU no eager"
-    )
-    parser.add_argument(
-        "--dropout", type=float, default=0.0, help="curves: default 0, as its random numbers may differ"
-    )
+    add = parser.add_argument
+    add("command", choices=[*_COMMANDS, "profile", "curves", "all"])
+    add("--size", choices=[*(size for size in SHAPES if size != "tiny"), "tiny"], default="small")
+    add("--device", choices=["cpu", "cuda"], default="cpu")
+    known = _some_of(peers, all=peers, none=())
+    add("--peers", type=known, default=peers, help=f"all, none, or some of {', '.join(peers)}")
+    add("--src", type=Path, nargs="+", help="source text, plain or gzip; default: embedded corpus")
+    add("--tgt", type=Path, nargs="+", help="target text; for decode, the reference translations")
+    add("--test-src", type=Path, nargs="+", help="all: what decode translates; --src is for the other commands")
+    add("--test-tgt", type=Path, nargs="+", help="all: the reference translations")
+    add("--threads", type=int, default=num_cores(), help="CPU threads; default: all")
+    add("--rounds", type=int, default=3)
+    add("--out", type=Path, default=Path("runs/benchmark"))
+    pieces = "joint pieces; default 8,000, on cuda 32,000; small text gives fewer"
+    add("--vocab", type=int, dest="vocab_size", metavar="VOCAB", help=pieces)
+    add("--batch-tokens", type=int, help="target tokens per step; default 4,096, on cuda 32,768")
+    add("--warmup", type=int, help="steps before measuring; default 2, on cuda 20")
+    add("--steps", type=int, help="measured steps; default 8, profile 3, curves 100; on cuda 60, 20, 1,000")
+    add("--model", type=Path, help="decode: the model or run folder to translate with")
+    add("--lines", type=int, help="decode: translate the first lines only")
+    add("--latency-lines", type=int, default=50, help="decode: sentences translated one by one")
+    add("--length-penalty", type=float, help="decode: default as the model's config says")
+    fp32_alone = "decode: fp32 alone, as where int8 is slow"
+    add("--without-int8", dest="int8", action="store_false", help=fp32_alone)
+    some = f"curves: some of {', '.join(variants)}; default: all, on the CPU no eager"
+    add("--variants", type=_some_of(variants), help=some)
+    add("--dropout", type=float, default=0.0, help="curves: default 0, as its random numbers may differ")
     return parser
 
 
-def make_options(args: argparse.Namespace, command: str) -> Options:
-    """What the command line asks a command for, with defaults that depend on the device."""
+def make_options(args: argparse.Namespace, command: str) -> argparse.Namespace:
+    """What the command line asks a command for: its options, with defaults that depend on command and device."""
+    options = argparse.Namespace(**vars(args))
     cuda = args.device == "cuda"
+    for key, values in {**_DEFAULTS, "steps": _STEPS.get(command, _DEFAULTS["steps"])}.items():
+        setattr(options, key, getattr(args, key) or values[cuda])
     src, tgt, part = args.src, args.tgt, "train"
     if command == "decode":
         part = "test"
         if args.command == "all" or args.test_src:
             src, tgt = args.test_src, args.test_tgt
-    cpu_steps, cuda_steps = _STEPS.get(command, _STEPS["train"])
     if (src is None) != (tgt is None):
         raise SystemExit("source and target text belong together; give both")
-    return Options(
-        size=args.size,
-        device=args.device,
-        peers=args.peers,
-        src=tuple(path.resolve() for path in src or [ROOT / "data" / f"{part}.en"]),
-        tgt=tuple(path.resolve() for path in tgt or [ROOT / "data" / f"{part}.zh"]),
-        threads=args.threads or num_cores(),
-        rounds=args.rounds,
-        out=args.out.resolve(),
-        vocab_size=args.vocab or (32_000 if cuda else 8_000),
-        batch_tokens=args.batch_tokens or (32_768 if cuda else 4_096),
-        warmup=args.warmup or (20 if cuda else 2),
-        steps=args.steps or (cuda_steps if cuda else cpu_steps),
-        model=args.model,
-        lines=args.lines,
-        latency_lines=args.latency_lines,
-        length_penalty=args.length_penalty,
-        int8=not args.without_int8,
-        variants=args.variants or tuple(name for name in curves.VARIANTS if cuda or name != curves.EAGER),
-        dropout=args.dropout,
-    )
+    options.src = tuple(str(path.resolve()) for path in src or [ROOT / "data" / f"{part}.en"])
+    options.tgt = tuple(str(path.resolve()) for path in tgt or [ROOT / "data" / f"{part}.zh"])
+    options.out = args.out.resolve()
+    options.variants = args.variants or tuple(name for name in curves.VARIANTS if cuda or name != curves.EAGER)
+    return options
 
 
 def main() -> int:
@@ -138,10 +120,14 @@ def main() -> int:
     status = 0
     for command in commands:
         options = make_options(args, command)
-        report = {"command": shlex.join(["python", *sys.argv]), "date": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-        report |= importlib.import_module(f"bench.{command}").benchmark(options)
+        report = {
+            "command": shlex.join(["python", *sys.argv]),
+            "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "machine": describe(options.device),
+            **importlib.import_module(f"bench.{command}").benchmark(options),
+        }
         path = options.out / f"{command}-{options.size}.json"
-        write_json(path, report)
+        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"everything: {path}")
         for problem in report.get("problems", []):
             print(problem)

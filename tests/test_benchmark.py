@@ -1,5 +1,6 @@
 """The benchmark measures the same work for everyone, and says what it measured."""
 
+import argparse
 import dataclasses
 import importlib
 import itertools
@@ -8,7 +9,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,15 @@ from tests.toy import write_text_files
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import benchmark as command
-from bench import curves, decode, load, options, ours, profile, profile_job, train
+from bench import curves, decode, meter, ours, profile, programs, train
+from bench.decoding import DecodeSpec
 from bench.padded import collate
 from bench.process import run_job
 from bench.report import Bar, Spread, draw_bars, table
-from bench.workload import BOS_ID, StepPairs, TrainSpec, load_steps, save_steps
+from bench.workload import BOS_ID, JobSpec, StepPairs, TrainSpec, load_steps, save_steps
 
 _ELEMENTWISE = "norms, elementwise, dropout"
+NOTHING = JobSpec(src=(), device="cpu", threads=1)
 PAIRS = [([5, 6, EOS_ID], [7, EOS_ID]), ([8, EOS_ID], [9, 10, 11, EOS_ID])]
 
 
@@ -43,17 +46,16 @@ def _steps(pairs: list[tuple[list[int], list[int]]]) -> StepPairs:
 
 def test_steps_travel_to_the_peers_as_they_are(tmp_path: Path) -> None:
     """A peer that got other sentences would be measured on other work."""
-    save_steps(tmp_path / "steps.npz", [_steps(PAIRS), _steps(PAIRS[::-1]), _steps(PAIRS[:1])], 12)
-    steps, vocab_size = load_steps(tmp_path / "steps.npz")
+    save_steps(tmp_path / "steps", [_steps(PAIRS), _steps(PAIRS[::-1]), _steps(PAIRS[:1])], 12)
+    steps, vocab_size = load_steps(tmp_path / "steps")
     assert vocab_size == 12
     found = [[(s.tolist(), t.tolist()) for s, t in zip(step.src, step.tgt, strict=True)] for step in steps]
     assert found == [PAIRS, PAIRS[::-1], PAIRS[:1]]
-    assert (steps[0].num_src, steps[0].num_tgt) == (5, 6)
 
 
 def test_padded_batches_predict_the_same_tokens() -> None:
     """The decoder reads BOS and all but the last token; padding is predicted nowhere."""
-    batch = collate(_steps(PAIRS))
+    batch = collate(_steps(PAIRS), "cpu")
     assert batch.src.tolist() == [[5, 6, EOS_ID], [8, EOS_ID, PAD_ID]]
     assert batch.labels.tolist() == [[7, EOS_ID, PAD_ID, PAD_ID], [9, 10, 11, EOS_ID]]
     assert batch.tgt_in[0, :2].tolist() == [BOS_ID, 7]
@@ -61,16 +63,17 @@ def test_padded_batches_predict_the_same_tokens() -> None:
     assert (batch.labels != PAD_ID).sum() == batch.num_labels == 6
 
 
-def _in_this_process(module: str, spec: Mapping[str, Any], *_: object) -> dict[str, Any]:
-    """What a worker does, without the seconds that a new process takes to import PyTorch."""
-    if module == "bench.machine":
+def _in_this_process(job: str, spec: JobSpec, *_: object) -> dict[str, Any]:
+    """What a job's process does, without the seconds that a new one takes to import PyTorch."""
+    if job == "bench.machine":
         return {"matmul_flops": 1e12, "copy_bytes": 1e10}
-    copied = json.loads(json.dumps({**spec, "started": time.time()}))
-    result: dict[str, Any] = importlib.import_module(module).run(copied)
+    module, *arguments = job.split(":")
+    copied = json.loads(json.dumps({**dataclasses.asdict(spec), "started": time.time()}))
+    result: dict[str, Any] = importlib.import_module(module).run(copied, *arguments)
     return result
 
 
-def _parsed(tmp_path: Path, *arguments: str, name: str = "train") -> options.Options:
+def _parsed(tmp_path: Path, *arguments: str, name: str = "train") -> argparse.Namespace:
     text = write_text_files(tmp_path / "text")
     files = ["--src", str(text / "train.xx"), "--tgt", str(text / "train.yy"), "--out", str(tmp_path / "out")]
     small = ["--size", "tiny", "--vocab", "330", "--batch-tokens", "150", "--threads", "1"]
@@ -156,15 +159,15 @@ def test_kernels_have_their_groups(name: str, group: str) -> None:
 def test_the_device_is_busy_once_at_a_time() -> None:
     """Kernels that overlap, inside each other or not, must not hide that nothing ran afterwards."""
     times = [(5, 6), (0, 3), (1, 2), (2, 4), (6, 7)]
-    assert profile_job.busy_time(times) == 6
+    assert profile.busy_time(times) == 6
 
 
 def test_waits_for_the_device_are_counted_and_placed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Per step, with the lines that wait; other warnings are none of them."""
-    monkeypatch.setattr(profile_job, "synchronise", lambda _: None)
+    monkeypatch.setattr(profile, "synchronise", lambda _: None)
     modes: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
-    phases = profile_job.Phases(TrainSpec.of(_parsed(tmp_path, "--steps", "4", name="profile"), "profile"))
+    phases = profile.Phases(TrainSpec.of(_parsed(tmp_path, "--steps", "4", name="profile"), "profile"))
     for number, _ in enumerate(phases.measure_host()):
         assert modes.pop() == "warn"
         warnings.warn("Synchronization debug mode is a prototype", stacklevel=1)
@@ -272,7 +275,6 @@ def test_eager_runs_compile_nothing(compiled: bool, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(ours, "Trainer", Compiling)
     options = _parsed(tmp_path, name="curves")
     spec = dataclasses.replace(TrainSpec.of(options, "eager"), compiled=compiled)
-    Path(spec.folder).mkdir(parents=True)
     ours.train(spec, tmp_path, load_steps)
     assert len(graphs) == compiled
 
@@ -286,7 +288,7 @@ def test_text_that_is_too_small_says_so(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_job_that_fails_gives_its_reason(tmp_path: Path) -> None:
     """One peer that cannot run must not end the benchmark."""
-    assert "No module named 'bench.nothing'" in run_job("bench.nothing", {}, tmp_path, 1)["error"]
+    assert "No module named 'bench.nothing'" in run_job("bench.nothing", NOTHING, tmp_path)["error"]
     assert "Traceback" in (tmp_path / "000-nothing.log").read_text()
 
 
@@ -294,28 +296,28 @@ def test_what_disturbs_a_run_is_recorded(tmp_path: Path, monkeypatch: pytest.Mon
     """Guards against a wall time that other programs made, shown as if it were the program's."""
     read, stat = Path.read_text, ["cpu 0 0 0 0 0 0 0 0 0 0", f"cpu {10**6} 0 0 0 0 0 0 {10**5} 0 0"]
     monkeypatch.setattr(Path, "read_text", lambda p, **o: stat.pop(0) if p == Path("/proc/stat") else read(p, **o))
-    run = run_job("bench.data_job", {"stage": "none"}, tmp_path, 1)
+    run = run_job("bench.nothing", NOTHING, tmp_path)
     assert run["cpu_seconds"] > 0
     assert run["steal"] > 0.02
     assert run["others"] > 1
-    assert load.usage(run).startswith(f", {run['cpu_seconds']:.1f} CPU s in all; DISTURBED: other programs took ")
-    assert "(steal)" in load.usage(run)
+    assert meter.usage(run).startswith(f", {run['cpu_seconds']:.1f} CPU s in all; DISTURBED: other programs took ")
+    assert "(steal)" in meter.usage(run)
 
 
 def test_decoding_can_leave_int8_out(tmp_path: Path) -> None:
     """Guards against an hour of int8 where it is slow."""
     for arguments, formats in ((), ["float32", "int8"]), (("--without-int8",), ["float32"]):
-        assert decode._formats(decode.OURS, _parsed(tmp_path, "--model", "x", *arguments, name="decode")) == formats
+        assert decode.formats(decode.OURS, _parsed(tmp_path, "--model", "x", *arguments, name="decode")) == formats
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it."""
     from bench.peers import nn_transformer
 
-    chosen, missing = options.choose(["nn_transformer"], ["nn_transformer"], "bench.peers")
+    chosen, missing = programs.choose("peers", ["nn_transformer", "transformers"])
     assert [program.title for program in chosen] == ["nn.Transformer"]
     monkeypatch.setattr(nn_transformer, "MODULE", "not_there")
-    assert options.choose(["nn_transformer"], ["nn_transformer"], "bench.peers") == (
+    assert programs.choose("peers", ["nn_transformer", "transformers"]) == (
         [],
         [*missing, "nn.Transformer: not installed: pip install torch"],
     )
@@ -339,10 +341,14 @@ def test_tables_and_spreads() -> None:
     ]
 
 
-def test_the_picture_is_left_out_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_is_left_out_without_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The numbers are worth having without it."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert not draw_bars(tmp_path / "x.png", "title", "label", [Bar("a", Spread.of([1]), ours=True)])
+    draw_bars(tmp_path / "x.png", "title", "label", [Bar("a", Spread.of([1]), ours=True)])
+    assert capsys.readouterr().out == "no picture: pip install matplotlib\n"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -432,14 +438,13 @@ def test_on_cuda_texts_are_compared_with_those_of_the_cpu(
     (tmp_path / "text").write_text("ka\nto\n")
     asked: list[tuple[str, str, int]] = []
 
-    def translated(_: str, spec: Mapping[str, Any], *__: object) -> dict[str, Any]:
-        asked.append((spec["device"], spec["number_format"], spec["beam_size"]))
-        texts = ["ka", "to"] if spec["device"] == "cpu" else ["ka", "mi"]
+    def translated(_: str, spec: DecodeSpec, *__: object) -> dict[str, Any]:
+        asked.append((spec.device, spec.number_format, spec.beam_size))
+        texts = ["ka", "to"] if spec.device == "cpu" else ["ka", "mi"]
         numbers = {"tokens": 4, "seconds": 1, "lines": 2, "same_alone": 1, "alone": 1, "peak_bytes": 0}
         return {**numbers, "latency_seconds": [0.1], "texts": texts}
 
     monkeypatch.setattr(decode, "run_job", translated)
-    monkeypatch.setattr(decode, "describe", lambda _: {})
     files = ["--model", str(tmp_path), "--src", str(tmp_path / "text"), "--tgt", str(tmp_path / "text")]
     more = ["--device", "cuda", "--rounds", "2", "--peers", "none", "--out", str(tmp_path / "out")]
     report = decode.benchmark(

@@ -6,6 +6,7 @@ and joining them again is part of the time.
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,23 +16,21 @@ from typing import Any
 import numpy as np
 
 from bench.meter import forget_peak_memory, peak_memory_bytes, synchronise, versions
+from bench.workload import JobSpec
 from seq2seq.data.formats.lines import read_text
 from seq2seq.data.tokenizer import TokenizerPair
 
 _WARMUP_LINES = 16
 
 
-@dataclass(frozen=True)
-class DecodeSpec:
-    """One decoding job; travels as JSON."""
+@dataclass(frozen=True, kw_only=True)
+class DecodeSpec(JobSpec):
+    """One decoding job."""
 
     model: str  # a model folder
-    src: tuple[str, ...]
     beam_size: int
     length_penalty: float
     number_format: str  # as the translator calls it, such as float32 or int8
-    device: str
-    threads: int
     lines: int | None = None  # only the first ones
     latency_lines: int = 50
     converted: str = ""  # folder of the same model in the translator's own format
@@ -43,36 +42,29 @@ class DecodeSpec:
         return lines[: self.lines]
 
 
-# Makes translations of lines, in order.
-Translate = Callable[[list[str]], list[str]]
+Translate = Callable[[list[str]], list[str]]  # makes translations of lines, in order
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A translator: for whole files, and for one sentence at a time if other settings suit that better."""
+def run(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Job: load a translator, warm up, translate everything, then some sentences one by one.
 
-    translate: Translate
-    translate_one: Translate
-
-
-def measure(values: dict[str, Any], load: Callable[[DecodeSpec], Loaded], package: str) -> dict[str, Any]:
-    """Run a job: load, warm up, translate everything, then some sentences one by one.
-
-    ``same_alone`` tells how many of the latter came out as they did in the batches. Memory is the most that was held
-    while translating; what loading and converting took besides is left out.
+    The module of ``name`` has ``PACKAGE``, the distribution it comes from, and ``load(spec)``, which gives two
+    functions: to translate whole files, and one sentence at a time, if other settings suit that better. ``same_alone``
+    says how many of the single sentences came out as they did in the batches. Memory is
+    the most that was held while translating; what loading and converting took besides is left out.
     """
-    values.pop("started")
     spec = DecodeSpec(**values)
+    translator = importlib.import_module(f"bench.translators.{name}")
     lines = spec.read()
     tokenizers = TokenizerPair.load(Path(spec.model))
     started = time.perf_counter()
-    loaded = load(spec)
+    translate, translate_one = translator.load(spec)
     load_seconds = time.perf_counter() - started
     forget_peak_memory(spec.device)
-    loaded.translate(lines[:_WARMUP_LINES])
+    translate(lines[:_WARMUP_LINES])
     synchronise(spec.device)
     started = time.perf_counter()
-    texts = loaded.translate(lines)
+    texts = translate(lines)
     synchronise(spec.device)
     seconds = time.perf_counter() - started
     peak = peak_memory_bytes(spec.device)
@@ -80,7 +72,7 @@ def measure(values: dict[str, Any], load: Callable[[DecodeSpec], Loaded], packag
     latencies, same = [], 0
     for index in alone:
         started = time.perf_counter()
-        (text,) = loaded.translate_one([lines[index]])
+        (text,) = translate_one([lines[index]])
         synchronise(spec.device)
         latencies.append(time.perf_counter() - started)
         same += text == texts[index]
@@ -94,5 +86,5 @@ def measure(values: dict[str, Any], load: Callable[[DecodeSpec], Loaded], packag
         "same_alone": same,
         "alone": len(alone),
         "texts": texts,
-        "versions": versions("torch", package),
+        "versions": versions("torch", translator.PACKAGE),
     }

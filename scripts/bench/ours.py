@@ -32,8 +32,10 @@ from seq2seq.train.trainer import Trainer
 def make_config(spec: TrainSpec, run_dir: Path) -> Config:
     """The workload as a config of this package; defaults where the workload says nothing."""
     layers, d_model, d_ff, heads = SHAPES[spec.size]
+    shape = {"encoder_layers": layers, "decoder_layers": layers, "d_model": d_model, "d_ff": d_ff, "num_heads": heads}
     num_steps = spec.warmup + spec.steps
     valid_src, valid_tgt = _valid_files(spec)
+    never = 10 * num_steps
     return Config.model_validate(
         {
             "run_dir": run_dir,
@@ -45,34 +47,22 @@ def make_config(spec: TrainSpec, run_dir: Path) -> Config:
                 "cache_dir": Path(spec.folder) / "cache",
             },
             "tokenizer": {"kind": "bpe", "vocab_size": spec.vocab_size},
-            "model": {
-                "encoder_layers": layers,
-                "decoder_layers": layers,
-                "d_model": d_model,
-                "d_ff": d_ff,
-                "num_heads": heads,
-                "dropout": spec.dropout,
-                "norm_position": spec.norm_position,
-            },
+            # Norms are where the peers have them.
+            "model": {**shape, "dropout": spec.dropout, "norm_position": "pre"},
             "optim": {
                 "lr": workload.LEARNING_RATE,
                 "betas": workload.BETAS,
                 "eps": workload.EPS,
-                "warmup_steps": min(
-                    workload.WARMUP_STEPS, num_steps - 1
-                ),  # a bound of the config; speed does not depend on it
+                # Below num_steps, as the config wants it; speed does not depend on it.
+                "warmup_steps": min(workload.WARMUP_STEPS, num_steps - 1),
                 "clip_norm": workload.CLIP_NORM,
             },
             "train": {
-                "batch_tokens": spec.batch_tokens,
+                **{key: getattr(spec, key) for key in ("batch_tokens", "ema_decay", "device", "precision", "threads")},
                 "label_smoothing": workload.LABEL_SMOOTHING,
-                "ema_decay": spec.ema_decay,
                 "max_steps": num_steps,
-                "validate_every": 10 * num_steps,
-                "save_every": 10 * num_steps,
-                "device": spec.device,
-                "precision": spec.precision,
-                "threads": spec.threads,
+                "validate_every": never,
+                "save_every": never,
             },
             "decode": {"beam_size": 1, "max_length_ratio": 1.0, "max_length_offset": 0},
         }
@@ -134,9 +124,8 @@ def train(spec: TrainSpec, run_dir: Path, probe: Callable[..., Iterator[Step]]) 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
     """Train for a few steps."""
-    started = values.pop("started")
     spec = TrainSpec(**values)
-    run_dir = Path(spec.folder) / f"run-{started}"
+    run_dir = Path(spec.folder) / f"run-{spec.started}"
     probe = _Probe(load_steps, spec)
     training = train(spec, run_dir, probe)
     timing = [r for r in _records(run_dir / "timing.jsonl") if "seconds" in r and r["step"] > spec.warmup]
@@ -147,7 +136,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
         "seconds": sum(record["seconds"] for record in timing),
         "step_seconds": [record["seconds"] for record in timing],
         "wait_seconds": sum(probe.waits[spec.warmup :]),
-        "startup_seconds": probe.first_step_done - started,
+        "startup_seconds": probe.first_step_done - spec.started,
         "peak_bytes": probe.peak_bytes,
         "early_peak_bytes": probe.early_peak_bytes,
         "src_tokens": num_src,

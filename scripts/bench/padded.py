@@ -6,17 +6,20 @@ same for all. Its own data pipeline and bookkeeping are not measured, which favo
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench import workload
 from bench.meter import peak_memory_bytes, synchronise, versions
-from bench.workload import BOS_ID, PAD_ID, PeerShape, Sentences, StepPairs, TrainSpec
+from bench.workload import BOS_ID, PAD_ID, SHAPES, PeerShape, StepPairs, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -32,88 +35,82 @@ class PaddedBatch:
     labels: Tensor  # [B, T] int64: what is to be predicted
     num_labels: int  # real target tokens
 
-    def to(self, device: str) -> PaddedBatch:
-        """The same batch on ``device``."""
-        src, src_lengths, tgt_in, labels = (
-            x.to(device, non_blocking=True) for x in (self.src, self.src_lengths, self.tgt_in, self.labels)
-        )
-        return PaddedBatch(src, src_lengths, tgt_in, labels, self.num_labels)
 
-
-def pad(sentences: Sentences) -> Tensor:
-    """[sentences, longest] int64."""
+def _pad(sentences: list[NDArray[np.int64]]) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.from_numpy(s) for s in sentences], batch_first=True, padding_value=PAD_ID)
 
 
-def collate(step: StepPairs) -> PaddedBatch:
-    """Pad the pairs of a step."""
-    labels = pad(step.tgt)
+def collate(step: StepPairs, device: str) -> PaddedBatch:
+    """Pad the pairs of a step, on ``device``."""
+    labels = _pad(step.tgt)
     tgt_in = labels.roll(1, dims=1)
     tgt_in[:, 0] = BOS_ID  # what rolls off the end is padding, or the longest sentence's EOS
-    lengths = torch.tensor([len(s) for s in step.src])
-    return PaddedBatch(pad(step.src), lengths, tgt_in, labels, step.num_tgt)
+    tensors = (_pad(step.src), torch.tensor([len(s) for s in step.src]), tgt_in, labels)
+    src, lengths, tgt_in, labels = (tensor.to(device, non_blocking=True) for tensor in tensors)
+    return PaddedBatch(src, lengths, tgt_in, labels, sum(map(len, step.tgt)))
 
 
-def train(values: dict[str, Any], build: Callable[[PeerShape], nn.Module], package: str) -> dict[str, Any]:
-    """Run and time a peer's job.
+def smoothed_loss(logits: Tensor, batch: PaddedBatch) -> Tensor:
+    """The criterion of most peers, per real target token; ``logits`` are [B, T, V] or [B * T, V]."""
+    return F.cross_entropy(
+        logits.view(-1, logits.size(-1)),
+        batch.labels.flatten(),
+        ignore_index=PAD_ID,
+        label_smoothing=workload.LABEL_SMOOTHING,
+    )
 
-    Args:
-        build: makes the model, whose forward takes a :class:`PaddedBatch` and returns the label-smoothed loss per real
-            target token.
-        package: the distribution it comes from, for its version.
+
+def run(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Job: train and time the peer ``name``.
+
+    Its module has ``PACKAGE``, the distribution it comes from, and ``Model``, which is made from a :class:`PeerShape`
+    and whose forward takes a :class:`PaddedBatch` and returns the label-smoothed loss per real target token.
     """
-    started = values.pop("started")
     spec = TrainSpec(**values)
+    peer = importlib.import_module(f"bench.peers.{name}")
     torch.set_num_threads(spec.threads)
     torch.manual_seed(workload.SEED)
     steps, vocab_size = workload.load_steps(spec.steps_file)
-    model = build(workload.peer_shape(spec, vocab_size)).to(spec.device).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        workload.LEARNING_RATE,
-        workload.BETAS,
-        workload.EPS,
-        weight_decay=0.0,
-        fused=True,
-    )
-    startup, waited, cells, num_src, num_tgt, loss_value = 0.0, 0.0, 0, 0, 0, 0.0
-    step_seconds: list[float] = []
+    model = peer.Model(PeerShape(*SHAPES[spec.size], vocab_size)).to(spec.device).train()
+    settings: dict[str, Any] = {"betas": workload.BETAS, "eps": workload.EPS, "weight_decay": 0.0, "fused": True}
+    optimizer = torch.optim.AdamW(model.parameters(), workload.LEARNING_RATE, **settings)
+    startup, loss_value = 0.0, 0.0
+    waits, cells, seconds = ([0.0] * len(steps) for _ in range(3))  # of each step
     begin = last = time.perf_counter()
-    for number, step in enumerate(steps, start=1):
-        if number == spec.warmup + 1:
+    for number, step in enumerate(steps):
+        if number == spec.warmup:
             synchronise(spec.device)
             begin = last = time.perf_counter()
-            waited, cells, num_src, num_tgt, step_seconds = 0.0, 0, 0, 0, []
-        batch = collate(step).to(spec.device)
-        waited += time.perf_counter() - last
-        cells += batch.src.numel() + batch.labels.numel()
-        num_src, num_tgt = num_src + step.num_src, num_tgt + step.num_tgt
+        batch = collate(step, spec.device)
+        waits[number] = time.perf_counter() - last
+        cells[number] = batch.src.numel() + batch.labels.numel()
         for group in optimizer.param_groups:
-            group["lr"] = workload.LEARNING_RATE * min(1.0, number / workload.WARMUP_STEPS)
-        with torch.autocast(spec.device, dtype=torch.bfloat16, enabled=spec.half):
+            group["lr"] = workload.LEARNING_RATE * min(1.0, (number + 1) / workload.WARMUP_STEPS)
+        with torch.autocast(spec.device, dtype=torch.bfloat16, enabled=spec.device == "cuda"):
             loss = model(batch)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), workload.CLIP_NORM)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if spec.device == "cpu" or number in (1, len(steps)):
+        if spec.device == "cpu" or number in (0, len(steps) - 1):
             loss_value = loss.item()
         now = time.perf_counter()
-        step_seconds.append(now - last)
-        last = now
-        if number == 1:
-            startup = time.time() - started
+        seconds[number], last = now - last, now
+        startup = startup or time.time() - spec.started
     synchronise(spec.device)
+    all_seconds = time.perf_counter() - begin
+    measured = steps[spec.warmup :]
+    num_src, num_tgt = (sum(len(s) for step in measured for s in getattr(step, side)) for side in ("src", "tgt"))
     return {
-        "seconds": time.perf_counter() - begin,
-        "step_seconds": step_seconds,
-        "wait_seconds": waited,
+        "seconds": all_seconds,
+        "step_seconds": seconds[spec.warmup :],
+        "wait_seconds": sum(waits[spec.warmup :]),
         "startup_seconds": startup,
         "peak_bytes": peak_memory_bytes(spec.device),
         "src_tokens": num_src,
         "tgt_tokens": num_tgt,
-        "fill": (num_src + num_tgt) / cells,
+        "fill": (num_src + num_tgt) / sum(cells[spec.warmup :]),
         "last_loss": loss_value,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "versions": versions("torch", package),
+        "versions": versions("torch", peer.PACKAGE),
     }

@@ -1,13 +1,12 @@
-"""What a benchmark says: one table, one JSON file, one picture."""
+"""Tables and pictures of the benchmarks."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,17 +52,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), line(rule), *map(line, rows)])
 
 
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Everything that was measured."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def draw_bars(path: Path, title: str, label: str, bars: Sequence[Bar]) -> bool:
-    """A horizontal bar for each program with the range over rounds; False where matplotlib is missing."""
+def draw_bars(path: Path, title: str, label: str, bars: Sequence[Bar]) -> None:
+    """A horizontal bar for each program with the range over rounds."""
     figure = _figure(9, 1.4 + 0.45 * len(bars))
-    if figure is None:
-        return False
+    if figure is None or not bars:
+        return
     axes = figure.subplots()
     names = [bar.name for bar in bars]
     medians = [bar.value.median for bar in bars]
@@ -78,22 +71,22 @@ def draw_bars(path: Path, title: str, label: str, bars: Sequence[Bar]) -> bool:
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     _save(figure, path)
-    return True
 
 
-def draw_losses(path: Path, title: str, curves: Sequence[tuple[str, Sequence[float]]]) -> bool:
-    """The losses of runs step by step, and how far they are from those of the first; False without matplotlib."""
+def draw_losses(path: Path, title: str, curves: Sequence[tuple[str, Sequence[float]]]) -> None:
+    """The losses of runs step by step, and how far they are from those of the first."""
     figure = _figure(9, 7)
     if figure is None:
-        return False
+        return
     losses, differences = figure.subplots(2, 1, sharex=True)
-    _, first = curves[0]
+    (first_name, first), *_ = curves
     for number, (name, values) in enumerate(curves):
+        line = {"color": f"C{number}", "linewidth": 0.9}
         steps = range(1, len(values) + 1)
-        losses.plot(steps, values, ("--" if number else "-"), color=f"C{number}", label=name, linewidth=0.9)
+        losses.plot(steps, values, ("--" if number else "-"), label=name, **line)
         if number:
             apart = [abs(a - b) for a, b in zip(values, first, strict=True)]
-            differences.plot(steps, apart, color=f"C{number}", label=f"{name} − {curves[0][0]}", linewidth=0.9)
+            differences.plot(steps, apart, label=f"{name} − {first_name}", **line)
     losses.set(title=title, ylabel="loss per target token (nats)")
     differences.set(xlabel="step", ylabel="absolute difference", yscale="log")
     differences.xaxis.get_major_locator().set_params(integer=True)
@@ -103,14 +96,14 @@ def draw_losses(path: Path, title: str, curves: Sequence[tuple[str, Sequence[flo
         if axes.lines:
             axes.legend()
     _save(figure, path)
-    return True
 
 
 def _figure(width: float, height: float) -> Figure | None:
-    """None where matplotlib is missing."""
+    """None where matplotlib is missing, which is printed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
+        print("no picture: pip install matplotlib")
         return None
     return Figure(figsize=(width, height), layout="constrained")
 

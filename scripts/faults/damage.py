@@ -30,7 +30,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from faults.small_run import Stopped, differences, small_config, stopping_before, write_text
+from faults.small_run import differences, small_config, write_text
 from seq2seq.data.formats.lines import read_text
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import UserError
@@ -38,7 +38,7 @@ from seq2seq.report.curves import draw_curves
 from seq2seq.train.checkpoint import list_checkpoints
 from tests.toy import train
 
-_STOP = 11  # checkpoints at 3, 6 and 9, validations at 5 and 10
+_STOP = 10  # checkpoints at 6 and 9, validations at 5 and 10
 _PAIRS = 235  # the second epoch starts with step 12, so both sampled corpora that lie there are used
 _SAMPLING = "tokenizer.sampling=0.1"
 _OUTCOMES = ("refused", "passed over", "made again", "told", "no effect")
@@ -66,11 +66,8 @@ def regions(path: Path) -> dict[str, range]:
     """The parts of a file that are read by different code, as ranges of bytes."""
     size = path.stat().st_size
     if path.suffix != ".safetensors":
-        return {
-            "start": range(0, max(1, size // 3)),
-            "middle": range(size // 3, 2 * size // 3),
-            "end": range(size)[-9:],
-        }
+        third = size // 3
+        return {"start": range(max(1, third)), "middle": range(third, 2 * third + 1), "end": range(size)[-9:]}
     content = path.read_bytes()
     data = 8 + struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8:data])
@@ -127,13 +124,13 @@ def cases(run: Path, rng: random.Random, repeats: int) -> Iterator[Case]:
                     yield Case(path.relative_to(run), what, content, translate=True)
 
 
-def attempt(case: Case, work: Callable[[], list[str]]) -> str:
+def attempt(case: Case, work: Callable[[Case], list[str]]) -> str:
     """Do ``work``, which gives what came out other than it should, and judge it."""
     told = io.StringIO()
     name = case.path.name if case.path.parent == Path() else str(case.path.parent)
     try:
         with redirect_stderr(told), redirect_stdout(told):
-            wrong = work()
+            wrong = work(case)
     except UserError as error:
         return "refused" if name in str(error) else f"WRONG: message {error}"
     except Exception:
@@ -155,29 +152,26 @@ def attempt(case: Case, work: Callable[[], list[str]]) -> str:
 def run(args: argparse.Namespace) -> int:
     """Make the run, damage it, and count how the cases end."""
     shutil.rmtree(args.out, ignore_errors=True)
-    text, work, stopped = write_text(args.out / "text", _PAIRS), args.out / "run", args.out / "stopped"
+    work, stopped, undisturbed = (args.out / name for name in ("run", "stopped", "undisturbed"))
+    text = write_text(args.out / "text", _PAIRS)
     config = small_config(text, work, _SAMPLING)
     time.sleep(3.5)  # digests of files that have just changed are not remembered
     with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
-        train(small_config(text, args.out / "undisturbed", _SAMPLING))
-        try:
-            with stopping_before(_STOP):
-                train(config)
-        except Stopped:
-            work.rename(stopped)
+        train(config)
+        work.rename(undisturbed)
+        train(config, stop_after=_STOP)
+        list_checkpoints(work)[-1].unlink()  # as if killed before it was written
+        work.rename(stopped)
     lines = read_text(text / "test.en")
     expected = Translator.load(stopped, "cpu").translate(lines)
 
-    def go_on() -> list[str]:
+    def resume(case: Case) -> list[str]:
         train(config)
-        return differences(work, args.out / "undisturbed")
+        if case.path.name == "metrics.jsonl":
+            draw_curves(work)  # takes longer than the run
+        return differences(work, undisturbed)
 
-    def go_on_and_draw() -> list[str]:  # the picture takes longer than the run
-        train(config)
-        draw_curves(work)
-        return differences(work, args.out / "undisturbed")
-
-    def translate() -> list[str]:
+    def translate(_: Case) -> list[str]:
         translator = Translator.load(work, "cpu")
         print(*(f"edited: {change}" for change in translator.edited))
         return ["translations"] if translator.translate(lines) != expected else []
@@ -192,8 +186,7 @@ def run(args: argparse.Namespace) -> int:
             (work / case.path).unlink()
         else:
             (work / case.path).write_bytes(case.content)
-        drawn = go_on_and_draw if case.path.name == "metrics.jsonl" else go_on
-        outcome = attempt(case, translate if case.translate else drawn)
+        outcome = attempt(case, translate if case.translate else resume)
         kind = ("translate: " if case.translate else "continue: ") + str(case.path).split("-")[0] + case.path.suffix
         counts.setdefault(kind, Counter())[outcome.split(":")[0]] += 1
         if outcome.startswith("WRONG"):

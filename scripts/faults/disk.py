@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,8 +59,8 @@ def fill(disk: Path, left: int) -> None:
         file.write(bytes(max(0, found.f_bavail * found.f_frsize - left)))
 
 
-def judge(done: subprocess.CompletedProcess[str], whole: Callable[[], str | None]) -> str:
-    """How a command that met a full disk has ended: "ended well", "refused", or what is wrong."""
+def judge(done: subprocess.CompletedProcess[str], damage: str | None = None) -> str:
+    """How a command that met a full disk has ended, and what it damaged: "ended well", "refused", or what is wrong."""
     if done.returncode == 0:
         return "ended well"
     told = [line for line in done.stderr.replace("\r", "\n").splitlines() if ": error: " in line]
@@ -68,8 +68,15 @@ def judge(done: subprocess.CompletedProcess[str], whole: Callable[[], str | None
         return f"WRONG: exit code {done.returncode}: {done.stderr[-1500:]}"
     if "Exception" in done.stderr:
         return f"WRONG: noise beside the message: {done.stderr[-1500:]}"
-    damage = whole()
     return f"WRONG: {damage}" if damage else f"refused: {told[0].split(': error: ')[1]}"
+
+
+def again(disk: Path, words: Sequence[str | Path], others: Callable[[], list[str]]) -> str:
+    """Make space and repeat a command, which has to end well; ``others`` gives what then is not as it should be."""
+    (disk / "useless").unlink()
+    ended = judge(run_command(*words))
+    wrong = others() if ended == "ended well" else [ended]
+    return f"WRONG: other {', '.join(wrong)}" if wrong else ended
 
 
 def what_is_wrong(run: Path) -> str | None:
@@ -82,7 +89,7 @@ def attack_training(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, st
     """Train from nothing at rising levels of free space: the first meet the end in the corpus, later ones in a save."""
     text, run, config = write_text(disk / "text", pairs=20_000), disk / "run", out / "small.yaml"
     write_config(text, run, config)
-    yield "undisturbed", judge(run_command("train", config), lambda: None)
+    yield "undisturbed", judge(run_command("train", config))
     shutil.move(run, out / "undisturbed")
     needed = sum(path.stat().st_size for path in (out / "undisturbed").rglob("*") if path.is_file())
     for number in range(steps):
@@ -90,38 +97,36 @@ def attack_training(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, st
         left = int(needed * 1.2 * number / steps)
         fill(disk, left)
         started = time.monotonic()
-        first = judge(run_command("train", config), lambda: what_is_wrong(run))
+        first = judge(run_command("train", config), what_is_wrong(run))
         name = f"{left / 1e3:9,.0f} kB free, {time.monotonic() - started:4.1f} s"
         yield f"train,     {name}", first
         if first.startswith("refused"):
-            (disk / "useless").unlink()
-            again = judge(run_command("train", config), lambda: None)
-            wrong = differences(run, out / "undisturbed") if again == "ended well" else []
-            yield f"  goes on, {name}", f"WRONG: other {', '.join(wrong)}" if wrong else again
+            yield f"  resumed, {name}", again(disk, ("train", config), lambda: differences(run, out / "undisturbed"))
 
 
 def attack_saving(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
     """Fill the disk while the run trains, so that whatever is written next meets it: a checkpoint, a model, the log."""
-    run, config = disk / "run", out / "small.yaml"
-    bounds = ("train.max_steps=300", "train.save_every=50", "train.validate_every=100")
-    yield "undisturbed", judge(run_command("train", config, f"run_dir={out / 'saving'}", *bounds), lambda: None)
-    words = command("train", config, *bounds)
+    run, bounds = disk / "run", ("train.max_steps=300", "train.save_every=50", "train.validate_every=100")
+    words = ("train", out / "small.yaml", *bounds)
+    (disk / "useless").unlink(missing_ok=True)
+    shutil.rmtree(run, ignore_errors=True)
+    yield "undisturbed", judge(run_command(*words))
+    shutil.move(run, out / "saving")
     for number in range(max(1, steps // 4)):
         (disk / "useless").unlink(missing_ok=True)
         shutil.rmtree(run, ignore_errors=True)
-        child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment())
+        child = subprocess.Popen(
+            command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
+        )
         deadline = time.monotonic() + _PATIENCE
         while not list_checkpoints(run) and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
         left = 150_000 * (number % 4)  # a model takes less, a checkpoint more
         fill(disk, left)
         _, told = child.communicate(timeout=_PATIENCE)
-        done = subprocess.CompletedProcess(words, child.returncode, "", told)
-        yield f"filled after the first checkpoint, {left / 1e3:,.0f} kB left", judge(done, lambda: what_is_wrong(run))
-        (disk / "useless").unlink()
-        again = judge(run_command("train", config, *bounds), lambda: None)
-        wrong = differences(run, out / "saving") if again == "ended well" else []
-        yield "  goes on", f"WRONG: other {', '.join(wrong)}" if wrong else again
+        done = subprocess.CompletedProcess(child.args, child.returncode, "", told)
+        yield f"filled after the first checkpoint, {left / 1e3:,.0f} kB left", judge(done, what_is_wrong(run))
+        yield "  resumed", again(disk, words, lambda: differences(run, out / "saving"))
 
 
 def attack_translation(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
@@ -131,17 +136,15 @@ def attack_translation(disk: Path, out: Path, steps: int) -> Iterator[tuple[str,
     source.write_bytes(b"".join(lines))
     (disk / "useless").unlink(missing_ok=True)
     translate = ("translate", out / "undisturbed", "--device", "cpu", "--beam-size", "1", "--input", source, "--output")
-    yield "undisturbed", judge(run_command(*translate, whole), lambda: None)
+    yield "undisturbed", judge(run_command(*translate, whole))
     for number in range(max(1, steps // 4)):
         left = int(whole.stat().st_size * number / max(1, steps // 4))
         fill(disk, left)
-        first = judge(run_command(*translate, target), lambda: "half an output" if target.exists() else None)
+        first = judge(run_command(*translate, target), "half an output" if target.exists() else None)
         yield f"translate, {left / 1e3:,.0f} kB free", first
         if first.startswith("refused"):
-            (disk / "useless").unlink()
-            again = judge(run_command(*translate, target), lambda: None)
-            same = target.exists() and target.read_bytes() == whole.read_bytes()
-            yield "  repeated", again if same else f"WRONG: another output ({again})"
+            repeat = (*translate, target)
+            yield "  repeated", again(disk, repeat, lambda: ["output"] * (target.read_bytes() != whole.read_bytes()))
             target.unlink(missing_ok=True)
 
 

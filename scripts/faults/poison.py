@@ -15,19 +15,15 @@ import subprocess
 from collections import Counter
 from pathlib import Path
 
-from tests.toy import ROOT, command, environment
+from faults.small_run import write_config, write_text
+from tests.toy import command, environment, metrics
 
-_CONFIG = """\
-run_dir: run
-data:
-  train: {src: train.en, tgt: train.zh}
-  valid: {src: valid.en, tgt: valid.zh}
-tokenizer: {joint: false, vocab_size: 900}
-model: {preset: tiny, encoder_layers: 2, decoder_layers: 2, d_model: 64, num_heads: 2, d_ff: 128, positions: rotary}
-optim: {lr: 4e-3, warmup_steps: 50}
-train: {batch_tokens: 512, validate_every: 100000, patience: null}
-decode: {beam_size: 1}
-"""
+_PAIRS = 20_000  # the embedded corpus
+_SETTINGS = [
+    *("data.max_length=256", "model.encoder_layers=2", "model.decoder_layers=2", "model.d_model=64"),
+    *("model.d_ff=128", "model.positions=rotary", "optim.lr=4e-3", "optim.warmup_steps=50", "train.batch_tokens=512"),
+    *("train.validate_every=100000", "train.save_every=100000", "train.patience=null"),
+]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -37,42 +33,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1)
 
 
-def _write_text(folder: Path, poisoned: set[int], rng: random.Random) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attack
-    folder.mkdir(parents=True)
-    for name in ("train", "valid"):
-        for side in ("en", "zh"):
-            lines = (ROOT / "data" / f"{name}.{side}").read_text(encoding="utf-8").split("\n")[:-1]
-            if name == "valid":
-                lines = lines[:20]
-            elif side == "zh":
-                letters = sorted(set("".join(lines)))
-                for line in sorted(poisoned):
-                    lines[line] = "".join(rng.choices(letters, k=rng.randint(150, 250)))
-            (folder / f"{name}.{side}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    (folder / "config.yaml").write_text(_CONFIG, encoding="utf-8")
-
-
-def _records(path: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+def _poison(path: Path, poisoned: set[int], rng: random.Random) -> None:
+    lines = path.read_text(encoding="utf-8").split("\n")
+    letters = sorted(set("".join(lines)))
+    for line in sorted(poisoned):
+        lines[line] = "".join(rng.choices(letters, k=rng.randint(150, 250)))
+    path.write_text("\n".join(lines), encoding="utf-8")
 
 
 def _train(folder: Path, poisoned: set[int], args: argparse.Namespace) -> tuple[dict[int, str], dict[int, list[int]]]:
     """Train in ``folder``; gives the bad steps with their reasons, and for each its lines, counted from 0."""
-    _write_text(folder, poisoned, random.Random(args.seed))
-    words = command("train", "config.yaml", f"train.max_steps={args.steps}")
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attack
+    text = write_text(folder / "text", _PAIRS, valid=20)
+    _poison(text / "train.zh", poisoned, random.Random(args.seed))
+    write_config(text, folder / "run", folder / "config.yaml")
+    words = command("train", "config.yaml", *_SETTINGS, f"train.max_steps={args.steps}")
     subprocess.run(words, cwd=folder, env=environment(), check=True, stdout=subprocess.DEVNULL)
-    bad = {int(str(r["step"])): str(r["bad"]) for r in _records(folder / "run/metrics.jsonl") if "bad" in r}
+    bad = {record["step"]: record["bad"] for record in metrics(folder / "run") if "bad" in record}
     named: dict[int, list[int]] = {step: [] for step in bad}
-    for record in _records(folder / "run/bad_lines.jsonl"):
-        named[int(str(record["step"]))].append(int(str(record["tgt"]).rsplit(":", 1)[1]) - 1)
+    lines = folder / "run/bad_lines.jsonl"
+    for record in map(json.loads, lines.read_text(encoding="utf-8").splitlines() if bad else []):
+        named[record["step"]].append(int(record["tgt"].rsplit(":", 1)[1]) - 1)
     return bad, named
 
 
 def run(args: argparse.Namespace) -> int:
     """Train with poison and without; 0 if exactly the poisoned steps were left out and their lines named."""
-    number = len((ROOT / "data/train.zh").read_bytes().splitlines())
-    poisoned = set(random.Random(args.seed).sample(range(number), args.poisoned))
+    poisoned = set(random.Random(args.seed).sample(range(_PAIRS), args.poisoned))
     bad, named = _train(args.out / "poisoned", poisoned, args)
     clean, _ = _train(args.out / "clean", set(), args)
     wrong = Counter[str]()

@@ -8,7 +8,6 @@ with fewer sentences than processes; errors in one process alone.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import shutil
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from faults.small_run import training, write_text
 from faults.watched import Watched
+from tests.toy import metrics, weights
 
 _PAIRS = 2001  # odd, so that the last step is a short one
 _TIMEOUT = 300.0  # seconds until a run counts as hung
@@ -87,12 +87,9 @@ class Runs:
         """What the latest start of a run said."""
         return self._folder / name / "log"
 
-    def to_the_end(self, name: str, count: int, *overrides: str) -> None:
-        """Start a run, which has to end well."""
-        self.expect_end(name, self.start(name, count, *overrides))
-
-    def expect_end(self, name: str, run: Watched) -> None:
-        """Wait for a run, which has to end well."""
+    def to_the_end(self, name: str, count: int, *overrides: str, run: Watched | None = None) -> None:
+        """Wait for a run, started here unless it is given; it has to end well."""
+        run = run or self.start(name, count, *overrides)
         status = run.wait(_TIMEOUT)
         self.check(status == 0, f"{name}: {'hung' if status is None else f'status {status}'}; see {self.log(name)}")
         run.end_all()
@@ -110,14 +107,19 @@ class Runs:
         ours = [line for line in _lines(self.log(name)) if line.startswith("[rank")]
         self.check(not ours, f"{name}: a traceback; see {self.log(name)}")
 
-    def kill(self, run: Watched, rank: int, step: int) -> bool:
+    def kill(self, run: Watched, rank: int, step: int) -> None:
         """``kill -9`` one process at a step."""
         mark = run.wait_for(lambda mark: mark.rank == rank and mark.step == step and mark.phase == "step", _TIMEOUT)
         if mark is None:
             self.problems.append(f"process {rank} never came to step {step}")
-            return False
-        os.kill(mark.pid, signal.SIGKILL)
-        return True
+        else:
+            os.kill(mark.pid, signal.SIGKILL)
+
+    def kill_one(self, name: str, count: int, rank: int, step: int) -> None:
+        """Start a run and kill one of its processes; all others have to end."""
+        run = self.start(name, count)
+        self.kill(run, rank, step)
+        self.expect_failure(name, run, "another process of this run has ended")
 
     def check(self, holds: bool, problem: str) -> None:
         """Note a problem unless something holds."""
@@ -126,11 +128,12 @@ class Runs:
 
     def metrics(self, name: str) -> list[dict[str, Any]]:
         """The records of a run's metrics file."""
-        return [json.loads(line) for line in _lines(self._folder / name / "run/metrics.jsonl")]
+        return metrics(self._folder / name / "run")
 
-    def weights(self, name: str) -> bytes:
-        """The weights that a run ended with."""
-        return (self._folder / name / "run/last/model.safetensors").read_bytes()
+    def compare_weights(self, name: str, other: str) -> None:
+        """The same weights at the end, bit by bit."""
+        ours, theirs = (weights(self._folder / run / "run") for run in (name, other))
+        self.check(ours == theirs, f"{name}: other weights than {other}")
 
     def compare(self, name: str, other: str) -> None:
         """The same steps of the same data, and the same losses but for rounding."""
@@ -138,11 +141,11 @@ class Runs:
         fixed = ("step", "epoch", "tokens", "lr")
         same = [[[record.get(key) for key in fixed] for record in records] for records in (ours, theirs)]
         self.check(same[0] == same[1], f"{name}: other steps than {other}")
-        worst = 0.0
-        for one, two in zip(ours, theirs, strict=False):
-            for key in ("loss", "nll", "valid_loss"):
-                if key in one and key in two:
-                    worst = max(worst, abs(one[key] / two[key] - 1))
+        worst = max(
+            abs(one[key] / two[key] - 1)
+            for one, two in zip(ours, theirs, strict=False)
+            for key in {"loss", "nll", "valid_loss"} & one.keys() & two.keys()
+        )
         self.check(math.isfinite(worst) and worst < _TOLERANCE, f"{name}: losses differ from {other} by {worst:.1e}")
         final = [[record["nll"] for record in records if "nll" in record][-1] for records in (ours, theirs)]
         print(
@@ -166,12 +169,9 @@ def _same_numbers(runs: Runs) -> None:
 def _killed(runs: Runs) -> None:
     """The main process, another one, one of four."""
     for count, rank in ((2, 0), (2, 1), (4, 0), (4, 2)):
-        name = f"killed-{rank}-of-{count}"
-        run = runs.start(name, count)
-        if runs.kill(run, rank, 25):
-            runs.expect_failure(name, run, "another process of this run has ended")
+        runs.kill_one(f"killed-{rank}-of-{count}", count, rank, 25)
     runs.to_the_end("killed-1-of-2", 2)
-    runs.check(runs.weights("killed-1-of-2") == runs.weights("processes-2"), "killed-1-of-2: other weights")
+    runs.compare_weights("killed-1-of-2", "processes-2")
 
 
 def _restarted(runs: Runs) -> None:
@@ -179,17 +179,15 @@ def _restarted(runs: Runs) -> None:
     run = runs.start("restarted", 2, restarts=2)
     for rank, step in ((1, 25), (0, 45)):
         runs.kill(run, rank, step)
-    runs.expect_end("restarted", run)
+    runs.to_the_end("restarted", 2, run=run)
     runs.compare("restarted", "processes-2")
-    runs.check(runs.weights("restarted") == runs.weights("processes-2"), "restarted: other weights")
+    runs.compare_weights("restarted", "processes-2")
 
 
 def _other_numbers(runs: Runs) -> None:
     """Two processes, then four, then one."""
     for count, step in ((2, 15), (4, 35)):
-        run = runs.start("two-four-one", count)
-        if runs.kill(run, count - 1, step):
-            runs.expect_failure("two-four-one", run, "another process of this run has ended")
+        runs.kill_one("two-four-one", count, count - 1, step)
     runs.to_the_end("two-four-one", 1)
     runs.compare("two-four-one", "processes-1")
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
-import subprocess
 import time
 from pathlib import Path
 
+from faults.watched import measure
 from seq2seq.data.formats.lines import read_lines
-from tests.toy import ROOT, command, environment
+from tests.toy import ROOT, command
 
 _CONFIG = """\
 run_dir: run
@@ -42,19 +41,6 @@ def _write(source: Path, target: Path, count: int) -> None:
         file.writelines(line + b"\n" for line in itertools.islice(endless, count))
 
 
-def _start(folder: Path, run_dir: str) -> tuple[float, float, float]:
-    """Seconds, seconds of CPU time, and the peak memory in MiB of the main process."""
-    started = time.monotonic()
-    with (folder / "log").open("ab") as log:
-        words = command("train", "config.yaml", f"run_dir={run_dir}")
-        process = subprocess.Popen(words, cwd=folder, env=environment(), stdout=log, stderr=log)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = status
-    if status:
-        raise SystemExit(f"the training failed; see {folder / 'log'}")
-    return time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
-
-
 def run(args: argparse.Namespace) -> int:
     """Measure; 0 if a prepared corpus starts as fast and as small whatever its size."""
     src, tgt = args.src or ROOT / "data/train.en", args.tgt or ROOT / "data/train.zh"
@@ -67,11 +53,13 @@ def run(args: argparse.Namespace) -> int:
             _write(path, args.out / f"train-{size}.{side}", size)
         (args.out / "config.yaml").write_text(_CONFIG.format(size=size), encoding="utf-8")
         now = f"{size}-{time.time_ns()}"
-        first, again = _start(args.out, f"runs/{now}-first"), _start(args.out, f"runs/{now}-again")
+        words = [command("train", "config.yaml", f"run_dir=runs/{now}-{start}") for start in ("first", "again")]
+        first, again = (measure(start, args.out / "log", args.out) for start in words)
         results.append(again)
         print(
-            f"{size:,} pairs: from the text {first[0]:.1f} s, {first[2]:,.0f} MiB; prepared {again[0]:.1f} s "
-            f"({again[1]:.1f} s of CPU time), {again[2]:,.0f} MiB: start, two steps, validation and saving"
+            f"{size:,} pairs: from the text {first.seconds:.1f} s, {first.mib:,.0f} MiB; prepared "
+            f"{again.seconds:.1f} s ({again.cpu_seconds:.1f} s of CPU time), {again.mib:,.0f} MiB: start, two steps, "
+            "validation and saving"
         )
     held = all(last <= 1.5 * first for first, last in zip(results[0][1:], results[-1][1:], strict=True))
     print("held" if held else "FAILED: it grows with the corpus")

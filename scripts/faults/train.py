@@ -20,12 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from faults.small_run import broken_parts, training, write_text
+from faults.small_run import broken_parts, differences, training, write_text
 from faults.watched import Mark, Watched
-from seq2seq.train.checkpoint import Checkpoint, load_checkpoint
 
 _STEPS = 240
 _PATIENCE = 300.0  # seconds without news until a run counts as hung
@@ -36,7 +34,6 @@ _LONG_SECONDS = 2.0  # into a phase; sampling ahead may take an epoch
 _STEPS_TO_WAIT = 30  # for what a kill is aimed at
 _STEPS_TO_PASS = 10  # at most, since the start, so that kills do not all fall right after checkpoints
 _AT_ANY_TIME = "any time"
-_CLOCKS = ("timing.jsonl", "tensorboard", "digests.json", "curves.png", ".lock", "sampled")  # and what is by chance
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
     reference, attacked = args.out / "undisturbed", args.out / "attacked"
     print(f"an undisturbed run, in {reference} ...", flush=True)
     undisturbed = _start(reference)
-    if undisturbed.wait(_PATIENCE) != 0:
-        undisturbed.end_all()
+    if not _ends_well(undisturbed):
         print(f"it failed: see {reference / 'log'}")
         return 1
     rng = random.Random(args.seed)
@@ -86,12 +82,10 @@ def run(args: argparse.Namespace) -> int:
     _print_table(done)
     if not problems:
         print("once more, to the end ...", flush=True)
-        last = _start(attacked)
-        if last.wait(_PATIENCE) != 0:
-            last.end_all()
-            problems.append(f"the last start failed or hung: see {attacked / 'log'}")
+        if _ends_well(_start(attacked)):
+            problems += [f"different: {name}" for name in differences(attacked / "run", reference / "run")]
         else:
-            problems += _differences(attacked / "run", reference / "run")
+            problems.append(f"the last start failed or hung: see {attacked / 'log'}")
     for problem in problems:
         print(f"BROKEN: {problem}")
     if not problems:
@@ -101,6 +95,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _start(folder: Path) -> Watched:
     return Watched(training(folder, f"train.max_steps={_STEPS}"), folder, folder / "log")
+
+
+def _ends_well(run: Watched) -> bool:
+    status = run.wait(_PATIENCE)
+    run.end_all()
+    return status == 0
 
 
 def _aims(kills: int, rng: random.Random) -> list[Kill]:
@@ -166,35 +166,6 @@ def _moment(kill: Kill, rng: random.Random) -> Callable[[Mark], bool]:
         return mark.phase == "test" or (mark.phase == "step" and late and passed > to_pass)
 
     return is_it
-
-
-def _differences(run: Path, reference: Path) -> list[str]:
-    """Where two run folders differ, clocks apart."""
-    ours, theirs = (
-        {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-        for folder in (run, reference)
-    )
-    found = [f"left over: {name}" for name in ours if name.endswith(".tmp")]
-    names = {name for name in ours.keys() | theirs.keys() if not set(Path(name).parts) & set(_CLOCKS)}
-    for name in sorted(names):
-        if name not in ours or name not in theirs:
-            found.append(f"{name}: {'missing' if name in theirs else 'too much'}")
-        elif name.startswith("checkpoints/"):
-            if not _same_checkpoint(load_checkpoint(ours[name]), load_checkpoint(theirs[name])):
-                found.append(f"{name}: another content")
-        elif ours[name].read_bytes() != theirs[name].read_bytes():
-            found.append(f"{name}: other bytes")
-    print(f"{len(names)} files compared: {', '.join(sorted(names))}")
-    return found
-
-
-def _same_checkpoint(one: Checkpoint, other: Checkpoint) -> bool:
-    for group in ("weights", "average", "optimizer"):
-        mine, theirs = getattr(one, group), getattr(other, group)
-        if mine.keys() != theirs.keys() or not all(torch.equal(mine[name], theirs[name]) for name in mine):
-            return False
-    progress = [replace(checkpoint.progress, seconds=0.0) for checkpoint in (one, other)]
-    return progress[0] == progress[1] and (one.config, one.data_fingerprint) == (other.config, other.data_fingerprint)
 
 
 def _print_table(kills: list[Kill]) -> None:

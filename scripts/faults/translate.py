@@ -11,18 +11,16 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import random
 import shutil
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from faults.small_run import small_config, write_text
+from faults.watched import measure
 from seq2seq.data.formats.lines import read_lines
 from tests.toy import ROOT, command, environment, train
 
@@ -57,17 +55,18 @@ def _survives_kills(args: argparse.Namespace, model: Path) -> bool:
     undisturbed, killed = args.out / f"undisturbed{ending}", args.out / f"killed{ending}"
     for leftover in args.out.glob("*killed*"):
         leftover.unlink()
-    nothing = args.out / "nothing.in"
+    log, nothing = args.out / "log", args.out / "nothing.in"
     nothing.touch()
-    start_up = _seconds(model, nothing, args.out / "nothing.out")
-    seconds = _seconds(model, source, undisturbed)
+    start_up = measure(_command(model, nothing, args.out / "nothing.out"), log).seconds
+    seconds = measure(_command(model, source, undisturbed), log).seconds
     work = seconds - start_up
+    resume = _command(model, source, killed, "--resume")
     print(f"undisturbed: {args.lines:,} lines in {seconds:.1f} s, {start_up:.1f} of them to start", flush=True)
     rng = random.Random(args.seed)
     kept: list[int] = []  # lines after every kill
     longest = 1.6 * (start_up + work / args.kills)  # some of the work should be left after the last kill
     for _ in tqdm(range(args.kills), desc="kills"):
-        if not _killed_after(rng.uniform(0, longest), _start(model, source, killed, "--resume")):
+        if not _killed_after(rng.uniform(0, longest), resume, log):
             print("done before all kills, which is too early to show anything; give more --lines")
             return False
         record = killed.with_name(f".{killed.name}.partial.json")
@@ -75,8 +74,7 @@ def _survives_kills(args: argparse.Namespace, model: Path) -> bool:
         if killed.exists() and killed.read_bytes() != undisturbed.read_bytes():
             print(f"after kill {len(kept)}, {killed} looks finished and is not")
             return False
-    resumed = _seconds(model, source, killed, "--resume")
-    again = _seconds(model, source, killed, "--resume")
+    resumed, again = measure(resume, log).seconds, measure(resume, log).seconds
     equal = undisturbed.read_bytes() == killed.read_bytes()
     num_lines = _count_lines(killed)
     print(f"lines kept after each of the {len(kept)} kills: {', '.join(map(str, kept))}")
@@ -92,14 +90,12 @@ def _has_flat_memory(args: argparse.Namespace, model: Path) -> bool:
     for lines in args.sizes:
         source, target = args.out / f"memory-{lines}.in", args.out / f"memory-{lines}.out"
         _write_input(source, lines, args.seed, args.gzip)
-        started = time.monotonic()
-        _, status, usage = os.wait4(_start(model, source, target).pid, 0)
-        seconds = time.monotonic() - started
-        if status != 0 or _count_lines(target) != lines:
-            print(f"{lines:,} lines: failed, see {target}.log")
+        cost = measure(_command(model, source, target), args.out / "log")
+        if _count_lines(target) != lines:
+            print(f"{lines:,} lines: the output has {_count_lines(target):,}")
             return False
-        peaks.append(usage.ru_maxrss / 1024)
-        print(f"{lines:,} lines: {seconds:,.0f} s, most memory {peaks[-1]:,.0f} MiB", flush=True)
+        peaks.append(cost.mib)
+        print(f"{lines:,} lines: {cost.seconds:,.0f} s, most memory {cost.mib:,.0f} MiB", flush=True)
         source.unlink()
         target.unlink()
     return max(peaks) < 1.1 * min(peaks)
@@ -114,47 +110,30 @@ def _small_model(out: Path) -> Path:
     return run
 
 
-def _start(model: Path, source: Path, target: Path, *options: str) -> subprocess.Popen[bytes]:
-    words = command("translate", model, "--input", source, "--output", target, *_GREEDY, *options)
-    with target.with_name(f"{target.name}.log").open("ab") as log:
-        return subprocess.Popen(words, env=environment(), stdout=log, stderr=log)
+def _command(model: Path, source: Path, target: Path, *options: str) -> list[str]:
+    return command("translate", model, "--input", source, "--output", target, *_GREEDY, *options)
 
 
-def _seconds(model: Path, source: Path, target: Path, *options: str) -> float:
-    started = time.monotonic()
-    process = _start(model, source, target, *options)
-    if process.wait() != 0:
-        sys.exit(f"translate ended with status {process.returncode}; see {target}.log")
-    return time.monotonic() - started
-
-
-def _killed_after(seconds: float, process: subprocess.Popen[bytes]) -> bool:
-    """Whether it was killed, not done before."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait() < 0
-    return False
+def _killed_after(seconds: float, words: list[str], log: Path) -> bool:
+    """Whether a command was killed, not done before."""
+    with log.open("ab") as output, suppress(subprocess.TimeoutExpired):
+        subprocess.run(words, env=environment(), stdout=output, stderr=output, timeout=seconds)  # then kill -9
+        return False
+    return True
 
 
 def _write_input(path: Path, num_lines: int, seed: int, compressed: bool) -> None:
+    rng, ordinary = random.Random(seed), (ROOT / "data/train.en").read_bytes().splitlines()
     with gzip.open(path, "wb") if compressed else path.open("wb") as file:
-        for line in _lines(num_lines, random.Random(seed)):
-            file.write(line)
-
-
-def _lines(num_lines: int, rng: random.Random) -> Iterator[bytes]:
-    ordinary = (ROOT / "data/train.en").read_bytes().splitlines()
-    for _ in range(num_lines):
-        kind, line = rng.random(), rng.choice(ordinary)
-        if kind < 0.02:
-            line = rng.choice([b"", b"  ", "\u3000".encode()])
-        elif kind < 0.022:
-            line = b" ".join(rng.choices(ordinary, k=30))
-        elif kind < 0.024:
-            line = line[:5] + b"\xff\xc3" + line[5:]
-        yield line + (b"\r\n" if kind > 0.98 else b"\n")
+        for _ in range(num_lines):
+            kind, line = rng.random(), rng.choice(ordinary)
+            if kind < 0.02:
+                line = rng.choice([b"", b"  ", "\u3000".encode()])
+            elif kind < 0.022:
+                line = b" ".join(rng.choices(ordinary, k=30))
+            elif kind < 0.024:
+                line = line[:5] + b"\xff\xc3" + line[5:]
+            file.write(line + (b"\r\n" if kind > 0.98 else b"\n"))
 
 
 def _count_lines(path: Path) -> int:

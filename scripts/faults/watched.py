@@ -1,4 +1,4 @@
-"""A training in processes of its own whose marks (see ``marked``) are read as they come."""
+"""Commands in processes of their own: what one takes, and trainings whose marks (see ``marked``) are read meanwhile."""
 
 from __future__ import annotations
 
@@ -24,6 +24,29 @@ class Mark(NamedTuple):
     phase: str
     step: int
     seconds: float  # since the start
+
+
+class Cost(NamedTuple):
+    """What a command took."""
+
+    seconds: float
+    cpu_seconds: float
+    mib: float  # the most memory of its main process
+
+
+def measure(command: Sequence[str], log: Path, folder: Path | None = None) -> Cost:
+    """Run ``command`` in ``folder`` to its end; what it says is appended to ``log``.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    started = time.monotonic()
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=output, stderr=output)
+        _, process.returncode, usage = os.wait4(process.pid, 0)
+    if process.returncode:
+        raise SystemExit(f"a command failed; see {log}")
+    return Cost(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 class Watched:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.padded import PaddedBatch, train
+from bench.padded import PaddedBatch
 from bench.workload import BOS_ID, DROPOUT, EOS_ID, LABEL_SMOOTHING, PAD_ID, PeerShape
 
 TITLE, PACKAGE, MODULE = "JoeyNMT", "joeynmt", "joeynmt"
@@ -35,12 +35,14 @@ def _side(shape: PeerShape) -> dict[str, Any]:
         "hidden_size": shape.d_model,
         "ff_size": shape.d_ff,
         "dropout": DROPOUT,
-        "layer_norm": "pre" if shape.pre_norm else "post",
+        "layer_norm": "pre",
         "embeddings": {"embedding_dim": shape.d_model, "scale": True, "dropout": DROPOUT},
     }
 
 
-class _Model(nn.Module):
+class Model(nn.Module):
+    """The model and its loss, as :func:`bench.padded.run` wants them."""
+
     def __init__(self, shape: PeerShape) -> None:
         super().__init__()
         from joeynmt.model import build_model
@@ -58,6 +60,7 @@ class _Model(nn.Module):
         self.joey.loss_function = ("crossentropy", LABEL_SMOOTHING)
 
     def forward(self, batch: PaddedBatch) -> Tensor:
+        """The loss."""
         loss: Tensor
         loss, *_ = self.joey(
             return_type="loss",
@@ -69,8 +72,3 @@ class _Model(nn.Module):
             trg_mask=(batch.labels != PAD_ID)[:, None, :],
         )
         return loss / batch.num_labels
-
-
-def run(values: dict[str, Any]) -> dict[str, Any]:
-    """The job."""
-    return train(values, _Model, PACKAGE)

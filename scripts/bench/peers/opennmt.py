@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bench.padded import PaddedBatch, train
-from bench.workload import DROPOUT, LABEL_SMOOTHING, PAD_ID, PeerShape
+from bench.padded import PaddedBatch, smoothed_loss
+from bench.workload import DROPOUT, PAD_ID, PeerShape
 
 TITLE, PACKAGE, MODULE = "OpenNMT-py", "OpenNMT-py", "onmt"
 INSTALL = (
@@ -27,26 +27,17 @@ def _options(shape: PeerShape) -> Any:
     stated = {
         "model_task": "seq2seq",
         "model_type": "text",
-        "encoder_type": "transformer",
-        "decoder_type": "transformer",
-        "enc_layers": shape.layers,
-        "dec_layers": shape.layers,
-        "enc_hid_size": shape.d_model,
-        "dec_hid_size": shape.d_model,
-        "src_word_vec_size": shape.d_model,
-        "tgt_word_vec_size": shape.d_model,
+        **dict.fromkeys(("encoder_type", "decoder_type"), "transformer"),
+        **dict.fromkeys(("enc_layers", "dec_layers"), shape.layers),
+        **dict.fromkeys(("enc_hid_size", "dec_hid_size", "src_word_vec_size", "tgt_word_vec_size"), shape.d_model),
         "heads": shape.heads,
         "transformer_ff": shape.d_ff,
-        "position_encoding": True,
-        "share_embeddings": True,
-        "share_decoder_embeddings": True,
-        "add_qkvbias": True,
+        **dict.fromkeys(("position_encoding", "share_embeddings", "share_decoder_embeddings", "add_qkvbias"), True),
         "dropout": [DROPOUT],
         "attention_dropout": [0.0],
         # Of the training options.
         "optim": "adam",
-        "freeze_word_vecs_enc": False,
-        "freeze_word_vecs_dec": False,
+        **dict.fromkeys(("freeze_word_vecs_enc", "freeze_word_vecs_dec"), False),
         "parallel_mode": "data_parallel",
         "world_size": 1,
         "use_ckpting": [],
@@ -55,7 +46,9 @@ def _options(shape: PeerShape) -> Any:
     return options
 
 
-class _Model(nn.Module):
+class Model(nn.Module):
+    """The model and its loss, as :func:`bench.padded.run` wants them."""
+
     def __init__(self, shape: PeerShape) -> None:
         super().__init__()
         from onmt.model_builder import build_base_model
@@ -68,17 +61,10 @@ class _Model(nn.Module):
                     nn.init.xavier_uniform_(parameter)
                 elif name == "bias":
                     nn.init.zeros_(parameter)
-        # Its LossCompute computes this, and statistics besides.
-        self.criterion = nn.CrossEntropyLoss(ignore_index=PAD_ID, reduction="sum", label_smoothing=LABEL_SMOOTHING)
 
     def forward(self, batch: PaddedBatch) -> Tensor:
+        """The loss."""
         tgt = nn.functional.pad(batch.tgt_in, (0, 1))[:, :, None]  # it leaves the last token out itself
         hidden, _ = self.onmt(batch.src[:, :, None], tgt, batch.src_lengths)
-        logits = self.onmt.generator(hidden.flatten(0, 1))
-        loss: Tensor = self.criterion(logits, batch.labels.flatten())
-        return loss / batch.num_labels
-
-
-def run(values: dict[str, Any]) -> dict[str, Any]:
-    """The job."""
-    return train(values, _Model, PACKAGE)
+        # Its LossCompute computes this, and statistics besides.
+        return smoothed_loss(self.onmt.generator(hidden), batch)

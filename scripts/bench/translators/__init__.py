@@ -1,3 +1,1 @@
 """Programs that translate with the same weights, one small file each, run by :mod:`bench.decoding`."""
-
-NAMES = ("ctranslate2", "transformers")

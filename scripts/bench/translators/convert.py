@@ -19,19 +19,19 @@ from seq2seq.model_folder import LoadedModel, load_model_folder
 MAX_POSITIONS = 1024
 
 
-def check_supported(model: Transformer) -> None:
-    """Say what cannot be converted, or would be another model.
+def position_table(model: Transformer) -> Tensor:
+    """[MAX_POSITIONS, D], the only part of a plain Transformer that is computed and no parameter.
 
     Raises:
-        UserError: the model's architecture is not the plain one.
+        UserError: the model's architecture is not the plain one; it would become another model.
     """
-    config = model.config
-    plain = {"norm": "layernorm", "positions": "sinusoidal", "attention_window": None, "num_kv_heads": config.num_heads}
-    for key, value in plain.items():
-        if getattr(config, key) != value:
+    config, positions = model.config, model.tgt_positions
+    plain: dict[str, list[Any]] = {"norm": ["layernorm"], "positions": ["sinusoidal"], "activation": ["relu", "gelu"]}
+    for key, values in {**plain, "attention_window": [None], "num_kv_heads": [config.num_heads]}.items():
+        if getattr(config, key) not in values:
             raise UserError(f"only plain Transformers are converted, not model.{key}: {getattr(config, key)}")
-    if config.activation == "swiglu":
-        raise UserError("only plain Transformers are converted, not model.activation: swiglu")
+    assert isinstance(positions, SinusoidalPositions)
+    return positions.compute(MAX_POSITIONS)
 
 
 def convert(loaded: LoadedModel, folder: Path) -> None:
@@ -40,22 +40,19 @@ def convert(loaded: LoadedModel, folder: Path) -> None:
     from ctranslate2.specs.common_spec import Activation
 
     model, config = loaded.model, loaded.model.config
-    check_supported(model)
+    table = position_table(model).numpy()
     spec = TransformerSpec.from_config(
         (config.encoder_layers, config.decoder_layers),
         config.num_heads,
         pre_norm=config.norm_position == "pre",
         activation=Activation.RELU if config.activation == "relu" else Activation.GELU,
     )
-    positions = model.tgt_positions
-    assert isinstance(positions, SinusoidalPositions)
-    table = positions.compute(MAX_POSITIONS)
     for side, embedding, layers in (
         (spec.encoder, model.src_embedding, model.encoder_layers),
         (spec.decoder, model.tgt_embedding, model.decoder_layers),
     ):
         (side.embeddings[0] if side is spec.encoder else side.embeddings).weight = _array(embedding.weight)
-        side.position_encodings.encodings = table.numpy()
+        side.position_encodings.encodings = table
         for to, layer in zip(side.layer, layers, strict=True):
             _convert_layer(to, layer)
     if config.norm_position == "pre":
@@ -72,23 +69,31 @@ def convert(loaded: LoadedModel, folder: Path) -> None:
     spec.save(str(folder))
 
 
-def _convert_layer(to: Any, layer: nn.Module) -> None:
-    """Our fused matrices are fused the same way there: queries, keys and values; keys and values."""
+def layer_parts(layer: nn.Module) -> tuple[list[tuple[list[nn.Linear], Any]], FeedForward, Any]:
+    """Each attention, of the layer itself first, with its norm; the feed-forward network, and its norm.
+
+    The matrices of an attention are fused: all but the last have the rows of queries, keys and values together.
+    """
     assert isinstance(layer, EncoderLayer | DecoderLayer)
-    norms = [residual.norm for residual in layer.residuals]
-    _linear(to.self_attention.linear[0], layer.self_attention.qkv)
-    _linear(to.self_attention.linear[1], layer.self_attention.out)
-    _norm(to.self_attention.layer_norm, norms[0])
+    own, norms = layer.self_attention, [residual.norm for residual in layer.residuals]
+    attentions = [([own.qkv, own.out], norms[0])]
     if isinstance(layer, DecoderLayer):
         cross = layer.cross_attention
-        for linear, ours in zip(to.attention.linear, (cross.q, cross.kv, cross.out), strict=True):
+        attentions.append(([cross.q, cross.kv, cross.out], norms[1]))
+    assert isinstance(layer.feed_forward, FeedForward)
+    return attentions, layer.feed_forward, norms[-1]
+
+
+def _convert_layer(to: Any, layer: nn.Module) -> None:
+    """Our fused matrices are fused the same way there."""
+    attentions, feed_forward, last_norm = layer_parts(layer)
+    for name, (linears, norm) in zip(("self_attention", "attention"), attentions, strict=False):
+        for linear, ours in zip(getattr(to, name).linear, linears, strict=True):
             _linear(linear, ours)
-        _norm(to.attention.layer_norm, norms[1])
-    feed_forward = layer.feed_forward
-    assert isinstance(feed_forward, FeedForward)
+        _norm(getattr(to, name).layer_norm, norm)
     _linear(to.ffn.linear_0, feed_forward.inner)
     _linear(to.ffn.linear_1, feed_forward.outer)
-    _norm(to.ffn.layer_norm, norms[-1])
+    _norm(to.ffn.layer_norm, last_norm)
 
 
 def _array(weight: Tensor) -> Any:
@@ -105,6 +110,6 @@ def _norm(to: Any, norm: Any) -> None:
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
-    """The job: convert ``model`` into ``folder``."""
-    convert(load_model_folder(Path(values["model"])), Path(values["folder"]))
+    """Job: convert the model of a :class:`DecodeSpec`."""
+    convert(load_model_folder(Path(values["model"])), Path(values["converted"]))
     return {}

@@ -8,13 +8,14 @@ run into a loop become longer than ours.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.decoding import DecodeSpec, Loaded, measure
+from bench.decoding import DecodeSpec, Translate
 from seq2seq.config import load_saved_config
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.data.tokenizer import TokenizerPair
@@ -52,15 +53,9 @@ class _Converted:
         """One translator of theirs on the converted model."""
         import ctranslate2
 
+        threads = {key: settings[key] for key in ("inter_threads", "intra_threads")}
         spec = self.spec
-        inter, intra = settings["inter_threads"], settings["intra_threads"]
-        return ctranslate2.Translator(
-            spec.converted,
-            device=spec.device,
-            compute_type=spec.number_format,
-            inter_threads=inter,
-            intra_threads=intra,
-        )
+        return ctranslate2.Translator(spec.converted, device=spec.device, compute_type=spec.number_format, **threads)
 
     def translate(self, translator: Any, lines: list[str], batch_tokens: int) -> list[str]:
         """Text to text; it sorts by length and cuts into batches itself."""
@@ -82,31 +77,25 @@ class _Converted:
         return texts
 
 
-def _load(spec: DecodeSpec) -> Loaded:
+def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
+    """The converted model with the tuned settings; for one sentence with all threads on it, which is fastest."""
     converted = _Converted(spec)
     translator = converted.load(spec.settings)
-    # A single sentence is fastest with all threads on it; loaded when it is first needed, which costs memory.
-    alone: list[Any] = []
+    one = {"inter_threads": 1, "intra_threads": spec.threads}
 
-    def translate_one(lines: list[str]) -> list[str]:
-        if not alone:
-            one = {"inter_threads": 1, "intra_threads": spec.threads}
-            alone.append(translator if spec.settings["inter_threads"] == 1 else converted.load(one))
-            converted.translate(alone[0], lines, 8192)
-        return converted.translate(alone[0], lines, 8192)
+    @functools.cache  # loaded when it is first needed, which costs memory
+    def alone() -> Any:
+        return translator if spec.settings["inter_threads"] == 1 else converted.load(one)
 
-    return Loaded(lambda lines: converted.translate(translator, lines, spec.settings["batch_tokens"]), translate_one)
+    tokens = spec.settings["batch_tokens"]
+    return (
+        lambda lines: converted.translate(translator, lines, tokens),
+        lambda lines: converted.translate(alone(), lines, 8192),
+    )
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
-    """The job; with ``tune`` it only tries settings on part of the text and tells what each took."""
-    if values.pop("tune", False):
-        return _tune(values)
-    return measure(values, _load, PACKAGE)
-
-
-def _tune(values: dict[str, Any]) -> dict[str, Any]:
-    values.pop("started")
+    """Job: try settings on part of the text; returns the fastest and what each took."""
     spec = DecodeSpec(**values)
     converted, lines = _Converted(spec), spec.read()[:_TUNING_LINES]
     tried: list[dict[str, Any]] = []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from bench.decoding import DecodeSpec, Loaded, measure
+from bench.decoding import DecodeSpec, Translate
 from seq2seq.config import DecodeConfig
 from seq2seq.decode.translator import Translator
+
+PACKAGE = "seq2seq"
 
 
 def _refuse(reason: str) -> None:
@@ -16,22 +16,17 @@ def _refuse(reason: str) -> None:
     raise RuntimeError(reason)
 
 
-def _load(spec: DecodeSpec) -> Loaded:
+def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
+    """The model in the number format and on the device that the spec names."""
     torch.set_num_threads(spec.threads)
     precision = "bf16" if spec.number_format == "bfloat16" else "fp32"
     translator = Translator.load(spec.model, spec.device, precision)
     limits = translator.config.decode.model_dump(include={"max_length_ratio", "max_length_offset", "batch_tokens"})
     options = {**limits, "beam_size": spec.beam_size, "length_penalty": spec.length_penalty}
-    if "quantize" in DecodeConfig.model_fields:
-        options["quantize"] = "int8" if spec.number_format == "int8" else None
+    options["quantize"] = "int8" if spec.number_format == "int8" else None
     decode = translator.settle(DecodeConfig.model_validate(options), _refuse)
 
     def translate(lines: list[str]) -> list[str]:
         return translator.translate(lines, decode)
 
-    return Loaded(translate, translate)
-
-
-def run(values: dict[str, Any]) -> dict[str, Any]:
-    """The job."""
-    return measure(values, _load, "seq2seq")
+    return translate, translate

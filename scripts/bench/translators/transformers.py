@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bench.decoding import DecodeSpec, Loaded, measure
-from bench.translators.convert import MAX_POSITIONS, check_supported
+from bench.decoding import DecodeSpec, Translate
+from bench.peers.marian import marian_options
+from bench.translators.convert import MAX_POSITIONS, layer_parts, position_table
+from bench.workload import PeerShape
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID
 from seq2seq.errors import UserError
-from seq2seq.model.positions import SinusoidalPositions
-from seq2seq.model.transformer import DecoderLayer, EncoderLayer, FeedForward, Transformer
+from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import load_model_folder
 
 TITLE, PACKAGE, MODULE = "HF transformers", "transformers", "transformers"
@@ -29,27 +30,12 @@ def build(model: Transformer) -> Any:
     """The Hugging Face model that computes what ``model`` computes."""
     from transformers import M2M100Config, M2M100ForConditionalGeneration, MarianConfig, MarianMTModel
 
-    check_supported(model)
-    config = model.config
+    config, table = model.config, position_table(model)
     if config.tie_embeddings != "all":
         raise UserError("these models have one matrix for all embeddings; the model's model.tie_embeddings is not all")
-    options = {
-        "vocab_size": model.output_weight.size(0),
-        "d_model": config.d_model,
-        "encoder_layers": config.encoder_layers,
-        "decoder_layers": config.decoder_layers,
-        "encoder_attention_heads": config.num_heads,
-        "decoder_attention_heads": config.num_heads,
-        "encoder_ffn_dim": config.d_ff,
-        "decoder_ffn_dim": config.d_ff,
-        "activation_function": config.activation,
-        "max_position_embeddings": MAX_POSITIONS,
-        "scale_embedding": True,
-        "pad_token_id": PAD_ID,
-        "bos_token_id": BOS_ID,
-        "eos_token_id": EOS_ID,
-        "decoder_start_token_id": BOS_ID,
-    }
+    shape = PeerShape(config.encoder_layers, config.d_model, config.d_ff, config.num_heads, model.output_weight.size(0))
+    more = {"decoder_layers": config.decoder_layers, "activation_function": config.activation}
+    options = {**marian_options(shape), **more, "max_position_embeddings": MAX_POSITIONS}
     pre = config.norm_position == "pre"
     if pre:
         theirs: Any = M2M100ForConditionalGeneration(M2M100Config(**options))
@@ -57,9 +43,6 @@ def build(model: Transformer) -> Any:
         theirs = MarianMTModel(MarianConfig(**options, forced_eos_token_id=None))
     theirs.eval()
     _copy_weights(theirs, model)
-    positions = model.tgt_positions
-    assert isinstance(positions, SinusoidalPositions)
-    table = positions.compute(MAX_POSITIONS)
     for side in (theirs.model.encoder, theirs.model.decoder):
         if pre:  # its rows start after the padding's
             side.embed_positions.weights = torch.cat([table.new_zeros(PAD_ID + 1, table.size(1)), table])
@@ -84,33 +67,22 @@ def _copy_weights(theirs: Any, model: Transformer) -> None:
 
 
 def _copy_layer(to: Any, layer: nn.Module) -> None:
-    assert isinstance(layer, EncoderLayer | DecoderLayer)
-    norms: list[Any] = [residual.norm for residual in layer.residuals]
-    attention = layer.self_attention
-    weights, biases = attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3)
-    _copy_attention(to.self_attn, weights, biases, attention.out)
-    to.self_attn_layer_norm.load_state_dict(norms[0].state_dict())
-    if isinstance(layer, DecoderLayer):
-        cross = layer.cross_attention
-        weights = (cross.q.weight, *cross.kv.weight.chunk(2))
-        biases = (cross.q.bias, *cross.kv.bias.chunk(2))
-        _copy_attention(to.encoder_attn, weights, biases, cross.out)
-        to.encoder_attn_layer_norm.load_state_dict(norms[1].state_dict())
-    feed_forward = layer.feed_forward
-    assert isinstance(feed_forward, FeedForward)
+    attentions, feed_forward, last_norm = layer_parts(layer)
+    for name, ((*fused, out), norm) in zip(("self_attn", "encoder_attn"), attentions, strict=False):
+        theirs = getattr(to, name)
+        for kind in ("weight", "bias"):
+            rows = torch.cat([getattr(linear, kind) for linear in fused]).chunk(3)
+            for linear, part in zip((theirs.q_proj, theirs.k_proj, theirs.v_proj), rows, strict=True):
+                getattr(linear, kind).copy_(part)
+        theirs.out_proj.load_state_dict(out.state_dict())
+        getattr(to, f"{name}_layer_norm").load_state_dict(norm.state_dict())
     to.fc1.load_state_dict(feed_forward.inner.state_dict())
     to.fc2.load_state_dict(feed_forward.outer.state_dict())
-    to.final_layer_norm.load_state_dict(norms[-1].state_dict())
+    to.final_layer_norm.load_state_dict(last_norm.state_dict())
 
 
-def _copy_attention(to: Any, weights: tuple[Tensor, ...], biases: tuple[Tensor, ...], out: nn.Linear) -> None:
-    for linear, weight, bias in zip((to.q_proj, to.k_proj, to.v_proj), weights, biases, strict=True):
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
-    to.out_proj.load_state_dict(out.state_dict())
-
-
-def _load(spec: DecodeSpec) -> Loaded:
+def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
+    """Their model with the weights of ours, and batches of sentences of similar lengths."""
     torch.set_num_threads(spec.threads)
     loaded = load_model_folder(Path(spec.model))
     model = build(loaded.model)
@@ -143,9 +115,4 @@ def _load(spec: DecodeSpec) -> Loaded:
                 texts[i] = text
         return texts
 
-    return Loaded(translate, translate)
-
-
-def run(values: dict[str, Any]) -> dict[str, Any]:
-    """The job."""
-    return measure(values, _load, PACKAGE)
+    return translate, translate
