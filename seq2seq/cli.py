@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser(
         "doctor",
-        help="look through a config's text and rehearse its run, in about a minute",
+        help="check a config's text and make a dry run, in about a minute",
         description="Tell what is fine, doubtful or wrong before a run: the text line by line, the tokenizer, and the\n"
         "run's heaviest work in small. Tokenizer and corpora are made as train makes them, and kept for it.",
         epilog="exit codes: 0 nothing is wrong; 2 something is, or the config is",
@@ -274,7 +274,8 @@ def _train(args: argparse.Namespace) -> int:
     from seq2seq.files import locked_run
     from seq2seq.memory import memory_explained
     from seq2seq.train.distributed import joined_processes
-    from seq2seq.train.trainer import Trainer
+    from seq2seq.train.setup import set_up
+    from seq2seq.train.trainer import train
 
     explained = memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model")
     with (
@@ -289,7 +290,7 @@ def _train(args: argparse.Namespace) -> int:
             if processes.is_main:
                 print(found)
             return 0
-        summary = Trainer(config, processes).run()
+        summary = train(set_up(config, processes))
     status = EXIT_STOPPED if summary.stopped else 0
     if not processes.is_main:
         return status

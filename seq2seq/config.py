@@ -272,7 +272,7 @@ class TrainConfig(Section):
     batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = _option(
         4096,
         "Target tokens per optimizer step, over all processes and micro-batches; source tokens in proportion. auto: "
-        "the most that fits into memory, found by rehearsing the heaviest work before the run starts; at most 25,000 "
+        "the most that fits into memory, found by a dry run before the run starts; at most 25,000 "
         "per process (the step of the paper) and 1 percent of the training text (but 1,024), as larger steps learn "
         "hardly more than smaller ones.",
     )

@@ -459,12 +459,12 @@ def test_an_interrupt_is_no_traceback(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ctrl-C: exit code 130, and how to go on."""
-    from seq2seq.train.trainer import Trainer
+    from seq2seq.train import trainer
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "_step", interrupt)
+    monkeypatch.setattr(trainer, "train_step", interrupt)
     assert main(["train", "toy.yaml"]) == 130
     assert "the same command continues" in capsys.readouterr().err
 

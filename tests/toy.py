@@ -17,8 +17,8 @@ import torch
 
 from seq2seq.config import Config
 from seq2seq.config_file import load_config
+from seq2seq.train import setup, trainer
 from seq2seq.train.distributed import Processes
-from seq2seq.train.trainer import Summary, Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 _SRC = ("ka", "to", "mi", "ren", "sol", "vu", "pa", "lin")
@@ -80,11 +80,16 @@ def toy_config(text: Path, run: Path, *overrides: str) -> Config:
     return load_config(write_config(text, run), overrides)
 
 
-def train(config: Config, stop_after: int | None = None) -> Summary:
-    """Run a training (or continue it) in this process; no picture and no measured peak, which take long."""
-    trainer = Trainer.__module__
-    with mock.patch(f"{trainer}.draw_curves"), mock.patch(f"{trainer}.matmul_peak", return_value=1e12):
-        return Trainer(config, Processes(0, 1, torch.device("cpu"))).run(stop_after)
+def set_up(config: Config) -> setup.Run:
+    """A run in this process, on the CPU, without a measured peak, which takes long."""
+    with mock.patch.object(setup, "matmul_peak", return_value=1e12):
+        return setup.set_up(config, Processes(0, 1, torch.device("cpu")))
+
+
+def train(config: Config, stop_after: int | None = None) -> trainer.Summary:
+    """Run a training (or continue it) in this process; without a picture, which takes long."""
+    with mock.patch.object(trainer, "draw_curves"):
+        return trainer.train(set_up(config), stop_after)
 
 
 def toy_model(folder: Path) -> Path:

@@ -17,11 +17,13 @@ import torch
 
 from seq2seq.config import Config
 from seq2seq.config_file import load_config
+from seq2seq.data.loader import Step
 from seq2seq.errors import UserError
 from seq2seq.model_folder import WEIGHTS, load_model_folder
 from seq2seq.tensors import load_tensors
+from seq2seq.train import trainer
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
-from seq2seq.train.trainer import Trainer
+from seq2seq.train.setup import Run
 from tests.toy import ROOT
 
 _CONFIG = """\
@@ -86,14 +88,14 @@ def training(folder: Path, *overrides: str) -> list[str]:
 @contextmanager
 def stopping_before(step: int) -> Iterator[None]:
     """Let training stop dead when it comes to a step."""
-    original = Trainer._step
+    original = trainer.train_step
 
-    def stop(trainer: Trainer, *arguments: object) -> None:
-        if trainer.progress.step + 1 == step:
+    def stop(run: Run, work: Step) -> None:
+        if run.progress.step + 1 == step:
             raise Stopped
-        original(trainer, *arguments)  # type: ignore[arg-type]
+        original(run, work)
 
-    with mock.patch.object(Trainer, "_step", stop):
+    with mock.patch.object(trainer, "train_step", stop):
         yield
 
 

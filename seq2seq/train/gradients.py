@@ -33,7 +33,7 @@ class SequentialGradients:
         if processes.device.type == "cuda":
             loss.compile(dynamic=False, fullgraph=True)
         self._loss: nn.Module = loss
-        if processes.count > 1:
+        if processes.world_size > 1:
             self._loss = DistributedDataParallel(loss, gradient_as_bucket_view=True, broadcast_buffers=False)
 
     def __call__(self, batches: Sequence[PackedBatch], num_labels: int, seed: int) -> Tensor:
@@ -41,7 +41,7 @@ class SequentialGradients:
         # torch.manual_seed would prepare all other kinds of devices, too, which takes longer than many a kernel.
         seed_device = torch.cuda.manual_seed if self._processes.device.type == "cuda" else torch.manual_seed
         seed_device(seed)
-        scale = self._processes.count / num_labels  # DistributedDataParallel takes the mean over the processes
+        scale = self._processes.world_size / num_labels  # DistributedDataParallel takes the mean over the processes
         sums = torch.zeros(2, device=self._processes.device)
         for number, batch in enumerate(batches):
             # The processes exchange gradients once, with the last micro-batch.
@@ -50,7 +50,7 @@ class SequentialGradients:
                 loss, nll = self._loss(batch)
                 (loss * scale).backward()
             sums += torch.stack([loss.detach(), nll])
-        self._processes.sum_tensors([sums])
+        self._processes.all_reduce([sums])
         return sums
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class ThreadedGradients:
             sums = torch.stack([sums for part in parts for sums in part.result()]).sum(dim=0)
         finally:
             torch.set_num_threads(num_threads)
-        self._processes.sum_tensors([*(p.grad for p in self._parameters if p.grad is not None), sums])
+        self._processes.all_reduce([*(p.grad for p in self._parameters if p.grad is not None), sums])
         return sums
 
     def close(self) -> None:

@@ -59,8 +59,8 @@ def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> Mic
     """How the steps of a run are cut, and what this process computes of them."""
     tokens = config.train.step_tokens
     if processes.device.type == "cpu":
-        number = number_on_cpu(tokens // processes.count, torch.get_num_threads())
-        return MicroBatches(processes.rank, processes.count, config.train.accumulate or number)
+        number = number_on_cpu(tokens // processes.world_size, torch.get_num_threads())
+        return MicroBatches(processes.rank, processes.world_size, config.train.accumulate or number)
     number = config.train.accumulate or 1
     longest = max(int(corpus.src_lengths.max()), int(corpus.tgt_lengths.max()))
     if config.tokenizer.sampling:  # another sampling may be longer
@@ -68,8 +68,8 @@ def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> Mic
     lengths = corpus.src_lengths, corpus.tgt_lengths
     dtype = compute_dtype(config.train.precision, processes.device)
     packed = has_packed_kernel(processes.device, dtype, config.model.d_model // config.model.num_heads)
-    capacity = replace(capacity_of(*lengths, tokens, processes.count * number, longest), with_grid=not packed)
-    return MicroBatches(processes.rank, processes.count, number, capacity)
+    capacity = replace(capacity_of(*lengths, tokens, processes.world_size * number, longest), with_grid=not packed)
+    return MicroBatches(processes.rank, processes.world_size, number, capacity)
 
 
 def number_on_cpu(tokens: int, threads: int) -> int:

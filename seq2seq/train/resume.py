@@ -1,26 +1,60 @@
-"""Whether a run may continue, or begin, in its run folder: settings, text, and models that it must not replace.
+"""How a run continues from its folder, or begins there, and which folders it refuses.
 
-A run that has no checkpoint yet begins at step 0 and replaces the folders best and last. Until its first checkpoint a
-record says that the run has begun here and with which settings, so that a run which is killed early begins again, while
-a folder whose checkpoints were deleted, or into which models were copied, is left alone.
+A run without a checkpoint begins at step 0 and replaces the folders best and last. Until its first checkpoint, a record
+says that the run has begun here, and with which settings. So a run that is killed early can begin again, but a folder
+whose checkpoints were deleted, or into which models were copied, is refused.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from seq2seq.config import Config, diff_configs
 from seq2seq.errors import ConfigError, DataError, ModelError, UserError
-from seq2seq.files import write_text
-from seq2seq.model_folder import WEIGHTS
+from seq2seq.files import is_sealed, write_text
+from seq2seq.model.transformer import Transformer
+from seq2seq.model_folder import WEIGHTS, load_weights
 from seq2seq.tensors import read_metadata
-from seq2seq.train.checkpoint import list_checkpoints, start_record
+from seq2seq.train.checkpoint import Checkpoint, list_checkpoints, load_latest_checkpoint, start_record
+from seq2seq.train.metrics import METRICS
+from seq2seq.train.optim import MovingAverage, Optimizer
 
 # What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
 _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
 _FIXED += ["train.metric"]  # scores of two metrics cannot be compared
+
+
+def checkpoint_to_continue(config: Config, data_fingerprint: str, say: Callable[[str], None]) -> Checkpoint | None:
+    """The latest whole checkpoint of the run; None if the run has none and begins at step 0.
+
+    Args:
+        say: called with a message for each damaged file.
+
+    Raises:
+        UserError: settings or text differ from those of the run so far, or a model is of another run.
+    """
+    checkpoint = load_latest_checkpoint(config.run_dir, say)
+    if checkpoint is None:
+        check_beginning(config, data_fingerprint)
+        return None
+    check_same_run(config, data_fingerprint, checkpoint.config, checkpoint.data_fingerprint)
+    log, step = config.run_dir / METRICS, checkpoint.progress.step
+    if checkpoint.metrics and not is_sealed(log, checkpoint.metrics):
+        say(f"{log}: damaged: it differs from the file at step {step}; records that can be read are kept")
+    return checkpoint
+
+
+def restore(
+    checkpoint: Checkpoint, run_dir: Path, model: Transformer, average: MovingAverage | None, optimizer: Optimizer
+) -> None:
+    """Load weights and optimizer state from a checkpoint of the run in ``run_dir``, but not its progress."""
+    load_weights(model, checkpoint.weights, run_dir)
+    if average is not None:
+        load_weights(average.model, checkpoint.average, run_dir)
+    optimizer.load_tensors(checkpoint.optimizer)
 
 
 def check_same_run(config: Config, data_fingerprint: str, saved_config: str, saved_fingerprint: str) -> None:

@@ -23,7 +23,7 @@ from seq2seq.train.checkpoint import Progress
 from seq2seq.train.distributed import Processes
 from seq2seq.train.microbatches import MicroBatches
 
-_BATCH_TOKENS = 1024  # target tokens computed together
+BATCH_TOKENS = 1024  # target tokens computed together
 _CHANCE = 0.1  # a BLEU or chrF below it does not tell models apart
 
 
@@ -95,8 +95,8 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
     """
     lengths, tokens = (corpus.src_lengths, corpus.tgt_lengths), config.train.step_tokens
     plan = plan_epoch(*lengths, step_budgets(*lengths, tokens), seed=0, epoch=0)
-    number = max(1, tokens // processes.count // _BATCH_TOKENS)
-    cut = MicroBatches(processes.rank, processes.count, number)
+    number = max(1, tokens // processes.world_size // BATCH_TOKENS)
+    cut = MicroBatches(processes.rank, processes.world_size, number)
     total = 0.0
     for step in load_steps(corpus, plan, cut, processes.device):
         with memory_explained(partial(_describe, step, config)):
@@ -105,7 +105,7 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
                     hidden = model(batch)
                     _, nll = smoothed_cross_entropy(hidden, model.output_weight, batch.labels, 0.0)
                 total += float(nll)
-    (total,) = processes.sum([total])
+    total = processes.sum(total)
     return total / int(np.sum(corpus.tgt_lengths))
 
 
@@ -125,10 +125,10 @@ def translate_and_score(
     translator: Translator, src: list[str], ref: list[str], config: Config, processes: Processes
 ) -> tuple[list[str], Scores]:
     """Translate every line, each process its share, and score them; the same result in every process."""
-    mine = translator.translate(src[processes.rank :: processes.count], measured_decode(config))
+    mine = translator.translate(src[processes.rank :: processes.world_size], measured_decode(config))
     hypotheses = [""] * len(src)
-    for rank, share in enumerate(processes.gather(mine)):
-        hypotheses[rank :: processes.count] = share
+    for rank, share in enumerate(processes.all_gather(mine)):
+        hypotheses[rank :: processes.world_size] = share
     return hypotheses, score(hypotheses, [ref], language=config.data.target_language)
 
 

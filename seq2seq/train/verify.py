@@ -12,7 +12,8 @@ from seq2seq.errors import UserError
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import METRICS
-from seq2seq.train.trainer import Trainer
+from seq2seq.train.setup import set_up
+from seq2seq.train.trainer import train
 
 _STEPS = 10
 
@@ -34,15 +35,15 @@ def verify_resume(config: Config, processes: Processes) -> str:
     try:
         if processes.is_main:
             shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
-        processes.wait()
-        trainer = Trainer(straight, processes)
-        trainer.run(stop_after=steps)
-        stopped = stopped.model_copy(update={"train": trainer.config.train})  # with its number for batch_tokens: auto
-        Trainer(stopped, processes).run(stop_after=steps // 2)
-        Trainer(stopped, processes).run(stop_after=steps)
-        processes.wait()  # until the main process has written all
+        processes.barrier()
+        run = set_up(straight, processes)
+        train(run, stop_after=steps)
+        stopped = stopped.model_copy(update={"train": run.config.train})  # with its number for batch_tokens: auto
+        train(set_up(stopped, processes), stop_after=steps // 2)
+        train(set_up(stopped, processes), stop_after=steps)
+        processes.barrier()  # until the main process has written all
         differences = _differences(straight.run_dir, stopped.run_dir)
-        processes.wait()  # until all have read it
+        processes.barrier()  # until all have read it
     finally:
         if processes.is_main:
             shutil.rmtree(folder, ignore_errors=True)
