@@ -330,7 +330,7 @@ class TrainConfig(Section):
     @property
     def step_tokens(self) -> int:
         """``batch_tokens`` of a run that has started: a number."""
-        assert self.batch_tokens != "auto", "train/budget.py gives it a number before it is used"
+        assert self.batch_tokens != "auto", "train/step_size.py gives it a number before it is used"
         return self.batch_tokens
 
     @model_validator(mode="before")

@@ -21,7 +21,7 @@ from seq2seq.train.checkpoint import Checkpoint, list_checkpoints, load_latest_c
 from seq2seq.train.metrics import METRICS
 from seq2seq.train.optim import MovingAverage, Optimizer
 
-# What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
+# What must not change when a run continues. The rest (bounds, saving, decoding, devices) may change.
 _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
 _FIXED += ["train.metric"]  # scores of two metrics cannot be compared
@@ -58,13 +58,13 @@ def restore(
 
 
 def check_same_run(config: Config, data_fingerprint: str, saved_config: str, saved_fingerprint: str) -> None:
-    """Refuse to continue what was begun with other settings or other text.
+    """Refuse to continue a run that was started with other settings or other text.
 
     Args:
-        saved_config: JSON of the config that the run was begun with.
+        saved_config: JSON of the config that the run was started with.
 
     Raises:
-        ConfigError: settings that decide the training differ, or are of another version of the package.
+        ConfigError: settings that decide the training differ, or another version of the package wrote them.
         DataError: the text or the tokenizer differs.
     """
     fixed = [*_FIXED, *(["train.max_steps"] if config.optim.schedule in ("cosine", "linear") else [])]
@@ -90,7 +90,7 @@ def check_same_run(config: Config, data_fingerprint: str, saved_config: str, sav
 
 
 def check_models_are_ours(run_dir: Path) -> None:
-    """Refuse a run folder with models but neither a checkpoint to continue from nor the record of a beginning.
+    """Refuse a run folder that has models, but no checkpoint to continue from and no record of a start.
 
     Raises:
         UserError: a start at step 0 would replace models of another run, or of a run whose checkpoints are gone.
@@ -102,7 +102,7 @@ def check_models_are_ours(run_dir: Path) -> None:
     names = " and ".join(str(folder) for folder in models)
     raise UserError(
         f"{run_dir}: there is a model in {names}, but no checkpoint to continue from, and a start at step 0 would "
-        "replace it; to continue, put the folder checkpoints back; to start anew, choose another run_dir, or move "
+        "replace it; to continue, put the folder checkpoints back; for a new run, choose another run_dir, or move "
         f"{names} away"
     )
 
@@ -129,11 +129,11 @@ def check_beginning(config: Config, data_fingerprint: str) -> None:
 
 
 def record_beginning(config: Config, data_fingerprint: str) -> None:
-    """Note that a run begins in its folder; the first checkpoint takes the place of the record."""
+    """Write the record that a run has begun in its folder. The first checkpoint replaces it."""
     record = {"config": config.model_dump_json(), "data": data_fingerprint}
     write_text(start_record(config.run_dir), json.dumps(record) + "\n")
 
 
 def _models(run_dir: Path) -> list[Path]:
-    """The folders in which a run would replace a model; the run folder itself, whose config.yaml it would replace."""
+    """The folders in which a run would replace a model, or, in the run folder itself, the config of a model."""
     return [folder for folder in (run_dir / "best", run_dir / "last", run_dir) if (folder / WEIGHTS).exists()]

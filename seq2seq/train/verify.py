@@ -1,4 +1,4 @@
-"""Does a run continue exactly with this config on this machine? It is tried for a few steps and compared by bits."""
+"""Checks that a run with this config continues exactly on this machine: it trains a few steps and compares bits."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _STEPS = 10
 
 
 def verify_resume(config: Config, processes: Processes) -> str:
-    """Train a few steps in one go, and again with a stop in the middle, in a folder that is removed afterwards.
+    """Train a few steps without a stop, and again with a stop in the middle, in a folder that is removed afterwards.
 
     Returns:
-        What was found to be equal, for people.
+        A message that says what is equal.
 
     Raises:
         UserError: something differs, or the run has too few steps to stop in the middle.
     """
     steps = min(_STEPS, (config.train.max_steps or _STEPS + 1) - 1)
     if steps < 2:
-        raise UserError("train.max_steps: 3 or more are needed to stop in the middle and go on")
+        raise UserError("train.max_steps: must be 3 or more, so that a run can stop in the middle and continue")
     folder = config.run_dir / "verify-resume"
     straight, stopped = (_trial(config, folder / name) for name in ("straight", "stopped"))
     try:
@@ -50,23 +50,23 @@ def verify_resume(config: Config, processes: Processes) -> str:
     if differences:
         raise UserError(
             f"not exact: after {steps} steps a run that was stopped after step {steps // 2} and continued differs "
-            f"from one in one go in {', '.join(differences)}; please report it"
+            f"from a run without a stop in {', '.join(differences)}; please report it"
         )
     return (
         f"exact: after {steps} steps a run that was stopped after step {steps // 2} and continued has the same "
-        "weights, optimizer state and metrics as one in one go, bit for bit"
+        "weights, optimizer state and metrics as a run without a stop, bit for bit"
     )
 
 
 def _trial(config: Config, run_dir: Path) -> Config:
-    """The config of a run that trains as ``config`` says, without validations, in a folder of its own."""
+    """A config that trains like ``config``, but without validations, and in another folder."""
     data = config.data.model_copy(update={"cache_dir": config.cache_dir, "test": None})
     train = config.train.model_copy(update={"validate_every": 2**62, "save_every": 2**62})
     return config.model_copy(update={"run_dir": run_dir, "data": data, "train": train})
 
 
 def _differences(one: Path, other: Path) -> list[str]:
-    """What two runs end with that is not the same."""
+    """The results in which two runs differ."""
     found = [] if (one / METRICS).read_bytes() == (other / METRICS).read_bytes() else [METRICS]
     first, second = (load_checkpoint(list_checkpoints(run)[-1]) for run in (one, other))
     for group in ("weights", "average", "optimizer"):
