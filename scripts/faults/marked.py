@@ -49,7 +49,7 @@ def main() -> int:
     phases: list[tuple[object, str, str]] = [
         (vocabulary, "train_tokenizer", "tokenizer"),
         (prepare, "build_corpus", "corpus"),
-        (Resampler, "_write", "sampling"),
+        (Resampler, "_make", "sampling"),
         (trainer, "train_step", "step"),
         (trainer, "validate_run", "validation"),
         (trainer, "score_test_set", "test"),
