@@ -261,8 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from seq2seq.config import check_files
-    from seq2seq.config_file import load_config
+    from seq2seq.config import check_files, load_config
 
     try:
         config = load_config(args.config, args.overrides)
@@ -310,7 +309,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from seq2seq.config_file import load_config
+    from seq2seq.config import load_config
 
     config = load_config(args.config, args.overrides)
     from seq2seq.doctor.report import summary
@@ -326,7 +325,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _decode_config(translator: Translator, args: argparse.Namespace) -> DecodeConfig:
-    from seq2seq.config_file import override_decode
+    from seq2seq.config import override_decode
 
     names = ["beam_size", "length_penalty", "n_best", "max_length_ratio", "max_length_offset", "batch_tokens"]
     names += ["sample", "temperature", "top_k", "top_p", "seed"]
@@ -471,8 +470,7 @@ def _curves(args: argparse.Namespace) -> None:
 def _config(args: argparse.Namespace) -> None:
     import json
 
-    from seq2seq.config import dump_config, schema
-    from seq2seq.config_file import load_config
+    from seq2seq.config import dump_config, load_config, schema
 
     if args.schema == (args.config is not None):
         raise UserError("give either a config file or --schema")

@@ -19,7 +19,7 @@ import torch
 
 from seq2seq import __version__, cli
 from seq2seq.cli import main
-from seq2seq.config_file import load_config
+from seq2seq.config import load_config
 from tests.toy import (
     command,
     environment,
@@ -96,9 +96,9 @@ def config_with(line: str) -> Callable[[Path], None]:
 
 def other_tokenizer(place: Path) -> None:
     """The model gets a tokenizer that it was not trained with."""
-    from seq2seq.data.tokenizer import TokenizerSpec, train_tokenizer
+    from seq2seq.data.tokenizer import TokenizerConfig, train_tokenizer
 
-    model, _ = train_tokenizer([f"other words {i}" for i in range(40)], TokenizerSpec("unigram", 330))
+    model, _ = train_tokenizer([f"other words {i}" for i in range(40)], TokenizerConfig(kind="unigram", vocab_size=330))
     model.save(place / "model/best/tokenizer.model")
 
 
@@ -700,7 +700,7 @@ def test_int8_that_would_be_slow_is_reported_in_one_line(
     place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Guards against --quantize int8 that takes ten times as long as fp32, and against a record that says int8."""
-    monkeypatch.setattr("seq2seq.decode.translator.is_int8_slow", lambda: True)
+    monkeypatch.setattr("seq2seq.decode.engine.is_int8_slow", lambda: True)
     Path("in").write_text("ka to\n", encoding="utf-8")
     assert main(["evaluate", "model", "--src", "in", "--ref", "in", "--quantize", "int8", "--json"]) == 0
     out, err = capfd.readouterr()

@@ -47,7 +47,6 @@ FORBIDDEN = {
     "seq2seq.decode": ("seq2seq.train", "seq2seq.evaluate"),
     "seq2seq.evaluate": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode"),
     "seq2seq.config": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode"),
-    "seq2seq.config_file": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode"),
     "seq2seq.device": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.config"),
     "seq2seq.files": tuple(module for module in MODULES if module not in ("seq2seq", "seq2seq.errors")),
     "seq2seq.tensors": ("seq2seq.data", "seq2seq.model", "seq2seq.train", "seq2seq.decode", "seq2seq.config"),

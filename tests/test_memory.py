@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from seq2seq.data.bitext import read_text
+from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import OutOfMemoryError
 from seq2seq.memory import control_group_room, memory_explained, memory_room, peak_memory
@@ -45,7 +46,7 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
     lower = r"raise train.accumulate, or lower train.batch_tokens \(2000; .*\) or data.max_length \(24\)"
     assert re.match(rf"out of memory \([\d.]+ GB more needed\) at step 1, {shape}: {lower}", str(caught.value))
 
-    translator = Translator(run.model.eval(), config, run.data.tokenizers)
+    translator = Translator(TorchEngine(run.model.eval()), config, run.data.tokenizers)
     with pytest.raises(OutOfMemoryError) as caught, little_memory():
         translator.translate(read_text(text / "train.xx"), config.decode)
     lower = r"lower decode.batch_tokens \(8192\) or the number of hypotheses \(decode.beam_size\)"

@@ -15,8 +15,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from seq2seq.config import Config
-from seq2seq.config_file import load_config
+from seq2seq.config import Config, load_config
 from seq2seq.train import setup, trainer
 from seq2seq.train.distributed import Processes
 

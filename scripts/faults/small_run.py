@@ -15,8 +15,7 @@ from unittest import mock
 
 import torch
 
-from seq2seq.config import Config
-from seq2seq.config_file import load_config
+from seq2seq.config import Config, load_config
 from seq2seq.data.loader import Step
 from seq2seq.errors import UserError
 from seq2seq.model_folder import WEIGHTS, load_model_folder

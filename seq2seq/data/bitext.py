@@ -13,12 +13,12 @@ import sys
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from seq2seq.config import TextFiles
 from seq2seq.data.file_kinds import HEAD, not_text
 from seq2seq.errors import DataError
 from seq2seq.files import checksum, checksum_file, unreadable
@@ -35,23 +35,6 @@ class SentencePair(NamedTuple):
     src: str
     tgt: str
     line: int
-
-
-@dataclass(frozen=True)
-class ParallelFiles:
-    """Source and target files, paired one to one: line n of ``src[i]`` belongs to line n of ``tgt[i]``."""
-
-    src: tuple[Path, ...]
-    tgt: tuple[Path, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.src) != len(self.tgt):
-            raise DataError(
-                f"{len(self.src)} source file(s) but {len(self.tgt)} target file(s); list them in pairs: "
-                f"source {_names(self.src)}; target {_names(self.tgt)}"
-            )
-        if not self.src:
-            raise DataError("no parallel files given; name at least one source file and one target file")
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -158,7 +141,7 @@ def decode_line(raw: bytes, path: Path | str, number: int) -> str:
         ) from None
 
 
-def read_pairs(files: ParallelFiles) -> Iterator[SentencePair]:
+def read_pairs(files: TextFiles) -> Iterator[SentencePair]:
     """Yield every pair in order; raises DataError where two files of a pair differ in their number of lines."""
     first = 0
     for src_path, tgt_path in zip(files.src, files.tgt, strict=True):
@@ -186,7 +169,7 @@ def places_of(lines: Sequence[int], paths: Sequence[Path]) -> list[str]:
     return [f"{paths[file]}:{line - first_lines[file] + 1}" for file, line in zip(files, lines, strict=True)]
 
 
-def fingerprint_files(files: ParallelFiles, checksum_of: Callable[[Path], str] = checksum_file) -> str:
+def fingerprint_files(files: TextFiles, checksum_of: Callable[[Path], str] = checksum_file) -> str:
     """Hex fingerprint (16 bytes) of the files' bytes on disk, sensitive to their sides and order, not to their names.
 
     ``checksum_of`` gives what :func:`checksum_file` does, for a caller that remembers it.
@@ -197,7 +180,3 @@ def fingerprint_files(files: ParallelFiles, checksum_of: Callable[[Path], str] =
 
 def _damaged(name: str, number: int, error: Exception) -> DataError:
     return DataError(f"{name}:{number}: cannot read on ({error}); the file is damaged or cut short, fetch it again")
-
-
-def _names(paths: tuple[Path, ...]) -> str:
-    return ", ".join(map(str, paths)) or "(none)"

@@ -49,25 +49,20 @@ _FEW_CHUNKS = 4  # so few are done before other processes have started
 _AGAIN = "delete the folder to have it built again"
 
 
-@dataclass(frozen=True)
-class Filters:
-    """Which pairs to leave out, beside those with a blank side; None switches a filter off.
+def why_left_out(
+    src: int, tgt: int, max_length: int | None, max_ratio: float | None
+) -> Literal["empty", "too_long", "ratio"] | None:
+    """Why a pair with these numbers of tokens, EOS included, is left out; None if it is kept.
 
     ``max_length`` bounds the tokens of each side. ``max_ratio`` bounds the tokens of the longer side divided by those
-    of the shorter. Both count the EOS, which makes the ratio lenient to very short sentences.
+    of the shorter; as both count the EOS, it is lenient to very short sentences. None is no bound.
     """
-
-    max_length: int | None = 256
-    max_ratio: float | None = None
-
-    def reason(self, src: int, tgt: int) -> Literal["empty", "too_long", "ratio"] | None:
-        """Why a pair with these numbers of tokens, EOS included, is left out; None if it is kept."""
-        shorter, longer = sorted((src, tgt))
-        if shorter == 1:
-            return "empty"
-        if self.max_length is not None and longer > self.max_length:
-            return "too_long"
-        return "ratio" if self.max_ratio is not None and longer > self.max_ratio * shorter else None
+    shorter, longer = sorted((src, tgt))
+    if shorter == 1:
+        return "empty"
+    if max_length is not None and longer > max_length:
+        return "too_long"
+    return "ratio" if max_ratio is not None and longer > max_ratio * shorter else None
 
 
 @dataclass(frozen=True)
@@ -248,17 +243,20 @@ def build_corpus(
     folder: Path,
     pairs: Iterable[SentencePair],
     tokenizers: TokenizerPair,
-    filters: Filters,
     fingerprint: str,
+    *,
+    max_length: int | None = None,
+    max_ratio: float | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Corpus:
     """Encode ``pairs`` into ``folder``, replacing what was there; memory does not grow with their number.
 
+    Pairs with a blank side, or beyond ``max_length`` or ``max_ratio`` (:func:`why_left_out`), are left out and counted.
     ``on_progress`` is called now and then with the number of pairs read so far. Raises DataError where no pair is kept
     and where the disk is full; then, and when ``pairs`` raises, ``folder`` is as it was before.
     """
     counts = FilterCounts()
-    encode = partial(_encode_chunk, tokenizers=tokenizers, filters=filters)
+    encode = partial(_encode_chunk, tokenizers=tokenizers, max_length=max_length, max_ratio=max_ratio)
     with CorpusWriter(folder, tokenizers) as writer, Workers() as workers:
         chunks = _chunks(pairs)
         first = list(islice(chunks, _FEW_CHUNKS + 1))
@@ -307,14 +305,16 @@ def _chunks(pairs: Iterable[SentencePair]) -> Iterator[_Chunk]:
         yield _Chunk(*zip(*chunk, strict=True))
 
 
-def _encode_chunk(chunk: _Chunk, tokenizers: TokenizerPair, filters: Filters) -> _Encoded:
+def _encode_chunk(
+    chunk: _Chunk, tokenizers: TokenizerPair, max_length: int | None, max_ratio: float | None
+) -> _Encoded:
     """Encode and filter one chunk; each pair that is left out is counted under the first reason that applies."""
     src, tgt = tokenizers.src.encode(chunk.src), tokenizers.tgt.encode(chunk.tgt)
     tally = {"empty": 0, "too_long": 0, "ratio": 0}
     kept = []
     for i, (s, t) in enumerate(zip(src, tgt, strict=True)):
         blank = not chunk.src[i].strip() or not chunk.tgt[i].strip()
-        reason = "empty" if blank else filters.reason(len(s) + 1, len(t) + 1)
+        reason = "empty" if blank else why_left_out(len(s) + 1, len(t) + 1, max_length, max_ratio)
         if reason is None:
             kept.append(i)
         else:

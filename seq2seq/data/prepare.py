@@ -10,14 +10,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
 from seq2seq.config import Config, TextFiles, check_files
-from seq2seq.data.bitext import ParallelFiles, SentencePair, fingerprint_files, read_pairs
+from seq2seq.data.bitext import SentencePair, fingerprint_files, read_pairs
 from seq2seq.data.checksums import ChecksumMemory
-from seq2seq.data.corpus import Corpus, Filters, build_corpus, open_corpus
-from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec
+from seq2seq.data.corpus import Corpus, build_corpus, open_corpus
+from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
 from seq2seq.files import fingerprint, write_text
@@ -42,13 +43,9 @@ class PreparedData:
         return f"{self.tokenizers.fingerprint} {self.train.fingerprint} {self.valid.fingerprint}"
 
 
-def _files(text: TextFiles) -> ParallelFiles:
-    return ParallelFiles(tuple(text.src), tuple(text.tgt))
-
-
 def _read_texts(name: str, text: TextFiles) -> tuple[list[str], list[str]]:
     """All source lines and all target lines of a validation or test set; DataError if they cannot be used."""
-    pairs = list(read_pairs(_files(text)))
+    pairs = list(read_pairs(text))
     if not any(pair.src.strip() and pair.tgt.strip() for pair in pairs):
         what = "have no pair of lines with text on both sides" if pairs else "have no lines"
         raise DataError(f"data.{name}: its files {what}; name others{', or leave it out' if name == 'test' else ''}")
@@ -67,14 +64,10 @@ def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
     check_files(config)
     valid_texts = _read_texts("valid", config.data.valid)
     test_texts = _read_texts("test", config.data.test) if config.data.test else None
-    train_text, valid_text = _files(config.data.train), _files(config.data.valid)
     known = ChecksumMemory(config.cache_dir / "digests.json")
-    text_hash = fingerprint_files(train_text, known.checksum)
-    filters = Filters(config.data.max_length, config.data.max_ratio)
-    tokenizers = _prepare_tokenizers(config, train_text, text_hash, filters, show_progress)
-    train = _prepare_corpus("train", config, tokenizers, filters, train_text, known, show_progress)
-    no_filters = Filters(config.data.max_length if config.model.positions == "learned" else None, None)
-    valid = _prepare_corpus("valid", config, tokenizers, no_filters, valid_text, known, show_progress)
+    tokenizers = _prepare_tokenizers(config, known, show_progress)
+    train = _prepare_corpus("train", config, tokenizers, known, show_progress)
+    valid = _prepare_corpus("valid", config, tokenizers, known, show_progress)
     return PreparedData(tokenizers, train, valid, valid_texts, test_texts)
 
 
@@ -82,13 +75,11 @@ def _watched(pairs: Iterable[SentencePair], title: str, show: bool) -> Iterator[
     yield from tqdm(pairs, desc=title, unit=" pairs", unit_scale=True, disable=not show, leave=False)
 
 
-def _prepare_tokenizers(
-    config: Config, text: ParallelFiles, text_hash: str, filters: Filters, show_progress: bool
-) -> TokenizerPair:
-    section = config.tokenizer
-    spec = TokenizerSpec(section.kind, section.vocab_size, section.character_coverage, section.byte_fallback)
+def _prepare_tokenizers(config: Config, known: ChecksumMemory, show_progress: bool) -> TokenizerPair:
+    text, max_length, max_ratio = config.data.train, config.data.max_length, config.data.max_ratio
     settings = {"kind", "vocab_size", "character_coverage", "byte_fallback", "joint", "normalise_source"}
-    values = {**section.model_dump(include=settings), "max_length": filters.max_length, "max_ratio": filters.max_ratio}
+    values = {**config.tokenizer.model_dump(include=settings), "max_length": max_length, "max_ratio": max_ratio}
+    text_hash = fingerprint_files(text, known.checksum)
     folder = config.cache_dir / f"tokenizer-{fingerprint(recipe=_RECIPE, text=text_hash, **values)}"
     if folder.exists():
         try:
@@ -96,9 +87,7 @@ def _prepare_tokenizers(
         except DataError as error:  # training is deterministic and gives the same again
             tqdm.write(f"{error}; training it again", file=sys.stderr)
     pairs = _watched(read_pairs(text), "reading text for the tokenizer", show_progress)
-    tokenizers, notices = learn_tokenizers(
-        pairs, spec, filters, joint=section.joint, normalise_source=section.normalise_source
-    )
+    tokenizers, notices = learn_tokenizers(pairs, config.tokenizer, max_length=max_length, max_ratio=max_ratio)
     if show_progress:
         for notice in notices:
             tqdm.write(f"tokenizer: {notice}")
@@ -119,16 +108,19 @@ def _whole_tokenizers(folder: Path) -> TokenizerPair:
 
 
 def _prepare_corpus(
-    name: str,
+    name: Literal["train", "valid"],
     config: Config,
     tokenizers: TokenizerPair,
-    filters: Filters,
-    text: ParallelFiles,
     known: ChecksumMemory,
     show_progress: bool,
 ) -> Corpus:
+    """The corpus of the training text, or of all validation pairs that the model can take."""
+    data = config.data
+    text = data.train if name == "train" else data.valid
+    bounded = name == "train" or config.model.positions == "learned"
+    max_length, max_ratio = data.max_length if bounded else None, data.max_ratio if name == "train" else None
     sources = {"text": fingerprint_files(text, known.checksum), "tokenizers": tokenizers.fingerprint}
-    made_from = fingerprint(recipe=_RECIPE, **sources, max_length=filters.max_length, max_ratio=filters.max_ratio)
+    made_from = fingerprint(recipe=_RECIPE, **sources, max_length=max_length, max_ratio=max_ratio)
     folder = config.cache_dir / f"{name}-{made_from}"
     if folder.exists():
         try:
@@ -136,7 +128,7 @@ def _prepare_corpus(
         except DataError as error:
             tqdm.write(f"{error}: doing so", file=sys.stderr)
     pairs = _watched(read_pairs(text), f"building the {name} corpus", show_progress)
-    corpus = build_corpus(folder, pairs, tokenizers, filters, made_from)
+    corpus = build_corpus(folder, pairs, tokenizers, made_from, max_length=max_length, max_ratio=max_ratio)
     if show_progress:
         tqdm.write(f"{name}: {corpus.counts}")
     return corpus

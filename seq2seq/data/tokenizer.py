@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import sentencepiece
 
+from seq2seq.config import TokenizerConfig
 from seq2seq.data.normalise import RULES, normalise
 from seq2seq.data.subword_sampling import Sampler, make_sampler
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
@@ -33,16 +33,6 @@ _SPACE_MARK = "\u2581"
 _WORD = re.compile(f"{_SPACE_MARK}[^{_SPACE_MARK}]*|[^{_SPACE_MARK}]+")
 _LARGEST = 64 << 20  # bytes of a model file; a quarter of a million pieces take 5 MiB
 _TRAIN_THREADS = 4  # fixed: the number of threads is recorded in the model and orders its floating-point sums
-
-
-@dataclass(frozen=True)
-class TokenizerSpec:
-    """How to train a tokenizer. With ``byte_fallback`` 256 pieces are bytes, and no text is ever unknown."""
-
-    kind: Literal["unigram", "bpe"] = "bpe"
-    vocab_size: int = 8000
-    character_coverage: float = 0.9995
-    byte_fallback: bool = True
 
 
 class Tokenizer:
@@ -204,7 +194,7 @@ class TokenizerPair:
         return TokenizerPair(Tokenizer(self.src.model, normalises=True), self.tgt)
 
 
-def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec) -> tuple[Tokenizer, str | None]:
+def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> tuple[Tokenizer, str | None]:
     """Train on ``texts``, which the memory must hold; the same arguments give the same bytes.
 
     The second result is a notice for people where the text supports fewer pieces than asked for, else None.
@@ -219,11 +209,11 @@ def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec) -> tuple[Tokenize
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sample),
             model_writer=model,
-            model_type=spec.kind,
-            vocab_size=spec.vocab_size,
+            model_type=config.kind,
+            vocab_size=config.vocab_size,
             hard_vocab_limit=False,
-            character_coverage=spec.character_coverage,
-            byte_fallback=spec.byte_fallback,
+            character_coverage=config.character_coverage,
+            byte_fallback=config.byte_fallback,
             normalization_rule_name="identity",
             remove_extra_whitespaces=True,
             max_sentence_length=1 << 30,  # bytes; the default would drop lines above 4192
@@ -235,28 +225,28 @@ def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec) -> tuple[Tokenize
             minloglevel=2,
         )
     except (RuntimeError, OSError, ValueError) as error:
-        raise _training_error(error, spec, sample) from None
+        raise _training_error(error, config, sample) from None
     tokenizer = Tokenizer(model.getvalue())
-    if tokenizer.vocab_size == spec.vocab_size:
+    if tokenizer.vocab_size == config.vocab_size:
         return tokenizer, None
     return tokenizer, (
-        f"vocab_size lowered from {spec.vocab_size} to {tokenizer.vocab_size}: the text supports no more pieces"
+        f"vocab_size lowered from {config.vocab_size} to {tokenizer.vocab_size}: the text supports no more pieces"
     )
 
 
-def _training_error(error: Exception, spec: TokenizerSpec, sample: Sequence[bytes]) -> DataError:
+def _training_error(error: Exception, config: TokenizerConfig, sample: Sequence[bytes]) -> DataError:
     least = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
     if least is None:  # an internal error of SentencePiece, mostly of its unigram trainer at very long words
         word = max((max(line.split(b" "), key=len) for line in sample), key=len).decode("utf-8", "replace")
-        other = "tokenizer.kind: bpe" if spec.kind == "unigram" else "tokenizer.kind: unigram"
+        other = "tokenizer.kind: bpe" if config.kind == "unigram" else "tokenizer.kind: unigram"
         return DataError(
-            f"SentencePiece cannot train a {spec.kind} tokenizer on this text ({' '.join(str(error).split())}); set "
+            f"SentencePiece cannot train a {config.kind} tokenizer on this text ({' '.join(str(error).split())}); set "
             f"{other}, or remove lines that are no sentences (the longest word has {len(word):,} characters and begins "
             f"with {word[:30]!r})"
         )
-    parts = "its characters, 4 special pieces" + (" and 256 bytes (byte_fallback)" if spec.byte_fallback else "")
+    parts = "its characters, 4 special pieces" + (" and 256 bytes (byte_fallback)" if config.byte_fallback else "")
     return DataError(
-        f"vocab_size {spec.vocab_size} is too small: this text needs at least {least[1]} for {parts}; "
+        f"vocab_size {config.vocab_size} is too small: this text needs at least {least[1]} for {parts}; "
         f"raise vocab_size well above {least[1]}, or lower character_coverage"
     )
 

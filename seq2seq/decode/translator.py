@@ -7,41 +7,24 @@ does not grow with the input.
 from __future__ import annotations
 
 import json
-import os
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from seq2seq.config import Config, DecodeConfig
-from seq2seq.data.packed import pack_sentences
-from seq2seq.data.symbols import BOS_ID, EOS_ID
+from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
-from seq2seq.decode.search import Hypothesis, SearchOptions, SearchState, search
+from seq2seq.decode.engine import Engine, Source, TorchEngine, compute_in_fork
 from seq2seq.decode.sentences import split_sentences
-from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
 from seq2seq.device import choose_device, compute_dtype
-from seq2seq.errors import ModelError, UserError
+from seq2seq.errors import ModelError
 from seq2seq.files import checksum
 from seq2seq.languages import CUTS, joiner, script_of
-from seq2seq.memory import memory_explained
-from seq2seq.model.kernels.cuda_graphs import Graphs
-from seq2seq.model.quantize import is_int8_slow, quantize, with_weights_in
-from seq2seq.model.state import round_up
-from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import load_model_folder
 
 WINDOW_LINES = 4096
 WINDOW_CHARACTERS = 1 << 22  # eight times as many as 4,096 usual lines have
-_PROCESS = os.getpid()  # a forked child has another number than the process that loaded this module
-_SMALLEST_SHARE = 1024  # tokens times beam size: below it, the matrices of a step are too small for one thread
 
 
 @dataclass(frozen=True)
@@ -59,8 +42,7 @@ class _Part:
     """A line, or a part of one too long for the model."""
 
     line: int  # index in the window
-    ids: list[int]  # with EOS
-    key: tuple[int, int]  # (line of the whole input, part): what seeds its sampling
+    source: Source  # its key: (line of the whole input, part)
 
 
 def _windows(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterator[list[str]]:
@@ -93,28 +75,6 @@ def _distinct(translations: list[Translation]) -> list[Translation]:
     return list(first.values())
 
 
-def _compute_in_fork(device: torch.device) -> None:
-    """In a forked child, compute on one thread: PyTorch would wait for those of its parent, which it has not.
-
-    Raises:
-        UserError: the device is CUDA, which a forked child cannot use at all.
-    """
-    if os.getpid() == _PROCESS:
-        return
-    if device.type != "cpu":
-        raise UserError("CUDA does not work in a forked process; start the process with spawn or forkserver instead")
-    torch.set_num_threads(1)
-
-
-def _describe(parts: list[_Part], beam_size: int, decode: DecodeConfig) -> str:
-    """A search under way and what to change where it is too large."""
-    return (
-        f"a search of {len(parts):,} lines with {beam_size} hypotheses each, up to {max(len(p.ids) for p in parts):,} "
-        f"tokens a line: lower decode.batch_tokens ({decode.batch_tokens}) or the number of hypotheses "
-        f"(decode.{'n_best' if decode.sample else 'beam_size'})"
-    )
-
-
 class Translator:
     """A trained model, ready to translate.
 
@@ -122,26 +82,13 @@ class Translator:
     ['Ein Mann reitet auf einem Pferd.']
     """
 
-    def __init__(
-        self, model: Transformer, config: Config, tokenizers: TokenizerPair, dtype: torch.dtype | None = None
-    ) -> None:
-        """Translate with ``model`` on the device it is on, computing in ``dtype``; None: what is best there.
-
-        In bf16 on CUDA with the weights of now: they are copied.
-        """
+    def __init__(self, engine: Engine, config: Config, tokenizers: TokenizerPair) -> None:
+        """Translate with ``engine``, which computes with a model of this config and these tokenizers."""
         self.metadata: dict[str, str] = {}  # of the model folder, if the model comes from one
         self.edited: tuple[str, ...] = ()  # what of its settings was edited since it was written
-        self.model = model
+        self.engine = engine
         self.config = config
         self.tokenizers = tokenizers
-        self.device = model.output_weight.device
-        self._quantized: Transformer | None = None  # made when it is first needed
-        self._dtype = compute_dtype("auto", self.device) if dtype is None else dtype
-        self._graphs: Graphs | None = None
-        if self.device.type == "cuda":
-            self._graphs = Graphs(self.device)
-            self._model_of_graphs = with_weights_in(self._dtype, model)
-        self._graphs_lock = threading.Lock()
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", precision: str = "auto") -> Translator:
@@ -156,10 +103,10 @@ class Translator:
             UserError: there is no CUDA device.
         """
         chosen = choose_device(device)
-        _compute_in_fork(chosen)
+        compute_in_fork(chosen)
         loaded = load_model_folder(Path(path))
-        dtype = compute_dtype(precision, chosen)
-        translator = cls(loaded.model.to(chosen), loaded.config, loaded.tokenizers, dtype)
+        engine = TorchEngine(loaded.model.to(chosen), compute_dtype(precision, chosen))
+        translator = cls(engine, loaded.config, loaded.tokenizers)
         translator.metadata = loaded.metadata
         translator.edited = loaded.edited
         return translator
@@ -219,11 +166,8 @@ class Translator:
             done += len(window)
 
     def settle(self, decode: DecodeConfig, say: Callable[[str], None] = warnings.warn) -> DecodeConfig:
-        """``decode`` as this machine will carry it out: in fp32 where int8 would be slower. ``say`` gets the reason."""
-        if decode.quantize is None or self.device.type != "cpu" or not is_int8_slow():
-            return decode
-        say("int8 is slower than fp32 on this CPU, which has no fast int8 products (VNNI); translating in fp32")
-        return decode.model_copy(update={"quantize": None})
+        """``decode`` as the engine will carry it out on this machine; ``say`` gets the reason for a difference."""
+        return self.engine.settle(decode, say)
 
     def identity(self) -> dict[str, str]:
         """What of a loaded model decides its translations: equal where they are, whatever its folder is called."""
@@ -234,13 +178,11 @@ class Translator:
         ]
         parts = json.dumps([self.metadata, self.tokenizers.fingerprint, *config], sort_keys=True)
         model = checksum(parts.encode())  # the metadata hold the weights' checksum
-        precision = "bf16" if self._dtype == torch.bfloat16 else "fp32"
-        return {"model": model, "device": self.device.type, "precision": precision}
+        return {"model": model, **self.engine.identity}
 
     def _translate_window(
         self, lines: list[str], first: int, decode: DecodeConfig, on_problem: Callable[[int, str], None]
     ) -> list[list[Translation]]:
-        _compute_in_fork(self.device)
         limit = self.config.data.max_length - 1  # room for EOS
         parts: list[_Part] = []
         filled = [line if line.strip() else "" for line in lines]  # white space of any kind has no translation
@@ -252,7 +194,7 @@ class Translator:
                 on_problem(first + index + 1, f"longer than {limit} tokens; translated in {len(pieces)} parts")
             for number, piece in enumerate(pieces):
                 if piece:
-                    parts.append(_Part(index, [*piece, EOS_ID], (first + index, number)))
+                    parts.append(_Part(index, Source([*piece, EOS_ID], (first + index, number))))
         found: list[list[list[Translation]]] = [[] for _ in lines]
         cut: dict[int, str] = {}
         translated = self._translate_parts(parts, decode)
@@ -273,105 +215,26 @@ class Translator:
         encoded = iter(self.tokenizers.src.encode([text for sentences in texts for text in sentences]))
         return [[(text, next(encoded)) for text in sentences] for sentences in texts]
 
-    def _longest_output(self, part: _Part, decode: DecodeConfig) -> int:
-        """In tokens, EOS included."""
-        longest = int(len(part.ids) * decode.max_length_ratio) + decode.max_length_offset
-        return max(1, min(longest, self.model.max_length or longest))
-
     def _limit_reached(self, part: _Part, decode: DecodeConfig) -> str:
-        longest = self._longest_output(part, decode)
-        advice = "which is the model's" if longest == self.model.max_length else "raise decode.max_length_ratio"
+        """What to say of a part whose translation is cut."""
+        num_tokens = len(part.source.ids)
+        longest = self.engine.longest_output(num_tokens, decode)
+        raised = decode.model_copy(update={"max_length_offset": decode.max_length_offset + 1})
+        more = self.engine.longest_output(num_tokens, raised) > longest
+        advice = "raise decode.max_length_ratio" if more else "which is the model's"
         return f"the translation reached its length limit of {longest} tokens; {advice}"
 
     def _translate_parts(self, parts: list[_Part], decode: DecodeConfig) -> list[list[Translation]]:
-        """Longest first, in batches of like lengths; results in the order of ``parts``."""
-        order = sorted(range(len(parts)), key=lambda i: -len(parts[i].ids))
-        beam_size = decode.n_best if decode.sample else decode.beam_size
-        budget = decode.batch_tokens
-        if self.device.type == "cpu":  # every thread should have a batch, unless they would be very small
-            share = beam_size * sum(len(part.ids) for part in parts) // torch.get_num_threads()
-            budget = min(budget, max(share, _SMALLEST_SHARE))
-        batches: list[list[int]] = []
-        while order:
-            size = max(1, budget // (beam_size * len(parts[order[0]].ids)))
-            batches.append(order[:size])
-            order = order[size:]
-        results: list[list[Translation]] = [[] for _ in parts]
-        found = self._search_all([[parts[i] for i in batch] for batch in batches], decode)
-        for batch, searched in zip(batches, found, strict=True):
-            for i, hypotheses in zip(batch, searched, strict=True):
-                if not hypotheses:  # every sentence ends at its longest length, so there was no number to rank by
-                    raise ModelError("the model computes no finite numbers: its weights are damaged or have diverged")
-                best = hypotheses[: 1 if decode.n_best == 1 else None]
-                texts = self.tokenizers.tgt.decode_batch([hypothesis.ids for hypothesis in best])
-                results[i] = [Translation(t, h.score, h.log_prob, h.cut) for t, h in zip(texts, best, strict=True)]
-                if not decode.sample:
-                    results[i] = _distinct(results[i])[: decode.n_best]
+        """The translations of each part, the best first; at least one."""
+        results = []
+        for hypotheses in self.engine.search([part.source for part in parts], decode):
+            if not hypotheses:  # every sentence ends at its longest length, so there was no number to rank by
+                raise ModelError("the model computes no finite numbers: its weights are damaged or have diverged")
+            best = hypotheses[: 1 if decode.n_best == 1 else None]
+            texts = self.tokenizers.tgt.decode_batch([hypothesis.ids for hypothesis in best])
+            found = [Translation(t, h.score, h.log_prob, h.cut) for t, h in zip(texts, best, strict=True)]
+            results.append(found if decode.sample else _distinct(found)[: decode.n_best])
         return results
-
-    def _search_all(self, batches: list[list[_Part]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
-        """Search batch by batch; on the CPU as many at a time as PyTorch has threads, on one thread each.
-
-        The matrices of a step are small: four threads that share each of them take half the time of one thread, four
-        that have a batch each a quarter.
-        """
-        model = self._model_for(decode)
-        num_threads = torch.get_num_threads()
-        if len(batches) < 2 or num_threads == 1 or self.device.type != "cpu":
-            yield from (self._search(model, batch, decode) for batch in batches)
-            return
-        with ThreadPoolExecutor(min(num_threads, len(batches)), initializer=lambda: torch.set_num_threads(1)) as pool:
-            try:
-                yield from pool.map(lambda batch: self._search(model, batch, decode), batches)
-            finally:
-                torch.set_num_threads(num_threads)  # the workers have changed what threads to come start with
-
-    def _model_for(self, decode: DecodeConfig) -> Transformer:
-        if decode.quantize is None:
-            return self.model if self._graphs is None else self._model_of_graphs
-        if self.device.type != "cpu":
-            raise UserError(f"decode.quantize: {decode.quantize} is for the CPU; set it to null or use device cpu")
-        if self._quantized is None:
-            self._quantized = quantize(self.model)
-        return self._quantized
-
-    @torch.inference_mode()
-    def _search(self, model: Transformer, parts: list[_Part], decode: DecodeConfig) -> list[list[Hypothesis]]:
-        max_lengths = [self._longest_output(part, decode) for part in parts]
-        beam_size, uniforms = decode.beam_size, None
-        if decode.sample:  # random numbers belong to the line, so that its samples do not depend on its batch
-            beam_size = decode.n_best
-            uniforms = np.zeros((len(parts), beam_size, max(max_lengths)))
-            for row, part in enumerate(parts):
-                rng = np.random.Generator(np.random.PCG64([decode.seed, *part.key]))
-                uniforms[row, :, : max_lengths[row]] = rng.random((max_lengths[row], beam_size)).T
-        options = SearchOptions(
-            bos_id=BOS_ID,
-            eos_id=EOS_ID,
-            beam_size=beam_size,
-            first_id=EOS_ID,  # before it are padding, unknown and BOS, which no training text holds
-            temperature=decode.temperature,
-            top_k=decode.top_k,
-            top_p=decode.top_p,
-        )
-        # Kernels add up in vectors of 16: over whole ones a sum is the same to the last bit, however many masked ones
-        # follow. Rounding to int8 needs that, as it makes large differences of the least ones; it is no slower.
-        longest = max(len(part.ids) for part in parts)
-        grid_length = -(-longest // 16) * 16 if self._graphs is None else round_up(longest, 16)
-        grid_length = min(grid_length, model.max_length or grid_length)
-        src = pack_sentences([part.ids for part in parts], grid_length).to(self.device)
-        lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs are of one search at a time
-        with memory_explained(partial(_describe, parts, beam_size, decode)), self._autocast(), lock:
-            state = begin(model, src, max_lengths, options, uniforms)
-            stepper: SearchState = EagerStepper(model, state, options)
-            if self._graphs is not None:
-                stepper = GraphStepper(self._graphs, model, state, options)
-            return search(stepper, max_lengths, beam_size, decode.length_penalty)
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        """On CUDA without its cache: what a graph computes must not outlive it, and the weights are cast already."""
-        lower, cached = self._dtype != torch.float32, self._graphs is None
-        return torch.autocast(self.device.type, self._dtype, cache_enabled=cached) if lower else nullcontext()
 
     def _cut(self, line: str, limit: int) -> list[list[int]]:
         """Halve a line until its parts have at most ``limit`` tokens each, at the best place near the middle."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from seq2seq.data.packed import Packed
+from seq2seq.model.kernels.grid import from_grid, to_grid
 from seq2seq.model.kernels.short_attention import ShortAttention, split_parts
 from seq2seq.model.positions import rotate
 from seq2seq.model.state import State
@@ -22,34 +22,6 @@ from seq2seq.model.state import State
 # Up to so many tokens, plain products are faster on a CPU. They are up to about 100, but need more memory.
 SHORT = 64
 _WIDEST_HEAD = 256  # of variable-length attention
-
-
-class _ToGrid(torch.autograd.Function):
-    """[T, ...] to [B * L, ...]: a gather, whose gradient is a gather too (masked cells have none)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, side: Packed) -> Tensor:
-        ctx.side = side
-        return x.index_select(0, side.grid)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0].index_select(0, ctx.side.cells), None
-
-
-class _FromGrid(torch.autograd.Function):
-    """[B * L, ...] to [T, ...]: the inverse of :class:`_ToGrid`; cells past a sentence's end get no gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, side: Packed) -> Tensor:
-        ctx.side = side
-        return x.index_select(0, side.cells)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (grad,) = grads
-        grid = grad.new_zeros(ctx.side.grid.size(0), *grad.shape[1:])
-        return grid.index_copy_(0, ctx.side.cells, grad), None
 
 
 def _window_bias(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
@@ -76,23 +48,16 @@ def _padded_attention(
     q: Tensor, k: Tensor, v: Tensor, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None
 ) -> Tensor:
     """:func:`attention` by PyTorch's padded kernel."""
-
-    def heads_first(x: Tensor, side: Packed) -> Tensor:  # [T, H, E] -> [B, H, L, E]
-        grid = _ToGrid.apply(x, side)
-        out: Tensor = grid.view(side.num_sentences, side.max_length, *x.shape[1:]).transpose(1, 2)
-        return out
-
     plain_causal = causal and window is None  # the kernel's own mask
     out = scaled_dot_product_attention(
-        heads_first(q, q_side),
-        heads_first(k, k_side),
-        heads_first(v, k_side),
+        to_grid(q, q_side).transpose(1, 2),  # [B, L, H, E] -> [B, H, L, E]
+        to_grid(k, k_side).transpose(1, 2),
+        to_grid(v, k_side).transpose(1, 2),
         attn_mask=None if plain_causal else _bias(q_side, k_side, causal=causal, window=window).to(q.dtype),
         is_causal=plain_causal,
         enable_gqa=k.size(1) != q.size(1),
     )
-    packed: Tensor = _FromGrid.apply(out.transpose(1, 2).flatten(0, 1), q_side)
-    return packed
+    return from_grid(out.transpose(1, 2), q_side)
 
 
 def has_packed_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 import seq2seq
 from seq2seq.config import Config
 from seq2seq.data.bitext import SentencePair
-from seq2seq.data.corpus import Filters, build_corpus
+from seq2seq.data.corpus import build_corpus
 from seq2seq.data.loader import load_steps
 from seq2seq.data.packed import Indices
 from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
@@ -228,7 +228,7 @@ def _heaviest_data(run: Run) -> PreparedData:
     valid, (src, tgt) = data.valid, data.valid_texts
     pairs = np.union1d(*(heaviest_lines(lengths, tokens) for lengths in (valid.src_lengths, valid.tgt_lengths)))
     kept = [SentencePair(src[line], tgt[line], number) for number, line in enumerate(valid.lines[pairs])]
-    corpus = build_corpus(config.run_dir / "valid", kept, data.tokenizers, Filters(None, None), "dry run")
+    corpus = build_corpus(config.run_dir / "valid", kept, data.tokenizers, "dry run")
     test_texts = None
     if data.test_texts is not None:
         src, ref = data.test_texts

@@ -2,7 +2,7 @@
 
 Read :func:`train` first, then the functions below it in their order. :mod:`seq2seq.train.setup` says what a run
 consists of and which files it writes. Every random number comes from a seed made of the run's seed, the step, and the
-process, so a run that was stopped at any moment and continued takes the same steps as one that was not.
+process, so a run that was stopped and continued takes the same steps as one that was not.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
 from seq2seq.data.prepare import sampled_folder
+from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
@@ -222,9 +223,8 @@ def _why_stop(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
 
 def validate_run(run: Run) -> Validation:
     """Measure the model, log the result, and save the model as ``best`` if it is."""
-    config, progress, report = run.config, run.progress, run.report
+    config, data, progress, report = run.config, run.data, run.progress, run.report
     started = time.monotonic()
-    data = run.data
     result = validate(run.evaluated, data.valid, data.valid_texts, data.tokenizers, config, run.processes, run.dtype)
     run.model.train()
     report.validation(progress.step, result.metrics(), time.monotonic() - started)
@@ -244,11 +244,10 @@ def save_run(run: Run) -> None:
     _save_model(run, "last")
     if not run.processes.is_main:
         return
-    average = run.average.model.state_dict() if run.average is not None else {}
     checkpoint = Checkpoint(
         progress=run.progress,
         weights=unique_tensors(run.model.state_dict()),
-        average=unique_tensors(average),
+        average={} if run.average is None else unique_tensors(run.average.model.state_dict()),
         optimizer=run.optimizer.tensors(),
         config=run.config.model_dump_json(),
         data_fingerprint=run.data.fingerprint,
@@ -260,8 +259,8 @@ def save_run(run: Run) -> None:
 def _save_model(run: Run, name: str) -> None:
     if run.processes.is_main:
         metadata = {"step": str(run.progress.step), "data": run.data.fingerprint}
-        folder = run.config.run_dir / name
-        save_model_folder(folder, run.evaluated.state_dict(), run.config, run.data.tokenizers, metadata)
+        weights = run.evaluated.state_dict()
+        save_model_folder(run.config.run_dir / name, weights, run.config, run.data.tokenizers, metadata)
 
 
 def score_test_set(run: Run) -> Scores | None:
@@ -275,14 +274,16 @@ def score_test_set(run: Run) -> Scores | None:
         return None
     run.processes.barrier()  # until the main process has written the best model
     best = load_model_folder(run_dir / "best")
-    translator = Translator(best.model.to(run.processes.device), run.config, run.data.tokenizers, run.dtype)
+    engine = TorchEngine(best.model.to(run.processes.device), run.dtype)
+    translator = Translator(engine, run.config, run.data.tokenizers)
     hypotheses, scores = translate_and_score(translator, *texts, run.config, run.processes)
     run.report.notes(scores.notes)
     if run.processes.is_main:
         write_text(run_dir / "test.hyp.txt", "".join(f"{line}\n" for line in hypotheses))
-        src, ref = (fingerprint_lines(lines) for lines in texts)
         record = {**scores.as_json(), "decode": measured_decode(run.config).model_dump(), "model": best.metadata}
-        record |= {"src_blake2b": src, "ref_blake2b": ref}
+        record |= {
+            f"{side}_blake2b": fingerprint_lines(lines) for side, lines in zip(("src", "ref"), texts, strict=True)
+        }
         write_text(run_dir / "test.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return scores
 

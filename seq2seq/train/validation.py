@@ -14,6 +14,7 @@ from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.evaluate import Scores, score
 from seq2seq.memory import memory_explained
@@ -144,6 +145,6 @@ def validate(
     """Validate ``model`` on the corpus and its raw text. The model stays in evaluation mode."""
     model.eval()
     loss = corpus_loss(model, corpus, config, processes, dtype)
-    translator = Translator(model, config, tokenizers, dtype)
+    translator = Translator(TorchEngine(model, dtype), config, tokenizers)
     _, scores = translate_and_score(translator, *texts, config, processes)
     return Validation(loss, scores)

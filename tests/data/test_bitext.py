@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from seq2seq.config import TextFiles
 from seq2seq.data import bitext
 from seq2seq.data.bitext import (
-    ParallelFiles,
     SentencePair,
     decode_line,
     fingerprint_files,
@@ -42,8 +42,8 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def pair_files(folder: Path, src: bytes, tgt: bytes, name: str = "a") -> ParallelFiles:
-    return ParallelFiles((write(folder / f"{name}.en", src),), (write(folder / f"{name}.de", tgt),))
+def pair_files(folder: Path, src: bytes, tgt: bytes, name: str = "a") -> TextFiles:
+    return TextFiles(src=(write(folder / f"{name}.en", src),), tgt=(write(folder / f"{name}.de", tgt),))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -165,7 +165,7 @@ def test_unreadable_files_are_named(tmp_path):
             list(read_lines(path))
         assert str(path) in str(error.value)
     with pytest.raises(DataError, match="missing"):
-        fingerprint_files(ParallelFiles((tmp_path / "missing",), (tmp_path / "missing",)))
+        fingerprint_files(TextFiles(src=(tmp_path / "missing",), tgt=(tmp_path / "missing",)))
 
 
 def test_invalid_utf8_is_located(tmp_path):
@@ -192,35 +192,27 @@ def test_unequal_counts_name_both_files_and_both_counts(tmp_path, num_src, num_t
 def test_pairs_of_several_files_count_lines_over_all(tmp_path):
     """Guards against line numbers that start again with every file, and against lengths that only match in total."""
     one, two = pair_files(tmp_path, b"a\n\nb", b"1\n2\n3\n", "one"), pair_files(tmp_path, BOM + b"c\r\n", b"4\n", "two")
-    both = ParallelFiles(one.src + two.src, one.tgt + two.tgt)
+    both = TextFiles(src=one.src + two.src, tgt=one.tgt + two.tgt)
     expected = [("a", "1", 0), ("", "2", 1), ("b", "3", 2), ("c", "4", 3)]
     assert [tuple(pair) for pair in read_pairs(both)] == expected
-    thrice = ParallelFiles(both.src + one.src, both.tgt + one.tgt)
+    thrice = TextFiles(src=both.src + one.src, tgt=both.tgt + one.tgt)
     assert [pair.line for pair in read_pairs(thrice)] == list(range(7))
     with pytest.raises(DataError, match="has 3 lines"):
-        list(read_pairs(ParallelFiles(one.src + two.src, two.tgt + one.tgt)))
-
-
-def test_lists_of_files_must_pair_up(tmp_path):
-    """Guards against a forgotten file on one side."""
-    with pytest.raises(DataError, match=r"2 source file\(s\) but 1 target"):
-        ParallelFiles((tmp_path / "a", tmp_path / "b"), (tmp_path / "c",))
-    with pytest.raises(DataError, match="no parallel files"):
-        ParallelFiles((), ())
+        list(read_pairs(TextFiles(src=one.src + two.src, tgt=two.tgt + one.tgt)))
 
 
 def test_fingerprint_sees_content_order_and_sides(tmp_path):
     """Guards against a changed or swapped corpus passing for the old one."""
     a, b, ab, empty = (write(tmp_path / n, d) for n, d in (("a", b"a"), ("b", b"b"), ("ab", b"ab"), ("empty", b"")))
     cases = [((a,), (b,)), ((b,), (a,)), ((a, b), (b, a)), ((b, a), (a, b)), ((ab,), (empty,)), ((empty,), (ab,))]
-    prints = [fingerprint_files(ParallelFiles(*case)) for case in cases]
+    prints = [fingerprint_files(TextFiles(src=case[0], tgt=case[1])) for case in cases]
     assert len(set(prints)) == len(cases)
     assert all(len(p) == 32 for p in prints)
-    assert fingerprint_files(ParallelFiles((a,), (b,))) == prints[0]
+    assert fingerprint_files(TextFiles(src=(a,), tgt=(b,))) == prints[0]
     copy = write(tmp_path / "copy", b"a")
-    assert fingerprint_files(ParallelFiles((copy,), (b,))) == prints[0]
+    assert fingerprint_files(TextFiles(src=(copy,), tgt=(b,))) == prints[0]
     write(a, b"A")
-    assert fingerprint_files(ParallelFiles((a,), (b,))) != prints[0]
+    assert fingerprint_files(TextFiles(src=(a,), tgt=(b,))) != prints[0]
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])

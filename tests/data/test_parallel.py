@@ -38,7 +38,7 @@ if __name__ == "__main__":
     corpus._CHUNK_PAIRS = 50
     folder = Path(sys.argv[1])
     tokenizers = TokenizerPair.load(folder / "tokenizer")
-    corpus.build_corpus(folder / "data" / "c", pairs(folder / "ready"), tokenizers, corpus.Filters(), "f")
+    corpus.build_corpus(folder / "data" / "c", pairs(folder / "ready"), tokenizers, "f")
 """
 
 

@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from seq2seq.config import DecodeConfig
+from seq2seq.decode import engine as engine_module
 from seq2seq.decode import stepper as stepper_module
 from seq2seq.decode import translator as translator_module
+from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.stepper import GraphStepper
 from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import ModelError, UserError
@@ -185,7 +187,7 @@ def test_int8_does_not_depend_on_the_batch(
 ) -> None:
     """Contract 3, closer: guards against the least differences of fp32 sums, which rounding to int8 makes large. Those
     that a BLAS makes for other shapes are left: they turn a rounding around in one sentence of some hundred."""
-    monkeypatch.setattr("seq2seq.decode.translator.is_int8_slow", lambda: False)
+    monkeypatch.setattr("seq2seq.decode.engine.is_int8_slow", lambda: False)
     lines = [src for src, _ in sentences(200, seed=9)]  # the differences are rare
     words = " ".join(lines).split()
     long = next(
@@ -212,8 +214,7 @@ def graphs(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> Graphs:
     monkeypatch.setattr(stepper_module, "_SENTENCES", 2)
     monkeypatch.setattr(state_module, "_STEPS", 2)
     graphs = Graphs(torch.device("cpu"))
-    monkeypatch.setattr(translator, "_graphs", graphs)
-    monkeypatch.setattr(translator, "_model_of_graphs", translator.model, raising=False)
+    monkeypatch.setattr(translator.engine, "_graphs", graphs)
     return graphs
 
 
@@ -257,10 +258,9 @@ def test_fixed_shapes_are_for_one_search_at_a_time(
 def test_cuda_translates_as_the_cpu_does(decode: DecodeConfig, translator: Translator, lines: list[str]) -> None:
     """In fp32 the text of the CPU, whatever the batches; in bf16 nearly so."""
     expected = translator.translate(lines, decode)
-    model = copy.deepcopy(translator.model).cuda()
-    exact, half = (
-        Translator(model, translator.config, translator.tokenizers, dtype) for dtype in (torch.float32, torch.bfloat16)
-    )
+    model = copy.deepcopy(translator.engine.model).cuda()
+    engines = (TorchEngine(model, dtype) for dtype in (torch.float32, torch.bfloat16))
+    exact, half = (Translator(engine, translator.config, translator.tokenizers) for engine in engines)
     for batch_tokens in (10**6, 1, 300, 10**6):
         batched = decode.model_copy(update={"batch_tokens": batch_tokens})
         assert exact.translate(lines, batched) == expected
@@ -276,11 +276,10 @@ def test_a_step_waits_for_the_device_once(
     decode: DecodeConfig, translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against hidden waits, each of which leaves the device idle: PyTorch refuses all but the one read-back."""
-    on_cuda = Translator(
-        copy.deepcopy(translator.model).cuda(), translator.config, translator.tokenizers, torch.float32
-    )
+    engine = TorchEngine(copy.deepcopy(translator.engine.model).cuda(), torch.float32)
+    on_cuda = Translator(engine, translator.config, translator.tokenizers)
     expected = on_cuda.translate(lines, decode)  # captures the graphs, for which the device is waited for
-    whole, read = translator_module.search, torch.Tensor.cpu
+    whole, read = engine_module.search, torch.Tensor.cpu
     reads: list[torch.Tensor] = []
 
     def checked(*arguments: object) -> object:
@@ -303,7 +302,7 @@ def test_a_step_waits_for_the_device_once(
     steps: list[GraphStepper] = []
     advance = GraphStepper.advance
     monkeypatch.setattr(GraphStepper, "advance", counted)
-    monkeypatch.setattr(translator_module, "search", checked)
+    monkeypatch.setattr(engine_module, "search", checked)
     monkeypatch.setattr(torch.Tensor, "cpu", allowed)
     assert on_cuda.translate(lines, decode) == expected
     assert len(reads) == len(steps) > 0
@@ -313,7 +312,7 @@ def test_int8_is_close_to_fp32_and_something_else(
     translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against an option without effect, and one that translates worse; fp32 is untouched afterwards."""
-    monkeypatch.setattr("seq2seq.decode.translator.is_int8_slow", lambda: False)
+    monkeypatch.setattr("seq2seq.decode.engine.is_int8_slow", lambda: False)
     plain = all_translations(translator, lines, GREEDY)
     quantized = all_translations(translator, lines, GREEDY.model_copy(update={"quantize": "int8"}))
     assert [t[0].score for t in quantized] != [t[0].score for t in plain]
@@ -327,14 +326,14 @@ def test_int8_gives_way_where_it_is_slow(
     """Guards against a translation that takes ten times as long: without VNNI, PyTorch multiplies int8 in a plain
     loop."""
     plain = all_translations(translator, lines[:5], GREEDY)
-    monkeypatch.setattr("seq2seq.decode.translator.is_int8_slow", lambda: True)
+    monkeypatch.setattr("seq2seq.decode.engine.is_int8_slow", lambda: True)
     with pytest.warns(UserWarning, match=r"int8 is slower than fp32 on this CPU.*; translating in fp32"):
         assert all_translations(translator, lines[:5], GREEDY.model_copy(update={"quantize": "int8"})) == plain
 
 
 def test_int8_is_for_the_cpu(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a kernel's message about shapes or devices."""
-    monkeypatch.setattr(translator, "device", torch.device("cuda"))
+    monkeypatch.setattr(translator.engine, "device", torch.device("cuda"))
     with pytest.raises(UserError, match=r"decode\.quantize: int8 is for the CPU; .* device cpu"):
         translator.translate(["ka"], GREEDY.model_copy(update={"quantize": "int8"}))
 
@@ -372,8 +371,8 @@ def test_batches_are_dealt_to_threads(
             all_started.wait(timeout=60)  # so that none is left without a batch
         return whole(*arguments)
 
-    whole = translator_module.search
-    monkeypatch.setattr(translator_module, "search", search)
+    whole = engine_module.search
+    monkeypatch.setattr(engine_module, "search", search)
     assert all_translations(translator, lines, decode) == alone
     assert len(workers) == 3
     assert threading.get_ident() not in workers
@@ -390,7 +389,7 @@ def test_one_batch_needs_no_pool(
 ) -> None:
     """A line by itself has all threads, and waits for none to start."""
     threads(3)
-    monkeypatch.setattr(translator_module, "ThreadPoolExecutor", None)
+    monkeypatch.setattr(engine_module, "ThreadPoolExecutor", None)
     assert len(translator.translate(["ka to"], BEAM)) == 1
 
 
@@ -405,7 +404,7 @@ def test_a_failing_batch_fails_the_call(
         raise ValueError("no room")
 
     threads(2)
-    monkeypatch.setattr(translator_module, "search", fail)
+    monkeypatch.setattr(engine_module, "search", fail)
     with pytest.raises(ValueError, match="no room"):
         translator.translate(lines * 20, BEAM.model_copy(update={"batch_tokens": 1}))
     assert torch.get_num_threads() == 2
@@ -544,7 +543,7 @@ def test_sampling_depends_on_seed_and_line_alone(translator: Translator, lines: 
 def test_unspaced_targets_join_without_a_space(language: str, translator: Translator) -> None:
     """Parts of a Chinese translation are joined as Chinese is written, whatever form its code has."""
     data = translator.config.data.model_copy(update={"tgt_lang": language})
-    chinese = Translator(translator.model, translator.config.model_copy(update={"data": data}), translator.tokenizers)
+    chinese = Translator(translator.engine, translator.config.model_copy(update={"data": data}), translator.tokenizers)
     line = "kato miren. " * 20
     spaced = all_translations(translator, [line], GREEDY)[0][0].text
     assert " " in spaced
@@ -555,8 +554,8 @@ def test_unspaced_targets_join_without_a_space(language: str, translator: Transl
 @pytest.mark.parametrize("decode", [GREEDY, BEAM, DecodeConfig(sample=True, max_length_ratio=1)])
 def test_a_model_without_numbers_is_an_error(translator: Translator, decode: DecodeConfig) -> None:
     """Guards against an IndexError where weights hold NaN, found by fuzzing, and against a line that gets lost."""
-    broken = copy.deepcopy(translator.model)
+    broken = copy.deepcopy(translator.engine.model)
     with torch.no_grad():
         broken.output_weight.fill_(float("nan"))
     with pytest.raises(ModelError, match="no finite numbers"):
-        Translator(broken, translator.config, translator.tokenizers).translate(["ka to", ""], decode)
+        Translator(TorchEngine(broken), translator.config, translator.tokenizers).translate(["ka to", ""], decode)

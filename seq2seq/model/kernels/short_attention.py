@@ -17,21 +17,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.data.packed import Packed
-
-
-def _to_grid(x: Tensor, side: Packed) -> Tensor:
-    """[T, N, E] -> [N, B, L, E] in one gather; cells past a sentence's end repeat token 0."""
-    heads = torch.arange(x.size(1), device=x.device)
-    rows = side.grid * x.size(1) + heads[:, None]  # [N, B * L]
-    grid = x.reshape(-1, x.size(2)).index_select(0, rows.flatten())
-    return grid.view(x.size(1), side.num_sentences, side.max_length, x.size(2))
-
-
-def _from_grid(grid: Tensor, side: Packed) -> Tensor:
-    """[N, B, L, E] -> [T, N, E]: the inverse of :func:`_to_grid`, and its gradient if only tokens have one."""
-    heads = torch.arange(grid.size(0), device=grid.device)
-    rows = side.cells[:, None] + heads * side.grid.size(0)  # [T, N]
-    return grid.flatten(0, 2).index_select(0, rows.flatten()).view(*rows.shape, -1)
+from seq2seq.model.kernels.grid import heads_from_grid, heads_to_grid
 
 
 def split_parts(parts: Sequence[Tensor], num_heads: int, dim: int) -> Sequence[Tensor]:
@@ -74,7 +60,7 @@ class ShortAttention(torch.autograd.Function):
         """bias: [1 or B, 1, 1 or L, L]; parts: ``heads`` of :func:`seq2seq.model.attention.attention`."""
         ctx.sides = (q_side, *[k_side] * (len(parts) - 1))
         ctx.num_heads = num_heads
-        grids = [_to_grid(part, side) for part, side in zip(parts, ctx.sides, strict=True)]
+        grids = [heads_to_grid(part, side) for part, side in zip(parts, ctx.sides, strict=True)]
         queries, keys, values = split_parts(grids, num_heads, dim=0)
         q, k, v = (_matrices(x, keys.size(0)) for x in (queries, keys, values))
         z = torch.bmm(q, k.transpose(1, 2).contiguous())  # [G * B, R * L, L]
@@ -85,7 +71,7 @@ class ShortAttention(torch.autograd.Function):
         p = _softmax_(z).masked_fill_(padding, 0.0).view(q.size(0), q.size(1), -1)
         ctx.save_for_backward(p, *grids)
         mixed = torch.bmm(p, v).view(keys.size(0), q_side.num_sentences, -1, *queries.shape[2:])
-        return _from_grid(mixed.transpose(1, 2).flatten(0, 1), q_side)
+        return heads_from_grid(mixed.transpose(1, 2).flatten(0, 1), q_side)
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -94,7 +80,7 @@ class ShortAttention(torch.autograd.Function):
         grads = [torch.empty_like(grid) for grid in grids]
         queries, keys, values = split_parts(grids, ctx.num_heads, dim=0)
         grad_queries, grad_keys, grad_values = split_parts(grads, ctx.num_heads, dim=0)
-        grad_mixed = _to_grid(grad[0], ctx.sides[0])
+        grad_mixed = heads_to_grid(grad[0], ctx.sides[0])
         q, k, v, do = (_matrices(x, keys.size(0)) for x in (queries, keys, values, grad_mixed))
         torch.bmm(p.transpose(1, 2), do, out=grad_values.flatten(0, 1))
         dp = torch.bmm(do, v.transpose(1, 2).contiguous()).mul_(p)
@@ -105,4 +91,4 @@ class ShortAttention(torch.autograd.Function):
         else:
             dq = torch.bmm(dz, k).view(keys.size(0), queries.size(1), -1, *queries.shape[2:])
             grad_queries.copy_(dq.transpose(1, 2).flatten(0, 1))
-        return None, None, None, None, *(_from_grid(x, side) for x, side in zip(grads, ctx.sides, strict=True))
+        return None, None, None, None, *(heads_from_grid(x, side) for x, side in zip(grads, ctx.sides, strict=True))

@@ -1,0 +1,202 @@
+"""From source ids to hypotheses: batches, threads, number format, int8. Knows no text.
+
+``Translator`` needs no more of an engine than :class:`Engine`; :class:`TorchEngine` is this package's own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from seq2seq.config import DecodeConfig
+from seq2seq.data.packed import pack_sentences
+from seq2seq.data.symbols import BOS_ID, EOS_ID
+from seq2seq.decode.search import Hypothesis, SearchOptions, SearchState, search
+from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
+from seq2seq.device import compute_dtype
+from seq2seq.errors import UserError
+from seq2seq.memory import memory_explained
+from seq2seq.model.kernels.cuda_graphs import Graphs
+from seq2seq.model.quantize import is_int8_slow, quantize, with_weights_in
+from seq2seq.model.state import round_up
+from seq2seq.model.transformer import Transformer
+
+_PROCESS = os.getpid()  # a forked child has another number than the process that loaded this module
+_SMALLEST_SHARE = 1024  # tokens times beam size: below it, the matrices of a step are too small for one thread
+
+
+@dataclass(frozen=True)
+class Source:
+    """A sentence to translate."""
+
+    ids: list[int]  # with EOS
+    key: tuple[int, int]  # seeds its sampling
+
+
+class Engine(Protocol):
+    """What computes hypotheses. One thread calls it at a time, except where an engine says otherwise."""
+
+    def search(self, sources: Sequence[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
+        """For each source its finished hypotheses, the best first; they do not depend on the other sources.
+
+        A list is empty where the model computes no finite numbers.
+        """
+
+    def longest_output(self, num_source_tokens: int, decode: DecodeConfig) -> int:
+        """The most tokens of an output, EOS included, for a source of so many tokens."""
+
+    def settle(self, decode: DecodeConfig, say: Callable[[str], None]) -> DecodeConfig:
+        """``decode`` as this engine will carry it out; ``say`` gets the reason for each difference."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What decides the hypotheses besides the model, the sources and the options."""
+
+
+def compute_in_fork(device: torch.device) -> None:
+    """In a forked child, compute on one thread: PyTorch would wait for the threads of its parent, which do not exist.
+
+    Raises:
+        UserError: the device is CUDA, which a forked child cannot use at all.
+    """
+    if os.getpid() == _PROCESS:
+        return
+    if device.type != "cpu":
+        raise UserError("CUDA does not work in a forked process; start the process with spawn or forkserver instead")
+    torch.set_num_threads(1)
+
+
+def _describe(sources: Sequence[Source], beam_size: int, decode: DecodeConfig) -> str:
+    """A search under way and what to change where it is too large."""
+    return (
+        f"a search of {len(sources):,} lines with {beam_size} hypotheses each, up to "
+        f"{max(len(source.ids) for source in sources):,} tokens a line: lower decode.batch_tokens "
+        f"({decode.batch_tokens}) or the number of hypotheses (decode.{'n_best' if decode.sample else 'beam_size'})"
+    )
+
+
+class TorchEngine:
+    """An :class:`Engine` over a model of this package, on the device that the model is on."""
+
+    def __init__(self, model: Transformer, dtype: torch.dtype | None = None) -> None:
+        """Compute in ``dtype``; None: what is best on the device. On CUDA the weights are copied, as they are now."""
+        self.model = model
+        self.device = model.output_weight.device
+        self._dtype = compute_dtype("auto", self.device) if dtype is None else dtype
+        self._quantized: Transformer | None = None  # made when it is first needed
+        self._graphs: Graphs | None = None
+        if self.device.type == "cuda":
+            self._graphs = Graphs(self.device)
+            self.model = with_weights_in(self._dtype, model)
+        self._graphs_lock = threading.Lock()
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Device and number format."""
+        return {"device": self.device.type, "precision": "bf16" if self._dtype == torch.bfloat16 else "fp32"}
+
+    def settle(self, decode: DecodeConfig, say: Callable[[str], None]) -> DecodeConfig:
+        """In fp32 where int8 would be slower."""
+        if decode.quantize is None or self.device.type != "cpu" or not is_int8_slow():
+            return decode
+        say("int8 is slower than fp32 on this CPU, which has no fast int8 products (VNNI); translating in fp32")
+        return decode.model_copy(update={"quantize": None})
+
+    def longest_output(self, num_source_tokens: int, decode: DecodeConfig) -> int:
+        """As :class:`Engine` says; no more than the model has positions for."""
+        longest = int(num_source_tokens * decode.max_length_ratio) + decode.max_length_offset
+        return max(1, min(longest, self.model.max_length or longest))
+
+    def search(self, sources: Sequence[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
+        """The longest sources first, in batches of similar lengths."""
+        compute_in_fork(self.device)
+        order = sorted(range(len(sources)), key=lambda i: -len(sources[i].ids))
+        beam_size = decode.n_best if decode.sample else decode.beam_size
+        budget = decode.batch_tokens
+        if self.device.type == "cpu":  # every thread should have a batch, unless they would be very small
+            share = beam_size * sum(len(source.ids) for source in sources) // torch.get_num_threads()
+            budget = min(budget, max(share, _SMALLEST_SHARE))
+        batches: list[list[int]] = []
+        while order:
+            size = max(1, budget // (beam_size * len(sources[order[0]].ids)))
+            batches.append(order[:size])
+            order = order[size:]
+        results: list[list[Hypothesis]] = [[] for _ in sources]
+        found = self._search_all([[sources[i] for i in batch] for batch in batches], decode)
+        for batch, searched in zip(batches, found, strict=True):
+            for i, hypotheses in zip(batch, searched, strict=True):
+                results[i] = hypotheses
+        return results
+
+    def _search_all(self, batches: list[list[Source]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
+        """Search batch by batch; on the CPU one batch for each of PyTorch's threads at a time, on one thread each.
+
+        The matrices of a step are small: four threads that share each of them take half the time of one thread, four
+        that have a batch each a quarter.
+        """
+        model = self._model_for(decode)
+        num_threads = torch.get_num_threads()
+        if len(batches) < 2 or num_threads == 1 or self.device.type != "cpu":
+            yield from (self._search(model, batch, decode) for batch in batches)
+            return
+        with ThreadPoolExecutor(min(num_threads, len(batches)), initializer=lambda: torch.set_num_threads(1)) as pool:
+            try:
+                yield from pool.map(lambda batch: self._search(model, batch, decode), batches)
+            finally:
+                torch.set_num_threads(num_threads)  # the workers have changed what threads to come start with
+
+    def _model_for(self, decode: DecodeConfig) -> Transformer:
+        if decode.quantize is None:
+            return self.model
+        if self.device.type != "cpu":
+            raise UserError(f"decode.quantize: {decode.quantize} is for the CPU; set it to null or use device cpu")
+        if self._quantized is None:
+            self._quantized = quantize(self.model)
+        return self._quantized
+
+    @torch.inference_mode()
+    def _search(self, model: Transformer, sources: list[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
+        max_lengths = [self.longest_output(len(source.ids), decode) for source in sources]
+        beam_size, uniforms = decode.beam_size, None
+        if decode.sample:  # random numbers belong to the line, so that its samples do not depend on its batch
+            beam_size = decode.n_best
+            uniforms = np.zeros((len(sources), beam_size, max(max_lengths)))
+            for row, source in enumerate(sources):
+                rng = np.random.Generator(np.random.PCG64([decode.seed, *source.key]))
+                uniforms[row, :, : max_lengths[row]] = rng.random((max_lengths[row], beam_size)).T
+        options = SearchOptions(
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+            beam_size=beam_size,
+            first_id=EOS_ID,  # before it are padding, unknown and BOS, which no training text holds
+            temperature=decode.temperature,
+            top_k=decode.top_k,
+            top_p=decode.top_p,
+        )
+        # Kernels add up in vectors of 16: over whole ones a sum is the same to the last bit, however many masked ones
+        # follow. Rounding to int8 needs that, as it makes large differences of the least ones; it is no slower.
+        longest = max(len(source.ids) for source in sources)
+        grid_length = -(-longest // 16) * 16 if self._graphs is None else round_up(longest, 16)
+        grid_length = min(grid_length, model.max_length or grid_length)
+        src = pack_sentences([source.ids for source in sources], grid_length).to(self.device)
+        lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs are of one search at a time
+        with memory_explained(partial(_describe, sources, beam_size, decode)), self._autocast(), lock:
+            state = begin(model, src, max_lengths, options, uniforms)
+            stepper: SearchState = EagerStepper(model, state, options)
+            if self._graphs is not None:
+                stepper = GraphStepper(self._graphs, model, state, options)
+            return search(stepper, max_lengths, beam_size, decode.length_penalty)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        """On CUDA without its cache: what a graph computes must not outlive it, and the weights are cast already."""
+        lower, cached = self._dtype != torch.float32, self._graphs is None
+        return torch.autocast(self.device.type, self._dtype, cache_enabled=cached) if lower else nullcontext()
