@@ -23,6 +23,7 @@ from seq2seq.data.symbols import EOS_ID, PAD_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import LoadedModel, build_model, save_model_folder
+from seq2seq.train import setup, trainer
 from tests.toy import write_text_files
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
@@ -84,7 +85,7 @@ def _parsed(tmp_path: Path, *arguments: str, name: str = "train") -> argparse.Na
 def test_a_small_benchmark_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ours through the real Trainer and a peer over the same steps; a table, the numbers behind it, and a picture."""
+    """Ours through the real training and a peer over the same steps; a table, the numbers behind it, and a picture."""
     monkeypatch.setattr(train, "run_job", _in_this_process)
     peers = ("--peers", "nn_transformer", "--warmup", "1", "--steps", "2", "--rounds", "2")
     report = train.benchmark(_parsed(tmp_path, *peers))
@@ -192,7 +193,7 @@ def test_small_curves_from_end_to_end(
 ) -> None:
     """The same run again differs by nothing, in another number format by little; without dropout, all steps counted."""
     monkeypatch.setattr(curves, "run_job", _in_this_process)
-    monkeypatch.setattr("seq2seq.train.trainer.matmul_peak", lambda *_: 1e12)  # slow in bf16
+    monkeypatch.setattr("seq2seq.train.setup.matmul_peak", lambda *_: 1e12)  # slow in bf16
     arguments = ("--warmup", "1", "--steps", "6", "--variants", "fp32,fp32,bf16")
     report = curves.benchmark(_parsed(tmp_path, *arguments, name="curves"))
     json.dumps(report)
@@ -260,19 +261,15 @@ def test_eager_runs_compile_nothing(compiled: bool, tmp_path: Path, monkeypatch:
     """Else the comparison with what is compiled would compare it with itself."""
     graphs = []
 
-    class Compiling:
-        __module__ = ours.Trainer.__module__
+    def compiling(_: object) -> None:
+        def keep(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+            graphs.append(graph)
+            return graph
 
-        def __init__(self, *_: object) -> None: ...
+        torch.compile(torch.neg, backend=keep, fullgraph=True)(torch.ones(1))
 
-        def run(self) -> None:
-            def keep(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
-                graphs.append(graph)
-                return graph
-
-            torch.compile(torch.neg, backend=keep, fullgraph=True)(torch.ones(1))
-
-    monkeypatch.setattr(ours, "Trainer", Compiling)
+    monkeypatch.setattr(setup, "set_up", lambda *_: None)
+    monkeypatch.setattr(trainer, "train", compiling)
     options = _parsed(tmp_path, name="curves")
     spec = dataclasses.replace(TrainSpec.of(options, "eager"), compiled=compiled)
     ours.train(spec, tmp_path, load_steps)

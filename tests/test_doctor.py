@@ -15,7 +15,7 @@ from seq2seq.doctor import machine
 from seq2seq.doctor.report import LIMITS, Section, Verdict, judged
 from seq2seq.errors import OutOfMemoryError
 from seq2seq.train.distributed import Processes
-from seq2seq.train.rehearsal import Rehearsal
+from seq2seq.train.dry_run import DryRun
 from tests.toy import environment, sentences, write_config, write_lines, write_text_files
 
 
@@ -160,7 +160,7 @@ def test_pieces_are_counted_by_side(
 
 
 def test_a_run_is_left_as_it_is(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Guards against a rehearsal that changes a run's files, and against alarms over a corpus that is fine."""
+    """Guards against a dry run that changes a run's files, and against alarms over a corpus that is fine."""
     long = [pair for pair in sentences(60, seed=7) if len(pair[0].split()) > 3]  # short ones are in train by chance
     write_lines(text / "valid.xx", [src for src, _ in long])
     write_lines(text / "valid.yy", [tgt for _, tgt in long])
@@ -179,7 +179,7 @@ def test_a_run_is_left_as_it_is(text: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_running_run_is_not_disturbed(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Guards against a rehearsal beside a run in the same folder, and against blaming the config for it."""
+    """Guards against a dry run beside a run in the same folder, and against blaming the config for it."""
     running = [sys.executable, "-c", _RUNNING, str(text.parent / "run")]
     with subprocess.Popen(running, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as process:
         assert process.stdout is not None
@@ -206,8 +206,8 @@ def test_memory_disk_and_failure_have_their_verdicts(
     """Guards against a run that is told to be fine and ends for want of memory or space."""
 
     def outcome(peak: int) -> str:
-        found = Rehearsal(peak, 1000, 0.9, "1 sentence", 10, 1.0, 1.0, 0.1, 1.0)
-        monkeypatch.setattr(machine, "rehearse", lambda config, processes: found)
+        found = DryRun(peak, 1000, 0.9, "1 sentence", 10, 1.0, 1.0, 0.1, 1.0)
+        monkeypatch.setattr(machine, "dry_run", lambda config, processes: found)
         return report(text, capsys, "train.max_steps=30", "train.max_epochs=2")[1]
 
     monkeypatch.setattr(machine, "free_space", lambda path: 10**12)
@@ -218,10 +218,10 @@ def test_memory_disk_and_failure_have_their_verdicts(
     monkeypatch.setattr(machine, "free_space", lambda path: 1000)
     assert "WRONG disk: up to" in outcome(899)
 
-    def fails(config: Config, processes: Processes) -> Rehearsal:
+    def fails(config: Config, processes: Processes) -> DryRun:
         raise OutOfMemoryError("out of memory at step 1")
 
-    monkeypatch.setattr(machine, "rehearse", fails)
+    monkeypatch.setattr(machine, "dry_run", fails)
     code, told = report(text, capsys)
     assert code == 2
     assert "WRONG out of memory at step 1" in told

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
@@ -16,10 +15,9 @@ from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import OutOfMemoryError
 from seq2seq.memory import control_group_room, memory_explained, memory_room, peak_memory
-from seq2seq.train.distributed import Processes
-from seq2seq.train.trainer import Trainer
+from seq2seq.train.trainer import train
 from seq2seq.train.validation import corpus_loss
-from tests.toy import toy_config, write_text_files
+from tests.toy import set_up, toy_config, write_text_files
 
 
 @contextmanager
@@ -41,15 +39,14 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
     text = write_text_files(tmp_path / "text")
     large = ("train.accumulate=1", "train.batch_tokens=2000", "model.d_ff=500000")  # more than what is freed and kept
     config = toy_config(text, tmp_path / "run", *large)
-    with mock.patch("seq2seq.train.trainer.matmul_peak", return_value=1e12):  # it takes time
-        trainer = Trainer(config, Processes(0, 1, torch.device("cpu")))
+    run = set_up(config)
     with pytest.raises(OutOfMemoryError) as caught, little_memory():
-        trainer.run()
+        train(run)
     shape = r"60 sentences of up to \d+ tokens in micro-batches of 60 \(\d+ source and \d+ target tokens\)"
     lower = r"raise train.accumulate, or lower train.batch_tokens \(2000; .*\) or data.max_length \(24\)"
     assert re.match(rf"out of memory \([\d.]+ GB more needed\) at step 1, {shape}: {lower}", str(caught.value))
 
-    translator = Translator(TorchEngine(trainer.model.eval()), config, trainer.data.tokenizers)
+    translator = Translator(TorchEngine(run.model.eval()), config, run.data.tokenizers)
     with pytest.raises(OutOfMemoryError) as caught, little_memory():
         translator.translate(read_text(text / "train.xx"), config.decode)
     lower = r"lower decode.batch_tokens \(8192\) or the number of hypotheses \(decode.beam_size\)"
@@ -57,7 +54,7 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
 
     with pytest.raises(OutOfMemoryError, match=r"at the validation loss, 60 sentences .*: lower train.batch_tokens"):
         with little_memory():
-            corpus_loss(trainer.model, trainer.data.train, config, trainer.processes, torch.float32)
+            corpus_loss(run.model, run.data.train, config, run.processes, torch.float32)
 
 
 def test_only_lack_of_memory_is_explained() -> None:

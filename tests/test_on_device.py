@@ -34,9 +34,9 @@ from seq2seq.model import loss as loss_module
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
-from seq2seq.train import trainer as trainer_module
+from seq2seq.train import setup
 from seq2seq.train.distributed import Processes
-from seq2seq.train.trainer import Trainer
+from seq2seq.train.trainer import epoch_data, train_step
 from tests.toy import toy_config, write_text_files
 
 CUDA = torch.device("cuda", 0)
@@ -69,8 +69,8 @@ def changed(module: ModuleType, **attributes: object) -> SimpleNamespace:
 
 @pytest.fixture
 def meta(monkeypatch: pytest.MonkeyPatch) -> torch.device:
-    """A device without numbers, on which all of a Trainer's step works, the backward pass too."""
-    monkeypatch.setattr(trainer_module, "matmul_peak", lambda *_: 1.0)
+    """A device without numbers, on which all of a training step works, the backward pass too."""
+    monkeypatch.setattr(setup, "matmul_peak", lambda *_: 1.0)
     monkeypatch.setitem(loss_module.CHUNK_LOGITS, "meta", 2**10)
     without_autocast = changed(torch, autocast=lambda *_, **__: nullcontext(), is_autocast_enabled=lambda _: False)
     monkeypatch.setattr(loss_module, "torch", without_autocast)  # there is none for it
@@ -84,16 +84,16 @@ def test_a_training_step_reads_nothing_back(meta: torch.device, tmp_path: Path) 
     """Guards against a wait for the device in the gradient, the clipping, the guard, the optimizer or the average."""
     settings = ("train.ema_decay=0.9", "train.accumulate=2", "train.precision=fp32")
     config = toy_config(write_text_files(tmp_path / "text"), tmp_path / "run", *settings)
-    trainer = Trainer(config, Processes(0, 1, meta))
-    trainer.progress.loss_limit = 9.0  # as later in a run
-    corpus, plan = trainer._corpus_and_plan(0)
-    for step in islice(load_steps(corpus, plan, trainer.microbatches, meta), 2):
+    run = setup.set_up(config, Processes(0, 1, meta))
+    run.progress.loss_limit = 9.0  # as later in a run
+    corpus, plan = epoch_data(run)
+    for step in islice(load_steps(corpus, plan, run.microbatches, meta), 2):
         assert len(step.batches) == 2
         with Watch() as watch:
-            trainer._step(step)
+            train_step(run, step)
     assert [len(watch.types_of(name)) for name in ("_fused_adamw_", "_foreach_lerp_")] == [2, 1]
-    assert all(record.numbers.is_meta for record in trainer.report._unread)
-    trainer.report.close()
+    assert all(record.numbers.is_meta for record in run.report._unread)
+    run.close()
 
 
 @contextmanager

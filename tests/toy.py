@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from seq2seq.config import Config, load_config
+from seq2seq.train import setup, trainer
 from seq2seq.train.distributed import Processes
-from seq2seq.train.trainer import Summary, Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 _SRC = ("ka", "to", "mi", "ren", "sol", "vu", "pa", "lin")
@@ -79,10 +79,15 @@ def toy_config(text: Path, run: Path, *overrides: str) -> Config:
     return load_config(write_config(text, run), overrides)
 
 
-def train(config: Config, stop_after: int | None = None) -> Summary:
-    """Run a training (or continue it) in this process; the peak is not measured, which takes long."""
-    with mock.patch(f"{Trainer.__module__}.matmul_peak", return_value=1e12):
-        return Trainer(config, Processes(0, 1, torch.device("cpu"))).run(stop_after)
+def set_up(config: Config) -> setup.Run:
+    """A run in this process, on the CPU, without a measured peak, which takes long."""
+    with mock.patch.object(setup, "matmul_peak", return_value=1e12):
+        return setup.set_up(config, Processes(0, 1, torch.device("cpu")))
+
+
+def train(config: Config, stop_after: int | None = None) -> trainer.Summary:
+    """Run a training (or continue it) in this process."""
+    return trainer.train(set_up(config), stop_after)
 
 
 def toy_model(folder: Path) -> Path:

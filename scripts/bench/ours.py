@@ -25,8 +25,8 @@ from seq2seq.config import Config, TextFiles
 from seq2seq.data.formats.pairs import read_pairs
 from seq2seq.data.loader import Step, load_steps
 from seq2seq.device import choose_device
+from seq2seq.train import setup, trainer
 from seq2seq.train.distributed import Processes
-from seq2seq.train.trainer import Trainer
 
 
 def make_config(spec: TrainSpec, run_dir: Path) -> Config:
@@ -110,16 +110,15 @@ class _Probe:
             self.peak_bytes = peak_memory_bytes(self._device)
 
 
-def train(spec: TrainSpec, run_dir: Path, probe: Callable[..., Iterator[Step]]) -> Trainer:
+def train(spec: TrainSpec, run_dir: Path, probe: Callable[..., Iterator[Step]]) -> setup.Run:
     """A whole run of the real trainer, whose steps come through ``probe``, called as ``load_steps`` is."""
-    module = Trainer.__module__
     with ExitStack() as changed:
-        changed.enter_context(mock.patch(f"{module}.load_steps", probe))
+        changed.enter_context(mock.patch.object(trainer, "load_steps", probe))
         if not spec.compiled:
             changed.enter_context(torch.compiler.set_stance("force_eager"))
-        training = Trainer(make_config(spec, run_dir), Processes(0, 1, choose_device(spec.device)))
-        training.run()
-    return training
+        done = setup.set_up(make_config(spec, run_dir), Processes(0, 1, choose_device(spec.device)))
+        trainer.train(done)
+    return done
 
 
 def run(values: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +126,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     spec = TrainSpec(**values)
     run_dir = Path(spec.folder) / f"run-{spec.started}"
     probe = _Probe(load_steps, spec)
-    training = train(spec, run_dir, probe)
+    done = train(spec, run_dir, probe)
     timing = [r for r in _records(run_dir / "timing.jsonl") if "seconds" in r and r["step"] > spec.warmup]
     trained = [r for r in _records(run_dir / "metrics.jsonl") if "loss" in r]
     num_src, num_tgt, computed = map(sum, zip(*probe.tokens[spec.warmup :], strict=True))
@@ -145,7 +144,7 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
         "losses": [r["loss"] if math.isfinite(r["loss"]) else None for r in trained],  # of the warm-up, too
         "last_loss": trained[-1]["loss"],
         "left_out": sum("bad" in r for r in trained),  # steps that the guard kept from the weights
-        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "parameters": sum(p.numel() for p in done.model.parameters()),
         "versions": {"seq2seq": __version__, **versions("torch")},
     }
 

@@ -11,8 +11,10 @@ import random
 import shutil
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from tests.toy import ROOT
 
@@ -28,9 +30,10 @@ def _measure(args: argparse.Namespace) -> tuple[list[float], list[float]]:
     import torch
 
     from seq2seq.config import load_config
+    from seq2seq.train import trainer
     from seq2seq.train.distributed import Processes
     from seq2seq.train.guard import Guard
-    from seq2seq.train.trainer import Trainer
+    from seq2seq.train.setup import Run, set_up
 
     class NoGuard(Guard):
         """Finds nothing and remembers nothing."""
@@ -44,24 +47,23 @@ def _measure(args: argparse.Namespace) -> tuple[list[float], list[float]]:
     nothing = torch.zeros(())
     seconds: list[tuple[bool, float]] = []
 
-    class Timed(Trainer):
-        """Takes every other step without the guard; a step's time ends where the next one begins."""
+    original = trainer.train_step
 
-        def _step(self, step: Any) -> None:
-            now = time.perf_counter()
-            if seconds:
-                seconds[-1] = (seconds[-1][0], now - seconds[-1][1])
-            guarded = len(seconds) % 2 == 0
-            self.guard = guards[guarded]
-            # What AdamW does with the tensor is a part of the cost.
-            adamw = self.optimizer._parts[-1]
-            step_of = self.optimizer.step
-            if not guarded:
-                adamw.found_inf = None  # type: ignore[attr-defined]
-                self.optimizer.step = lambda lr, bad: _plain_step(adamw, lr)  # type: ignore[method-assign]
-            seconds.append((guarded, now))
-            super()._step(step)
-            self.optimizer.step = step_of  # type: ignore[method-assign]
+    def timed(run: Run, step: Any) -> None:
+        """Take every other step without the guard; a step's time ends where the next one begins."""
+        now = time.perf_counter()
+        if seconds:
+            seconds[-1] = (seconds[-1][0], now - seconds[-1][1])
+        guarded = len(seconds) % 2 == 0
+        seconds.append((guarded, now))
+        if guarded:
+            original(run, step)
+            return
+        # What AdamW does with the tensor is a part of the cost.
+        adamw = run.optimizer._parts[-1]
+        adamw.found_inf = None  # type: ignore[attr-defined]
+        with mock.patch.object(run.optimizer, "step", lambda lr, bad: _plain_step(adamw, lr)):
+            original(replace(run, guard=no_guard), step)
 
     def _plain_step(adamw: Any, lr: float) -> None:
         for group in adamw.param_groups:
@@ -72,9 +74,10 @@ def _measure(args: argparse.Namespace) -> tuple[list[float], list[float]]:
     shutil.rmtree(args.out / "run", ignore_errors=True)
     seldom = ["train.validate_every=1000000", "train.save_every=1000000"]
     config = load_config(args.config, [f"run_dir={args.out / 'run'}", *seldom])
-    trainer = Timed(config, Processes(0, 1, torch.device("cpu")))
-    guards = {True: Guard(config.train, trainer.progress), False: NoGuard(config.train, trainer.progress)}
-    trainer.run(stop_after=args.steps + 1)
+    run = set_up(config, Processes(0, 1, torch.device("cpu")))
+    no_guard = NoGuard(config.train, run.progress)
+    with mock.patch.object(trainer, "train_step", timed):
+        trainer.train(run, stop_after=args.steps + 1)
     measured = seconds[2:-1]
     return [s for on, s in measured if on], [s for on, s in measured if not on]
 

@@ -19,7 +19,7 @@ _STEP = [0]  # the optimizer step that the process is at
 
 
 def _marked(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    from seq2seq.train.trainer import Trainer
+    from seq2seq.train.setup import Run
 
     rank = os.environ.get("RANK", "0")
 
@@ -28,7 +28,7 @@ def _marked(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
-        if arguments and isinstance(arguments[0], Trainer):
+        if arguments and isinstance(arguments[0], Run):
             _STEP[0] = arguments[0].progress.step + (phase == "step")
         say("begin")
         try:
@@ -51,9 +51,9 @@ def main() -> int:
         (vocabulary, "train_tokenizer", "tokenizer"),
         (prepare, "build_corpus", "corpus"),
         (Resampler, "_make", "sampling"),
-        (trainer.Trainer, "_step", "step"),
-        (trainer.Trainer, "_validate", "validation"),
-        (trainer.Trainer, "_test", "test"),
+        (trainer, "train_step", "step"),
+        (trainer, "validate_run", "validation"),
+        (trainer, "score_test_set", "test"),
         (trainer, "save_model_folder", "model"),
         (trainer, "save_checkpoint", "checkpoint"),
         (curves, "draw_curves", "curves"),

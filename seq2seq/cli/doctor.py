@@ -1,4 +1,4 @@
-"""``seq2seq doctor``: check the text of a config and rehearse its run."""
+"""``seq2seq doctor``: check the text of a config and make a dry run."""
 
 import argparse
 
@@ -14,7 +14,7 @@ exit codes: 0 nothing is wrong; 2 something is wrong, or the config has mistakes
 
 
 def add(subparsers: Subparsers) -> None:
-    text = "check a config's text and rehearse its run, in about a minute"
+    text = "check a config's text and make a dry run, in about a minute"
     add_config(subparsers.add_parser("doctor", help=text, description=text.capitalize() + ".", epilog=_EPILOG))
 
 

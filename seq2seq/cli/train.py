@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from seq2seq.memory import memory_explained
     from seq2seq.report.curves import draw_curves
     from seq2seq.train.distributed import joined_processes
-    from seq2seq.train.trainer import Trainer
+    from seq2seq.train.setup import set_up
+    from seq2seq.train.trainer import train
 
     explained = memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model")
     with (
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             if processes.is_main:
                 print(found)
             return 0
-        summary = Trainer(config, processes).run()
+        summary = train(set_up(config, processes))
         if processes.is_main and not summary.stopped:
             try:
                 draw_curves(config.run_dir)

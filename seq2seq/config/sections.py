@@ -284,7 +284,7 @@ class TrainConfig(Section):
     @property
     def step_tokens(self) -> int:
         """``batch_tokens`` of a run that has started: a number."""
-        assert self.batch_tokens != "auto", "train/budget.py replaces auto before it is used"
+        assert self.batch_tokens != "auto", "train/step_size.py replaces auto before it is used"
         return self.batch_tokens
 
     @model_validator(mode="before")

@@ -1,1 +1,1 @@
-"""`seq2seq doctor`: the rehearsal of a run, with a report of what is fine, what is doubtful and what is wrong."""
+"""`seq2seq doctor`: it checks the text and the machine before a run, and reports what is fine, doubtful or wrong."""

@@ -1,4 +1,4 @@
-"""What the machine says to a run: its heaviest work done once, memory, the time of an epoch, and disk space."""
+"""Whether the machine can do a run: a dry run for memory and the time of an epoch, and the disk space."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from seq2seq.errors import OutOfMemoryError, UserError
 from seq2seq.files import free_space, locked_run
 from seq2seq.memory import show_bytes
 from seq2seq.model_folder import build_model
-from seq2seq.train.budget import with_batch_tokens
 from seq2seq.train.checkpoint import list_checkpoints, run_space
 from seq2seq.train.distributed import Processes, joined_processes
-from seq2seq.train.rehearsal import Rehearsal, rehearse
+from seq2seq.train.dry_run import DryRun, dry_run
+from seq2seq.train.step_size import with_batch_tokens
 
 _PLENTY = 1.2  # times the disk space that a run needs, for other things that grow meanwhile
 
 
 def judge_machine(config: Config, data: PreparedData) -> Section:
-    """Findings about the run folder, and of a rehearsal of the run."""
+    """Findings about the run folder, and of a dry run."""
     verdicts = [*_judge_folder(config), _judge_disk(config, data)]
     with ExitStack() as stack:
         try:
@@ -31,18 +31,18 @@ def judge_machine(config: Config, data: PreparedData) -> Section:
             verdicts.append(Verdict("not tried", str(error)))
         else:
             processes = stack.enter_context(joined_processes(config.train.device))
-            verdicts += _rehearsed(config, data, processes)
-    return Section("Rehearsal of the run", verdicts)
+            verdicts += _try_out(config, data, processes)
+    return Section("Dry run", verdicts)
 
 
-def _rehearsed(config: Config, data: PreparedData, processes: Processes) -> list[Verdict]:
+def _try_out(config: Config, data: PreparedData, processes: Processes) -> list[Verdict]:
     try:
         config = with_batch_tokens(config, data.train, processes)
-        return list(_judge_rehearsal(config, processes, rehearse(config, processes)))
+        return list(_judge_dry_run(config, processes, dry_run(config, processes)))
     except OutOfMemoryError as error:
         return [Verdict("WRONG", str(error))]
     except UserError as error:
-        return [Verdict("WRONG", f"the rehearsal has failed: {error}")]
+        return [Verdict("WRONG", f"the dry run failed: {error}")]
 
 
 def _judge_folder(config: Config) -> Iterator[Verdict]:
@@ -52,7 +52,7 @@ def _judge_folder(config: Config) -> Iterator[Verdict]:
         yield Verdict("ok", text, "train goes on with it; choose another run_dir for a new one")
 
 
-def _judge_rehearsal(config: Config, processes: Processes, found: Rehearsal) -> Iterator[Verdict]:
+def _judge_dry_run(config: Config, processes: Processes, found: DryRun) -> Iterator[Verdict]:
     yield Verdict("ok", f"heaviest training step on {processes.device.type}: {found.heaviest}")
     yield Verdict(
         "ok", f"validation of the heaviest lines: {found.validation_seconds:.1f} s, BLEU {found.bleu:.2f} (untrained)"
@@ -70,7 +70,7 @@ def _judge_rehearsal(config: Config, processes: Processes, found: Rehearsal) -> 
     yield Verdict("ok", f"{text}the run: up to {longest} by its bounds, beside validation")
 
 
-def _judge_memory(found: Rehearsal) -> Verdict:
+def _judge_memory(found: DryRun) -> Verdict:
     if found.peak is None or found.room is None:
         return Verdict("ok", "it fits into memory; how much of it was used cannot be told on this system")
     text = f"memory: {show_bytes(found.peak)} at most, of {show_bytes(found.room)}"

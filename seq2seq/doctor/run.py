@@ -28,7 +28,7 @@ def examine(config: Config) -> Iterator[Section]:
     yield from judge_text(parts)
     yield judge_characters(parts, config.tokenizer.normalise_source)
     if not readable(parts):
-        yield Section("Tokens and rehearsal", [Verdict("not tried", "the text has to be mended first")])
+        yield Section("Tokens and dry run", [Verdict("not tried", "the text has to be mended first")])
         return
     try:
         with redirect_stdout(sys.stderr):  # its notices; stdout is for the report
@@ -39,7 +39,7 @@ def examine(config: Config) -> Iterator[Section]:
     yield judge_tokens(config, data, parts["train"])
     from seq2seq.doctor.machine import judge_machine  # and with it PyTorch: the text is looked through without
 
-    with tqdm(desc="rehearsing the run", bar_format="{desc}: {elapsed}", leave=False):
+    with tqdm(desc="dry run", bar_format="{desc}: {elapsed}", leave=False):
         section = judge_machine(config, data)
     yield section
 

@@ -16,7 +16,7 @@ from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 
 
 def _sources(path: Path) -> list[Path]:
-    """The weight files that an argument stands for: all checkpoints of a run, one checkpoint, or one model."""
+    """The weight files of an argument: all checkpoints of a run, one checkpoint, or one model."""
     if path.is_file():
         return [path]
     return list_checkpoints(path) or [find_model_folder(path) / WEIGHTS]
@@ -46,7 +46,7 @@ def average_models(models: Sequence[Path], output: Path) -> int:
         models: model folders, checkpoint files, or run folders (all their checkpoints).
 
     Raises:
-        UserError: a model is missing or damaged, or has another architecture or tokenizer than the first.
+        UserError: a model is missing or damaged, or its architecture or tokenizer differs from the first model's.
     """
     paths = [source for model in models for source in _sources(model)]
     first, *others = dict.fromkeys(_home(path) for path in paths)
@@ -56,7 +56,7 @@ def average_models(models: Sequence[Path], output: Path) -> int:
     total: dict[str, Tensor] = {}
     for path, weights in _read_all(paths):
         if total and {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in total.items()}:
-            raise ModelError(f"{path}: its weights have other names or shapes than those of {paths[0]}")
+            raise ModelError(f"{path}: names or shapes of its weights differ from those of {paths[0]}")
         for name, tensor in weights.items():
             total[name] = total.get(name, torch.zeros((), dtype=torch.float64)) + tensor.double()
     mean = {name: (tensor / len(paths)).float() for name, tensor in total.items()}
@@ -68,6 +68,6 @@ def average_models(models: Sequence[Path], output: Path) -> int:
 
 def _check_alike(folder: Path, model: LoadedModel, first: LoadedModel) -> None:
     if differences := diff_configs(first.config, model.config, ["model"]):
-        raise UserError(f"{folder}: another architecture than the first model's ({'; '.join(differences)})")
+        raise UserError(f"{folder}: its architecture differs from that of the first model ({'; '.join(differences)})")
     if model.tokenizers.fingerprint != first.tokenizers.fingerprint:
-        raise UserError(f"{folder}: another tokenizer than the first model's")
+        raise UserError(f"{folder}: its tokenizer differs from that of the first model")

@@ -1,10 +1,10 @@
-"""Checkpoints of a run: one checked file each, holding all that an exact continuation needs.
+"""Checkpoints of a run: files with a checksum that hold all that is needed to continue exactly.
 
 The data's position is three integers (step, epoch, step in the epoch), and random numbers are drawn from seeds made of
-(seed, step, rank), so no generator's state needs keeping.
+(seed, step, rank), so the state of random generators need not be saved.
 
-A run goes on from the latest checkpoint that is whole and whose best model is there. Training is deterministic, so
-where the folder ``best`` is lost, a checkpoint from before it was made makes it again.
+A run continues from the latest checkpoint that is whole and whose best model exists. Training is deterministic: if the
+folder ``best`` is lost, a run that continues from an earlier checkpoint makes it again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """The content of a checkpoint file."""
 
     progress: Progress
     weights: dict[str, Tensor]
@@ -63,12 +63,12 @@ def _folder(run_dir: Path) -> Path:
 
 
 def start_record(run_dir: Path) -> Path:
-    """The file that takes the place of checkpoints until there is one; ``resume.py`` writes and reads it."""
+    """The file that exists until the first checkpoint is written; ``resume.py`` writes and reads it."""
     return _folder(run_dir) / "start.json"
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
-    """The run's checkpoint files, oldest first, by name alone."""
+    """The run's checkpoint files, oldest first. Only names are looked at."""
     return sorted(path for path in _folder(run_dir).glob("step-*.safetensors") if path.stem[5:].isdecimal())
 
 
@@ -81,8 +81,8 @@ def _path(run_dir: Path, step: int) -> Path:
 
 
 def run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> int:
-    """Bytes that a run needs beside what it has there, at the time when it keeps most: ``keep_last`` checkpoints, the
-    folders best and last, and the file that is written before the one that it replaces goes.
+    """Bytes that a run still needs when it keeps most: ``keep_last`` checkpoints, the folders best and last, and a new
+    file beside the one that it replaces. Files of the run that exist already are subtracted.
 
     Args:
         model: bytes of the weights that a model folder holds.
@@ -94,19 +94,18 @@ def run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> int
 
 
 def check_run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> None:
-    """Make sure, before a run starts, that all it keeps at once will fit (:func:`run_space`).
+    """Check, before a run starts, that the disk has room for all that the run keeps (:func:`run_space`).
 
     Raises:
-        UserError: it will not fit.
+        UserError: it has not.
     """
     check_space(run_dir, run_space(run_dir, model, checkpoint, keep_last))
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
-    """Write a checkpoint, then remove the earlier ones but for the latest ``keep_last - 1``.
+    """Write a checkpoint and read it back; then remove the earlier ones, except the latest ``keep_last - 1``.
 
-    What was written has been read back by then. Files of later steps stay: they are damaged ones that the run was not
-    continued from.
+    Files of later steps stay: they are damaged, and the run continued from an earlier one.
 
     Raises:
         UserError: it cannot be written; the earlier ones are untouched.
@@ -151,7 +150,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read_progress(text: str) -> Progress:
-    """What is newer than the checkpoint takes its default; what this version lacks is a TypeError."""
+    """A field that the checkpoint lacks gets its default; a field that this version lacks raises TypeError."""
     saved = json.loads(text)
     if not isinstance(saved, dict) or "step" not in saved:
         raise TypeError("no progress")
@@ -166,31 +165,31 @@ def _read_progress(text: str) -> Progress:
 def whole_checkpoints(
     run_dir: Path, on_damage: Callable[[str], None], wanted: Callable[[int], bool] = lambda step: True
 ) -> Iterator[Checkpoint]:
-    """The run's checkpoints that are whole, the latest first, each read when it is asked for.
+    """The run's checkpoints that are not damaged, the latest first. Each is read when the iterator comes to it.
 
     Args:
-        on_damage: called with a message for each damaged file that is left out.
+        on_damage: called with a message for each damaged file, which is skipped.
         wanted: whether to look at the checkpoint of a step.
     """
     for path in reversed([path for path in list_checkpoints(run_dir) if wanted(_step_of(path))]):
         try:
             checkpoint = load_checkpoint(path)
             if _step_of(path) != checkpoint.progress.step:
-                raise ModelError(f"{path}: damaged or mixed up: it holds step {checkpoint.progress.step}")
+                raise ModelError(f"{path}: damaged or renamed: it holds step {checkpoint.progress.step}")
         except ModelError as error:
-            on_damage(f"{error}; trying the one before")
+            on_damage(f"{error}; trying the checkpoint before it")
         else:
             yield checkpoint
 
 
 def load_latest_checkpoint(run_dir: Path, on_damage: Callable[[str], None]) -> Checkpoint | None:
-    """The latest checkpoint that is whole and whose best model is there; None where the run has none yet.
+    """The latest checkpoint that is whole and whose best model exists; None if the run has no checkpoint yet.
 
     Args:
-        on_damage: told of each damaged file that is passed over.
+        on_damage: called with a message for each damaged file, which is skipped.
 
     Raises:
-        ModelError: there are checkpoints, and every one is damaged; or the best model is, and none can make it again.
+        ModelError: every checkpoint is damaged; or the best model is, and no checkpoint is old enough to make it again.
     """
     latest: Checkpoint | None = None
     for checkpoint in whole_checkpoints(run_dir, on_damage):
@@ -199,7 +198,7 @@ def load_latest_checkpoint(run_dir: Path, on_damage: Callable[[str], None]) -> C
             lost = _why_best_is_lost(run_dir, checkpoint.progress)
             if lost is None:
                 return checkpoint
-            on_damage(f"{lost}; trying a checkpoint from before it was made")
+            on_damage(f"{lost}; trying an older checkpoint, from which training makes it again")
         if checkpoint.progress.step < latest.progress.best_step:
             return checkpoint  # training on from here makes the best model again
     if latest is not None:
@@ -207,13 +206,13 @@ def load_latest_checkpoint(run_dir: Path, on_damage: Callable[[str], None]) -> C
     if list_checkpoints(run_dir):
         raise ModelError(
             f"{_folder(run_dir)}: every checkpoint is damaged, or of another version; put "
-            "back a copy, or choose another run_dir to start anew"
+            "a copy back, or choose another run_dir for a new run"
         )
     return None
 
 
 def _why_best_is_lost(run_dir: Path, progress: Progress) -> str | None:
-    """What is wrong with the folder ``best``; None where it holds the best model, or needs to hold none yet.
+    """What is wrong with the folder ``best``; None if it holds the best model, or if there is none yet.
 
     It may hold a later one: the run was stopped between a validation and the next checkpoint, and will find it again.
     """
@@ -232,13 +231,13 @@ def _why_best_is_lost(run_dir: Path, progress: Progress) -> str | None:
 
 
 def _without_best(run_dir: Path, checkpoint: Checkpoint, on_damage: Callable[[str], None]) -> Checkpoint:
-    """The checkpoint as if no model had been the best yet, where the user has removed the folder of the lost one."""
+    """The checkpoint without its best model, if the user has removed the damaged folder ``best``."""
     best = run_dir / "best"
     if best.exists():
         raise ModelError(
-            f"{best}: the best model is damaged, and no checkpoint from before it was made is left to make it again; "
-            f"put a copy in its place, or remove {best} to go on: the next validation then starts a new best"
+            f"{best}: the best model is damaged, and no checkpoint is old enough to make it again; put a copy in its "
+            f"place, or remove {best} to continue: the next validation then chooses a new best model"
         )
-    on_damage(f"{best}: the best model is gone; the next validation starts a new one")
+    on_damage(f"{best}: the best model is missing; the next validation chooses a new one")
     progress = replace(checkpoint.progress, validated_step=0, best_score=None, best_step=0, validations_since_best=0)
     return replace(checkpoint, progress=progress)

@@ -20,17 +20,17 @@ from torch import Tensor
 from seq2seq.device import choose_device
 from seq2seq.errors import ToldElsewhereError, UserError
 
-_ANSWER = timedelta(minutes=30)  # until a process that is there and does not answer counts as lost
-_WORK_OF_ONE = timedelta(days=7)  # the others wait while the main process prepares data, however much
+_ANSWER = timedelta(minutes=30)  # after that, a process that exists but does not answer counts as lost
+_WORK_OF_ONE = timedelta(days=7)  # how long the others wait for the main process to prepare the data
 _BEAT_SECONDS = 1.0
-_BUCKET_NUMBERS = 2**21  # sent together: one by one small tensors take three times as long, all at once a third longer
+_BUCKET_NUMBERS = 2**21  # sent together: tensor by tensor takes three times as long, all in one a third longer
 
 
 class Heartbeats:
-    """A thread of each process counts up in the store, so that the others can tell a busy process from a dead one."""
+    """A thread in each process increases a counter in the store, which shows that a busy process is not a dead one."""
 
-    def __init__(self, store: Any, rank: int, count: int) -> None:
-        self._store, self._count = store, count
+    def __init__(self, store: Any, rank: int, world_size: int) -> None:
+        self._store, self._world_size = store, world_size
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, args=(store.clone(), rank), daemon=True)
         self._thread.start()
@@ -41,17 +41,17 @@ class Heartbeats:
                 store.add(f"heartbeat {rank}", 1)
 
     def close(self) -> None:
-        """End the thread before the process ends: Python would stop it in the middle of a call to the store."""
+        """End the thread. Without this, Python would stop it in the middle of a call to the store."""
         self._over.set()
         self._thread.join(3 * _BEAT_SECONDS)
 
     def all_beat(self) -> bool:
-        """Whether each process counts on; call it from one thread. Takes three beats."""
+        """Whether the counter of every process still increases. Takes three beats; call it from one thread."""
         try:
             store = self._store.clone()
-            before = [store.add(f"heartbeat {rank}", 0) for rank in range(self._count)]
+            before = [store.add(f"heartbeat {rank}", 0) for rank in range(self._world_size)]
             time.sleep(3 * _BEAT_SECONDS)
-            after = [store.add(f"heartbeat {rank}", 0) for rank in range(self._count)]
+            after = [store.add(f"heartbeat {rank}", 0) for rank in range(self._world_size)]
         except RuntimeError:
             return False
         return all(late > early for early, late in zip(before, after, strict=True))
@@ -59,46 +59,54 @@ class Heartbeats:
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all of the run."""
+    """The processes of a run, seen from this one."""
 
     rank: int
-    count: int
+    world_size: int
     device: torch.device
-    waiting: dist.ProcessGroup | None = None  # all of them; made for waits longer than an exchange may take
+    waiting: dist.ProcessGroup | None = None  # all processes; for waits longer than an exchange may take
     heartbeats: Heartbeats | None = None
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and speaks to people."""
+        """Whether this process writes the files and the messages of the run."""
         return self.rank == 0
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Return when every process has come here."""
-        if self.count > 1:
+        if self.world_size > 1:
             with _exchange():
                 dist.barrier(self.waiting)
 
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Run the block in the main process first, and then in the others, which find its files."""
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
+
     def others_live(self) -> bool:
-        """Whether all other processes are there, busy or not; takes some seconds."""
+        """Whether all other processes are alive, busy or not. Takes some seconds."""
         return self.heartbeats is None or self.heartbeats.all_beat()
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is true in any process; the same answer everywhere."""
-        return bool(self.sum([float(flag)])[0])
+        """Whether ``flag`` is true in any process; every process gets the same answer."""
+        return bool(self.sum(float(flag)))
 
-    def sum(self, values: list[float]) -> list[float]:
-        """Sums over the processes, in float64."""
-        if self.count == 1:
-            return values
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+    def sum(self, value: float) -> float:
+        """Sum of a number over the processes, in float64."""
+        if self.world_size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
         with _exchange():
             dist.all_reduce(total)
-        result: list[float] = total.tolist()
-        return result
+        return float(total)
 
-    def sum_tensors(self, tensors: list[Tensor]) -> None:
-        """Replace each tensor, of the same shapes everywhere, by its sum over the processes."""
-        if self.count == 1:
+    def all_reduce(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its sum over the processes. Shapes must be the same in all processes."""
+        if self.world_size == 1:
             return
         buckets: list[list[Tensor]] = [[]]
         for tensor in tensors:
@@ -114,21 +122,21 @@ class Processes:
                 for tensor, total in zip(bucket, numbers.split([tensor.numel() for tensor in bucket]), strict=True):
                     tensor.copy_(total.view_as(tensor))
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """The values of all processes, by rank."""
-        if self.count == 1:
+        if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.count
+        values: list[Any] = [None] * self.world_size
         with _exchange():
             dist.all_gather_object(values, value)
         return values
 
     def check_same(self, what: str, value: object) -> None:
-        """Raise UserError, in every process, where ``value`` is not the same in all.
+        """Raise UserError in every process if ``value`` is not the same in all of them.
 
-        Machines that share no disk would otherwise train as many different models.
+        Machines that share no disk would otherwise train different models.
         """
-        values = self.gather(value)
+        values = self.all_gather(value)
         for rank, other in enumerate(values):
             if other != values[0]:
                 raise UserError(
@@ -139,40 +147,40 @@ class Processes:
 
 @contextmanager
 def _exchange() -> Iterator[None]:
-    """Around what needs all processes: where one has ended, the others learn of it here."""
+    """Put around every exchange: if one of the processes has ended, the others raise UserError here."""
     try:
         yield
-    except RuntimeError as error:  # of whichever kind the backend has for it
+    except RuntimeError as error:  # each backend has its own subclass
         reason = re.sub(r"^\[.*?\] ", "", str(error)).split(". ")[0].strip()
         raise UserError(
-            f"another process of this run has ended, or does not answer ({reason}); the same command continues from "
-            "the last checkpoint"
+            f"another process of this run has ended, or does not answer ({reason}); to continue from the last "
+            "checkpoint, run the same command again"
         ) from error
 
 
 @contextmanager
 def joined_processes(device_name: str) -> Iterator[Processes]:
-    """Join the processes that torchrun started (as its environment variables say), for as long as the block lasts.
+    """Join the processes that torchrun started (see its environment variables) for the time of the block.
 
-    Where the block fails in one process, all others fail with their next exchange. The first one to fail raises its
-    error; of the others, those that would raise a UserError raise ToldElsewhereError.
+    If the block fails in one process, all others fail at their next exchange. The first process to fail raises its
+    error. The others raise ToldElsewhereError in place of a UserError, so that one message is printed.
     """
-    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", 0)))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if count == 1:
+    if world_size == 1:
         yield Processes(0, 1, device)
         return
     store = _meeting_place()
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_ANSWER)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=_ANSWER)
     if dist.is_torchelastic_launched():
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
-        with closing(Heartbeats(store, rank, count)) as heartbeats:
+        with closing(Heartbeats(store, rank, world_size)) as heartbeats:
             group = dist.new_group(backend="gloo", timeout=_WORK_OF_ONE)
-            yield Processes(rank, count, device, group, heartbeats)
+            yield Processes(rank, world_size, device, group, heartbeats)
     except BaseException as error:
         if not _is_first_to_fail(store) and isinstance(error, UserError):
             raise ToldElsewhereError from error
@@ -184,8 +192,9 @@ def joined_processes(device_name: str) -> Iterator[Processes]:
 def _meeting_place() -> Any:
     """The store through which the processes find each other.
 
-    torchrun keeps one store when it starts the processes again, and in it the addresses of the dead ones, where the new
-    ones would wait for an answer; so each start has its own part. (On several machines the starts are counted apart.)
+    When torchrun starts the processes again, its store still has the addresses of the dead ones, and the new ones would
+    wait for their answer. So each start has its own part of the store. (Several machines count their starts
+    separately.)
     """
     store, _, _ = next(dist.rendezvous("env://", timeout=_ANSWER))  # type: ignore[attr-defined]
     alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
@@ -194,7 +203,7 @@ def _meeting_place() -> Any:
 
 
 def _is_first_to_fail(store: Any) -> bool:
-    """Whether no other process has asked this since they started; also where that cannot be known."""
+    """Whether no other process has asked this since the start; true if that cannot be known."""
     try:
         number: int = store.add("failed", 1)
         return number == 1
@@ -203,7 +212,7 @@ def _is_first_to_fail(store: Any) -> bool:
 
 
 def _end_with(parent: int) -> None:
-    """Ask this process to end, as torchrun would, once torchrun itself is gone: it would train on, unknown to all."""
+    """Send this process SIGTERM, as torchrun would, when torchrun itself is gone. Else it would train unnoticed."""
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)

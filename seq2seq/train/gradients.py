@@ -1,9 +1,9 @@
 """The gradient of a step, from its micro-batches.
 
-Both classes leave in the parameters the gradient of the step's mean loss per label, the same in all processes. They are
-called with ``(batches, num_labels, seed)``: this process's part of the step, how many labels the whole step has in all
-processes, and the seed of the dropout masks, another one in each process. They return smoothed loss and negative
-log-likelihood summed over the labels of all processes: fp32 [2], on the model's device.
+Both classes put the gradient of the step's mean loss per label into the parameters, the same in all processes. They
+are called with ``(batches, num_labels, seed)``: this process's part of the step, the number of labels of the whole step
+in all processes, and the seed of the dropout masks, which differs between processes. They return smoothed loss and
+negative log-likelihood, summed over the labels of all processes: fp32 [2], on the model's device.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from seq2seq.train.distributed import Processes
 
 
 class SequentialGradients:
-    """One micro-batch after another; on CUDA through one compiled graph of model and loss, as shapes never change."""
+    """Computes one micro-batch after another. On CUDA model and loss are compiled, as shapes never change."""
 
     def __init__(self, loss: LossOf, processes: Processes) -> None:
         self._processes = processes
         if processes.device.type == "cuda":
             loss.compile(dynamic=False, fullgraph=True)
         self._loss: nn.Module = loss
-        if processes.count > 1:
+        if processes.world_size > 1:
             self._loss = DistributedDataParallel(loss, gradient_as_bucket_view=True, broadcast_buffers=False)
 
     def __call__(self, batches: Sequence[PackedBatch], num_labels: int, seed: int) -> Tensor:
         """See the top of this file."""
-        # torch.manual_seed would prepare all other kinds of devices, too, which takes longer than many a kernel.
+        # torch.manual_seed would set up all other kinds of devices, too, which takes longer than many kernels.
         seed_device = torch.cuda.manual_seed if self._processes.device.type == "cuda" else torch.manual_seed
         seed_device(seed)
-        scale = self._processes.count / num_labels  # DistributedDataParallel takes the mean over the processes
+        scale = self._processes.world_size / num_labels  # DistributedDataParallel takes the mean over the processes
         sums = torch.zeros(2, device=self._processes.device)
         for number, batch in enumerate(batches):
             # The processes exchange gradients once, with the last micro-batch.
@@ -50,19 +50,19 @@ class SequentialGradients:
                 loss, nll = self._loss(batch)
                 (loss * scale).backward()
             sums += torch.stack([loss.detach(), nll])
-        self._processes.sum_tensors([sums])
+        self._processes.all_reduce([sums])
         return sums
 
     def close(self) -> None:
-        """Nothing is left running."""
+        """Nothing to do: no threads are running."""
 
 
 class ThreadedGradients:
-    """On the CPU: as many micro-batches at a time as there are threads, each in a replica that shares the weights.
+    """On the CPU: computes several micro-batches at a time, each in a thread with a replica that shares the weights.
 
-    Most operations of a step are too small to be shared by threads, and while one thread waits for the memory another
-    one can multiply. A parameter's gradient takes in the micro-batches in their order, whichever is ready first, and
-    every micro-batch has its own random numbers, so nothing depends on how the threads are scheduled.
+    Most operations of a step are too small for several threads, and while one thread waits for memory another one can
+    compute. Each parameter's gradient adds up the micro-batches in their order, and every micro-batch has its own
+    random numbers, so the result does not depend on how threads are scheduled.
     """
 
     def __init__(self, loss: LossOf, processes: Processes, num_threads: int) -> None:
@@ -86,11 +86,11 @@ class ThreadedGradients:
             for first in range(num_replicas):
                 mine = range(first, len(batches), num_replicas)
                 parts.append(self._pool.submit(self._run, first, mine, batches, num_labels, seed, threads_each))
-            wait(parts)  # none may still be at work when another one's error is raised
+            wait(parts)  # no thread may still be working when the error of another one is raised
             sums = torch.stack([sums for part in parts for sums in part.result()]).sum(dim=0)
         finally:
             torch.set_num_threads(num_threads)
-        self._processes.sum_tensors([*(p.grad for p in self._parameters if p.grad is not None), sums])
+        self._processes.all_reduce([*(p.grad for p in self._parameters if p.grad is not None), sums])
         return sums
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class ThreadedGradients:
         self._pool.shutdown()
 
     def _replica(self, loss: LossOf) -> tuple[LossOf, torch.Generator]:
-        """The same parameters with gradients of their own, and what its dropout draws from."""
+        """A model with the same parameters but its own gradients, and the generator of its dropout."""
         aliases = [nn.Parameter(p.detach()) for p in self._parameters]
         replica = copy.deepcopy(loss, {id(p): alias for p, alias in zip(self._parameters, aliases, strict=True)})
         generator = torch.Generator()
@@ -118,7 +118,7 @@ class ThreadedGradients:
         seed: int,
         num_threads: int,
     ) -> list[Tensor]:
-        """In a thread: the micro-batches ``numbers``, one after another; returns the two sums of each."""
+        """In a thread: compute the micro-batches ``numbers``, one after another; returns the two sums of each."""
         torch.set_num_threads(num_threads)
         loss_of, generator = self._replicas[replica]
         sums = []

@@ -1,8 +1,8 @@
-"""Steps whose numbers went wrong: seen without waiting for the device, left out, and traced to their lines.
+"""Bad steps are found without waiting for the device, skipped, and traced to their lines of text.
 
 A step is bad if its loss or its gradient is not a finite number, or if its loss is far above those of the steps before
-it. The weights do not take part in a bad step. What is far is decided from the mean and the variance of the losses over
-some fifty steps, which belong to the run's progress: a continued run decides as an undisturbed one.
+it. A bad step does not change the weights. The limit depends on mean and variance of the losses over about fifty
+steps, which are saved with the run's progress: a continued run decides like one that was never stopped.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from seq2seq.model.transformer import Transformer
 from seq2seq.train.checkpoint import Progress
 
 _FORGET = 0.02  # weight of the newest loss in mean and variance
-_FIRST_JUDGED = 100  # losses to have seen; those of the first steps fall too fast to tell
-# The limit moves at fixed steps alone, not whenever losses are read from the device, which saving does, too.
+_FIRST_JUDGED = 100  # losses to have seen: those of the first steps fall too fast for a limit
+# The limit changes at fixed steps only, not when losses are read from the device: saving reads them, too.
 _STEPS_OF_A_LIMIT = 20
 
 
 class Guard:
-    """Finds bad steps. Every process has one, and all decide alike."""
+    """Finds bad steps. Every process has a guard, and all of them decide the same."""
 
     def __init__(self, config: TrainConfig, progress: Progress) -> None:
         """``progress`` holds the guard's state and is kept up to date."""
@@ -45,10 +45,10 @@ class Guard:
         return (~good).float()
 
     def judge(self, step: int, loss: float, norm: float, bad: bool) -> str | None:
-        """Take a step's numbers when they have come from the device, in the order of the steps.
+        """Judge a step by its numbers, once they are read from the device; call it in the order of the steps.
 
         Returns:
-            What is wrong with them, in words; None where nothing is.
+            What is wrong, in words; None if the step is good.
         """
         progress, reason = self._progress, None
         if bad:
@@ -56,7 +56,7 @@ class Guard:
             if not math.isfinite(loss):
                 reason = f"the loss is {loss}"
             elif not math.isfinite(norm):
-                reason = f"the gradient's norm is {norm}"
+                reason = f"the gradient norm is {norm}"
             else:
                 reason = f"the loss jumped to {loss:.3f} from a mean of {progress.loss_mean:.3f}"
         else:
@@ -78,7 +78,7 @@ class Guard:
 
 @torch.no_grad()
 def losses_of_pairs(model: Transformer, corpus: Corpus, pairs: Indices, dtype: torch.dtype) -> list[tuple[int, float]]:
-    """Each of the sentence pairs with its loss by itself, the worst first; what is no number counts as worst.
+    """The loss of each sentence pair alone, the largest first; NaN counts as largest.
 
     Returns:
         The pairs' numbers and their nats per target token, without dropout and label smoothing.
@@ -96,7 +96,7 @@ def losses_of_pairs(model: Transformer, corpus: Corpus, pairs: Indices, dtype: t
 
 
 def describe(losses: list[tuple[int, float]], corpus: Corpus, text: TextFiles) -> list[dict[str, object]]:
-    """What :func:`losses_of_pairs` found as records for people: the places of both lines, and the loss."""
+    """Records for ``bad_lines.jsonl`` from :func:`losses_of_pairs`: the places of both lines, and the loss."""
     lines = [int(corpus.lines[pair]) for pair, _ in losses]
     places = zip(places_of(lines, text.src), places_of(lines, text.tgt), strict=True)
     return [

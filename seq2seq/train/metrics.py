@@ -1,8 +1,8 @@
 """The metrics files of a run, and TensorBoard.
 
-``metrics.jsonl`` holds one line for every step and one for every validation, and nothing that depends on the machine's
-speed, so an interrupted and continued run ends with the same file as an undisturbed one. Speed is in ``timing.jsonl``.
-``bad_lines.jsonl`` appears with the first bad step and holds its sentence pairs.
+``metrics.jsonl`` has one line for every step and one for every validation, and nothing that depends on the machine's
+speed, so a run that was stopped and continued ends with the same file as one that was not. Speed is in
+``timing.jsonl``. ``bad_lines.jsonl`` appears with the first bad step and has its sentence pairs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TIMING = "timing.jsonl"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics file; damaged lines and a last one cut off are left out. No file gives no records."""
+    """The records of a metrics file, without damaged and incomplete lines. A missing file gives no records."""
     if not path.is_file():
         return []
     records = []
@@ -39,7 +39,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class MetricsLog:
-    """Appends to the metrics files of a run that continues after ``last_step``; what comes later in them goes."""
+    """Appends to the metrics files of a run that continues after ``last_step``. Later records are removed first."""
 
     def __init__(self, run_dir: Path, last_step: int) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ class MetricsLog:
         if self._bad_lines.exists():
             self._reopen(self._bad_lines, last_step).close()
         self._board: _Board | None = None
-        with suppress(ImportError):  # it need not be installed
+        with suppress(ImportError):  # tensorboard is optional
             self._board = _Board(run_dir / "tensorboard", last_step + 1)
 
     @staticmethod
@@ -67,7 +67,7 @@ class MetricsLog:
         self._add(self._timing, step, values)
 
     def bad_lines(self, step: int, lines: Iterable[Mapping[str, object]]) -> None:
-        """Add the sentence pairs of a bad step, a record for each."""
+        """Add the sentence pairs of a bad step, one record each."""
         with self._bad_lines.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({"step": step, **line}, ensure_ascii=False) + "\n" for line in lines)
 
@@ -79,14 +79,14 @@ class MetricsLog:
                     self._board.add(name, value, step)
 
     def flush(self) -> None:
-        """Hand everything to the operating system, so that a killed process loses nothing of it."""
+        """Pass all records to the operating system, so that they are kept even if the process is killed."""
         self._metrics.flush()
         self._timing.flush()
         if self._board is not None:
             self._board.file.flush()
 
     def close(self) -> None:
-        """Close the files: all of them, also where the disk is too full for what one still holds."""
+        """Close all files, even if the disk is too full for the rest of one of them."""
         with ExitStack() as files:
             files.callback(self._metrics.close)
             files.callback(self._timing.close)
@@ -98,7 +98,7 @@ class _Board:
     """Scalars for TensorBoard. PyTorch's writer has a thread that dies with a traceback when the disk is full."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """What the folder holds of ``first_step`` and later is no longer shown."""
+        """Records in the folder from ``first_step`` on are no longer shown."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter

@@ -1,4 +1,4 @@
-"""How an optimizer step is cut into micro-batches: how many, which sentences each one gets, and who computes which.
+"""How an optimizer step is cut into micro-batches: their number, their sentences, and which process computes them.
 
 A step of the plan is cut into ``world_size * accumulate`` micro-batches, and every process computes every
 ``world_size``-th of them. On the CPU a micro-batch holds sentences of similar lengths, because the kernels pad. On CUDA
@@ -28,7 +28,7 @@ _FILLINGS = 4  # filling sentences, of a token at least, that there is room for 
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """Cuts each step, and packs the part of this process. Call it with the corpus and the pairs of a step."""
+    """Cuts a step and packs the part of this process. Call it with the corpus and the pairs of a step."""
 
     rank: int = 0
     world_size: int = 1
@@ -36,12 +36,12 @@ class MicroBatches:
     capacity: Capacity | None = None  # of each micro-batch, where shapes must not change
 
     def __call__(self, corpus: Corpus, step: Indices) -> list[PackedBatch]:
-        """The micro-batches of this process: ``accumulate``, or more where a part exceeds the capacity."""
+        """The micro-batches of this process: ``accumulate``, or more if a part exceeds the capacity."""
         mine = self.cut(corpus, step)[self.rank :: self.world_size]  # short sentences and long ones
         return [pack_pairs(*corpus.take("src", part), *corpus.take("tgt", part), self.capacity) for part in mine]
 
     def cut(self, corpus: Corpus, step: Indices) -> list[Indices]:
-        """The pairs of every micro-batch of a step, of all processes; the same number for each process."""
+        """The pairs of every micro-batch of a step. Every process gets the same number of micro-batches."""
         src, tgt = corpus.src_lengths[step], corpus.tgt_lengths[step]
         number = self.world_size * self.accumulate
         if self.capacity is None:
@@ -56,11 +56,11 @@ class MicroBatches:
 
 
 def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> MicroBatches:
-    """How the steps of a run are cut, and what this process computes of them."""
+    """How this process cuts the steps of a run."""
     tokens = config.train.step_tokens
     if processes.device.type == "cpu":
-        number = number_on_cpu(tokens // processes.count, torch.get_num_threads())
-        return MicroBatches(processes.rank, processes.count, config.train.accumulate or number)
+        number = number_on_cpu(tokens // processes.world_size, torch.get_num_threads())
+        return MicroBatches(processes.rank, processes.world_size, config.train.accumulate or number)
     number = config.train.accumulate or 1
     longest = max(int(corpus.src_lengths.max()), int(corpus.tgt_lengths.max()))
     if config.tokenizer.sampling:  # another sampling may be longer
@@ -68,8 +68,8 @@ def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> Mic
     lengths = corpus.src_lengths, corpus.tgt_lengths
     dtype = compute_dtype(config.train.precision, processes.device)
     packed = has_packed_kernel(processes.device, dtype, config.model.d_model // config.model.num_heads)
-    capacity = replace(capacity_of(*lengths, tokens, processes.count * number, longest), with_grid=not packed)
-    return MicroBatches(processes.rank, processes.count, number, capacity)
+    capacity = replace(capacity_of(*lengths, tokens, processes.world_size * number, longest), with_grid=not packed)
+    return MicroBatches(processes.rank, processes.world_size, number, capacity)
 
 
 def number_on_cpu(tokens: int, threads: int) -> int:

@@ -1,7 +1,8 @@
-"""Optimizers and learning-rate schedules."""
+"""Optimizers, learning-rate schedules, and the moving average of the weights."""
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from seq2seq.config import OptimConfig
 from seq2seq.model.attention import FusedLinear
+from seq2seq.model.transformer import Transformer
 
 
 def learning_rate(step: int, config: OptimConfig, max_steps: int | None) -> float:
@@ -103,3 +105,19 @@ class Optimizer:
             values = value.split([len(one) for one in updated]) if len(updated) > 1 else [value]
             for one, own in zip(updated, values, strict=True):
                 owner[id(one)].state[one][key] = own
+
+
+class MovingAverage:
+    """Exponential moving average of a model's weights (Polyak & Juditsky 1992), which follows quickly at the start."""
+
+    def __init__(self, model: Transformer, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self._decay = decay
+        # Kept, as finding the parameters of a model takes time.
+        self._averaged, self._weights = tuple(self.model.parameters()), tuple(model.parameters())
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Include the weights after step ``step``, counted from 1."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._averaged, self._weights, 1 - decay)

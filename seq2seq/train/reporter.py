@@ -1,4 +1,4 @@
-"""What a run says while it trains: the bar and the metrics files."""
+"""The progress bar, the messages and the metrics files of a run."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ class StepRecord:
     epoch: int  # counted from 1
     lr: float
     tokens: int  # target tokens of all processes
-    src_tokens: int  # likewise
-    waited: float  # seconds that the step stood still until its data was there
+    src_tokens: int  # source tokens of all processes
+    waited: float  # seconds until the step's data was ready
     pairs: Indices  # the sentence pairs of all processes
-    numbers: Tensor  # fp32 [4]: loss and negative log-likelihood, summed over the tokens; the gradient's norm; 1 if bad
+    numbers: Tensor  # fp32 [4]: loss and negative log-likelihood, summed over the tokens; the gradient norm; 1 if bad
 
 
-# From a step's number, loss, gradient norm and whether it is bad to what is wrong with it, if anything.
+# From a step's number, loss, gradient norm and whether it is bad, to what is wrong with it (None: nothing).
 Judge = Callable[[int, float, float, bool], str | None]
 
 
 class Speedometer:
-    """Speed over the latest steps, in tokens and in arithmetic: a running mean that forgets a step in about 20."""
+    """Speed in tokens and in floating-point operations: a running mean over about 20 steps."""
 
     def __init__(self, flops: FlopsPerToken, peak: float) -> None:
-        """``peak``: floating-point operations per second that all devices of the run can do at most, as measured."""
+        """``peak``: the measured maximum of floating-point operations per second, of all devices of the run."""
         self._flops, self._peak = flops, peak
         self._seconds = self._tokens = self._operations = self._waited = 0.0
 
     def add(self, records: Sequence[StepRecord], seconds: float) -> dict[str, float]:
-        """Take the steps that the last ``seconds`` went to; gives their own speed, for the log."""
+        """Add the steps of the last ``seconds``; returns their speed, for the log."""
         tokens, src_tokens = sum(r.tokens for r in records), sum(r.src_tokens for r in records)
         operations, waited = self._flops.total(src_tokens, tokens), sum(r.waited for r in records)
-        self._peak = max(self._peak, operations / seconds)  # no step is faster: the peak was measured too low
+        self._peak = max(self._peak, operations / seconds)  # no step can be faster, so the measured peak was too low
         kept = 0.95 ** len(records)
         self._seconds, self._tokens = kept * self._seconds + seconds, kept * self._tokens + tokens
         self._operations, self._waited = kept * self._operations + operations, kept * self._waited + waited
@@ -64,7 +64,7 @@ class Speedometer:
         }
 
     def __str__(self) -> str:
-        """What the progress line says."""
+        """For the progress bar."""
         share = self._operations / self._seconds / self._peak
         waiting = self._waited / self._seconds
         note = f", {waiting:.0%} waiting for data" if waiting > 0.01 else ""
@@ -72,14 +72,14 @@ class Speedometer:
 
 
 class Reporter:
-    """Collects step records and tells them; every process has one, the main one writes and speaks."""
+    """Collects the records of steps. Every process has a reporter; that of the main process writes and prints."""
 
     def __init__(self, processes: Processes, log: MetricsLog | None, first_step: int, speedometer: Speedometer) -> None:
         self._processes, self._log = processes, log
         self._unread: list[StepRecord] = []
         self._last_read = time.monotonic()
         self._speedometer = speedometer
-        self.best = ""  # what the bar says of the best validation
+        self.best = ""  # what the bar shows of the best validation
         self._noted: set[str] = set()
         self._bar = tqdm(
             initial=first_step,
@@ -93,29 +93,29 @@ class Reporter:
     def say(self, text: str) -> None:
         """Print a line without breaking the bar."""
         if self._processes.is_main:
-            with suppress(OSError):  # the terminal is gone; no line is worth the run
+            with suppress(OSError):  # the terminal is gone, but the run continues
                 tqdm.write(text, file=sys.stderr)
 
     def notes(self, notes: Iterable[str]) -> None:
-        """Print what there is to note of scores, each note once."""
+        """Print notes on scores, each of them once."""
         for note in notes:
             if note not in self._noted:
                 self._noted.add(note)
                 self.say(f"note: {note}")
 
     def step(self, record: StepRecord) -> None:
-        """Take a step's record."""
+        """Add the record of a step."""
         self._unread.append(record)
 
     def is_due(self, step: int) -> bool:
-        """Whether to read back after this step: on CUDA only now and then, as it waits for the device."""
+        """Whether to read back after this step. On CUDA that is rare, as it waits for the device."""
         return self._processes.device.type == "cpu" or step % _READ_BACK_EVERY == 0
 
     def read_back(self, judge: Judge) -> Iterator[tuple[StepRecord, str]]:
         """Fetch the losses of the latest steps from the device and log them.
 
         Yields:
-            The bad steps among them, with what is wrong, each before the next one is judged.
+            The bad steps among them with what is wrong, each before the next step is judged.
         """
         if not self._unread:
             return
@@ -129,16 +129,16 @@ class Reporter:
                 self._log.metrics(record.step, fields if reason is None else {**fields, "bad": reason})
             if reason is not None:
                 yield record, reason
-        self._tell_speed(records, nll)
+        self._show_speed(records, nll)
 
     def bad_step(self, step: int, reason: str, lines: Iterable[Mapping[str, object]]) -> None:
-        """Tell of a bad step and keep its lines."""
+        """Print a message about a bad step and save its lines."""
         if self._log is not None:
             self._log.bad_lines(step, lines)
             self.flush()
-        self.say(f"step {step:,}: {reason}; left out, its lines are in {BAD_LINES}")
+        self.say(f"step {step:,} skipped: {reason}; its sentence pairs are in {BAD_LINES}")
 
-    def _tell_speed(self, records: Sequence[StepRecord], nll: float) -> None:
+    def _show_speed(self, records: Sequence[StepRecord], nll: float) -> None:
         latest, now = records[-1], time.monotonic()
         seconds, self._last_read = now - self._last_read, now
         speed = self._speedometer.add(records, seconds)
@@ -157,22 +157,22 @@ class Reporter:
             f"step {step:,}: validation loss {values['valid_loss']:.3f}, perplexity {values['valid_ppl']:.2f}, "
             f"BLEU {values['valid_bleu']:.2f}, chrF {values['valid_chrf']:.2f} ({seconds:.0f} s)"
         )
-        self._last_read = time.monotonic()  # a step's speed has nothing to do with validation
+        self._last_read = time.monotonic()  # the speed of steps does not include validation
 
     def expect(self, train: TrainConfig, steps_per_epoch: int, step: int, seconds: float) -> None:
-        """Tell the bar how many steps the run will have by its tightest bound, so that it shows the time left."""
+        """Set the bar to the number of steps that the run will have, so that it shows the time left."""
         totals = [train.max_steps, train.max_epochs and train.max_epochs * steps_per_epoch]
         if train.max_minutes is not None and seconds > 0:
             totals.append(int(step * max(1.0, train.max_minutes * 60 / seconds)))
         self._bar.total = min((total for total in totals if total is not None), default=None)
 
     def flush(self) -> None:
-        """Hand the metrics files to the operating system."""
+        """Pass the content of the metrics files to the operating system."""
         if self._log is not None:
             self._log.flush()
 
     def close(self) -> None:
-        """End the bar and the files."""
+        """Close the bar and the files."""
         self._bar.close()
         if self._log is not None:
             self._log.close()

@@ -1,36 +1,70 @@
-"""Whether a run may continue, or begin, in its run folder: settings, text, and models that it must not replace.
+"""How a run continues from its folder, or begins there, and which folders it refuses.
 
-A run that has no checkpoint yet begins at step 0 and replaces the folders best and last. Until its first checkpoint a
-record says that the run has begun here and with which settings, so that a run which is killed early begins again, while
-a folder whose checkpoints were deleted, or into which models were copied, is left alone.
+A run without a checkpoint begins at step 0 and replaces the folders best and last. Until its first checkpoint, a record
+says that the run has begun here, and with which settings. So a run that is killed early can begin again, but a folder
+whose checkpoints were deleted, or into which models were copied, is refused.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from seq2seq.config import Config, diff_configs
 from seq2seq.errors import ConfigError, DataError, ModelError, UserError
-from seq2seq.files import write_text
-from seq2seq.model_folder import WEIGHTS
+from seq2seq.files import is_sealed, write_text
+from seq2seq.model.transformer import Transformer
+from seq2seq.model_folder import WEIGHTS, load_weights
 from seq2seq.tensors import read_metadata
-from seq2seq.train.checkpoint import list_checkpoints, start_record
+from seq2seq.train.checkpoint import Checkpoint, list_checkpoints, load_latest_checkpoint, start_record
+from seq2seq.train.metrics import METRICS
+from seq2seq.train.optim import MovingAverage, Optimizer
 
-# What must be as it was when a run continues; the rest (bounds, saving, decoding, devices) may change.
+# What must not change when a run continues. The rest (bounds, saving, decoding, devices) may change.
 _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
 _FIXED += ["train.metric"]  # scores of two metrics cannot be compared
 
 
-def check_same_run(config: Config, data_fingerprint: str, saved_config: str, saved_fingerprint: str) -> None:
-    """Refuse to continue what was begun with other settings or other text.
+def checkpoint_to_continue(config: Config, data_fingerprint: str, say: Callable[[str], None]) -> Checkpoint | None:
+    """The latest whole checkpoint of the run; None if the run has none and begins at step 0.
 
     Args:
-        saved_config: JSON of the config that the run was begun with.
+        say: called with a message for each damaged file.
 
     Raises:
-        ConfigError: settings that decide the training differ, or are of another version of the package.
+        UserError: settings or text differ from those of the run so far, or a model is of another run.
+    """
+    checkpoint = load_latest_checkpoint(config.run_dir, say)
+    if checkpoint is None:
+        check_beginning(config, data_fingerprint)
+        return None
+    check_same_run(config, data_fingerprint, checkpoint.config, checkpoint.data_fingerprint)
+    log, step = config.run_dir / METRICS, checkpoint.progress.step
+    if checkpoint.metrics and not is_sealed(log, checkpoint.metrics):
+        say(f"{log}: damaged: it differs from the file at step {step}; records that can be read are kept")
+    return checkpoint
+
+
+def restore(
+    checkpoint: Checkpoint, run_dir: Path, model: Transformer, average: MovingAverage | None, optimizer: Optimizer
+) -> None:
+    """Load weights and optimizer state from a checkpoint of the run in ``run_dir``, but not its progress."""
+    load_weights(model, checkpoint.weights, run_dir)
+    if average is not None:
+        load_weights(average.model, checkpoint.average, run_dir)
+    optimizer.load_tensors(checkpoint.optimizer)
+
+
+def check_same_run(config: Config, data_fingerprint: str, saved_config: str, saved_fingerprint: str) -> None:
+    """Refuse to continue a run that was started with other settings or other text.
+
+    Args:
+        saved_config: JSON of the config that the run was started with.
+
+    Raises:
+        ConfigError: settings that decide the training differ, or another version of the package wrote them.
         DataError: the text or the tokenizer differs.
     """
     fixed = [*_FIXED, *(["train.max_steps"] if config.optim.schedule in ("cosine", "linear") else [])]
@@ -56,7 +90,7 @@ def check_same_run(config: Config, data_fingerprint: str, saved_config: str, sav
 
 
 def check_models_are_ours(run_dir: Path) -> None:
-    """Refuse a run folder with models but neither a checkpoint to continue from nor the record of a beginning.
+    """Refuse a run folder that has models, but no checkpoint to continue from and no record of a start.
 
     Raises:
         UserError: a start at step 0 would replace models of another run, or of a run whose checkpoints are gone.
@@ -68,7 +102,7 @@ def check_models_are_ours(run_dir: Path) -> None:
     names = " and ".join(str(folder) for folder in models)
     raise UserError(
         f"{run_dir}: there is a model in {names}, but no checkpoint to continue from, and a start at step 0 would "
-        "replace it; to continue, put the folder checkpoints back; to start anew, choose another run_dir, or move "
+        "replace it; to continue, put the folder checkpoints back; for a new run, choose another run_dir, or move "
         f"{names} away"
     )
 
@@ -95,11 +129,11 @@ def check_beginning(config: Config, data_fingerprint: str) -> None:
 
 
 def record_beginning(config: Config, data_fingerprint: str) -> None:
-    """Note that a run begins in its folder; the first checkpoint takes the place of the record."""
+    """Write the record that a run has begun in its folder. The first checkpoint replaces it."""
     record = {"config": config.model_dump_json(), "data": data_fingerprint}
     write_text(start_record(config.run_dir), json.dumps(record) + "\n")
 
 
 def _models(run_dir: Path) -> list[Path]:
-    """The folders in which a run would replace a model; the run folder itself, whose config.yaml it would replace."""
+    """The folders in which a run would replace a model, or, in the run folder itself, the config of a model."""
     return [folder for folder in (run_dir / "best", run_dir / "last", run_dir) if (folder / WEIGHTS).exists()]

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: its step is finished and saved first."""
+"""Signals that stop a run: the current step is finished and saved first."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from types import FrameType, TracebackType
 from seq2seq.errors import EXIT_STOPPED
 from seq2seq.signals import INSISTENT, end_at_once, handled, silence_lost_terminal, stop_signals
 
-_LOOK_EVERY = 10.0  # seconds between looks for another process that is dead; torchrun, for one, kills after 30
+_LOOK_EVERY = 10.0  # seconds between checks for dead processes; torchrun, for example, kills after 30
 
 
 class StopSignals:
-    """While the block lasts, a stop signal is remembered; a second Ctrl-C or SIGTERM ends the process at once.
+    """Remembers a stop signal during the block; a second Ctrl-C or SIGTERM ends the process at once.
 
-    Files are whole at any moment, so that is safe, too: it costs the steps since the last checkpoint. A process that
-    cannot notice the first one, as it waits in a library for another process, waits on for as long as that one lives.
+    That is safe, as files are whole at any moment: only the steps since the last checkpoint are lost. A process that
+    waits in a library for another process cannot act on the first signal. It waits as long as the other one lives.
     """
 
     def __init__(self, say: Callable[[str], None], others_live: Callable[[], bool] = lambda: True) -> None:
-        """``others_live`` says whether all other processes of the run are there; it may take some seconds."""
+        """``others_live`` returns whether all other processes of the run are alive; it may take some seconds."""
         self._say, self._others_live = say, others_live
         self._stack = ExitStack()
         self.received: str | None = None  # the signal's name
@@ -36,7 +36,7 @@ class StopSignals:
                 read, write = os.pipe()
                 os.set_blocking(write, False)
                 stack.callback(os.close, write)  # ends the thread
-                stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(write))  # written to where no handler can run
+                stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(write))  # works while no handler can run
                 threading.Thread(target=self._watch, args=(read,), daemon=True).start()
             self._stack = stack.pop_all()
         return self
@@ -53,12 +53,12 @@ class StopSignals:
             self.received = signal.Signals(number).name
 
     def _watch(self, read: int) -> None:
-        """In a thread, which runs whatever the main one waits for: report the first signal and act on the second."""
+        """In a thread, which runs even while the main thread waits: report the first signal, act on the second."""
         insistent, seen = 0, False
         while True:
             if not select.select([read], [], [], _LOOK_EVERY if seen else None)[0]:
                 if self.received is None and not self._others_live():
-                    self._report("a signal, and no answer from another process: stopping at once")
+                    self._report("received a signal, and another process does not answer: stopping at once")
                     os._exit(EXIT_STOPPED)
                 continue
             byte = os.read(read, 1)
@@ -66,7 +66,7 @@ class StopSignals:
                 os.close(read)
                 return
             if byte[0] not in self._numbers:
-                continue  # a signal that somebody else handles
+                continue  # a signal that other code handles
             insistent += byte[0] in INSISTENT
             if insistent > 1:
                 end_at_once("seq2seq train", byte[0])
@@ -76,5 +76,5 @@ class StopSignals:
             seen = True
 
     def _report(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # nobody reads it any more
+        with suppress(OSError, ValueError):  # the terminal or pipe is closed
             self._say(text)

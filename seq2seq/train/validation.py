@@ -1,4 +1,4 @@
-"""Validation: the loss over held-out pairs, and BLEU and chrF of real decodes, shared among the processes."""
+"""Validation: the loss on held-out pairs, and BLEU and chrF of their translations, shared among the processes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from seq2seq.train.checkpoint import Progress
 from seq2seq.train.distributed import Processes
 from seq2seq.train.microbatches import MicroBatches
 
-_BATCH_TOKENS = 1024  # target tokens computed together
-_CHANCE = 0.1  # a BLEU or chrF below it does not tell models apart
+BATCH_TOKENS = 1024  # target tokens computed together
+_CHANCE = 0.1  # below it, BLEU and chrF cannot compare models
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ class Validation:
 
     @property
     def is_finite(self) -> bool:
-        """Whether it can be compared; a model whose weights went wrong has a loss that is not a number."""
+        """Whether all numbers are finite, so that they can be compared."""
         return all(map(math.isfinite, (self.loss, self.scores.bleu, self.scores.chrf)))
 
     def score(self, metric: str) -> float:
-        """The number that train.metric wants to grow."""
+        """The number of train.metric; higher is better."""
         return {"bleu": self.scores.bleu, "chrf": self.scores.chrf, "loss": -self.loss}[metric]
 
 
 def _rank(metric: str, score: float, chrf: float, loss: float) -> tuple[float, ...]:
-    """What is compared: equal scores, as they are printed, are decided by chrF, and then by the loss.
+    """The sort key of a validation: of equal scores (as printed), chrF decides, and then the loss.
 
-    For BLEU and chrF, all that is near 0 is equal.
+    BLEU and chrF near 0 count as equal.
     """
     if metric == "loss":
         return (score,)
@@ -62,9 +62,9 @@ def _rank(metric: str, score: float, chrf: float, loss: float) -> tuple[float, .
 
 
 def update_best(progress: Progress, validation: Validation, metric: str) -> bool:
-    """Enter a validation at ``progress.step`` into the progress: the best so far, and the number since then.
+    """Update the best validation so far, and the number of validations since then.
 
-    A score near 0 does not use up patience while the loss falls to new lows: the model still learns.
+    A score near 0 does not use up patience while the loss still falls: the model still learns.
 
     Returns:
         Whether this is the best model so far; of equal ones the first stays the best.
@@ -96,8 +96,8 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
     """
     lengths, tokens = (corpus.src_lengths, corpus.tgt_lengths), config.train.step_tokens
     plan = plan_epoch(*lengths, step_budgets(*lengths, tokens), seed=0, epoch=0)
-    number = max(1, tokens // processes.count // _BATCH_TOKENS)
-    cut = MicroBatches(processes.rank, processes.count, number)
+    number = max(1, tokens // processes.world_size // BATCH_TOKENS)
+    cut = MicroBatches(processes.rank, processes.world_size, number)
     total = 0.0
     for step in load_steps(corpus, plan, cut, processes.device):
         with memory_explained(partial(_describe, step, config)):
@@ -106,30 +106,30 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
                     hidden = model(batch)
                     _, nll = smoothed_cross_entropy(hidden, model.output_weight, batch.labels, 0.0)
                 total += float(nll)
-    (total,) = processes.sum([total])
+    total = processes.sum(total)
     return total / int(np.sum(corpus.tgt_lengths))
 
 
 def _describe(step: Step, config: Config) -> str:
     return (
         f"the validation loss, {step.shape}: lower train.batch_tokens ({config.train.step_tokens}) in a new run_dir, "
-        "or take the longest lines out of data.valid"
+        "or remove the longest lines from data.valid"
     )
 
 
 def measured_decode(config: Config) -> DecodeConfig:
-    """How a run translates to measure itself: as configured, but with the weights as they are, on any device."""
+    """The decoding options of validation and test: as configured, but not quantised, so equal on all devices."""
     return config.decode.model_copy(update={"quantize": None})
 
 
 def translate_and_score(
     translator: Translator, src: list[str], ref: list[str], config: Config, processes: Processes
 ) -> tuple[list[str], Scores]:
-    """Translate every line, each process its share, and score them; the same result in every process."""
-    mine = translator.translate(src[processes.rank :: processes.count], measured_decode(config))
+    """Translate all lines, shared among the processes, and score them. Every process gets the same result."""
+    mine = translator.translate(src[processes.rank :: processes.world_size], measured_decode(config))
     hypotheses = [""] * len(src)
-    for rank, share in enumerate(processes.gather(mine)):
-        hypotheses[rank :: processes.count] = share
+    for rank, share in enumerate(processes.all_gather(mine)):
+        hypotheses[rank :: processes.world_size] = share
     return hypotheses, score(hypotheses, [ref], language=config.data.target_language)
 
 
@@ -142,7 +142,7 @@ def validate(
     processes: Processes,
     dtype: torch.dtype,
 ) -> Validation:
-    """Measure ``model`` on the validation corpus and its raw text; leaves it in evaluation mode."""
+    """Validate ``model`` on the corpus and its raw text. The model stays in evaluation mode."""
     model.eval()
     loss = corpus_loss(model, corpus, config, processes, dtype)
     translator = Translator(TorchEngine(model, dtype), config, tokenizers)

@@ -1,4 +1,4 @@
-"""Does a run continue exactly with this config on this machine? It is tried for a few steps and compared by bits."""
+"""Checks that a run with this config continues exactly on this machine: it trains a few steps and compares bits."""
 
 from __future__ import annotations
 
@@ -12,60 +12,61 @@ from seq2seq.errors import UserError
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import METRICS
-from seq2seq.train.trainer import Trainer
+from seq2seq.train.setup import set_up
+from seq2seq.train.trainer import train
 
 _STEPS = 10
 
 
 def verify_resume(config: Config, processes: Processes) -> str:
-    """Train a few steps in one go, and again with a stop in the middle, in a folder that is removed afterwards.
+    """Train a few steps without a stop, and again with a stop in the middle, in a folder that is removed afterwards.
 
     Returns:
-        What was found to be equal, for people.
+        A message that says what is equal.
 
     Raises:
         UserError: something differs, or the run has too few steps to stop in the middle.
     """
     steps = min(_STEPS, (config.train.max_steps or _STEPS + 1) - 1)
     if steps < 2:
-        raise UserError("train.max_steps: 3 or more are needed to stop in the middle and go on")
+        raise UserError("train.max_steps: must be 3 or more, so that a run can stop in the middle and continue")
     folder = config.run_dir / "verify-resume"
     straight, stopped = (_trial(config, folder / name) for name in ("straight", "stopped"))
     try:
         if processes.is_main:
             shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
-        processes.wait()
-        trainer = Trainer(straight, processes)
-        trainer.run(stop_after=steps)
-        stopped = stopped.model_copy(update={"train": trainer.config.train})  # with its number for batch_tokens: auto
-        Trainer(stopped, processes).run(stop_after=steps // 2)
-        Trainer(stopped, processes).run(stop_after=steps)
-        processes.wait()  # until the main process has written all
+        processes.barrier()
+        run = set_up(straight, processes)
+        train(run, stop_after=steps)
+        stopped = stopped.model_copy(update={"train": run.config.train})  # with its number for batch_tokens: auto
+        train(set_up(stopped, processes), stop_after=steps // 2)
+        train(set_up(stopped, processes), stop_after=steps)
+        processes.barrier()  # until the main process has written all
         differences = _differences(straight.run_dir, stopped.run_dir)
-        processes.wait()  # until all have read it
+        processes.barrier()  # until all have read it
     finally:
         if processes.is_main:
             shutil.rmtree(folder, ignore_errors=True)
     if differences:
         raise UserError(
             f"not exact: after {steps} steps a run that was stopped after step {steps // 2} and continued differs "
-            f"from one in one go in {', '.join(differences)}; please report it"
+            f"from a run without a stop in {', '.join(differences)}; please report it"
         )
     return (
         f"exact: after {steps} steps a run that was stopped after step {steps // 2} and continued has the same "
-        "weights, optimizer state and metrics as one in one go, bit for bit"
+        "weights, optimizer state and metrics as a run without a stop, bit for bit"
     )
 
 
 def _trial(config: Config, run_dir: Path) -> Config:
-    """The config of a run that trains as ``config`` says, without validations, in a folder of its own."""
+    """A config that trains like ``config``, but without validations, and in another folder."""
     data = config.data.model_copy(update={"cache_dir": config.cache_dir, "test": None})
     train = config.train.model_copy(update={"validate_every": 2**62, "save_every": 2**62})
     return config.model_copy(update={"run_dir": run_dir, "data": data, "train": train})
 
 
 def _differences(one: Path, other: Path) -> list[str]:
-    """What two runs end with that is not the same."""
+    """The results in which two runs differ."""
     found = [] if (one / METRICS).read_bytes() == (other / METRICS).read_bytes() else [METRICS]
     first, second = (load_checkpoint(list_checkpoints(run)[-1]) for run in (one, other))
     for group in ("weights", "average", "optimizer"):

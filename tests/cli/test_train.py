@@ -10,10 +10,11 @@ import pytest
 from seq2seq.cli.main import main
 from seq2seq.config import load_config
 from seq2seq.errors import EXIT_STOPPED
+from seq2seq.train import setup, trainer
 from seq2seq.train.checkpoint import Progress
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import MetricsLog
-from seq2seq.train.trainer import Summary, Trainer
+from seq2seq.train.trainer import Summary
 from tests.toy import write_lines
 
 
@@ -67,7 +68,7 @@ def test_an_interrupt_is_no_traceback(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Trainer, "_step", interrupt)
+    monkeypatch.setattr(trainer, "train_step", interrupt)
     assert main(["train", "toy.yaml"]) == 130
     assert "the same command continues" in capsys.readouterr().err
 
@@ -93,8 +94,8 @@ def test_a_finished_run_leaves_its_picture(place: Path, capsys: pytest.CaptureFi
     """Without matplotlib the run ends well and one line says why there is no picture; the same command draws it later.
     A run that was stopped gets none."""
     pytest.importorskip("matplotlib")
-    whole_run = Trainer.run
-    with mock.patch.object(Trainer, "run", lambda self: whole_run(self, stop_after=2)):
+    whole_run = trainer.train
+    with mock.patch.object(trainer, "train", lambda run: whole_run(run, stop_after=2)):
         assert main(["train", "toy.yaml"]) == EXIT_STOPPED
     assert "saved after step 2; the same command continues from there" in capsys.readouterr().out
     assert not (place / "run/curves.png").exists()
@@ -113,8 +114,8 @@ def test_a_finished_run_leaves_its_picture(place: Path, capsys: pytest.CaptureFi
 def test_one_process_draws_the_picture(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against processes that write the same file at the same time, and a picture of metrics of nobody."""
     monkeypatch.setattr(Processes, "is_main", False)
-    monkeypatch.setattr(Trainer, "__init__", lambda *_: None)
-    monkeypatch.setattr(Trainer, "run", lambda _: Summary(Progress(), "done", False, None))
+    monkeypatch.setattr(setup, "set_up", lambda *_: None)
+    monkeypatch.setattr(trainer, "train", lambda _: Summary(Progress(), "done", False, None))
     with mock.patch("seq2seq.report.curves.draw_curves") as draw:
         assert main(["train", "toy.yaml"]) == 0
     draw.assert_not_called()

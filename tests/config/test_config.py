@@ -71,7 +71,7 @@ def test_separate_vocabularies_untie_the_source_in_python() -> None:
 
 
 def test_the_tokens_of_a_step_are_a_number_or_auto() -> None:
-    """auto has no number until a rehearsal gives it one: nothing may compute with the word."""
+    """auto has no number until a dry run gives it one: nothing may compute with the word."""
     assert TrainConfig(batch_tokens=7).step_tokens == 7
     automatic = TrainConfig(batch_tokens="auto")
     with pytest.raises(AssertionError):

@@ -79,7 +79,7 @@ def test_checkpoints_with_a_moving_average_give_that(text: Path, tmp_path: Path)
 def test_another_architecture_is_refused(run: Path, text: Path, tmp_path: Path) -> None:
     """Even where all shapes agree, as with another norm position or number of heads; the difference is named."""
     train(toy_config(text, tmp_path / "other", "model.num_heads=4"))
-    with pytest.raises(UserError, match=r"other.*another architecture.*model\.num_heads: 2 -> 4"):
+    with pytest.raises(UserError, match=r"other.*its architecture differs.*model\.num_heads: 2 -> 4"):
         average_models([run / "last", tmp_path / "other/last"], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
@@ -91,7 +91,7 @@ def test_another_tokenizer_is_refused(run: Path, text: Path, tmp_path: Path) -> 
         file = tmp_path / f"text/train.{side}"
         write_lines(file, [line[::-1] for line in file.read_text(encoding="utf-8").splitlines()])
     train(toy_config(tmp_path / "text", tmp_path / "other"))
-    with pytest.raises(UserError, match="another tokenizer"):
+    with pytest.raises(UserError, match="its tokenizer differs"):
         average_models([run / "last", tmp_path / "other/last"], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 

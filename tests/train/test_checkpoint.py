@@ -169,7 +169,7 @@ def test_a_checkpoint_under_anothers_name_is_found(tmp_path, damages):
     shutil.copy(paths[0], paths[1])
     assert_same(load_latest_checkpoint(tmp_path, damages.append), checkpoint(1))
     assert len(damages) == 1
-    assert f"{paths[1]}: damaged or mixed up: it holds step 1" in damages[0]
+    assert f"{paths[1]}: damaged or renamed: it holds step 1" in damages[0]
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_a_lost_best_model_is_made_again(tmp_path, damages, save_best, loss):
     if loss == "gone":
         progress = load_latest_checkpoint(tmp_path, damages.append).progress
         assert (progress.step, progress.best_score, progress.best_step, progress.validated_step) == (12, None, 0, 0)
-        assert "the next validation starts a new one" in damages[-1]
+        assert "the next validation chooses a new one" in damages[-1]
         return
     with pytest.raises(ModelError, match=r"best: the best model is damaged, .* put a copy in its place, or remove"):
         load_latest_checkpoint(tmp_path, damages.append)

@@ -35,7 +35,7 @@ def train(args):
                 if sys.argv[1] == "error":
                     raise UserError("planted")
                 os.kill(os.getpid(), signal.SIGKILL)
-            assert processes.sum([1.0]) == [3.0]
+            assert processes.sum(1.0) == 3.0
 
 command.run = train
 sys.exit(main(["train", "x"]))
@@ -58,7 +58,7 @@ def test_every_tensor_is_summed_once_whatever_bucket_it_travels_in(
     monkeypatch.setattr(distributed, "_BUCKET_NUMBERS", bucket)
     tensors = [torch.arange(6.0).view(2, 3), torch.tensor(7.0), torch.arange(4.0), torch.ones(1, 2)]
     wanted = [2 * tensor for tensor in tensors]
-    Processes(0, 2, torch.device("cpu")).sum_tensors(tensors)
+    Processes(0, 2, torch.device("cpu")).all_reduce(tensors)
     assert all(torch.equal(one, other) for one, other in zip(tensors, wanted, strict=True))
     assert sent == {1: [6, 1, 4, 2], 5: [6, 5, 2], 1000: [13]}[bucket]
 

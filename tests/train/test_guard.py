@@ -48,8 +48,8 @@ def guard(tiny_config: Callable[..., Config], progress: Progress) -> Guard:
     [
         (math.nan, 1.0, "the loss is nan"),
         (math.inf, 1.0, "the loss is inf"),
-        (2.0, math.nan, "the gradient's norm is nan"),
-        (2.0, math.inf, "the gradient's norm is inf"),
+        (2.0, math.nan, "the gradient norm is nan"),
+        (2.0, math.inf, "the gradient norm is inf"),
         (2.0, 1e9, None),
     ],
 )

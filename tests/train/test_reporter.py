@@ -23,4 +23,4 @@ def test_no_step_is_faster_than_the_machine() -> None:
 def test_the_peak_is_that_of_the_machine_not_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a peak in wall time: a product that waits for a busy core seems to be slow."""
     monkeypatch.setattr(torch, "mm", lambda *_: time.sleep(0.02))
-    assert matmul_peak(torch.device("cpu"), half=False) > 5 * 2 * 2048**3 / 0.02
+    assert matmul_peak(torch.device("cpu"), torch.float32) > 5 * 2 * 2048**3 / 0.02

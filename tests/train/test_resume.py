@@ -12,8 +12,9 @@ import torch
 
 from seq2seq.errors import ConfigError, DataError, UserError
 from seq2seq.tensors import load_tensors, save_tensors
+from seq2seq.train import trainer
 from seq2seq.train.checkpoint import list_checkpoints
-from seq2seq.train.trainer import Trainer
+from seq2seq.train.setup import Run
 from tests.toy import metrics, toy_config, train, weights, write_text_files
 
 EARLY = ("train.validate_every=2", "train.save_every=8")  # the best model is there before the first checkpoint
@@ -39,14 +40,14 @@ def done(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def kill_at(step: int, *arguments: Any) -> None:
     """Train, and stop without saving before this step."""
-    original = Trainer._step
+    original = trainer.train_step
 
-    def die(self: Trainer, work: Any) -> None:
-        if self.progress.step + 1 == step:
+    def die(run: Run, work: Any) -> None:
+        if run.progress.step + 1 == step:
             raise Stopped
-        original(self, work)
+        original(run, work)
 
-    with mock.patch.object(Trainer, "_step", die), pytest.raises(Stopped):
+    with mock.patch.object(trainer, "train_step", die), pytest.raises(Stopped):
         train(*arguments)
 
 

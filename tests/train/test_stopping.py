@@ -36,7 +36,7 @@ from seq2seq.train import distributed, stopping
 stopping._LOOK_EVERY, distributed._BEAT_SECONDS = 0.3, 0.2
 with distributed.joined_processes("cpu") as processes:
     with stopping.StopSignals(lambda text: None, processes.others_live) as signals:
-        processes.wait()
+        processes.barrier()
         print("ready", flush=True)
         if processes.rank == 0:
             until = time.monotonic() + 5

@@ -22,11 +22,10 @@ from seq2seq.errors import EXIT_STOPPED, ConfigError, DataError, ModelError, Use
 from seq2seq.evaluate import Scores
 from seq2seq.model import loss as loss_module
 from seq2seq.tensors import load_tensors, read_metadata
-from seq2seq.train import trainer as trainer_module
+from seq2seq.train import setup, trainer
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
-from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import read_metrics
-from seq2seq.train.trainer import Trainer
+from seq2seq.train.setup import Run
 from seq2seq.train.validation import Validation
 from tests.toy import (
     ROOT,
@@ -34,6 +33,7 @@ from tests.toy import (
     environment,
     metrics,
     run_command,
+    set_up,
     toy_config,
     train,
     weights,
@@ -90,7 +90,7 @@ def undisturbed(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 def stopping(name: str, call: int, after: bool = False) -> Any:
     """Let the ``call``-th call of something the trainer uses raise Stopped, before it does its work or after."""
-    owner: Any = next(owner for owner in (Trainer, Resampler, trainer_module) if hasattr(owner, name))
+    owner: Any = next(owner for owner in (Resampler, trainer, setup) if hasattr(owner, name))
     original = getattr(owner, name)
     count = 0
 
@@ -132,7 +132,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     """Contract 2: before the first checkpoint, mid-epoch, and right after a checkpoint; dropout, averages, sampled
     subwords, accumulation, schedules, both optimizers and the state of patience all go on exactly."""
     config = toy_config(text, tmp_path / "run", *VARIANTS[variant])
-    with stopping("_step", step), pytest.raises(Stopped):
+    with stopping("train_step", step), pytest.raises(Stopped):
         train(config)
     assert len(list_checkpoints(tmp_path / "run")) == (step - 1) // 4
     train(config)
@@ -143,9 +143,9 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     ("name", "call", "after"),
     [
         ("prepare_data", 1, True),
-        ("_validate", 2, True),
+        ("validate_run", 2, True),
         ("save_model_folder", 2, False),
-        ("_save_model", 3, True),
+        ("save_model_folder", 3, True),
         ("save_checkpoint", 1, True),
         ("save_checkpoint", 2, False),
         ("sample", 2, True),
@@ -167,7 +167,7 @@ def test_many_stops_in_one_run(text: Path, tmp_path: Path, undisturbed: Callable
     """Errors of continuing do not add up: stopped again and again, the end is the same."""
     config = toy_config(text, tmp_path / "run", *VARIANTS["everything"])
     for call in (5, 5, 1, 4, 2):
-        with stopping("_step", call), pytest.raises(Stopped):
+        with stopping("train_step", call), pytest.raises(Stopped):
             train(config)
     train(config)
     same_end(tmp_path / "run", undisturbed("everything"))
@@ -300,14 +300,13 @@ def test_accumulation_does_not_change_the_step(batch_tokens: int, text: Path, tm
 def test_the_sampling_of_an_epoch_changes_no_budget(text: Path, tmp_path: Path) -> None:
     """Fixed shapes are made for the corpus as it is; steps of a resampled one must fit into them, too."""
     config = toy_config(text, tmp_path / "run", "tokenizer.sampling=0.5")
-    trainer = Trainer(config, Processes(0, 1, torch.device("cpu")))
-    with mock.patch.object(trainer_module, "plan_epoch") as planned:
-        sampled, _ = trainer._corpus_and_plan(0)
-    trainer.resampler.close()
-    trainer.report.close()
-    train = trainer.data.train
-    assert sampled.src_lengths.sum() > train.src_lengths.sum()
-    lengths = train.src_lengths, train.tgt_lengths
+    run = set_up(config)
+    with mock.patch.object(trainer, "plan_epoch") as planned:
+        sampled, _ = trainer.epoch_data(run)
+    run.close()
+    original = run.data.train
+    assert sampled.src_lengths.sum() > original.src_lengths.sum()
+    lengths = original.src_lengths, original.tgt_lengths
     assert planned.call_args.args[2] == step_budgets(*lengths, config.train.step_tokens)
 
 
@@ -365,7 +364,7 @@ def test_the_best_is_kept_by_the_chosen_metric(metric: str, best: int, text: Pat
         return Validation(loss, Scores(bleu, "", "", chrf, "", 1))
 
     settings = ("train.validate_every=1", "train.save_every=1", "train.max_steps=4", f"train.metric={metric}")
-    with mock.patch.object(trainer_module, "validate", validate):
+    with mock.patch.object(trainer, "validate", validate):
         summary = train(toy_config(text, tmp_path / "run", *settings))
     assert summary.progress.best_step == best
     kept, metadata = load_tensors(tmp_path / "run/best/model.safetensors")
@@ -403,7 +402,7 @@ def test_a_validation_that_is_no_number_is_no_improvement(
         return Validation(loss, Scores(bleu, "", "", bleu, "", 1))
 
     settings = ("train.validate_every=1", "train.max_steps=5", f"train.metric={metric}", "train.patience=2")
-    with mock.patch.object(trainer_module, "validate", validate):
+    with mock.patch.object(trainer, "validate", validate):
         summary = train(toy_config(text, tmp_path / "run", *settings))
     assert (summary.progress.step, summary.progress.best_step) == (4, 2)
     assert read_metadata(tmp_path / "run/best/model.safetensors")["step"] == "2"
@@ -414,7 +413,7 @@ def test_a_run_without_a_finite_validation_ends_well(text: Path, tmp_path: Path)
     """Guards against a traceback at the test set, where no model was ever the best."""
     scores = Validation(float("nan"), Scores(0.0, "", "", 0.0, "", 1))
     settings = (f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy", "train.max_steps=3")
-    with mock.patch.object(trainer_module, "validate", return_value=scores):
+    with mock.patch.object(trainer, "validate", return_value=scores):
         summary = train(toy_config(text, tmp_path / "run", *settings))
     assert (summary.test, summary.progress.best_step) == (None, 0)
 
@@ -422,13 +421,13 @@ def test_a_run_without_a_finite_validation_ends_well(text: Path, tmp_path: Path)
 @contextmanager
 def bad_steps(*steps: int, broken: str = "loss") -> Iterator[None]:
     """Let the loss or the gradient of these steps be no number; a step is one micro-batch."""
-    original = Trainer._step
+    original = trainer.train_step
     now = 0
 
-    def step(self: Trainer, work: Any) -> None:
+    def step(run: Run, work: Any) -> None:
         nonlocal now
-        now = self.progress.step + 1
-        original(self, work)
+        now = run.progress.step + 1
+        original(run, work)
 
     plain = loss_module.smoothed_cross_entropy
 
@@ -440,7 +439,7 @@ def bad_steps(*steps: int, broken: str = "loss") -> Iterator[None]:
             return loss * float("nan"), nll
         return loss + 0 * (hidden * 0).sum().sqrt(), nll  # the slope of a root at 0 is infinite
 
-    with mock.patch.object(Trainer, "_step", step):
+    with mock.patch.object(trainer, "train_step", step):
         with mock.patch.object(loss_module, "smoothed_cross_entropy", cross_entropy):
             yield
 
@@ -482,7 +481,7 @@ def test_a_bad_step_can_end_the_run_and_many_always_do(text: Path, tmp_path: Pat
     assert [path.name[5:14] for path in list_checkpoints(run)] == ["000000002", "000000004"]
     assert read_metadata(run / "last/model.safetensors")["step"] == "4"
     assert [record["step"] for record in metrics(run)] == [1, 2, 3, 4, 5, 6]
-    with bad_steps(6, 8, 9, 10), pytest.raises(UserError, match=r"step 10: .* for 3 steps in a row"):
+    with bad_steps(6, 8, 9, 10), pytest.raises(UserError, match=r"step 10: .*, the last of 3 bad steps in a row"):
         train(toy_config(text, run, *settings, "train.max_bad_steps=3"))
     assert [line["step"] for line in read_metrics(run / "bad_lines.jsonl")].count(6) > 0  # once, not from both starts
     assert len({(line["step"], line["src"]) for line in read_metrics(run / "bad_lines.jsonl")}) == len(
@@ -538,7 +537,7 @@ def test_a_damaged_checkpoint_is_passed_over(
 ) -> None:
     """Contract 6: a checkpoint with a wrong bit is named and the one before it taken; the end is the same."""
     config = toy_config(text, tmp_path / "run", *VARIANTS["dropout"])
-    with stopping("_step", 11), pytest.raises(Stopped):
+    with stopping("train_step", 11), pytest.raises(Stopped):
         train(config)
     path = list_checkpoints(tmp_path / "run")[-1]
     data = bytearray(path.read_bytes())
@@ -560,7 +559,7 @@ def test_a_damaged_log_is_named(
         log.write_text(log.read_text().replace('"nll": ', '"nll": 1', int(changed)))
         capsys.readouterr()
         assert train(toy_config(text, tmp_path / "run", *EVERY)).progress.step == 14
-        assert (f"{log}: damaged: not as it was at step 8" in capsys.readouterr().err) == changed
+        assert (f"{log}: damaged: it differs from the file at step 8" in capsys.readouterr().err) == changed
 
 
 def test_only_damaged_checkpoints_are_an_error(text: Path, half_done: Path, tmp_path: Path) -> None:
@@ -580,7 +579,7 @@ def test_a_finished_run_takes_no_step(text: Path, tmp_path: Path) -> None:
     before = {
         path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "tensorboard" not in str(path)
     }
-    with mock.patch.object(Trainer, "_step", side_effect=AssertionError):
+    with mock.patch.object(trainer, "train_step", side_effect=AssertionError):
         again = train(toy_config(text, tmp_path / "run", *settings))
     assert again == first
     assert before == {path: path.read_bytes() for path in before}
@@ -589,4 +588,4 @@ def test_a_finished_run_takes_no_step(text: Path, tmp_path: Path) -> None:
 
 def test_the_packages_root_is_this_checkout() -> None:
     """Processes started by these tests run the code under test, not an installed copy."""
-    assert Path(trainer_module.__file__).is_relative_to(ROOT)
+    assert Path(trainer.__file__).is_relative_to(ROOT)

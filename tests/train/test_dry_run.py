@@ -1,4 +1,4 @@
-"""The rehearsal of a run: it finds what is heaviest, leaves no trace, and gives train.batch_tokens: auto its number."""
+"""A dry run finds the heaviest work of a run, leaves no trace, and gives train.batch_tokens: auto its number."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,11 +12,10 @@ import torch
 from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import prepare_data
 from seq2seq.errors import OutOfMemoryError
-from seq2seq.train import budget
-from seq2seq.train.budget import largest_sensible, largest_that_fits, with_batch_tokens
+from seq2seq.train import setup, step_size
 from seq2seq.train.distributed import Processes
-from seq2seq.train.rehearsal import Rehearsal, rehearse
-from seq2seq.train.rehearsed_run import heaviest_lines, heaviest_steps
+from seq2seq.train.dry_run import DryRun, dry_run, heaviest_lines, heaviest_steps
+from seq2seq.train.step_size import largest_sensible, largest_that_fits, with_batch_tokens
 from tests.toy import metrics, toy_config, train, weights, write_text_files
 
 CPU = Processes(0, 1, torch.device("cpu"))
@@ -30,18 +29,16 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def no_matmul_peak() -> Iterator[None]:
     """It takes most of the time of a toy run."""
-    with mock.patch("seq2seq.train.trainer.matmul_peak", return_value=1e12):
+    with mock.patch.object(setup, "matmul_peak", return_value=1e12):
         yield
 
 
-def measured(peak: int | None, room: int | None = 1000) -> Rehearsal:
-    return Rehearsal(
-        peak, room, 0.9, "", num_steps=1, step_seconds=1, validation_seconds=1, bleu=0, checkpoint_seconds=1
-    )
+def measured(peak: int | None, room: int | None = 1000) -> DryRun:
+    return DryRun(peak, room, 0.9, "", num_steps=1, step_seconds=1, validation_seconds=1, bleu=0, checkpoint_seconds=1)
 
 
 def test_no_step_of_any_epoch_is_heavier() -> None:
-    """A run died of memory hours later: a later epoch brought together what the rehearsed one had not."""
+    """A run died of memory hours later: a later epoch had a heavier step than those of the dry run."""
     rng = np.random.default_rng(3)
     src, tgt = rng.geometric(0.1, (2, 5000))
     budgets = step_budgets(src, tgt, 2000)
@@ -81,10 +78,10 @@ def test_the_longest_and_the_shortest_lines_are_searched() -> None:
     ids=["all", "nothing", "line", "broken-line", "little"],
 )
 def test_the_largest_step_that_fits(peak: Callable[[int], int | None], expected: int, tries: list[int]) -> None:
-    """A step that was never rehearsed, or that leaves no margin, would be a promise without ground."""
+    """Guards against a step that no dry run has tried, or that leaves no memory free."""
     asked = []
 
-    def measure(tokens: int) -> Rehearsal | None:
+    def measure(tokens: int) -> DryRun | None:
         asked.append(tokens)
         return None if peak(tokens) is None else measured(peak(tokens))
 
@@ -93,7 +90,7 @@ def test_the_largest_step_that_fits(peak: Callable[[int], int | None], expected:
 
 
 def test_unknown_memory_fits_unless_it_runs_out() -> None:
-    """Where the system does not tell, auto must still find what does not run out."""
+    """If the system does not report memory, auto must still find a step that does not run out of it."""
     assert largest_that_fits(8000, lambda tokens: measured(None) if tokens <= 3000 else None) == 2048
     assert largest_sensible(epoch_tokens=10**9, num_processes=4) == 100_000
     assert largest_sensible(epoch_tokens=500_000, num_processes=4) == 5_000
@@ -101,8 +98,8 @@ def test_unknown_memory_fits_unless_it_runs_out() -> None:
 
 
 def test_auto_is_a_number_once_and_for_all(text: Path, tmp_path: Path) -> None:
-    """Contract 2: a run with auto ends as one with its number stated, to the bit; it leaves no file of the rehearsal;
-    and it goes on with that number, however much memory there is then."""
+    """Contract 2: a run with auto ends as one with its number stated, to the bit; the dry run leaves no
+    file; and a continued run keeps the number, whatever memory there is then."""
     settings = ("train.max_steps=3", "model.dropout=0.3")
     for name in ("auto", "stated"):
         (tmp_path / name / "mine").mkdir(parents=True)
@@ -114,11 +111,11 @@ def test_auto_is_a_number_once_and_for_all(text: Path, tmp_path: Path) -> None:
     assert files[0] == files[1]
     assert "batch_tokens: 1024\n" in (tmp_path / "auto/config.yaml").read_text()
     again = toy_config(text, tmp_path / "auto", *settings, "train.batch_tokens=auto", "train.max_steps=4")
-    with mock.patch.object(budget, "rehearse", side_effect=AssertionError("once is enough")):
+    with mock.patch.object(step_size, "dry_run", side_effect=AssertionError("once is enough")):
         assert train(again).progress.step == 4
     stated = toy_config(text, tmp_path / "stated", *settings, "train.batch_tokens=auto", "train.max_steps=4")
     (tmp_path / "stated/config.yaml").unlink()  # the checkpoint knows it, too
-    with mock.patch.object(budget, "rehearse", side_effect=AssertionError("once is enough")):
+    with mock.patch.object(step_size, "dry_run", side_effect=AssertionError("once is enough")):
         train(stated)
     assert weights(tmp_path / "auto") == weights(tmp_path / "stated")
 
@@ -128,12 +125,12 @@ def test_a_start_without_checkpoint_is_remembered(text: Path, tmp_path: Path) ->
     settings have changed since must not take a number that was measured for others."""
     config = toy_config(text, tmp_path / "run", "train.batch_tokens=auto", "train.max_steps=1")
     corpus = prepare_data(config, show_progress=False).train
-    with mock.patch.object(budget, "rehearse", return_value=measured(1)) as rehearsed:
+    with mock.patch.object(step_size, "dry_run", return_value=measured(1)) as tried:
         settled = with_batch_tokens(config, corpus, CPU)
         (tmp_path / "run").mkdir()
-        (tmp_path / "run/config.yaml").write_text(budget.dump_config(settled).replace("tokens: 1024", "tokens: 999"))
+        (tmp_path / "run/config.yaml").write_text(step_size.dump_config(settled).replace("tokens: 1024", "tokens: 999"))
         assert with_batch_tokens(config, corpus, CPU).train.step_tokens == 999
-        assert rehearsed.call_count == 1
+        assert tried.call_count == 1
         other = config.model_copy(update={"seed": 2})
         assert with_batch_tokens(other, corpus, CPU).train.step_tokens == 1024
 
@@ -142,25 +139,25 @@ def test_all_processes_take_the_least(text: Path, tmp_path: Path) -> None:
     """Ranks with other numbers would deal other batches; one that cannot even start must not leave the rest waiting."""
 
     class Two(Processes):
-        def gather(self, value: int) -> list[int]:
+        def all_gather(self, value: int) -> list[int]:
             return [value, self.rank]
 
     config = toy_config(text, tmp_path / "run", "train.batch_tokens=auto")
     corpus = prepare_data(config, show_progress=False).train
-    with mock.patch.object(budget, "rehearse", return_value=measured(1)):
+    with mock.patch.object(step_size, "dry_run", return_value=measured(1)):
         assert with_batch_tokens(config, corpus, Two(700, 2, CPU.device)).train.step_tokens == 700
-        with pytest.raises(OutOfMemoryError, match="not even a step of 1,024 tokens"):
+        with pytest.raises(OutOfMemoryError, match="a step of 1,024 tokens, a validation and a search do not fit"):
             with_batch_tokens(config, corpus, Two(0, 2, CPU.device))
 
 
-def test_the_system_may_kill_the_rehearsal_but_not_the_run(text: Path, tmp_path: Path) -> None:
-    """Where memory is short the system kills; that is an answer of the rehearsal, not the end of the run."""
+def test_the_system_may_kill_the_dry_run_but_not_the_run(text: Path, tmp_path: Path) -> None:
+    """Guards against a run that ends because its dry run was killed for lack of memory."""
     killed = tmp_path / "killed"
     killed.write_text("#!/bin/sh\nkill -9 $$\n")
     killed.chmod(0o755)
     config = toy_config(text, tmp_path / "run")
-    with mock.patch.object(sys, "executable", str(killed)), pytest.raises(OutOfMemoryError, match="has killed"):
-        rehearse(config, CPU)
+    with mock.patch.object(sys, "executable", str(killed)), pytest.raises(OutOfMemoryError, match="system killed"):
+        dry_run(config, CPU)
 
 
 @pytest.mark.gpu
@@ -169,7 +166,7 @@ def test_on_cuda_the_peak_is_the_devices(text: Path, tmp_path: Path) -> None:
     """Main memory says nothing of what fits on a GPU."""
     config = toy_config(text, tmp_path / "run", "train.device=cuda")
     prepare_data(config, show_progress=False)
-    found = rehearse(config, Processes(0, 1, torch.device("cuda", 0)))
+    found = dry_run(config, Processes(0, 1, torch.device("cuda", 0)))
     total = torch.cuda.get_device_properties(0).total_memory
     assert found.fits
     assert found.peak is not None

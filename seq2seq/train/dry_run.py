@@ -1,0 +1,270 @@
+"""A dry run: the heaviest work of a run, done and measured in a separate process before the run itself begins.
+
+The separate process leaves no trace in the run (weights, random numbers, what the allocator keeps). Its peak of memory
+is exact, and if the system kills it for lack of memory, the run survives and can report it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import seq2seq
+from seq2seq.config import Config
+from seq2seq.data.corpus import build_corpus
+from seq2seq.data.formats.pairs import SentencePair
+from seq2seq.data.loader import load_steps
+from seq2seq.data.packed import Indices
+from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
+from seq2seq.data.prepare import PreparedData
+from seq2seq.errors import ModelError, OutOfMemoryError, UserError
+from seq2seq.memory import memory_explained, memory_room, peak_memory
+from seq2seq.model_folder import unique_tensors
+from seq2seq.train.checkpoint import load_latest_checkpoint
+from seq2seq.train.distributed import Processes
+from seq2seq.train.validation import BATCH_TOKENS
+
+if TYPE_CHECKING:
+    from seq2seq.train.setup import Run
+
+# The share of the available memory that a dry run may need. The rest is for what it cannot see: other programs, the
+# exchange of gradients, and on the CPU, where shapes differ, fragmentation: a run of 60 steps, each of one micro-batch,
+# took up to 1.4 times the memory of its dry run.
+USABLE = {"cuda": 0.9, "cpu": 0.7}
+_USUAL_STEPS = 3  # to time a step that is not the heaviest
+_PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What was measured. Memory is the device's on CUDA, else main memory, in bytes; None if it is not known."""
+
+    peak: int | None  # the most that the process used
+    room: int | None  # what it could have used
+    usable: float  # the share of the room that a run may need
+    heaviest: str  # the heaviest training step, in words
+    num_steps: int  # of an epoch
+    step_seconds: float  # of a usual step
+    validation_seconds: float  # of the heaviest lines of the validation text, not of all
+    bleu: float  # of that validation; the model has seen a few steps
+    checkpoint_seconds: float  # to write a checkpoint, read it back and compare
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run may start: it leaves some memory free, as far as that is known."""
+        return self.peak is None or self.room is None or self.peak <= self.usable * self.room
+
+
+def dry_run(config: Config, processes: Processes) -> DryRun:
+    """Train on the heaviest steps, validate on the heaviest lines, and write and read a checkpoint.
+
+    Each process of a run measures its own share, at the same time as the others. Afterwards the run folder is as it was
+    before. The data must have been prepared.
+
+    Args:
+        config: with a number in train.batch_tokens.
+
+    Raises:
+        OutOfMemoryError: it needs more memory than there is.
+        UserError: an error that the run would end with, too.
+    """
+    folder = config.run_dir / f"dry-run-{processes.rank}"
+    tokens = -(-config.train.step_tokens // processes.world_size)
+    train = {"batch_tokens": tokens, "threads": config.train.threads or torch.get_num_threads(), "keep_last": 1}
+    updates = {
+        "run_dir": folder,
+        "data": config.data.model_copy(update={"cache_dir": config.cache_dir}),
+        "train": config.train.model_copy(update=train),
+    }
+    package = Path(seq2seq.__file__).resolve().parents[1]  # found, even if it is not installed
+    python_path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
+    shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "seq2seq.train.dry_run", str(processes.device)],
+            input=config.model_copy(update=updates).model_dump_json().encode(),
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": python_path},
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if done.returncode == -signal.SIGKILL:
+        raise OutOfMemoryError("out of memory: the system killed the dry run")
+    if done.returncode != 0:
+        raise RuntimeError(f"the dry run failed:\n{done.stderr.decode(errors='replace')}")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if "out_of_memory" in answer:
+        raise OutOfMemoryError(answer["out_of_memory"])
+    if "error" in answer:
+        raise UserError(answer["error"])
+    return DryRun(**answer)
+
+
+def heaviest_steps(
+    src_lengths: NDArray[np.integer], tgt_lengths: NDArray[np.integer], plan: EpochPlan, budgets: tuple[int, int]
+) -> list[Indices]:
+    """The steps of any epoch that may take most memory on a CPU, where sentences are padded.
+
+    Two are of the plan: those with most tokens and most sentences. Another epoch may come near the others: the longest
+    sentences among many short ones, the longest targets, and the longest sources.
+
+    Args:
+        src_lengths, tgt_lengths: [pairs], tokens with EOS.
+        plan: of an epoch of these pairs.
+        budgets: most source and target tokens of a step.
+    """
+    src, tgt = src_lengths.astype(np.int64), tgt_lengths.astype(np.int64)
+    most_tokens = np.argmax(np.add.reduceat((src + tgt)[plan.order], plan.starts[:-1]))
+    most_sentences = plan.step(int(np.argmax(np.diff(plan.starts))))
+    by_target, by_source = np.lexsort((-src, -tgt)), np.lexsort((-tgt, -src))
+    longest = np.unique([by_target[0], by_source[0]])
+    steps = [plan.step(int(most_tokens)), most_sentences]
+    for pairs in (np.concatenate([longest, np.setdiff1d(most_sentences, longest)]), by_target, by_source):
+        fitting = (src[pairs].cumsum() <= budgets[0]) & (tgt[pairs].cumsum() <= budgets[1])
+        steps.append(pairs[: max(1, int(fitting.sum()))])
+    return steps
+
+
+def heaviest_lines(lengths: NDArray[np.integer], tokens: int) -> Indices:
+    """The longest lines and the shortest ones, about ``tokens`` tokens of each.
+
+    In a search, the longest need most memory for keys and values. The shortest make the batches with most lines, each
+    with scores of the whole vocabulary. Blank lines (of length 0) are left out.
+
+    Args:
+        lengths: [lines], tokens of each.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    before = np.cumsum(lengths[order]) - lengths[order]
+    chosen: Indices = order[(before < tokens) | (before + lengths[order] > lengths.sum() - tokens)]
+    return chosen
+
+
+def _measure(config: Config, device: torch.device) -> DryRun:
+    """Do the dry run in this process, which should end afterwards."""
+    # Not at the top of the file: the set-up of a run starts dry runs.
+    from seq2seq.train.setup import set_up
+    from seq2seq.train.trainer import save_run, score_test_set, validate_run
+
+    room = memory_room(device)
+    if room is not None and device.type == "cpu":  # shared with the other processes of the run on this machine
+        room //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    with closing(set_up(config, Processes(0, 1, device))) as run:
+        plan, heaviest, step_seconds = _train(run)
+        run = replace(run, data=_heaviest_data(run))
+        started = time.monotonic()
+        validation = validate_run(run)
+        validated = time.monotonic()
+        save_run(run)
+        _compare_checkpoint(run)
+        saved = time.monotonic()
+        score_test_set(run)
+    return DryRun(
+        peak=peak_memory(device),
+        room=room,
+        usable=USABLE[device.type],
+        heaviest=heaviest,
+        num_steps=plan.num_steps,
+        step_seconds=step_seconds,
+        validation_seconds=validated - started,
+        bleu=validation.scores.bleu,
+        checkpoint_seconds=saved - validated,
+    )
+
+
+def _train(run: Run) -> tuple[EpochPlan, str, float]:
+    """Take the heaviest steps, then some usual ones.
+
+    Returns:
+        The plan of an epoch, the heaviest step in words, and the seconds of a usual step.
+    """
+    from seq2seq.train.trainer import read_back, train_step
+
+    corpus, device = run.data.train, run.processes.device
+    src, tgt = corpus.src_lengths, corpus.tgt_lengths
+    budgets = step_budgets(src, tgt, run.config.train.step_tokens)
+    plan = plan_epoch(src, tgt, budgets, run.config.seed, epoch=0)
+    # On CUDA all steps have the same shapes, so the first one is as heavy as any.
+    heaviest = heaviest_steps(src, tgt, plan, budgets) if device.type == "cpu" else [plan.step(0)]
+    usual = np.linspace(0, plan.num_steps - 1, min(_USUAL_STEPS, plan.num_steps) + 2)[1:-1]
+    pairs = [*heaviest, *(plan.step(round(number)) for number in usual)]
+    short_plan = EpochPlan(np.concatenate(pairs), np.cumsum([0, *map(len, pairs)]).astype(np.int64))
+    seconds = []
+    for step in load_steps(corpus, short_plan, run.microbatches, device):
+        started = time.monotonic()
+        train_step(run, step)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.monotonic() - started)
+    read_back(run, corpus)
+    most = max(heaviest, key=lambda step: int(src[step].sum() + tgt[step].sum()))
+    words = (
+        f"{len(most):,} sentences, {src[most].sum():,} source x {tgt[most].sum():,} target tokens, "
+        f"up to {max(src[most].max(), tgt[most].max()):,} in a sentence"
+    )
+    return plan, words, float(np.mean(seconds[len(heaviest) :]))
+
+
+def _heaviest_data(run: Run) -> PreparedData:
+    """The data of the run, with the heaviest lines alone in validation and test set."""
+    config, data = run.config, run.data
+    threads = torch.get_num_threads() if run.processes.device.type == "cpu" else 1
+    tokens = max(threads * config.decode.batch_tokens // config.decode.beam_size, BATCH_TOKENS)
+    valid, (src, tgt) = data.valid, data.valid_texts
+    pairs = np.union1d(*(heaviest_lines(lengths, tokens) for lengths in (valid.src_lengths, valid.tgt_lengths)))
+    kept = [SentencePair(src[line], tgt[line], number) for number, line in enumerate(valid.lines[pairs])]
+    corpus = build_corpus(config.run_dir / "valid", kept, data.tokenizers, "dry run")
+    test_texts = None
+    if data.test_texts is not None:
+        src, ref = data.test_texts
+        chosen = heaviest_lines(np.array([len(ids) for ids in data.tokenizers.src.encode(src)]), tokens)
+        test_texts = [src[line] for line in chosen], [ref[line] for line in chosen]
+    valid_texts = [pair.src for pair in kept], [pair.tgt for pair in kept]
+    return replace(data, valid=corpus, valid_texts=valid_texts, test_texts=test_texts)
+
+
+def _compare_checkpoint(run: Run) -> None:
+    """Raise ModelError if the checkpoint that is read back differs from the model."""
+    read = load_latest_checkpoint(run.config.run_dir, on_damage=lambda message: None)
+    written = unique_tensors(run.model.state_dict())
+    if read is None or not all(torch.equal(read.weights[name], tensor.cpu()) for name, tensor in written.items()):
+        raise ModelError(f"{run.config.run_dir}: a checkpoint that was read back differs from what was written")
+
+
+def main() -> None:
+    """In the separate process: read a config from standard input, and print the result as one line of JSON."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the process that started this one may be killed
+        with suppress(OSError):  # if the system must kill a process to free memory, it should be this one
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    device = torch.device(sys.argv[1])
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    answer: dict[str, object]
+    try:
+        with memory_explained(lambda: "the start, or while a checkpoint was written or read"):
+            answer = asdict(_measure(Config.model_validate(json.load(sys.stdin)), device))
+    except OutOfMemoryError as error:
+        answer = {"out_of_memory": str(error)}
+    except UserError as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

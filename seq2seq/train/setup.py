@@ -1,0 +1,175 @@
+"""From a config to all that a training run consists of. :mod:`seq2seq.train.trainer` does the training.
+
+The run folder::
+
+    config.yaml      the resolved config
+    data/            tokenizer and binary corpora (unless data.cache_dir names another folder)
+    checkpoints/     what the run continues from: the latest few
+    best/  last/     complete model folders
+    metrics.jsonl    every step and validation; timing.jsonl: speed; curves.png: the picture
+    bad_lines.jsonl  the sentence pairs of skipped steps, if there were any
+    test.hyp.txt     translations of the test set; test.json: their scores
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from seq2seq.config import Config, dump_config
+from seq2seq.data.prepare import PreparedData, prepare_data
+from seq2seq.data.subword_epochs import Resampler
+from seq2seq.decode.sentences import with_split_sentences
+from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak
+from seq2seq.files import write_text
+from seq2seq.model.flops import training_flops
+from seq2seq.model.loss import LossOf
+from seq2seq.model.transformer import Transformer
+from seq2seq.model_folder import CONFIG, build_model
+from seq2seq.train.checkpoint import Progress, check_run_space, list_checkpoints
+from seq2seq.train.distributed import Processes
+from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
+from seq2seq.train.guard import Guard
+from seq2seq.train.metrics import MetricsLog
+from seq2seq.train.microbatches import MicroBatches, at_once, microbatches_of
+from seq2seq.train.optim import MovingAverage, Optimizer
+from seq2seq.train.reporter import Reporter, Speedometer
+from seq2seq.train.resume import check_models_are_ours, checkpoint_to_continue, record_beginning, restore
+from seq2seq.train.step_size import with_batch_tokens
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run in one process: settings, data, model, and the state that changes with every step."""
+
+    config: Config  # with a value in place of every "auto" that depends on data or memory
+    processes: Processes
+    dtype: torch.dtype  # of the computation; weights are fp32
+    data: PreparedData
+    resampler: Resampler | None  # makes the corpus of each epoch, with tokenizer.sampling
+    model: Transformer
+    average: MovingAverage | None  # of the weights, with train.ema_decay
+    optimizer: Optimizer
+    progress: Progress
+    microbatches: MicroBatches
+    gradients: SequentialGradients | ThreadedGradients
+    guard: Guard
+    report: Reporter
+
+    @property
+    def evaluated(self) -> Transformer:
+        """The model that is validated, tested and kept: the average of the weights, if the run has one."""
+        return self.model if self.average is None else self.average.model
+
+    def close(self) -> None:
+        """End threads and worker processes, and close the files of metrics."""
+        if self.resampler is not None:
+            self.resampler.close()
+        self.gradients.close()
+        self.report.close()
+
+
+def set_up(config: Config, processes: Processes) -> Run:
+    """Prepare data and model, and load the latest checkpoint if the run has one. Close the run at its end.
+
+    Raises:
+        UserError: the data cannot be used, or the run folder has a run with other settings, or models of another run.
+    """
+    check_models_are_ours(config.run_dir)
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    keep_freed_memory()
+    dtype = compute_dtype(config.train.precision, processes.device)
+    with processes.main_first():
+        data = prepare_data(config, show_progress=processes.is_main)
+    config = with_batch_tokens(config, data.train, processes)
+    config = with_split_sentences(config, data.train, data.tokenizers.src)
+    resampler = None
+    if config.tokenizer.sampling:
+        resampler = Resampler(data.train, data.tokenizers, config.tokenizer.sampling, config.data.max_length)
+    torch.manual_seed(config.seed)
+    model = build_model(config, data.tokenizers).to(processes.device).train()
+    optimizer = Optimizer(model, config.optim)
+    average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
+    progress = _continued(config, processes, data, model, average, optimizer)
+    processes.check_same("the text's fingerprint", data.fingerprint)
+    processes.check_same("the step to continue after", progress.step)
+    microbatches = microbatches_of(config, data.train, processes)
+    run = Run(
+        config=config,
+        processes=processes,
+        dtype=dtype,
+        data=data,
+        resampler=resampler,
+        model=model,
+        average=average,
+        optimizer=optimizer,
+        progress=progress,
+        microbatches=microbatches,
+        gradients=_gradients(config, processes, LossOf(model, config.train.label_smoothing, dtype), microbatches),
+        guard=Guard(config.train, progress),
+        report=_reporter(config, processes, data, model, dtype, progress.step),
+    )
+    _introduce(run)
+    return run
+
+
+def _continued(
+    config: Config,
+    processes: Processes,
+    data: PreparedData,
+    model: Transformer,
+    average: MovingAverage | None,
+    optimizer: Optimizer,
+) -> Progress:
+    """Load weights and optimizer from the checkpoint that the run continues from; returns its progress."""
+
+    def say(text: str) -> None:
+        if processes.is_main:
+            tqdm.write(text, file=sys.stderr)
+
+    checkpoint = checkpoint_to_continue(config, data.fingerprint, say)
+    if checkpoint is None:
+        return Progress()
+    restore(checkpoint, config.run_dir, model, average, optimizer)
+    return checkpoint.progress
+
+
+def _gradients(
+    config: Config, processes: Processes, loss: LossOf, microbatches: MicroBatches
+) -> SequentialGradients | ThreadedGradients:
+    if processes.device.type == "cpu":
+        return ThreadedGradients(loss, processes, at_once(torch.get_num_threads(), microbatches.accumulate))
+    return SequentialGradients(loss, processes)
+
+
+def _reporter(
+    config: Config, processes: Processes, data: PreparedData, model: Transformer, dtype: torch.dtype, step: int
+) -> Reporter:
+    """What writes the metrics; the main process also checks the disk space, and writes the config."""
+    log = None
+    if processes.is_main:
+        size = sum(parameter.nbytes for parameter in model.parameters())
+        copies = 4 if config.train.ema_decay else 3  # the weights, two moments in the optimizer, the average
+        check_run_space(config.run_dir, size, copies * size, config.train.keep_last)
+        if not list_checkpoints(config.run_dir):
+            record_beginning(config, data.fingerprint)
+        write_text(config.run_dir / CONFIG, dump_config(config))
+        log = MetricsLog(config.run_dir, step)
+    peak = matmul_peak(processes.device, dtype) * processes.world_size
+    flops = training_flops(config.model, model.output_weight.size(0))
+    return Reporter(processes, log, step, Speedometer(flops, peak))
+
+
+def _introduce(run: Run) -> None:
+    num_parameters = sum(p.numel() for p in run.model.parameters())
+    train, processes = run.data.train, run.processes
+    run.report.say(
+        f"{run.config.run_dir}: {num_parameters / 1e6:.1f} million parameters on {processes.world_size} x "
+        f"{processes.device.type}; {train.num_pairs:,} pairs, {train.tgt_lengths.sum():,} target tokens"
+    )
+    if run.progress.step:
+        run.report.say(f"continuing after step {run.progress.step:,}")
