@@ -78,7 +78,7 @@ def test_text_without_spaces_is_scored_by_characters(language: str, text: str) -
         ("xx", "สุนัขชอบบ้านวันนี้", "char", "the target language is xx, but the references are in Thai script"),
         ("en", "我们喜欢猫。", "zh", "the target language is en, but the references are in Chinese script"),
         ("zh", "A dog barks loudly!", "13a", "the target language is zh, but the references are in Latin script"),
-        ("th", "我们喜欢猫。", "zh", "Chinese script: BLEU uses the tokenizer zh; state the language in data.tgt_lang"),
+        ("th", "我们喜欢猫。", "zh", "Chinese script: BLEU uses the tokenizer zh; set the language in data.tgt_lang"),
     ],
 )
 def test_the_script_of_the_references_decides(language: str | None, reference: str, name: str, note: str) -> None:

@@ -136,7 +136,7 @@ def output_file(target: Path) -> Iterator[OutputFile]:
     if target.is_dir():
         raise UserError(f"{target}: cannot be written: it is a folder")
     if target.is_symlink():
-        raise UserError(f"{target}: cannot be written: it is a link to itself")
+        raise UserError(f"{target}: cannot be written: it is a link that points back to itself")
     output, whole = None, False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

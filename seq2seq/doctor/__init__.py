@@ -1,1 +1,1 @@
-"""`seq2seq doctor`: the rehearsal of a run, with a report of what is fine, what is doubtful and what is wrong."""
+"""`seq2seq doctor`: checks the text and the machine before a run, and reports what is ok, doubtful or wrong."""

@@ -1,4 +1,4 @@
-"""Files through ``seq2seq translate``: as many lines out as in, whatever they hold."""
+"""Files through ``seq2seq translate``: one output line for each input line, for any content."""
 
 import gzip
 import os
@@ -221,7 +221,7 @@ def test_a_link_to_itself_is_refused(model: Path, tmp_path: Path, capsys: pytest
     (tmp_path / "loop").symlink_to("loop")
     arguments = ["translate", str(model), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "loop")]
     assert main([*arguments, *OPTIONS]) == 2
-    assert "a link to itself" in capsys.readouterr().err
+    assert "points back to itself" in capsys.readouterr().err
     assert (tmp_path / "loop").is_symlink()
 
 
