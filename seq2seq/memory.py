@@ -104,10 +104,7 @@ def control_group_room(membership: Path, root: Path) -> list[int]:
             else:
                 continue
             inner = top / group.lstrip("/")
-            for folder in (
-                inner,
-                *inner.parents,
-            ):  # parents' limits count, too; in a container the top is its own group
+            for folder in (inner, *inner.parents):  # limits of parents count, too; a container's top is its own group
                 with suppress(OSError, ValueError):  # no such group here, or the limit is "max"
                     limit, used = (int((folder / name).read_text()) for name in names)
                     left.append(limit - used + _idle_cache(folder))

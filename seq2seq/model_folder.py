@@ -59,9 +59,7 @@ def find_model_folder(path: Path) -> Path:
         if (folder / WEIGHTS).is_file():
             return folder
         if folder == path / "best" and folder.exists():  # do not silently use ``last``, a different model
-            raise ModelError(
-                f"{folder}: incomplete or damaged: no {WEIGHTS}; to use the last model, give {path / 'last'}"
-            )
+            raise ModelError(f"{folder}: incomplete: no {WEIGHTS}; to use the last model, give {path / 'last'}")
     raise ModelError(f"{path}: not a model folder: it has no {WEIGHTS}, best/{WEIGHTS} or last/{WEIGHTS}")
 
 
@@ -103,7 +101,6 @@ def _compare_config(folder: Path, config: Config, settings: str) -> tuple[str, .
     if differences:
         changed = "; ".join(differences)
         raise ModelError(f"{folder / CONFIG}: not the config that {WEIGHTS} was trained with ({changed}); restore it")
-
     return tuple(edited)
 
 
@@ -154,7 +151,7 @@ def _check_config(config: Config, tokenizers: TokenizerPair, weights: Mapping[st
         with _Undrawn(), torch.device("meta"):  # shapes without memory
             model = build_model(config, tokenizers)
     except (RuntimeError, TypeError, OverflowError):  # PyTorch's, for numbers beyond 64 bits
-        raise ModelError(f"{path}: does not fit its config: the config describes an impossibly large model") from None
+        raise ModelError(f"{path}: does not fit its config, which describes an impossibly large model") from None
     _check_fit(model, weights, path)
 
 
@@ -207,7 +204,7 @@ def load_model_folder(path: Path) -> LoadedModel:
     normalises = config.tokenizer.model_copy(update={"normalise_source": tokenizers.src.normalises})
     config = config.model_copy(update={"tokenizer": normalises})
     if config.model.tie_embeddings == "all" and not tokenizers.joint:
-        raise ModelError(f"{folder}: tie_embeddings is all, but source and target tokenizers differ")
+        raise ModelError(f"{folder}: model.tie_embeddings is all, but source and target tokenizers differ")
     _check_config(config, tokenizers, weights, folder / WEIGHTS)
     with _Undrawn():
         model = build_model(config, tokenizers)

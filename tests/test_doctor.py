@@ -61,15 +61,15 @@ def test_every_unreadable_file_is_reported_at_once(text: Path, capsys: pytest.Ca
     assert "not tried" in report(text, capsys)[1]
     write_lines(text / "valid.yy", ["fe", "gu"])
     (text / "test.yy").write_text("fe\ngu\n", encoding="utf-16")
-    code, printed = report(text, capsys, f"data.test.src={text}/none.xx", f"data.test.tgt={text}/test.yy")
+    code, shown = report(text, capsys, f"data.test.src={text}/none.xx", f"data.test.tgt={text}/test.yy")
     assert code == 2
-    assert "WRONG invalid UTF-8: 2 (1.67 %) of the lines" in printed
-    assert "text/train.xx:7: kato \\xff text/train.xx:20: kato \\xfe" in printed
-    assert "WRONG text/valid.xx has 6 lines but text/valid.yy has 2" in printed
-    assert "none.xx: no such file" in printed
-    assert "not tried correct the text first" in printed
-    assert "text/test.yy: is UTF-16" in printed
-    assert "4 wrong" in printed
+    assert "WRONG invalid UTF-8: 2 (1.67 %) of the lines" in shown
+    assert "text/train.xx:7: kato \\xff text/train.xx:20: kato \\xfe" in shown
+    assert "WRONG text/valid.xx has 6 lines but text/valid.yy has 2" in shown
+    assert "none.xx: no such file" in shown
+    assert "not tried correct the text first" in shown
+    assert "text/test.yy: is UTF-16" in shown
+    assert "4 wrong" in shown
     assert not (text.parent / "run").exists()
 
 
@@ -90,7 +90,7 @@ def test_doubtful_lines_are_named(
         {3: b" ", 6: b" ", 4: b"do\x07r", 11: test[1][2].upper() + b"!", 30: tgt[4], 40: b"&lt;fe&gt;"},
     )
     tests = f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy"
-    code, printed = report(text, capsys, *tests, "tokenizer.vocab_size=360")
+    code, shown = report(text, capsys, *tests, "tokenizer.vocab_size=360")
     for line in (
         "doubtful control characters or line separators: 1 (0.83 %) of the lines",
         "text/train.yy:4: do\\x07r",
@@ -106,9 +106,9 @@ def test_doubtful_lines_are_named(
         "(is text/train.xx:11)",
         "doubtful pairs above data.max_length (24 tokens): 1 (1.67 %)",
     ):
-        assert line in printed, line
-    assert "(repeats line 3)" not in printed
-    assert re.search(r"train.xx:16: (ka to mi ren )+[^(]*… \(\d+ and \d+ tokens\)", printed)
+        assert line in shown, line
+    assert "(repeats line 3)" not in shown
+    assert re.search(r"train.xx:16: (ka to mi ren )+[^(]*… \(\d+ and \d+ tokens\)", shown)
     assert code == 2
 
 
@@ -121,24 +121,24 @@ def test_scripts_reveal_swapped_sides(text: Path, capsys: pytest.CaptureFixture[
     src[9] = "λέξη αριθμός"
     write_lines(text / "train.xx", src)
     write_lines(text / "train.yy", [*tgt, "one more, so that nothing is trained"])
-    _, printed = report(text, capsys)
-    assert "WRONG swapped sides: 1 (3.33 %) of the pairs" in printed
-    assert "text/train.xx:7: слово номер 6 | word number 6" in printed
-    assert "foreign script: 1 (3.33 %) of the pairs" in printed
-    assert "text/train.xx:10: λέξη αριθμός | слово номер 9 (greek | cyrillic)" in printed
+    _, shown = report(text, capsys)
+    assert "WRONG swapped sides: 1 (3.33 %) of the pairs" in shown
+    assert "text/train.xx:7: слово номер 6 | word number 6" in shown
+    assert "foreign script: 1 (3.33 %) of the pairs" in shown
+    assert "text/train.xx:10: λέξη αριθμός | слово номер 9 (greek | cyrillic)" in shown
 
 
 def test_text_of_another_toolkit_is_named(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against subwords that are cut again, and against a model of tokenised or lower-cased text, unseen."""
     write_lines(text / "train.xx", [f"The wom@@ an has {i} books" for i in range(200)])
     write_lines(text / "train.yy", [f"die frau hat {i} bücher ." for i in range(200)] + ["so that nothing is trained"])
-    _, printed = report(text, capsys)
-    assert "WRONG marks of a subword tokenizer (@@, ▁, ##): 200 (50 %) of the lines" in printed
-    assert "text/train.xx:1: The wom@@ an has 0 books" in printed
-    assert "doubtful tokenised text: 200 (50 %) of the lines" in printed
-    assert "text/train.yy:1: die frau hat 0 bücher ." in printed
-    assert "doubtful lower-cased text: 1 (50 %) of the files" in printed
-    assert printed.count("text/train.yy:1: die frau hat 0 bücher .") == 2
+    _, shown = report(text, capsys)
+    assert "WRONG marks of a subword tokenizer (@@, ▁, ##): 200 (50 %) of the lines" in shown
+    assert "text/train.xx:1: The wom@@ an has 0 books" in shown
+    assert "doubtful tokenised text: 200 (50 %) of the lines" in shown
+    assert "text/train.yy:1: die frau hat 0 bücher ." in shown
+    assert "doubtful lower-cased text: 1 (50 %) of the files" in shown
+    assert shown.count("text/train.yy:1: die frau hat 0 bücher .") == 2
 
 
 def test_pieces_are_counted_by_side(
@@ -148,17 +148,15 @@ def test_pieces_are_counted_by_side(
     monkeypatch.setattr(machine, "judge_machine", lambda config, data: Section("", []))
     change(text / "train.xx", {5: b""})
     change(text / "train.yy", {8: "龘 fe".encode()})
-    _, printed = report(
-        text, capsys, "tokenizer.character_coverage=0.99", "tokenizer.joint=false", "data.max_length=200"
-    )
+    _, shown = report(text, capsys, "tokenizer.character_coverage=0.99", "tokenizer.joint=false", "data.max_length=200")
     pair = TokenizerPair.load(next((text / "cache").glob("tokenizer-*")))
     kept = [line.decode() for number, line in enumerate(lines_of(text / "train.yy"), start=1) if number != 5]
     pieces = pair.tgt.encode(kept)
     fertility = sum(map(len, pieces)) / sum(len(line.split()) for line in kept)
-    assert f"target: {fertility:.2f} pieces per word" in printed
+    assert f"target: {fertility:.2f} pieces per word" in shown
     spelled = sum(i in pair.tgt.byte_values() for ids in pieces for i in ids)
-    assert f"target: characters spelled as bytes: {spelled:,} (" in printed
-    assert re.search(r"mostly [^/]*龘", printed.split("target: characters spelled")[1])
+    assert f"target: characters spelled as bytes: {spelled:,} (" in shown
+    assert re.search(r"mostly [^/]*龘", shown.split("target: characters spelled")[1])
 
 
 def test_a_run_is_left_as_it_is(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,13 +167,13 @@ def test_a_run_is_left_as_it_is(text: Path, capsys: pytest.CaptureFixture[str]) 
     for name in ("checkpoints/step-000000003.safetensors", "best/model.safetensors", "metrics.jsonl"):
         write(text.parent / "run" / name, name.encode())
     before = files_of(text.parent / "run")
-    code, printed = report(text, capsys)
+    code, shown = report(text, capsys)
     assert code == 0
-    assert "0 wrong" in printed
-    assert "none: invalid UTF-8, blank lines" in printed
-    assert "run has a run with" in printed
+    assert "0 wrong" in shown
+    assert "none: invalid UTF-8, blank lines" in shown
+    assert "run has a run with" in shown
     assert re.search(
-        r"disk: up to .* heaviest training step on cpu: \d+ sentences.* memory: .* an epoch: \d+ steps", printed
+        r"disk: up to .* heaviest training step on cpu: \d+ sentences.* memory: .* an epoch: \d+ steps", shown
     )
     assert files_of(text.parent / "run") == before
 
@@ -186,10 +184,10 @@ def test_a_running_run_is_not_disturbed(text: Path, capsys: pytest.CaptureFixtur
     with subprocess.Popen(running, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"locked\n"
-        _, printed = report(text, capsys)
+        _, shown = report(text, capsys)
         process.communicate()
-    assert re.search(rf"not tried \S*run: process {process.pid} on \S+ works on it", printed)
-    assert "heaviest training step" not in printed
+    assert re.search(rf"not tried \S*run: process {process.pid} on \S+ works on it", shown)
+    assert "heaviest training step" not in shown
 
 
 _RUNNING = """
@@ -224,9 +222,9 @@ def test_memory_disk_and_failure_have_their_verdicts(
         raise OutOfMemoryError("out of memory at step 1")
 
     monkeypatch.setattr(machine, "rehearse", fails)
-    code, printed = report(text, capsys)
+    code, shown = report(text, capsys)
     assert code == 2
-    assert "WRONG out of memory at step 1" in printed
+    assert "WRONG out of memory at step 1" in shown
 
 
 def test_spellings_that_look_alike(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,14 +232,14 @@ def test_spellings_that_look_alike(text: Path, capsys: pytest.CaptureFixture[str
     write(text / "valid.xx", "ka\u00a0to\nmi\nka\u200bto\ne\u0301\nmi\tto\nka\n".encode())
     write(text / "valid.yy", "ha\u00a0!\nf\u202f? 10\u00a0000\ne\u0301\nb\u00adc\nb\u3000c\nb\n".encode())
     kinds = ("white space of other kinds", "soft hyphens", "characters in decomposed Unicode")
-    _, printed = report(text, capsys, "train.max_steps=2")
+    _, shown = report(text, capsys, "train.max_steps=2")
     for kind, lines in zip(kinds, ("2 (33 %)", "1 (17 %)", "1 (17 %)"), strict=True):
-        assert re.search(rf"ok valid, source: {kind}[^:]*: {re.escape(lines)}", printed), printed
-        assert re.search(rf"doubtful valid, target: {kind}[^:]*: 1 \(17 %\)", printed), printed
-    assert "valid.xx:3: ka\\u200bto" in printed
-    assert "train, source: white" not in printed
-    _, printed = report(text, capsys, "train.max_steps=2", "tokenizer.normalise_source=false")
-    assert "doubtful valid, source: white space" in printed
+        assert re.search(rf"ok valid, source: {kind}[^:]*: {re.escape(lines)}", shown), shown
+        assert re.search(rf"doubtful valid, target: {kind}[^:]*: 1 \(17 %\)", shown), shown
+    assert "valid.xx:3: ka\\u200bto" in shown
+    assert "train, source: white" not in shown
+    _, shown = report(text, capsys, "train.max_steps=2", "tokenizer.normalise_source=false")
+    assert "doubtful valid, source: white space" in shown
 
 
 def test_limits_judge_shares() -> None:

@@ -95,8 +95,8 @@ def test_the_rule_of_the_source_is_part_of_the_model(tmp_path, tiny_config, tiny
 
 
 def test_nothing_names_a_folder_of_this_machine(folder, tmp_path, tiny_config):
-    """Guards against the user's name and folders in a model that is given away; the languages, which the names of the
-    training files told, stay."""
+    """Guards against the user's name and folders in a model that is given away; the languages, from the names of
+    the training files, stay."""
     for file in folder.iterdir():
         assert str(tmp_path).encode() not in file.read_bytes(), file
     data = load_model_folder(folder).config.data

@@ -75,7 +75,7 @@ class _InputLines:
             yield line
 
     def none_is_there(self) -> bool:
-        """Whether the next line of a pipe or terminal has not come yet."""
+        """Whether a pipe or terminal has no next line yet."""
         return isinstance(self._raw, Arrivals) and self._raw.none_is_there()
 
     @property

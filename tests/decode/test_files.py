@@ -80,7 +80,7 @@ def output_lines(data: bytes) -> list[str]:
 
 def test_ten_thousand_nasty_lines(model: Path, tmp_path: Path) -> None:
     """Contract 1: exactly as many lines out as in, blank where blank, each the translation of its own line; invalid
-    bytes and cut lines are told with their numbers."""
+    bytes and cut lines are reported with their numbers."""
     lines = nasty_lines(10_000)
     data = b"\n".join(lines)  # the last line has no LF
     (tmp_path / "in").write_bytes(data)
@@ -101,10 +101,10 @@ def test_ten_thousand_nasty_lines(model: Path, tmp_path: Path) -> None:
         if len(lines[i]) < 1000:
             line = lines[i].removeprefix(BOM if i == 0 else b"").removesuffix(b"\r").decode("utf-8", "replace")
             assert outputs[i] == translator.translate([line], decode)[0], (i + 1, lines[i])
-    told = done.stderr.decode()
+    message = done.stderr.decode()
     invalid = 1 + next(i for i, line in enumerate(lines) if line == b"\xff\xfe")
-    assert f"in:{invalid}: not valid UTF-8 (byte 0xff)" in told
-    assert "more lines have such problems" in told
+    assert f"in:{invalid}: not valid UTF-8 (byte 0xff)" in message
+    assert "more lines have such problems" in message
 
 
 def test_gzip_and_standard_streams_say_the_same(
@@ -371,20 +371,20 @@ def test_what_does_not_fit_is_refused_and_kept(model: Path, tmp_path: Path, caps
     arguments = resumable(model, tmp_path / "a", "out", "--resume")
     assert killed_at(7, arguments)  # before the second window has its record; that of the first stands
 
-    def refused(told: str, *options: str) -> None:
+    def refused(expected: str, *options: str) -> None:
         before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
         capsys.readouterr()
         assert main([*arguments, *options]) == 2
         message = capsys.readouterr().err
-        assert told in message
+        assert expected in message
         assert message.count("\n") == 1
         assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
 
-    def changed(name: str, old: bytes, new: bytes, told: str) -> None:
+    def changed(name: str, old: bytes, new: bytes, expected: str) -> None:
         data = (tmp_path / "a" / name).read_bytes()
         assert old in data
         (tmp_path / "a" / name).write_bytes(data.replace(old, new, 1))
-        refused(told)
+        refused(expected)
         (tmp_path / "a" / name).write_bytes(data)
 
     refused("decode.seed was 1, now it is 7", "--seed", "7")
