@@ -74,7 +74,7 @@ def test_text_without_spaces_is_scored_by_characters(language: str, text: str) -
 @pytest.mark.parametrize(
     ("language", "reference", "name", "note"),
     [
-        (None, "สุนัขชอบบ้านวันนี้", "char", "the target language is not known, and the references are in Thai script"),
+        (None, "สุนัขชอบบ้านวันนี้", "char", "the target language is unknown, and the references are in Thai script"),
         ("xx", "สุนัขชอบบ้านวันนี้", "char", "the target language is xx, but the references are in Thai script"),
         ("en", "我们喜欢猫。", "zh", "the target language is en, but the references are in Chinese script"),
         ("zh", "A dog barks loudly!", "13a", "the target language is zh, but the references are in Latin script"),

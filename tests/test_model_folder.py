@@ -276,7 +276,7 @@ def test_a_best_without_weights_is_not_passed_over(folder, tmp_path):
     for name in ("best", "last"):
         shutil.copytree(folder, tmp_path / "run" / name)
     (tmp_path / "run/best" / WEIGHTS).unlink()
-    refuses(tmp_path / "run", f"best: has no {WEIGHTS}")
+    refuses(tmp_path / "run", f"best: incomplete: no {WEIGHTS}")
     load_model_folder(tmp_path / "run/last")
 
 

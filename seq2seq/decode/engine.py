@@ -78,7 +78,7 @@ def compute_in_fork(device: torch.device) -> None:
 def _describe(sources: Sequence[Source], beam_size: int, decode: DecodeConfig) -> str:
     """The size of a search and which settings make it smaller, for an error message."""
     return (
-        f"a search over {len(sources):,} lines with {beam_size} hypotheses each and up to "
+        f"a search of {len(sources):,} lines with {beam_size} hypotheses each and up to "
         f"{max(len(source.ids) for source in sources):,} tokens per line: lower decode.batch_tokens "
         f"({decode.batch_tokens}) or the number of hypotheses (decode.{'n_best' if decode.sample else 'beam_size'})"
     )
