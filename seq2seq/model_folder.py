@@ -151,7 +151,7 @@ def _check_config(config: Config, tokenizers: TokenizerPair, weights: Mapping[st
         with _Undrawn(), torch.device("meta"):  # shapes without memory
             model = build_model(config, tokenizers)
     except (RuntimeError, TypeError, OverflowError):  # PyTorch's, for numbers beyond 64 bits
-        raise ModelError(f"{path}: does not fit its config, which describes an impossibly large model") from None
+        raise ModelError(f"{path}: does not fit its config: that is an impossibly large model") from None
     _check_fit(model, weights, path)
 
 

@@ -53,7 +53,7 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
     with pytest.raises(OutOfMemoryError) as caught, little_memory():
         translator.translate(read_text(text / "train.xx"), config.decode)
     lower = r"lower decode.batch_tokens \(8192\) or the number of hypotheses \(decode.beam_size\)"
-    assert re.search(rf" at a search of \d+ lines with 2 hypotheses each, .*: {lower}$", str(caught.value))
+    assert re.search(rf" at a search of \d+ lines with 2 hypotheses each and up to .*: {lower}$", str(caught.value))
 
     with pytest.raises(OutOfMemoryError, match=r"at the validation loss, 60 sentences .*: lower train.batch_tokens"):
         with little_memory():
