@@ -1,9 +1,9 @@
-"""Writes the embedded English-Chinese corpus: ``python data/generate.py --output DIR [--seed N]``.
+"""Generator of the embedded English-Chinese corpus: ``python data/generate.py --output DIR [--seed N]``.
 
-Four files, to be read in this order: ``lexicon.py`` (the words), ``grammar.py`` (meanings as small dataclasses and
-their realisers ``english(meaning)`` and ``chinese(meaning)``), ``sampler.py`` (draws meanings at random) and this one,
-which sorts them into train, valid and test so that some combinations occur only in test. Nothing here depends on set
-order or hashing, and the only random source is ``Random.random()``: the same seed gives the same bytes on every Python.
+Read four files in this order: ``lexicon.py`` (the words), ``grammar.py`` (meanings as small dataclasses, and functions
+``english(meaning)`` and ``chinese(meaning)``), ``sampler.py`` (draws meanings at random), and this file, which divides
+the sentences into train, valid and test so that only test has certain combinations. Nothing depends on set order or
+hashing, and all random numbers are from ``Random.random()``, so a seed gives the same bytes on every Python version.
 """
 
 import argparse
@@ -24,14 +24,14 @@ MAX_WORDS, MAX_TEST_WORDS = 18, 21  # in train and valid; in the "long" part of 
 T = TypeVar("T")
 
 
-# ---------------------------------------------------------------- what only test may show
+# ---------------------------------------------------------------- what only test may have
 def every(items: Sequence[T], step: int) -> tuple[T, ...]:
-    """One item in ``step``."""
+    """Every ``step``-th item."""
     return tuple(items[step // 2 :: step])
 
 
 def nouns_of(adjective: str) -> list[str]:
-    """The nouns an adjective may describe, over all its senses."""
+    """The nouns that an adjective can describe, in any of its senses."""
     kinds = [kind for a in ADJECTIVES if a.en == adjective for kind in a.kinds]
     return [key for key, noun in NOUNS.items() if key in kinds or noun.kind in kinds]
 
@@ -47,7 +47,7 @@ Combination = tuple[str, str, str]
 
 
 def parts(m: Meaning | NP) -> Iterator[Meaning | NP]:
-    """A meaning and all meanings and noun phrases in it."""
+    """Yield a meaning, and all meanings and noun phrases inside it."""
     yield m
     for field in fields(m):
         inner = getattr(m, field.name)
@@ -56,7 +56,7 @@ def parts(m: Meaning | NP) -> Iterator[Meaning | NP]:
 
 
 def combinations(m: Meaning) -> list[Combination]:
-    """Which verb meets which object, adjective which noun, relative clause which head, clause which conjunction."""
+    """Pairs of verb and object, adjective and noun, relative verb and head noun, conjunction and construction."""
     found: list[Combination] = []
     for part in parts(m):
         if isinstance(part, Act):
@@ -86,7 +86,7 @@ def combinations(m: Meaning) -> list[Combination]:
 # ---------------------------------------------------------------- the splits
 @dataclass(frozen=True)
 class Example:
-    """A meaning with its two sentences; ``category`` is "seen" but for the other parts of test."""
+    """A meaning and its two sentences. ``category`` is "seen" in train and valid; test has all categories."""
 
     meaning: Meaning
     en: str
@@ -95,7 +95,7 @@ class Example:
 
 
 def build(seed: int) -> dict[str, list[Example]]:
-    """All splits. No English and no Chinese sentence occurs twice, within a split or across them."""
+    """Generate all splits; every English and every Chinese sentence is unique in all of them."""
     sampler = Sampler(Random(seed))
     quotas = [("test", name, size) for name, size in TEST_QUOTAS.items()]
     quotas += [("valid", "seen", SIZES["valid"]), ("train", "seen", SIZES["train"])]
@@ -122,7 +122,7 @@ def build(seed: int) -> dict[str, list[Example]]:
 
 
 def category_of(meaning: Meaning, en: str) -> str:
-    """The part of test a sentence may be in; only "seen" may be in train and valid; "" is used nowhere."""
+    """The category of a sentence; train and valid have only "seen", and a sentence with "" is not used."""
     num_words = len(en.split())
     held = [c for c in combinations(meaning) if c in HELD_OUT]
     if num_words > MAX_WORDS:
@@ -132,7 +132,7 @@ def category_of(meaning: Meaning, en: str) -> str:
     return "" if structures and lexical else "structural" if structures else "lexical" if lexical else "seen"
 
 
-PHENOMENA = {  # name: what the English side matches, what the Chinese side matches
+PHENOMENA = {  # name: regular expression for the English side, and for the Chinese side
     "relative clause": (r" (who|that) ", "的"),
     "yes/no question": (r"\?$", "吗？$"),
     "wh-question": (r"^(Who|What|Which|How|Where|When|Why)\b.*\?$", "[^吗]？$"),
@@ -164,7 +164,7 @@ PHENOMENA = {  # name: what the English side matches, what the Chinese side matc
 
 
 def phenomena(examples: Sequence[Example]) -> dict[str, int]:
-    """How many sentence pairs show each phenomenon."""
+    """Number of sentence pairs that have each phenomenon."""
     return {
         name: sum(bool(re.search(en, e.en) and re.search(zh, e.zh)) for e in examples)
         for name, (en, zh) in PHENOMENA.items()
@@ -172,7 +172,7 @@ def phenomena(examples: Sequence[Example]) -> dict[str, int]:
 
 
 def main() -> None:
-    """Writes the six files."""
+    """Write the six files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for train.en, train.zh, valid.en, ...")
     parser.add_argument("--seed", type=int, default=1, help="another seed gives another corpus of the same kind")

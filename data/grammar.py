@@ -1,4 +1,4 @@
-"""Meanings (small dataclasses) and their two realisers, ``english(meaning)`` and ``chinese(meaning)``."""
+"""Meanings (small dataclasses), and their sentences: ``english(meaning)`` and ``chinese(meaning)``."""
 
 from dataclasses import dataclass, replace
 
@@ -29,7 +29,7 @@ from lexicon import (
 # ---------------------------------------------------------------- meanings
 @dataclass(frozen=True)
 class NP:
-    """A noun phrase. ``det``: the a this any which what "how many" many some, a possessive, or a name's key."""
+    """A noun phrase. ``det``: the, a, this, any, which, what, "how many", many, some, a possessive, or a name's key."""
 
     noun: str
     det: str = ""
@@ -39,7 +39,7 @@ class NP:
     rel: "Act | None" = None
 
 
-GAP = NP("")  # the place in a relative clause that its head noun fills
+GAP = NP("")  # marks the place of the head noun in a relative clause
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Act:
-    """A clause with a verb. ``wh`` asks for an adjunct; who, what and which stand in subject or object."""
+    """A clause with a verb. ``wh`` asks for an adjunct; who, what and which are part of the subject or object."""
 
     subject: NP
     frame: Frame
@@ -73,7 +73,7 @@ class Act:
 
 @dataclass(frozen=True)
 class Describe:
-    """A clause with an adjective; with ``other`` a comparison: ``degree`` is more, much, as or less."""
+    """A clause with an adjective. With ``other`` it is a comparison, whose ``degree`` is more, much, as or less."""
 
     subject: NP
     adj: str
@@ -87,7 +87,7 @@ class Describe:
 
 @dataclass(frozen=True)
 class Be:
-    """``complement`` is a noun phrase (是), a spot (在), or, with subject ``GAP``, a spot where something is (有)."""
+    """``complement``: a noun phrase (是), a spot (在), or ``GAP`` (asks where). ``exists``: there is (有)."""
 
     subject: NP
     complement: NP | Spot
@@ -119,7 +119,7 @@ class Embed:
 
 @dataclass(frozen=True)
 class Complex:
-    """Two clauses. ``first`` comes first in Chinese; in English a subordinate clause may also come last."""
+    """Two clauses. ``first`` is first in Chinese; with ``last`` it is last in English."""
 
     conj: str
     first: "Meaning"
@@ -132,7 +132,7 @@ Meaning = Act | Describe | Be | Pivot | Embed | Complex
 
 # ---------------------------------------------------------------- English
 def plural_of(word: str) -> str:
-    """Regular and irregular plurals."""
+    """The plural of a noun."""
     if word in IRREGULAR_PLURALS:
         return IRREGULAR_PLURALS[word]
     if word.endswith(("ch", "sh", "s", "x")):
@@ -146,7 +146,7 @@ def third_person(verb: str) -> str:
 
 
 def past_forms(verb: str) -> tuple[str, str]:
-    """Past and participle of a one-word verb."""
+    """The past and the participle of a one-word verb."""
     if verb in IRREGULAR_VERBS:
         return IRREGULAR_VERBS[verb]
     stem = {"chat": "chatt"}.get(verb, verb[:-1] + "i" if verb in ("cry", "study") else verb)
@@ -162,7 +162,7 @@ def ing(verb: str) -> str:
 
 
 def article(phrase: str) -> str:
-    """a or an, by the first letter of what follows."""
+    """The phrase with a or an, by its first letter."""
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
@@ -179,7 +179,7 @@ def be_form(agr: str, past: bool) -> str:
 
 
 def verb_group(verb: str, form: str, agr: str, support: bool) -> tuple[str, str]:
-    """The auxiliary (with ``support``, do where no other is) and the rest; ``verb`` may end in a particle."""
+    """The auxiliary and the rest. With ``support``, do is the auxiliary if there is no other. A particle may follow."""
     head, _, particle = verb.partition(" ")
     tail = f" {particle}" if particle else ""
     if form in ("can", "must", "should", "will"):
@@ -235,7 +235,7 @@ def relative_en(np: NP) -> str:
 
 
 def act_en(act: Act, agr: str = "") -> str:
-    """A verb clause without capital or full stop; ``agr`` is given where the subject is a gap."""
+    """A verb clause without capital or full stop. ``agr`` is the agreement of the subject, needed for a gap."""
     agr = agr or agreement(act.subject)
     wh_subject = act.subject.noun == "who"
     invert = act.question and not wh_subject
@@ -282,7 +282,7 @@ def comparative(adj: str) -> str:
 
 
 def describe_en(m: Describe) -> str:
-    """Clauses with an adjective, comparisons included."""
+    """A clause with an adjective, or a comparison."""
     word = f"{m.degree} {m.adj}" if m.degree in ("very", "too") else m.adj
     if m.other:
         word = {
@@ -299,7 +299,7 @@ def describe_en(m: Describe) -> str:
 
 
 def be_en(m: Be) -> str:
-    """Clauses with a form of to be: a noun, a place, or there is."""
+    """A clause with a form of to be: with a noun, with a place, or there is."""
     place = spot_en(m.complement) if isinstance(m.complement, Spot) else ""
     if m.exists and m.subject.det == "how many":
         return f"{np_en(m.subject)} are there {place}"
@@ -356,14 +356,14 @@ def english(m: Meaning) -> str:
 
 # ---------------------------------------------------------------- Chinese
 def adjective_for(adj: str, noun: str) -> Adjective:
-    """The sense of an adjective that fits a noun: an old doctor is 老, an old car 旧."""
+    """The sense of an adjective for a noun: an old doctor is 老, an old car is 旧."""
     return next(a for a in ADJECTIVES if a.en == adj and (noun in a.kinds or NOUNS[noun].kind in a.kinds))
 
 
 def np_zh(np: NP, relative: bool = False, bare: bool = False) -> str:
-    """A Chinese noun phrase; "the" is 那 + measure word, but nothing inside and before a relative clause (singular).
+    """A Chinese noun phrase. "the" is 那 + measure word, but in and before a relative clause it is left out (singular).
 
-    ``bare``: "a" says nothing under negation and in questions of existence.
+    ``bare``: "a" is left out, for negation and for questions of existence.
     """
     noun = NOUNS[np.noun]
     if noun.kind == "pronoun" and np.noun == "this":
@@ -395,11 +395,11 @@ def np_zh(np: NP, relative: bool = False, bare: bool = False) -> str:
 
 
 def predicate_zh(act: Act, prefix: str, relative: bool) -> str:
-    """Verb, aspect, 把 or 被 and objects, after everything that precedes the verb."""
+    """The predicate: 把 or 被, verb, aspect and objects."""
     frame, marker = act.frame, TENSES[act.tense][3]
     shi_de = act.tense == "past" and act.wh in ("where", "when", "how")
     marker = "" if (act.negative and marker == "了") or shi_de else marker
-    no_end = relative or act.tense == "after"  # 了 at the end of the clause disappears before 的 and 以后
+    no_end = relative or act.tense == "after"  # no 了 at the end of a clause before 的 and 以后
     if act.passive:
         agent = np_zh(act.object, relative) if act.object else ""
         return f"{prefix}被{agent}{frame.zh}{frame.result}" + ("" if no_end else marker)
@@ -463,7 +463,7 @@ def spot_zh(spot: Spot) -> str:
 
 
 def describe_zh(m: Describe, then: str = "") -> str:
-    """Adjective clauses: 很 by default, 不 under negation, 比, 和 ... 一样 or 没有 in comparisons."""
+    """A clause with an adjective: 很 by default, 不 if negative; 比, 和 ... 一样 or 没有 in comparisons."""
     adjective = adjective_for(m.adj, m.subject.noun).predicative
     if m.other:
         if m.adj == "old" and NOUNS[m.subject.noun].kind == "person":
@@ -485,7 +485,7 @@ def describe_zh(m: Describe, then: str = "") -> str:
 
 
 def clause_zh(m: Meaning, then: str = "") -> str:
-    """Any meaning as a clause without punctuation at its end; ``then`` is 就 after "if"."""
+    """Any meaning as a clause without final punctuation. ``then`` is 就 after "if"."""
     if isinstance(m, Act):
         return act_zh(m, then=then)
     if isinstance(m, Describe):
@@ -514,7 +514,7 @@ def clause_zh(m: Meaning, then: str = "") -> str:
 
 
 def has_wh(m: Meaning) -> bool:
-    """Whether a question asks for a part and not for yes or no."""
+    """Whether the sentence is a wh-question, not a yes/no question."""
     if isinstance(m, Act):
         nps = [np for np in (m.subject, m.object) if np]
         return bool(m.wh) or any(np.noun in ("who", "what") or np.det in ("which", "how many") for np in nps)

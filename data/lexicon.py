@@ -6,7 +6,7 @@ from dataclasses import dataclass
 # ---------------------------------------------------------------- lexicon: nouns
 @dataclass(frozen=True)
 class Noun:
-    """A noun; ``kind`` is the group that verbs and adjectives select by."""
+    """A noun. Verbs and adjectives choose nouns by ``kind``."""
 
     en: str
     zh: str
@@ -57,7 +57,7 @@ NUMBERS = {"two": "两", "three": "三", "four": "四", "five": "五", "ten": "�
 
 
 def _parse_nouns(table: str) -> dict[str, Noun]:
-    """Reads ``kind: english 中文 measure, ...``; ``fixed`` nouns never take a determiner and have keys as written."""
+    """Parse ``kind: english 中文 measure, ...``. ``fixed`` nouns have no determiner, and their keys are as written."""
     nouns = {}
     for group in table.strip().replace("\n  ", " ").split("\n"):
         kind, entries = group.split(": ")
@@ -86,9 +86,9 @@ GOODS = (
 # ---------------------------------------------------------------- lexicon: verbs
 @dataclass(frozen=True)
 class Frame:
-    """One sense of a verb: its objects decide the Chinese verb. ``cls``: A activity, E event, S state, M motion.
+    """One sense of a verb, for certain objects, with its Chinese verb. ``cls``: A activity, E event, S state, M motion.
 
-    ``result`` is the complement that 把 and 被 need; with ``ba`` a definite object goes before the verb.
+    ``result`` is the complement that 把 and 被 need; with ``ba``, a definite object stands before the verb.
     ``tags``: ba, skill, zhe (continues with 着), goal (takes a place), give (takes a recipient), animal (subjects).
     """
 
@@ -223,7 +223,7 @@ PLACES = {
     "r": {"on the bank": "河岸上", "in the park": "公园里", "in the village": "村子里", "by the lake": "湖边"},
 }
 PREPOSITIONS = {"on": "上", "in": "里", "under": "下面", "behind": "后面", "near": "附近", "next to": "旁边"}
-SPOTS = {  # what stands in the relation to what: preposition -> nouns
+SPOTS = {  # preposition: the nouns that can follow it
     "on": "table chair bed", "in": "box bag room kitchen classroom", "under": "table chair bed tree",
     "behind": "door house school hospital", "near": "station school hospital bank museum hotel",
     "next to": "window door bed table house",
@@ -279,7 +279,7 @@ IRREGULAR_VERBS = {  # base: past, participle
 
 
 def _parse_frames(table: str) -> tuple[Frame, ...]:
-    """Reads ``verb | 中文/result | class tags @places | objects``; ``#kind`` stands for all nouns of a kind."""
+    """Parse ``verb | 中文/result | class tags @places | objects``; ``#kind`` is all nouns of a kind."""
     frames = []
     for line in table.strip().split("\n"):
         verb, zh, tags, objects = (part.strip() for part in line.split("|"))
@@ -299,7 +299,7 @@ FRAMES = _parse_frames(_FRAMES)
 # ---------------------------------------------------------------- lexicon: adjectives, time, function words
 @dataclass(frozen=True)
 class Adjective:
-    """``attributive`` stands before the noun and ``predicative`` after the subject; empty: never used there."""
+    """``attributive`` stands before a noun, ``predicative`` after the subject; if empty, it is not used there."""
 
     en: str
     kinds: tuple[str, ...]

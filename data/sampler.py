@@ -1,4 +1,4 @@
-"""Draws meanings at random: which words go together, which tenses a verb takes, how sentences are composed."""
+"""Sampler of meanings: which words go together, which tenses a verb has, how sentences are built."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -51,32 +51,32 @@ RELATIVE = tuple(f for f in ACTIVE if f.cls in "AE" and f.verb not in ("come bac
 
 # ---------------------------------------------------------------- drawing meanings
 class Sampler:
-    """Draws meanings. Every method takes what is fixed and draws the rest."""
+    """Draws meanings at random. The arguments of a method are fixed; it draws the rest."""
 
     def __init__(self, rng: Random) -> None:
         self.rng = rng
 
     def chance(self, probability: float) -> bool:
-        """True this often."""
+        """True with this probability."""
         return self.rng.random() < probability
 
     def pick(self, items: Sequence[T]) -> T:
-        """One item, all alike."""
+        """One item, all equally likely."""
         return items[int(self.rng.random() * len(items))]
 
     def weighted(self, weights: dict[str, int]) -> str:
-        """One key, as often as its weight says."""
+        """One key, with probability proportional to its weight."""
         return self.pick([key for key, weight in weights.items() for _ in range(weight)])
 
     # noun phrases
     def adjective(self, noun: str, share: float = 0.25) -> str:
-        """An attributive adjective that fits, or none."""
+        """An attributive adjective for the noun, or none."""
         kind = NOUNS[noun].kind
         fitting = [a.en for a in ADJECTIVES if a.attributive and (noun in a.kinds or kind in a.kinds)]
         return self.pick(fitting) if fitting and self.chance(share) else ""
 
     def noun_phrase(self, noun: str, kinds: dict[str, int], adjectives: float = 0.25) -> NP:
-        """A phrase with this noun; ``kinds`` weighs determiners: the, a, this, own, number, bare, any, many."""
+        """A phrase with this noun. ``kinds`` weights the determiners: the, a, this, own, number, bare, any, many."""
         kind = NOUNS[noun].kind
         if kind in ("fixed", "name", "pronoun"):
             return NP(noun)
@@ -117,11 +117,11 @@ class Sampler:
         return self.definite(self.pick(PEOPLE), 0.2)
 
     def definite(self, noun: str, adjectives: float = 0.25) -> NP:
-        """the, this or my; singular or plural."""
+        """A phrase with the, this or my, singular or plural."""
         return self.noun_phrase(noun, {"the": 6, "this": 2, "own": 1}, adjectives)
 
     def other_than(self, subject: NP) -> NP:
-        """Another person, not overlapping with the subject."""
+        """Another person, who is not part of the subject."""
         first = ("I", "we")
         while True:
             other = self.person()
@@ -129,7 +129,7 @@ class Sampler:
                 return other
 
     def pronoun_for(self, np: NP) -> NP:
-        """How a second clause refers to the subject of the first."""
+        """The pronoun for the subject of the first clause in the second clause."""
         if NOUNS[np.noun].kind == "pronoun":
             return np
         if np.plural or np.number:
@@ -137,7 +137,7 @@ class Sampler:
         return NP("she" if np.noun in SHE else "he")
 
     def object_of(self, frame: Frame, tense: str, negative: bool, subject: NP) -> NP | None:
-        """An object the frame takes, with a determiner that suits the tense."""
+        """An object of the frame, with a determiner for the tense."""
         if not frame.objects:
             return None
         noun = self.pick(frame.objects)
@@ -170,7 +170,7 @@ class Sampler:
 
     # verb clauses
     def tense_of(self, frame: Frame) -> str:
-        """A tense the frame goes with."""
+        """A tense that the frame can have."""
         if frame.cls == "P":
             return "ever"
         if frame.cls == "S":
@@ -190,11 +190,11 @@ class Sampler:
         return self.pick(MODALS) if tense == "modal" else tense
 
     def frame(self, frames: Sequence[Frame]) -> Frame:
-        """A frame; those with more objects somewhat more often."""
+        """A frame. Frames with more objects are more likely."""
         return self.pick([f for f in frames for _ in range((14 if "zhe" in f.tags else 3) + len(f.objects) // 8)])
 
     def time_for(self, tense: str, share: float, long: bool = False) -> str:
-        """A time adverbial that goes with the tense, or none; ``long``: years too."""
+        """A time adverbial for the tense, or none. With ``long``, it can be a year."""
         modal = tense in MODALS
         group = {"past": "past", "future": "future", "going": "future", "habit": "habit", "prog": "prog"}.get(tense)
         if modal:
@@ -207,7 +207,7 @@ class Sampler:
     def act(
         self, subject: NP | None = None, tense: str = "", negative: float = 0.2, frames: Sequence[Frame] = ACTIVE
     ) -> Act:
-        """A verb clause, statement."""
+        """A verb clause that is a statement."""
         subject = subject or self.person()
         frame = self.frame(frames)
         conditional = bool(tense)
@@ -243,12 +243,12 @@ class Sampler:
         )  # fmt: skip
 
     def statement(self) -> Act:
-        """A verb clause as a sentence; sometimes the time comes first."""
+        """A sentence of one verb clause; sometimes the time is at the front."""
         act = self.act()
         return replace(act, front=bool(act.time) and act.tense in ("past", "future") and self.chance(0.15))
 
     def yes_no(self) -> Act:
-        """A yes/no question; never negative."""
+        """A yes/no question, not negative."""
         act = self.act(negative=0)
         if (act.object and act.object.det in ("many", "some")) or act.adverb == "never":
             return replace(act, question=True, adverb="", object=act.object and replace(act.object, det="the"))
@@ -265,7 +265,7 @@ class Sampler:
         if kind in ("what", "which", "how many"):
             frames = [f for f in frames if len(f.objects) >= 4 and NOUNS[f.objects[0]].kind not in ("person", "fixed")]
             frames = [f for f in frames if f.verb not in ("see", "hear", "call", "go to") and "zhe" not in f.tags]
-            if kind == "what":  # the object would decide between the senses of a verb
+            if kind == "what":  # without an object, the sense of the verb must be clear
                 frames = [f for f in frames if sum(g.verb == f.verb for g in FRAMES) == 1]
             if kind == "how many":
                 frames = [f for f in frames if "goal" not in f.tags and "give" not in f.tags]
@@ -323,7 +323,7 @@ class Sampler:
 
     # relative clauses
     def with_relative(self, plain: bool = False) -> NP:
-        """A noun phrase with a relative clause: about its subject, its object, or passive."""
+        """A noun phrase with a relative clause: subject, object or passive relative."""
         kind = self.weighted({"subject": 5, "object": 4, "passive": 0 if plain else 2})
         plural = self.chance(0.25)
         if kind == "subject":
@@ -389,12 +389,12 @@ class Sampler:
 
     # adjectives, places, being
     def fitting_adjective(self, noun: str) -> str:
-        """An adjective that can be said of a noun."""
+        """An adjective that can be predicated of a noun."""
         kind = NOUNS[noun].kind
         return self.pick([a.en for a in ADJECTIVES if a.predicative and (noun in a.kinds or kind in a.kinds)])
 
     def describable(self) -> str:
-        """A noun that adjectives fit."""
+        """A noun that adjectives can describe."""
         nouns = [n for a in ADJECTIVES for n in a.kinds if n in NOUNS and n != "it"]
         kinds = of_kind("body", "wearable", "vehicle", "animal", "food", "person", "reading", "building")
         return self.pick((*nouns, *kinds))
@@ -421,7 +421,7 @@ class Sampler:
         return Describe(subject, adj, past, way == "negative", way == "question", degree, None, time)
 
     def compare(self) -> Describe:
-        """Two of a kind, one of them more, as or less something."""
+        """A comparison of two nouns of the same kind: more, as or less."""
         senses = [s for s in ADJECTIVES if s.predicative and s.en not in ("dirty", "hot", "cold", *MOODS)]
         sense = self.pick(senses)
         nouns = [n for n in NOUNS if n in sense.kinds or NOUNS[n].kind in sense.kinds]
@@ -485,7 +485,7 @@ class Sampler:
 
     # sentences with two clauses
     def pivot(self) -> Pivot:
-        """Someone asks or tells someone to do something."""
+        """Someone asks (请) or tells (让) someone to do something."""
         subject = self.person()
         person = self.other_than(subject)
         act = self.imperative()
@@ -586,7 +586,7 @@ class Sampler:
         )
 
     def sentence(self) -> Meaning:
-        """Any sentence of the kinds above."""
+        """A sentence of any kind."""
         way = self.weighted(
             {"statement": 30, "yes_no": 8, "wh": 9, "passive": 6, "describe": 7, "compare": 6, "being": 11, "rel": 9,
              "pivot": 3, "embed": 5, "complex": 13, "rich": 6, "three": 5, "imperative": 3, "animal": 1, "weather": 2}
@@ -603,7 +603,7 @@ class Sampler:
         return makers[way]()  # type: ignore[no-any-return,operator]
 
     def rich(self) -> Complex:
-        """Two clauses, the first with a relative clause, a passive or a comparison in it."""
+        """Two clauses; the first has a relative clause, a passive or a comparison."""
         conj = self.pick(("because", "although", "but", "so", "if"))
         way = self.pick(("relative", "passive", "comparison"))
         again = NP(self.pick((*PRONOUNS, *NAMES)))
@@ -624,7 +624,7 @@ class Sampler:
         return Complex(conj, first, replace(second, time=""), last)
 
     def three(self) -> Complex:
-        """Two clauses, and one more."""
+        """Three clauses."""
         first = self.complex()
         while first.conj in ("and", "but", "so"):
             first = self.complex()

@@ -2,6 +2,6 @@
 
 import sys
 
-from seq2seq.cli import main
+from seq2seq.cli.main import main
 
 sys.exit(main())

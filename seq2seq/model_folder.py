@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from seq2seq.config import Config, diff_configs, dump_config, portable
-from seq2seq.config_file import load_saved_config
+from seq2seq.config import Config, diff_configs, dump_config, load_saved_config, portable
 from seq2seq.data.tokenizer import TOKENIZERS, TokenizerPair
 from seq2seq.errors import ConfigError, DataError, ModelError
 from seq2seq.files import write_text

@@ -15,7 +15,7 @@ from hypothesis import settings
 from seq2seq.config import Config, DataConfig, ModelConfig, TextFiles, TokenizerConfig
 from seq2seq.data.packed import PackedBatch, pack_pairs
 from seq2seq.data.symbols import EOS_ID
-from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.data.tokenizer import TokenizerPair, train_tokenizer
 from seq2seq.model.transformer import Transformer
 
 VOCABULARY = 23
@@ -75,7 +75,7 @@ def tiny_tokenizers() -> TokenizerPair:
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(["ka", "to", "mi", "ren", "sol"], size=rng.integers(1, 4))) for _ in range(60)]
     lines = [" ".join(rng.choice(words, size=rng.integers(1, 9))) for _ in range(200)]
-    model, _ = train_tokenizer(lines, TokenizerSpec("unigram", 300))
+    model, _ = train_tokenizer(lines, TokenizerConfig(kind="unigram", vocab_size=300))
     return TokenizerPair(model, model)
 
 

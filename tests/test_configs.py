@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.config import dump_config
-from seq2seq.config_file import load_config
+from seq2seq.config import dump_config, load_config
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seq2seq.cli import main
+from seq2seq.cli.main import main
 from seq2seq.config import Config
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.doctor import machine

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 import torch
 
-from seq2seq.data.bitext import read_text
+from seq2seq.data.formats.lines import read_text
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import OutOfMemoryError
@@ -45,7 +45,7 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
         trainer = Trainer(config, Processes(0, 1, torch.device("cpu")))
     with pytest.raises(OutOfMemoryError) as caught, little_memory():
         trainer.run()
-    shape = r"60 sentences in micro-batches of 60 and up to \d+ tokens a sentence \(\d+ source x \d+ target tokens\)"
+    shape = r"60 sentences of up to \d+ tokens in micro-batches of 60 \(\d+ source and \d+ target tokens\)"
     lower = r"raise train.accumulate, or lower train.batch_tokens \(2000; .*\) or data.max_length \(24\)"
     assert re.match(rf"out of memory \([\d.]+ GB more needed\) at step 1, {shape}: {lower}", str(caught.value))
 

@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from seq2seq.config import portable
-from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.config import TokenizerConfig, portable
+from seq2seq.data.tokenizer import TokenizerPair, train_tokenizer
 from seq2seq.errors import ModelError
 from seq2seq.model_folder import (
     CONFIG,
@@ -26,7 +26,7 @@ from seq2seq.tensors import load_tensors, save_tensors
 
 @pytest.fixture(scope="module")
 def other_tokenizer():
-    model, _ = train_tokenizer(["la lo lu li le", "lolu lali"], TokenizerSpec("unigram", 290))
+    model, _ = train_tokenizer(["la lo lu li le", "lolu lali"], TokenizerConfig(kind="unigram", vocab_size=290))
     return model
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.cli import _parser
-from seq2seq.config_file import load_config
+from seq2seq.cli.main import make_parser
+from seq2seq.config import load_config
 from seq2seq.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +33,7 @@ def test_every_command_parses() -> None:
     assert len(lines) >= 8
     for line in lines:
         words = shlex.split(line.split(" < ")[0].split(" > ")[0], comments=True)
-        _parser().parse_args(words[1:])
+        make_parser().parse_args(words[1:])
 
 
 def test_the_scripts_and_modules_exist() -> None:
@@ -53,8 +53,8 @@ def test_the_messages_shown_are_real(tmp_path: Path) -> None:
     assert shown
     path = tmp_path / "my.yaml"
     path.write_text(
-        "run_dir: r\ndata:\n  train: {src: a, tgt: b}\n  valid: {src: a, tgt: b}\n\n\n\nmodel:\n  dropuot: 0.3\n\n"
-        "train:\n  max_steps: many\n",
+        "run_dir: r\ndata:\n  train: {src: a, tgt: b}\n  valid: {src: a, tgt: b}\n\n\nbatch_size: 64\n"
+        "model:\n  dropuot: 0.3\n\ntrain:\n  max_steps: many\n",
         encoding="utf-8",
     )
     with pytest.raises(ConfigError) as caught:

@@ -15,9 +15,8 @@ from bench.machine import describe
 from bench.options import Options, Program, choose
 from bench.process import run_job
 from bench.report import Bar, Spread, draw_bars, table
-from seq2seq.config import DecodeConfig
-from seq2seq.config_file import load_saved_config
-from seq2seq.data.bitext import read_text
+from seq2seq.config import DecodeConfig, load_saved_config
+from seq2seq.data.formats.lines import read_text
 from seq2seq.evaluate import score
 from seq2seq.model_folder import CONFIG, find_model_folder
 

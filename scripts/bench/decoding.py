@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bench.meter import forget_peak_memory, peak_memory_bytes, synchronise, versions
-from seq2seq.data.bitext import read_text
+from seq2seq.data.formats.lines import read_text
 from seq2seq.data.tokenizer import TokenizerPair
 
 _WARMUP_LINES = 16

@@ -21,8 +21,8 @@ from bench import workload
 from bench.meter import peak_memory_bytes, versions
 from bench.workload import SHAPES, TrainSpec
 from seq2seq import __version__
-from seq2seq.config import Config
-from seq2seq.data.bitext import ParallelFiles, read_pairs
+from seq2seq.config import Config, TextFiles
+from seq2seq.data.formats.pairs import read_pairs
 from seq2seq.data.loader import Step, load_steps
 from seq2seq.device import choose_device
 from seq2seq.train.distributed import Processes
@@ -83,7 +83,7 @@ def _valid_files(spec: TrainSpec) -> tuple[Path, Path]:
     """The first few pairs: a run wants validation text, and validates once when it is over."""
     src_path, tgt_path = Path(spec.folder) / "valid.src", Path(spec.folder) / "valid.tgt"
     if not (src_path.is_file() and tgt_path.is_file()):
-        pairs = read_pairs(ParallelFiles(tuple(map(Path, spec.src)), tuple(map(Path, spec.tgt))))
+        pairs = read_pairs(TextFiles.model_validate({"src": spec.src, "tgt": spec.tgt}))
         first = [next(pairs) for _ in range(4)]
         src_path.write_text("".join(f"{pair.src}\n" for pair in first), encoding="utf-8")
         tgt_path.write_text("".join(f"{pair.tgt}\n" for pair in first), encoding="utf-8")
@@ -125,7 +125,6 @@ def train(spec: TrainSpec, run_dir: Path, probe: Callable[..., Iterator[Step]]) 
     module = Trainer.__module__
     with ExitStack() as changed:
         changed.enter_context(mock.patch(f"{module}.load_steps", probe))
-        changed.enter_context(mock.patch(f"{module}.draw_curves"))
         if not spec.compiled:
             changed.enter_context(torch.compiler.set_stance("force_eager"))
         training = Trainer(make_config(spec, run_dir), Processes(0, 1, choose_device(spec.device)))

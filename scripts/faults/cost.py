@@ -27,7 +27,7 @@ def _measure(args: argparse.Namespace) -> tuple[list[float], list[float]]:
     """Seconds of the steps with the guard and of those without."""
     import torch
 
-    from seq2seq.config_file import load_config
+    from seq2seq.config import load_config
     from seq2seq.train.distributed import Processes
     from seq2seq.train.guard import Guard
     from seq2seq.train.trainer import Trainer

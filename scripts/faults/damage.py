@@ -31,11 +31,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from faults.small_run import Stopped, differences, small_config, stopping_before, write_text
-from seq2seq.data.bitext import read_text
+from seq2seq.data.formats.lines import read_text
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import UserError
+from seq2seq.report.curves import draw_curves
 from seq2seq.train.checkpoint import list_checkpoints
-from seq2seq.train.metrics import draw_curves
 from tests.toy import train
 
 _STOP = 11  # checkpoints at 3, 6 and 9, validations at 5 and 10

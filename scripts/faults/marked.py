@@ -41,25 +41,26 @@ def _marked(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def main() -> int:
     """Train as the command line says."""
-    from seq2seq import cli
+    from seq2seq.cli.main import main as run_command
     from seq2seq.data import prepare, vocabulary
     from seq2seq.data.subword_epochs import Resampler
+    from seq2seq.report import curves
     from seq2seq.train import trainer
 
     phases: list[tuple[object, str, str]] = [
         (vocabulary, "train_tokenizer", "tokenizer"),
         (prepare, "build_corpus", "corpus"),
-        (Resampler, "_write", "sampling"),
+        (Resampler, "_make", "sampling"),
         (trainer.Trainer, "_step", "step"),
         (trainer.Trainer, "_validate", "validation"),
         (trainer.Trainer, "_test", "test"),
         (trainer, "save_model_folder", "model"),
         (trainer, "save_checkpoint", "checkpoint"),
-        (trainer, "draw_curves", "curves"),
+        (curves, "draw_curves", "curves"),
     ]
     for owner, name, phase in phases:
         setattr(owner, name, _marked(phase, getattr(owner, name)))
-    return cli.main(["train", *sys.argv[1:]])
+    return run_command(["train", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from seq2seq.data.bitext import read_lines
+from seq2seq.data.formats.lines import read_lines
 from tests.toy import ROOT, command, environment
 
 _CONFIG = """\

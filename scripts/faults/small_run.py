@@ -15,8 +15,7 @@ from unittest import mock
 
 import torch
 
-from seq2seq.config import Config
-from seq2seq.config_file import load_config
+from seq2seq.config import Config, load_config
 from seq2seq.errors import UserError
 from seq2seq.model_folder import WEIGHTS, load_model_folder
 from seq2seq.tensors import load_tensors

@@ -23,7 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from faults.small_run import small_config, write_text
-from seq2seq.data.bitext import read_lines
+from seq2seq.data.formats.lines import read_lines
 from tests.toy import ROOT, command, environment, train
 
 _GREEDY = ("--beam-size", "1", "--max-length-ratio", "1", "--max-length-offset", "4", "--device", "cpu")

@@ -1,1 +1,1 @@
-"""Parallel text: reading it, cutting it into pieces, keeping it on disk, and packing it into batches."""
+"""Parallel text: files, tokenizers, corpora on disk, the order of an epoch, packed batches."""

@@ -1,11 +1,11 @@
-"""Where two sides of a corpus drift apart: found from the look of the lines, in any pair of languages.
+"""Alignment check: finds the lines from which two sides of a corpus drift apart, in any pair of languages.
 
-A translation has more characters, marks of punctuation, digits and question marks where its source has more. In a
-window of lines that belong together these numbers correlate, and best without a shift; where a line is missing on one
-side, they fit best with a shift of one from there on. Measured on four real corpora (two of them sorted by length, so
-that lengths tell nothing): one to three lines removed at a random place were found in 240 of 240 cases, mostly to
-within ten lines, on the sorted ones to some hundred; nothing was found where nothing was missing. A further drift told
-after the first one was a false one in 2 of 60 cases of one corpus.
+If a source line has more characters, punctuation marks, digits or question marks, its translation usually has more,
+too. In a window of aligned lines these counts correlate, and they correlate best without a shift. If one side lacks a
+line, they correlate best with a shift of one from there on. Measured on four real corpora, two of them sorted by
+length, so that lengths show nothing: one to three lines removed at a random place were found in 240 of 240 cases, to
+within ten lines in most (about a hundred if sorted). Complete corpora gave no report. A report of a second drift was
+false in 2 of 60 cases of one corpus.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from numpy.typing import NDArray
 
 from seq2seq.data.inspection import Lines
 
-_WINDOW = 1000  # source lines; a shorter text is looked at in quarters
-_LEAST = 200  # source lines; in fewer, chance correlates too
-_REACH = 10  # lines that a window may be shifted against the one before
-_CLEAR = 0.3  # how much better a shift must fit, in the sum of four correlations
-_RELATED = 0.6  # what sides that belong together fit at least; by chance they do not come near it
-_UNLIKE = 0.25  # of the text's usual fit: windows below it do not go together
+_WINDOW = 1000  # source lines; a shorter text is divided into four windows
+_MIN_WINDOW = 200  # source lines; fewer can correlate by chance
+_MAX_STEP = 10  # largest change of the shift from one window to the next
+_MIN_GAIN = 0.3  # a new shift must improve the fit (the sum of four correlations) by this much
+_MIN_FIT = 0.6  # least fit of aligned sides; unrelated lines stay far below
+_MIN_SHARE = 0.25  # share of the text's usual fit; windows below it are not aligned
 
 Looks = NDArray[np.float32]  # [lines, 4]
 
 
 class Drift(NamedTuple):
-    """From about source line ``line`` on (counted from 0), source line n belongs to target line n + ``shift``."""
+    """From about source line ``line`` (counted from 0), source line n matches target line n + ``shift``."""
 
     line: int
-    before: int  # the shift up to there
+    before: int  # the shift before that line
     shift: int
 
 
 class Alignment(NamedTuple):
-    """How the sides of a pair of files go together."""
+    """Result of :func:`check_alignment`."""
 
-    fit: float  # the usual sum of four correlations, from 0 (nothing in common) to 4; nan for short texts
+    fit: float  # median sum of four correlations, from 0 (unrelated) to 4; nan for short texts
     drifts: list[Drift]
-    unlike: list[tuple[int, int]]  # stretches of source lines (first, end) that fit with no shift
+    unlike: list[tuple[int, int]]  # ranges of source lines (first, end) that fit at no shift
 
 
 def check_alignment(src: Lines, tgt: Lines) -> Alignment:
-    """Look for places where the sides slip against each other by up to ``_REACH`` lines at a time.
+    """Find the lines where the shift between the sides changes, by up to ``_MAX_STEP`` lines at a time.
 
-    Two places in a window can pass for one, or for none where they cancel out.
+    Two changes in one window can look like one, or like none if they cancel out.
 
     Args:
         src, tgt: records of the two files, which may differ in length.
     """
     looks = _looks(src), _looks(tgt)
-    size = min(_WINDOW, max(_LEAST, len(src) // 4))
+    size = min(_WINDOW, max(_MIN_WINDOW, len(src) // 4))
     shift, fit = 0, np.inf
     windows: list[tuple[int, int, float]] = []  # start, shift, fit
     for start in range(0, len(src) - size + 1, size):
@@ -68,7 +68,7 @@ def check_alignment(src: Lines, tgt: Lines) -> Alignment:
             place = _break(*looks, max(0, start - size), 2 * size, (settled, after))
             drifts.append(Drift(place, settled, after))
             settled = after
-    unlike = [(start, start + size) for start, _, fit in windows if fit < _UNLIKE * usual]
+    unlike = [(start, start + size) for start, _, fit in windows if fit < _MIN_SHARE * usual]
     return Alignment(usual, drifts, unlike)
 
 
@@ -78,21 +78,21 @@ def _looks(lines: Lines) -> Looks:
 
 
 def _best_shift(src: Looks, tgt: Looks, window: tuple[int, int], shift: int, fit: float) -> tuple[int, float]:
-    """The shift under which a window (start, size) fits best, and how well, given those of the window before.
+    """Best shift of a window (start, size) and its fit, given the shift and fit of the window before.
 
-    It stays where no other shift is clearly better. Only the next shifts are tried where it fits as well as before.
+    The shift changes only if another fits clearly better. If it still fits well, only its neighbours are tried.
     """
     fits = {k: _fit(src, tgt, *window, k) for k in (shift - 1, shift, shift + 1)}
-    if fits[shift] < max(0.7 * fit, fits[shift - 1] + _CLEAR, fits[shift + 1] + _CLEAR):
-        others = set(range(shift - _REACH, shift + _REACH + 1)) - fits.keys()
+    if fits[shift] < max(0.7 * fit, fits[shift - 1] + _MIN_GAIN, fits[shift + 1] + _MIN_GAIN):
+        others = set(range(shift - _MAX_STEP, shift + _MAX_STEP + 1)) - fits.keys()
         fits |= {k: _fit(src, tgt, *window, k) for k in others}
     best = max(fits, key=lambda k: fits[k])
-    best = best if fits[best] > max(fits[shift] + _CLEAR, _RELATED) else shift
+    best = best if fits[best] > max(fits[shift] + _MIN_GAIN, _MIN_FIT) else shift
     return best, fits[best]
 
 
 def _fit(src: Looks, tgt: Looks, start: int, size: int, shift: int) -> float:
-    """How well a window goes with the lines at a shift: the sum of four correlations."""
+    """Fit of a window at a shift: the sum of four correlations."""
     first, end = max(start, -shift), min(start + size, len(tgt) - shift)
     if end - first < size // 2:
         return 0.0
@@ -103,7 +103,7 @@ def _fit(src: Looks, tgt: Looks, start: int, size: int, shift: int) -> float:
 
 
 def _break(src: Looks, tgt: Looks, start: int, size: int, shifts: tuple[int, int]) -> int:
-    """The source line from which on the second shift fits better than the first, in an area that has both."""
+    """First source line at which the second shift fits better than the first, in an area that has both."""
     first = max(start, *(-shift for shift in shifts))
     end = min(start + size, len(src), *(len(tgt) - shift for shift in shifts))
     distances = []
@@ -111,5 +111,5 @@ def _break(src: Looks, tgt: Looks, start: int, size: int, shifts: tuple[int, int
         apart = src[first:end] - tgt[first + shift : end + shift]
         apart -= apart.mean(axis=0)
         distances.append(np.abs(apart / np.maximum(apart.std(axis=0), 0.1)).clip(max=3).sum(axis=1))
-    gained = np.cumsum(np.concatenate([[0], distances[1] - distances[0]]))  # by the first shift, up to each line
+    gained = np.cumsum(np.concatenate([[0], distances[1] - distances[0]]))  # by the first shift, before each line
     return first + int(gained.argmax())

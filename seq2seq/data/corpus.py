@@ -1,14 +1,14 @@
-"""The corpus on disk: piece ids of both sides, memory-mapped, so its size costs no memory and opening it no time.
+"""The corpus on disk: token ids of both sides, memory-mapped, so a large corpus needs little memory and opens fast.
 
 A corpus is a folder::
 
-    src.ids  tgt.ids          pieces of all sentences end to end, each sentence ending with EOS (uint16 or uint32)
-    src.offsets  tgt.offsets  where sentence i starts, and at the end where the last one ends (int64, pairs + 1)
-    lines                     0-based line of each pair in the text it came from (int64, pairs)
+    src.ids  tgt.ids          ids of all sentences, one after the other, each with EOS at its end (uint16 or uint32)
+    src.offsets  tgt.offsets  start of each sentence, and then the end of the last one (int64, pairs + 1)
+    lines                     0-based line number of each pair in its text files (int64, pairs)
     meta.json                 version, counts, vocabulary sizes, fingerprint, sizes and checksums of all files
 
-It is written under a temporary name beside its place and made visible by one rename: a folder of the right name is
-complete. Fingerprints are the caller's: whatever the corpus depends on (text files, tokenizers, filters).
+It is written to a temporary folder that is then renamed, so a folder with the final name is complete. The caller makes
+the fingerprint from all that the corpus depends on (text files, tokenizers, filters).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from seq2seq.data.bitext import SentencePair
 from seq2seq.data.corpus_writer import (
     FILES,
     META,
@@ -38,41 +37,37 @@ from seq2seq.data.corpus_writer import (
     Side,
     join_sentences,
 )
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.parallel import Workers
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError
 from seq2seq.files import checksum_file, sealed_json
 
 _CHUNK_PAIRS = 8192
-_CHUNK_CHARACTERS = 1 << 21  # keeps memory flat where lines are huge
-_FEW_CHUNKS = 4  # so few are done before other processes have started
-_AGAIN = "delete the folder to have it built again"
+_CHUNK_CHARACTERS = 1 << 21  # limits memory if lines are huge
+_FEW_CHUNKS = 4  # so few take less time than starting processes
+_AGAIN = "delete the folder to rebuild it"
 
 
-@dataclass(frozen=True)
-class Filters:
-    """Which pairs to leave out, beside those with a blank side; None switches a filter off.
+def why_left_out(
+    src: int, tgt: int, max_length: int | None, max_ratio: float | None
+) -> Literal["empty", "too_long", "ratio"] | None:
+    """Why a pair with these numbers of tokens, EOS included, is left out; None if it is kept.
 
-    ``max_length`` bounds the tokens of each side. ``max_ratio`` bounds the tokens of the longer side divided by those
-    of the shorter. Both count the EOS, which makes the ratio lenient to very short sentences.
+    ``max_length`` limits the tokens of each side. ``max_ratio`` limits the tokens of the longer side divided by those
+    of the shorter; because both count the EOS, it allows more for very short sentences. None is no limit.
     """
-
-    max_length: int | None = 256
-    max_ratio: float | None = None
-
-    def reason(self, src: int, tgt: int) -> Literal["empty", "too_long", "ratio"] | None:
-        """Why a pair with these numbers of tokens, EOS included, is left out; None if it is kept."""
-        shorter, longer = sorted((src, tgt))
-        if shorter == 1:
-            return "empty"
-        if self.max_length is not None and longer > self.max_length:
-            return "too_long"
-        return "ratio" if self.max_ratio is not None and longer > self.max_ratio * shorter else None
+    shorter, longer = sorted((src, tgt))
+    if shorter == 1:
+        return "empty"
+    if max_length is not None and longer > max_length:
+        return "too_long"
+    return "ratio" if max_ratio is not None and longer > max_ratio * shorter else None
 
 
 @dataclass(frozen=True)
 class FilterCounts:
-    """How many pairs were read and kept, and why the others were not; the first reason that applies counts."""
+    """Number of pairs read, kept, and left out for each reason; the first reason that applies counts."""
 
     read: int = 0
     kept: int = 0
@@ -86,7 +81,7 @@ class FilterCounts:
     def __str__(self) -> str:
         return (
             f"{self.kept:,} of {self.read:,} pairs kept; left out: {self.empty:,} with a blank side, "
-            f"{self.too_long:,} too long, {self.ratio:,} of unlike lengths"
+            f"{self.too_long:,} too long (max_length), {self.ratio:,} with too different lengths (max_ratio)"
         )
 
 
@@ -98,7 +93,7 @@ class _FileMeta(BaseModel):
 
 
 class _Meta(BaseModel):
-    """``meta.json``. The writer's words are believed only as far as the files bear them out."""
+    """``meta.json``. Its numbers are checked against the files."""
 
     model_config = ConfigDict(strict=True)
 
@@ -106,14 +101,14 @@ class _Meta(BaseModel):
     fingerprint: str
     vocab_sizes: dict[Side, int]
     counts: dict[str, int]
-    dtypes: dict[str, Literal["<u2", "<u4", "<i8"]]  # nothing that numpy would take for more than a number
+    dtypes: dict[str, Literal["<u2", "<u4", "<i8"]]  # numbers only: numpy knows other types, such as objects
     files: dict[str, _FileMeta]
 
 
 class Corpus:
-    """A corpus opened for reading. Pickling it carries the folder's path alone. Made by :func:`open_corpus`.
+    """A corpus opened for reading, by :func:`open_corpus`. Its pickle has only the folder's path.
 
-    Reading raises DataError at sentences that cannot have been written, so that damage never becomes an index.
+    Reading raises DataError at sentences or ids that are out of range, which only damage can cause.
     """
 
     def __init__(self, folder: Path, meta: _Meta) -> None:
@@ -128,7 +123,7 @@ class Corpus:
             expected[f"{side}.offsets"] = self.num_pairs + 1
             first, expected[f"{side}.ids"] = self._arrays[f"{side}.offsets"][[0, -1]].tolist()
             if first != 0:
-                raise self._damaged(f"{side}.offsets", f"the first sentence starts at {first}")
+                raise self._damaged(f"{side}.offsets", f"the first sentence starts at {first}, not 0")
         for name, size in expected.items():
             if self._arrays[name].size != size:
                 raise self._damaged(name, f"{self._arrays[name].size} numbers instead of {size}")
@@ -165,7 +160,7 @@ class Corpus:
     def take(
         self, side: Side, indices: NDArray[np.integer] | Sequence[int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """The sentences ``indices`` of one side, end to end in that order.
+        """Sentences ``indices`` of one side, one after the other in that order.
 
         Returns ids [tokens] and lengths [len(indices)], EOS included; raises IndexError for an index out of range.
         """
@@ -189,7 +184,7 @@ class Corpus:
         return self._bounds(side, slice(None))[0].astype(np.int32)
 
     def _bounds(self, side: Side, chosen: NDArray[np.int64] | slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Lengths and starts of sentences, all within the ids."""
+        """Lengths and starts of sentences, checked to lie within the ids."""
         offsets, size = self._arrays[f"{side}.offsets"], self._arrays[f"{side}.ids"].size
         starts, ends = offsets[:-1][chosen], offsets[1:][chosen]
         lengths = ends - starts
@@ -199,7 +194,7 @@ class Corpus:
 
     def _checked(self, side: Side, ids: Ids) -> Ids:
         if ids.size and ids.max() >= self.vocab_sizes[SIDES.index(side)]:
-            raise self._damaged(f"{side}.ids", f"the id {ids.max()} is beyond the vocabulary")
+            raise self._damaged(f"{side}.ids", f"id {ids.max()} is outside the vocabulary")
         return ids
 
 
@@ -209,16 +204,16 @@ def open_corpus(
     verify: bool = False,
     checksum: Callable[[Path], str] = checksum_file,
 ) -> Corpus:
-    """Open a corpus; raises DataError where it is missing, damaged, or made from something else.
+    """Open a corpus; raises DataError if it is missing, damaged, or has another fingerprint.
 
-    The description and file sizes are always checked, the fingerprint when given, and with ``verify`` the checksums of
-    all data, which ``checksum`` takes.
+    ``meta.json`` and the file sizes are always checked, the fingerprint if it is given, and the checksums of all files
+    (computed by ``checksum``) with ``verify``.
     """
     try:
         content = (folder / META).read_bytes()
         tree = from_json(content)
         if tree["version"] != VERSION:
-            raise DataError(f"{folder}: a corpus of format {tree['version']!r:.20}, not {VERSION}; {_AGAIN}")
+            raise DataError(f"{folder}: format {tree['version']!r:.20}, not {VERSION}; {_AGAIN}")
         if content != sealed_json(tree):
             raise DataError(f"{folder / META}: damaged, its checksum is wrong; {_AGAIN}")
         meta = _Meta.model_validate(tree)
@@ -248,17 +243,20 @@ def build_corpus(
     folder: Path,
     pairs: Iterable[SentencePair],
     tokenizers: TokenizerPair,
-    filters: Filters,
     fingerprint: str,
+    *,
+    max_length: int | None = None,
+    max_ratio: float | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Corpus:
-    """Encode ``pairs`` into ``folder``, replacing what was there; memory does not grow with their number.
+    """Encode ``pairs`` into ``folder`` and replace its content; memory does not grow with their number.
 
-    ``on_progress`` is called now and then with the number of pairs read so far. Raises DataError where no pair is kept
-    and where the disk is full; then, and when ``pairs`` raises, ``folder`` is as it was before.
+    Pairs with a blank side, or beyond ``max_length`` or ``max_ratio`` (:func:`why_left_out`), are left out and counted.
+    ``on_progress`` is called with the number of pairs read so far. Raises DataError if no pair is kept or the disk is
+    full; then, and if ``pairs`` raises, ``folder`` does not change.
     """
     counts = FilterCounts()
-    encode = partial(_encode_chunk, tokenizers=tokenizers, filters=filters)
+    encode = partial(_encode_chunk, tokenizers=tokenizers, max_length=max_length, max_ratio=max_ratio)
     with CorpusWriter(folder, tokenizers) as writer, Workers() as workers:
         chunks = _chunks(pairs)
         first = list(islice(chunks, _FEW_CHUNKS + 1))
@@ -270,15 +268,13 @@ def build_corpus(
             if on_progress is not None:
                 on_progress(counts.read)
         if counts.kept == 0:
-            raise DataError(
-                f"{folder}: no pair is left to build a corpus from ({counts}); check the text and the filters"
-            )
+            raise DataError(f"{folder}: no pair is left for the corpus ({counts}); check the text and these limits")
         writer.finish(asdict(counts), fingerprint)
     return open_corpus(folder, fingerprint)
 
 
 class _Chunk(NamedTuple):
-    """Pairs on their way to another process, by columns: they travel much faster than one by one."""
+    """Pairs to send to another process, as columns: these pickle much faster than single pairs."""
 
     src: tuple[str, ...]
     tgt: tuple[str, ...]
@@ -286,7 +282,7 @@ class _Chunk(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    """What is kept of a chunk."""
+    """The pairs of a chunk that are kept, encoded."""
 
     src: Sentences
     tgt: Sentences
@@ -307,14 +303,16 @@ def _chunks(pairs: Iterable[SentencePair]) -> Iterator[_Chunk]:
         yield _Chunk(*zip(*chunk, strict=True))
 
 
-def _encode_chunk(chunk: _Chunk, tokenizers: TokenizerPair, filters: Filters) -> _Encoded:
-    """Encode and filter one chunk; each pair that is left out is counted under the first reason that applies."""
+def _encode_chunk(
+    chunk: _Chunk, tokenizers: TokenizerPair, max_length: int | None, max_ratio: float | None
+) -> _Encoded:
+    """Encode and filter one chunk; a pair that is left out counts for the first reason that applies."""
     src, tgt = tokenizers.src.encode(chunk.src), tokenizers.tgt.encode(chunk.tgt)
     tally = {"empty": 0, "too_long": 0, "ratio": 0}
     kept = []
     for i, (s, t) in enumerate(zip(src, tgt, strict=True)):
         blank = not chunk.src[i].strip() or not chunk.tgt[i].strip()
-        reason = "empty" if blank else filters.reason(len(s) + 1, len(t) + 1)
+        reason = "empty" if blank else why_left_out(len(s) + 1, len(t) + 1, max_length, max_ratio)
         if reason is None:
             kept.append(i)
         else:

@@ -1,7 +1,4 @@
-"""Writing a corpus: under a temporary name beside its place, made visible by one rename.
-
-What the files hold is told in ``corpus``, which reads them.
-"""
+"""Writer of a corpus folder: a temporary folder, then one rename. ``corpus`` reads it and describes the files."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -28,14 +25,14 @@ FILES = ("src.ids", "src.offsets", "tgt.ids", "tgt.offsets", "lines")
 
 
 class Sentences(NamedTuple):
-    """Sentences of one side, as compact as they are stored."""
+    """Sentences of one side, in the stored types."""
 
-    ids: Ids  # [tokens] all sentences end to end, each with its EOS
+    ids: Ids  # [tokens] all sentences, one after the other, each with its EOS
     lengths: NDArray[np.int64]  # [sentences] tokens, EOS included
 
 
 def join_sentences(sentences: Sequence[Sequence[int]], vocab_size: int) -> Sentences:
-    """Lay sentences, given without EOS, end to end."""
+    """Join sentences into one stream, and add EOS to each."""
     lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
     ids = np.fromiter(chain.from_iterable(sentences), _ids_dtype(vocab_size), int(lengths.sum()))
     return Sentences(np.insert(ids, np.cumsum(lengths), EOS_ID), lengths + 1)
@@ -46,7 +43,7 @@ def _ids_dtype(vocab_size: int) -> np.dtype[Any]:
 
 
 class CorpusWriter:
-    """Writes a corpus under a temporary name; :meth:`finish` makes it visible, without it nothing remains."""
+    """Writes a corpus to a temporary folder. :meth:`finish` puts it in place; without it, nothing remains."""
 
     def __init__(self, folder: Path, tokenizers: TokenizerPair) -> None:
         self._folder = folder
@@ -62,7 +59,7 @@ class CorpusWriter:
             self._temporary = self._cleanup.enter_context(temporary_folder(self._folder))
             self._files = {name: (self._temporary / name).open("wb") for name in FILES}
         except OSError as error:
-            raise DataError(f"{self._folder}: cannot build a corpus there ({error.strerror})") from None
+            raise DataError(f"{self._folder}: cannot write here ({error.strerror}); check the folder") from None
         self._checksums = {name: new_checksum() for name in FILES}
         self._ends = dict.fromkeys(SIDES, 0)
         for side in SIDES:
@@ -73,13 +70,13 @@ class CorpusWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for file in self._files.values():
-            with suppress(OSError):  # a full disk, reported already
+            with suppress(OSError):  # the disk is full, which is reported below
                 file.close()
         self._cleanup.close()
         if is_full_disk(error):
-            raise DataError(f"{self._folder}: no space left on the disk to build the corpus; free some") from error
+            raise DataError(f"{self._folder}: no space left on the disk; free some to build the corpus") from error
         if isinstance(error, OSError):
-            raise DataError(f"{self._folder}: the corpus cannot be built there: {error}") from error
+            raise DataError(f"{self._folder}: cannot build the corpus: {error}") from error
 
     def add(self, src: Sentences, tgt: Sentences, lines: Sequence[int] | NDArray[np.int64]) -> None:
         """Append sentence pairs."""
@@ -91,7 +88,7 @@ class CorpusWriter:
         self._append("lines", np.asarray(lines))
 
     def finish(self, counts: Mapping[str, int], fingerprint: str) -> None:
-        """Write the description, force everything to disk, and put the folder in its place."""
+        """Write ``meta.json``, force everything to disk, and rename the folder to its final name."""
         files = {
             name: {"bytes": file.tell(), CHECKSUM: self._checksums[name].hexdigest()}
             for name, file in self._files.items()

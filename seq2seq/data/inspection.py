@@ -1,8 +1,8 @@
-"""What is in a text, line by line: facts without judgement, gathered where reading for training would stop.
+"""Facts about every line of a text, for ``doctor``: counts, hashes, scripts, and flags for what looks wrong.
 
-Every line becomes one record of :data:`LINE`, some thirty bytes, so that a corpus of any size is looked through once,
-on all cores, and every question about it (pairs that repeat, overlap with the test set, sides that drift apart) is a
-question to arrays of numbers. Texts are read again for the few lines that are shown.
+Every line becomes one record of :data:`LINE` (about 30 bytes). A corpus of any size is read once, on all cores, and
+checks (repeated pairs, overlap with the test set, sides that drift apart) work on arrays of records. The text is read
+again only for the few lines that are shown. Invalid lines and unreadable files are recorded, not raised.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq.config import TextFiles, file_problem
-from seq2seq.data.bitext import read_lines
+from seq2seq.data.formats.lines import read_lines
 from seq2seq.data.normalise import INVISIBLE
 from seq2seq.data.parallel import Workers
 from seq2seq.errors import DataError
@@ -31,16 +31,16 @@ from seq2seq.traces import has_capitals, has_subwords, is_tokenised
 
 LINE = np.dtype(
     [
-        ("hash", "<u8"),  # of the text, but for spaces at both ends
-        ("key", "<u8"),  # likewise, but for case, spaces and punctuation
+        ("hash", "<u8"),  # of the text without the spaces at both ends
+        ("key", "<u8"),  # of the text without case, spaces and punctuation
         ("chars", "<u4"),
-        ("words", "<u4"),  # between spaces
-        ("punctuation", "u1"),  # these three up to 255
+        ("words", "<u4"),  # separated by spaces
+        ("punctuation", "u1"),  # this and the next two: at most 255
         ("digits", "u1"),
         ("questions", "u1"),
-        ("script", "u1"),  # index into script_names() of what more than half of the letters are; 0 for none or few
-        ("capitals", "?"),  # whether any letter is one
-        ("flags", "<u2"),  # the sum of the following
+        ("script", "u1"),  # index into script_names(): that of most letters; 0 for none
+        ("capitals", "?"),  # whether it has capital letters
+        ("flags", "<u2"),  # sum of the flags below
     ]
 )
 Lines = NDArray[Any]  # [lines] records of LINE
@@ -48,23 +48,23 @@ Lines = NDArray[Any]  # [lines] records of LINE
 INVALID = 1  # not UTF-8
 BLANK = 2
 CONTROL = 4  # control characters, line separators, a byte order mark inside the text
-REPLACED = 8  # U+FFFD: characters that were lost before
-GARBLED = 16  # UTF-8 that was taken for Latin-1 and encoded again
-MARKUP = 32  # tags or entities of HTML
+REPLACED = 8  # U+FFFD, in place of characters that an earlier program lost
+GARBLED = 16  # UTF-8 that was read as Latin-1 and encoded again
+MARKUP = 32  # HTML tags or entities
 SUBWORDS = 256  # marks of a subword tokenizer
-TOKENISED = 512  # words and marks that a tokenizer has set apart
-SPACING = 1024  # white space of other kinds than U+0020, except where typography has no-break spaces
-INVISIBLES = 2048  # soft hyphens, zero-width characters, marks of direction
+TOKENISED = 512  # spaces between words and punctuation, from a tokenizer
+SPACING = 1024  # white space except U+0020 and typographic no-break spaces
+INVISIBLES = 2048  # soft hyphens, zero-width characters, direction marks
 DECOMPOSED = 4096  # Unicode that is not in NFC
 
 CHUNK_LINES = 8192
-_CHUNK_BYTES = 1 << 22  # keeps memory flat where lines are huge
-_FEW_CHUNKS = 4  # so few are done before other processes have started
+_CHUNK_BYTES = 1 << 22  # limits memory if lines are huge
+_FEW_CHUNKS = 4  # so few take less time than starting processes
 _MAIN_SCRIPT = 0.8
-_FEW_LETTERS = 4  # fewer tell no script: abbreviations are foreign in many languages
+_FEW_LETTERS = 4  # fewer show no script: many languages use foreign abbreviations
 
-# What the bytes of UTF-8 look like when each is read as a character: a lead byte, then what Windows-1252 has for the
-# bytes 80 to BF. After A with tilde or circumflex, which can end a word, quotation marks do not count.
+# UTF-8 read with one character per byte: a lead byte, then the Windows-1252 characters of the bytes 80 to BF.
+# After A with tilde or circumflex, which can end a word, quotation marks do not count.
 _SIGNS = "\u20ac\u0192\u2020\u2021\u02c6\u2030\u0160\u0152\u017d\u2022\u2013\u2014\u02dc\u2122\u0161\u0153\u017e\u0178"
 _CONTINUED = "\u0080-\u00bf\u201a\u201e\u2026\u2039\u2018\u2019\u201c\u201d\u203a" + _SIGNS
 _GARBLED = re.compile(
@@ -75,18 +75,18 @@ _MARKUP = re.compile(
     r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,5}|#x[0-9a-fA-F]{1,5});|</?[a-zA-Z][a-zA-Z0-9]{0,9}(?:\s[^<>]*)?/?>"
 )
 
-# No-break spaces have their place beside digits and, in French, punctuation.
+# No-break spaces are correct beside digits and, in French, beside punctuation.
 _SPACING = re.compile("[\t\u1680\u2000-\u200a\u205f\u3000]|(?<![\\d«‹–—])[\u00a0\u202f](?![\\d»›!?:;%€$£°–—])")
 _INVISIBLES = re.compile(f"[{INVISIBLE}]")
 
-# Kinds of characters; letters are counted by script, from _LETTERS on.
+# Kinds of characters. _LETTERS + i is a letter of script i.
 _OTHER, _SPACE, _PUNCTUATION, _DIGIT, _QUESTION, _CONTROL, _REPLACEMENT, _LETTERS = range(8)
 _NO_KEY = (_SPACE, _PUNCTUATION, _QUESTION, _CONTROL)
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """One file: a record for each line, and why it could not be read to its end, if so."""
+    """One file: a record for each line, and the error if it could not be read to its end."""
 
     path: Path
     lines: Lines
@@ -95,28 +95,28 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class PartFacts:
-    """Parallel text of several files: the training text, or the validation or test text."""
+    """The files of one part of the text: train, valid or test."""
 
     name: str
     src: list[FileFacts]
-    tgt: list[FileFacts]  # as many
+    tgt: list[FileFacts]  # same number of files as src
 
     @cached_property
     def pairs(self) -> tuple[Lines, Lines]:
-        """[pairs] source and target records over all files; where two line counts differ, the longer side is cut."""
+        """[pairs] source and target records of all files. Lines without a partner at the end of a file are left out."""
         sizes = self._sizes()
         sides = (self.src, self.tgt)
         src, tgt = ([facts.lines[:size] for facts, size in zip(side, sizes, strict=True)] for side in sides)
         return np.concatenate(src), np.concatenate(tgt)
 
     def place(self, pair: int) -> tuple[int, int]:
-        """Which files (their number in the lists) hold the pair of this 0-based number, and its 0-based line there."""
+        """The index of the files that have pair ``pair``, and its line number there; all count from 0."""
         ends = np.cumsum(self._sizes())
         number = int(np.searchsorted(ends, pair, side="right"))
         return number, pair - int(ends[number - 1] if number else 0)
 
     def texts(self, pairs: Iterable[int]) -> dict[int, tuple[bytes, bytes]]:
-        """The source and target lines of pairs, by their 0-based numbers; every file is read once at most."""
+        """Source and target line of each pair, by its 0-based number; reads every file at most once."""
         places = {pair: self.place(pair) for pair in pairs}
         wanted: dict[int, list[int]] = {}
         for number, line in places.values():
@@ -131,11 +131,11 @@ class PartFacts:
 def inspect_parts(
     parts: Mapping[str, TextFiles], on_lines: Callable[[int], object] = lambda count: None
 ) -> dict[str, PartFacts]:
-    """Look through all text of a run on all cores; missing and damaged files are told in their facts, never raised.
+    """Inspect all text of a run, on all cores. Missing and damaged files are recorded in ``error``, not raised.
 
     Args:
         parts: by name ("train", "valid", "test").
-        on_lines: called now and then with the number of lines done since the last call.
+        on_lines: called with the number of lines done since the last call.
     """
     with Workers() as workers:
         return {
@@ -147,12 +147,12 @@ def inspect_parts(
 
 
 def pair_keys(src: Lines, tgt: Lines, name: Literal["hash", "key"] = "key") -> NDArray[np.uint64]:
-    """[pairs] one number for source and target together, made of the field ``name``."""
+    """[pairs] one hash for source and target together, from the field ``name``."""
     return np.asarray(src[name] * np.uint64(0x9E3779B97F4A7C15) + tgt[name])
 
 
 def repeats(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where values repeat earlier ones: their indices, in order, and the indices of the first of their kind."""
+    """Indices of the values that repeat an earlier value, ascending, and for each the index of the first such value."""
     order = np.argsort(keys, kind="stable")
     again = np.flatnonzero(np.diff(keys[order]) == 0) + 1
     new = np.ones(len(keys), bool)
@@ -164,9 +164,9 @@ def repeats(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int
 
 
 def unlike_lengths(src: Lines, tgt: Lines, factor: float, least: int) -> NDArray[np.int64]:
-    """Pairs whose ratio of characters is off the usual one of the text by more than ``factor``.
+    """Indices of pairs whose ratio of characters differs from the median ratio by more than ``factor``.
 
-    Only those with a side of at least ``least`` characters; a short sentence may well be a long one elsewhere.
+    Pairs with fewer than ``least`` characters on both sides are skipped: ratios of short sentences vary widely.
     """
     ratios = np.log((src["chars"] + 1.0) / (tgt["chars"] + 1.0))
     both = ((src["flags"] | tgt["flags"]) & (BLANK | INVALID)) == 0
@@ -177,21 +177,21 @@ def unlike_lengths(src: Lines, tgt: Lines, factor: float, least: int) -> NDArray
 
 
 def main_script(lines: Lines) -> int:
-    """The script of nearly all lines of a side that show one, as the field ``script`` has it; 0 where there is none."""
+    """The script of most lines of a side, as an index like the field ``script``; 0 if there is none."""
     shown = lines["script"][lines["script"] > 0]
     counts = np.bincount(shown, minlength=1)
     return int(counts.argmax()) if counts.max() > _MAIN_SCRIPT * max(1, len(shown)) else 0
 
 
 def examine_lines(raw: Sequence[bytes]) -> Lines:
-    """The records of lines, given without their endings."""
+    """Records of lines, which come without their line endings."""
     records = np.zeros(len(raw), LINE)
     records["hash"] = _hashes(line.strip() for line in raw)
     texts = []
     for number, line in enumerate(raw):
         text, flags = _decode(line)
         texts.append(text)
-        records["flags"][number] = flags | _suspicions(text)
+        records["flags"][number] = flags | _text_flags(text)
     records["chars"] = [len(text) for text in texts]
     records["capitals"] = [has_capitals(text) for text in texts]
     _count_characters(texts, records)
@@ -199,15 +199,15 @@ def examine_lines(raw: Sequence[bytes]) -> Lines:
 
 
 def script_names() -> list[str]:
-    """What the numbers in the field ``script`` mean, as Unicode calls it: latin, cyrillic, han (kana included), ..."""
+    """Names of the scripts, by the number in the field ``script``: latin, cyrillic, han (kana included), ..."""
     return _characters()[2]
 
 
 def raw_lines(path: Path, numbers: Iterable[int]) -> dict[int, bytes]:
-    """The lines with these 0-based numbers, as far as the file has them and can be read."""
+    """The lines with these 0-based numbers, except those that the file lacks or that cannot be read."""
     wanted = set(numbers)
     found: dict[int, bytes] = {}
-    with suppress(DataError):  # told in the file's facts
+    with suppress(DataError):  # recorded in FileFacts.error
         for number, raw in enumerate(read_lines(path)):
             if number in wanted:
                 found[number] = raw
@@ -217,14 +217,14 @@ def raw_lines(path: Path, numbers: Iterable[int]) -> dict[int, bytes]:
 
 
 def printable(raw: bytes, width: int) -> str:
-    """A line as it can be shown: cut, with escapes for what is not UTF-8 or not to be seen."""
+    """A line to show: at most ``width`` characters, with escapes for invalid bytes and invisible characters."""
     text = raw[: 4 * width + 4].decode("utf-8", "backslashreplace")
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: width + 1])
     return shown if len(text) <= width and len(shown) <= width else shown[: width - 1] + "…"
 
 
 def _inspect_file(path: Path, workers: Workers, on_lines: Callable[[int], object]) -> FileFacts:
-    if path.exists() and (problem := file_problem(path)):  # a pipe would wait for ever when it is read again
+    if path.exists() and (problem := file_problem(path)):  # a pipe cannot be read twice: the second time would block
         return FileFacts(path, np.empty(0, LINE), f"{path}: {problem}")
     errors: list[str] = []
     chunks = _chunks(path, errors)
@@ -239,7 +239,7 @@ def _inspect_file(path: Path, workers: Workers, on_lines: Callable[[int], object
 
 
 def _chunks(path: Path, errors: list[str]) -> Iterator[list[bytes]]:
-    """The lines of a file in portions, as far as it can be read; why it ended early is appended to ``errors``."""
+    """The lines of a file in chunks; if reading fails, the error is appended to ``errors``."""
     chunk: list[bytes] = []
     size = 0
     try:
@@ -266,7 +266,7 @@ def _decode(raw: bytes) -> tuple[str, int]:
         return raw.decode("utf-8", "ignore"), INVALID
 
 
-def _suspicions(text: str) -> int:
+def _text_flags(text: str) -> int:
     flags = 0 if text.strip() else BLANK
     if ("<" in text or "&" in text) and _MARKUP.search(text):
         flags |= MARKUP
@@ -282,7 +282,7 @@ def _suspicions(text: str) -> int:
 
 
 def _count_characters(texts: Sequence[str], records: Lines) -> None:
-    """Fill in what depends on kinds of characters, for all lines at once."""
+    """Fill the fields that depend on kinds of characters, for all lines at once."""
     kinds, folded, names = _characters()
     codes = np.frombuffer("\n".join([*texts, ""]).encode("utf-32-le"), "<u4")
     kind = kinds[codes]
@@ -305,22 +305,20 @@ def _count_characters(texts: Sequence[str], records: Lines) -> None:
 
 
 def _fill_keys(codes: NDArray[np.uint32], records: Lines) -> None:
-    """The field ``key``, from the characters that make it up, with a line end after each line."""
+    """Fill the field ``key``. ``codes`` are the characters that count for it, with LF after each line."""
     ends = 4 * np.flatnonzero(codes == ord("\n"))
     starts = np.concatenate([[0], ends[:-1] + 4]) if len(ends) else ends
     data = memoryview(codes.tobytes())
     keys = _hashes(data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
-    records["key"] = np.where(ends > starts, keys, records["hash"])  # where nothing is left, all else counts
+    records["key"] = np.where(ends > starts, keys, records["hash"])  # without such characters, the whole text counts
 
 
 @lru_cache(maxsize=1)
 def _characters() -> tuple[NDArray[np.uint8], NDArray[np.uint32], list[str]]:
-    """The kind and the small letter of every code point (each [0x110000]), and the names of scripts.
+    """The kind and the lower case of every code point (each [0x110000]), and the names of the scripts.
 
-    Kind _LETTERS + i is a letter of script i.
-
-    Unicode names every letter by its script first; Chinese characters, kana and their kin count as one script, as
-    Japanese mixes them. Letters above the first 65,536 code points count for none, but for the Chinese ones.
+    The name of a letter in Unicode starts with its script. Chinese characters and kana are one script, because Japanese
+    mixes them. Letters above the first 65,536 code points have no script, except Chinese characters.
     """
     names = {"": 0}
     kinds, folded = np.zeros(0x110000, np.uint8), np.arange(0x110000, dtype=np.uint32)

@@ -1,4 +1,4 @@
-"""The steps of an epoch as packed batches, prepared ahead of need by one thread."""
+"""Loader: the steps of an epoch as packed batches, which one thread prepares in advance."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from seq2seq.data.plan import EpochPlan
 
 STEPS_AHEAD = 4
 
-# From the corpus and the pairs of a step to the micro-batches of this process.
+# Function from the corpus and the pairs of a step to the micro-batches of this process.
 PackStep = Callable[[Corpus, Indices], list[PackedBatch]]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step's work for this process."""
+    """The batches of this process for one optimizer step."""
 
     batches: list[PackedBatch]
-    num_labels: int  # target tokens of the whole step, of all processes
-    num_src: int  # source tokens of the whole step
-    pairs: Indices  # [sentences] of the whole step
-    waited: float = 0.0  # seconds that training stood still until the step was there
+    num_labels: int  # target tokens of the whole step, over all processes
+    num_src: int  # source tokens of the whole step, over all processes
+    pairs: Indices  # [sentences] of the whole step, over all processes
+    waited: float = 0.0  # seconds that training waited for this step
 
     @property
     def shape(self) -> str:
-        """How large it is, in words: what this process has of it, and the tokens of all."""
+        """The size of the step for messages: sentences of this process, tokens of all processes."""
         sentences = sum(batch.src.num_sentences for batch in self.batches)
         longest = max(max(batch.src.max_length, batch.tgt.max_length) for batch in self.batches)
         return (
-            f"{sentences:,} sentences in micro-batches of {sentences // len(self.batches):,} and up to {longest:,} "
-            f"tokens a sentence ({self.num_src:,} source x {self.num_labels:,} target tokens)"
+            f"{sentences:,} sentences of up to {longest:,} tokens in micro-batches of "
+            f"{sentences // len(self.batches):,} ({self.num_src:,} source and {self.num_labels:,} target tokens)"
         )
 
 
 def load_steps(
     corpus: Corpus, plan: EpochPlan, pack_step: PackStep, device: torch.device, first: int = 0
 ) -> Iterator[Step]:
-    """The steps of ``plan`` from number ``first`` on, on ``device``.
+    """Yield the steps of ``plan`` from number ``first`` on, on ``device``.
 
-    ``pack_step`` runs in a thread; on CUDA its batches are pinned there, so that the copy does not wait.
+    ``pack_step`` runs in a thread. For CUDA the thread pins the batches, so that copying them does not block.
     """
 
     def prepare(index: int) -> Step:
@@ -68,7 +68,7 @@ def load_steps(
 
 
 def _receive(prepared: Future[Step], device: torch.device) -> Step:
-    asked = time.monotonic()
+    started = time.monotonic()
     step = prepared.result()
-    waited = time.monotonic() - asked
+    waited = time.monotonic() - started
     return replace(step, batches=[batch.to(device) for batch in step.batches], waited=waited)

@@ -1,30 +1,30 @@
-"""Source text as the model reads it: one kind of space, nothing invisible without meaning, composed characters.
+"""Normalisation of source text: one kind of space, no meaningless invisible characters, composed characters (NFC).
 
-The same sentence comes in many spellings that look alike: with a no-break space, a soft hyphen from a PDF, or an accent
-as a character of its own. The model should read them as one. Full-width forms and all that is visible stay (NFC, not
-NFKC). Target text is never normalised: a French translation has its narrow no-break spaces on purpose.
+One sentence can be written in several ways that look alike: with a no-break space, with a soft hyphen from a PDF, or
+with an accent as a separate character. The model should read them as the same. Visible differences such as full-width
+forms are kept (NFC, not NFKC). Target text is never normalised: French, for example, needs its narrow no-break spaces.
 """
 
 import re
 import unicodedata
 
-RULES = 1  # part of the tokenizer's fingerprint; raise it when the same text comes to be normalised otherwise
+RULES = 1  # part of the tokenizer's fingerprint; raise it when the rules below change
 
 SPACES = "".join(character for character in map(chr, range(0x3001)) if character.isspace() and character != " ")
-# Soft hyphen, zero-width space, word joiner, byte order mark inside the text, marks of writing direction.
+# Soft hyphen, zero-width space, word joiner, byte order mark inside the text, direction marks.
 INVISIBLE = "\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u206f\ufeff"
-# The joiners U+200C and U+200D have meaning in emoji and in Arabic, Indic and other scripts. Between characters of
-# these blocks (Latin, Greek, Cyrillic, general punctuation, East Asian) they are leftovers.
+# The joiners U+200C and U+200D have a meaning in emoji and in Arabic, Indic and other scripts. Between characters of
+# these blocks (Latin, Greek, Cyrillic, general punctuation, East Asian) they have none.
 _UNJOINED = "\u0000-\u052f\u1e00-\u1fff\u2010-\u205e\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
 _JOINERS = re.compile(f"(?<![^{_UNJOINED}])[\u200c\u200d]+(?![^{_UNJOINED}])")
 _SPACE = re.compile(f"[{SPACES}]")
-_GONE = re.compile(f"[{INVISIBLE}]")
+_REMOVED = re.compile(f"[{INVISIBLE}]")
 
 
 def normalise(text: str) -> str:
-    """``text`` with every white space as U+0020, without invisible leftovers, in NFC; twice is the same as once."""
+    """``text`` in NFC, with all white space as U+0020, without meaningless invisible characters. It is idempotent."""
     text = _SPACE.sub(" ", text)
     if text.isascii():
         return text
-    visible = _JOINERS.sub("", _GONE.sub("", unicodedata.normalize("NFC", text)))
+    visible = _JOINERS.sub("", _REMOVED.sub("", unicodedata.normalize("NFC", text)))
     return unicodedata.normalize("NFC", visible)

@@ -1,4 +1,4 @@
-"""Sentences packed end to end into one token stream: the layout that the model sees, without padding.
+"""Packed batches: sentences one after the other in one token stream, without padding.
 
 Shapes: ``B`` sentences, ``T`` tokens of one side of a batch, ``L`` tokens of its longest sentence (or more).
 """
@@ -20,10 +20,10 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Packed:
-    """One side of a batch: its sentences end to end in one stream, without padding.
+    """One side of a batch: its sentences one after the other in one stream, without padding.
 
-    The fields from ``cells`` on map the stream to a padded grid of ``B * L`` cells and back, for attention kernels that
-    need one, and are empty where none does; cells past a sentence's end repeat token 0 and are to be masked.
+    ``cells``, ``grid`` and ``key_bias`` map the stream to a padded grid of ``B * L`` cells and back, for attention
+    kernels that need a grid; they are empty otherwise. Cells after a sentence's end repeat token 0 and must be masked.
     """
 
     ids: Tensor  # [T] int64
@@ -32,20 +32,20 @@ class Packed:
     lengths: Tensor  # [B] int64
     cells: Tensor  # [T] int64, the grid cell of each token
     grid: Tensor  # [B * L] int64, the token of each grid cell
-    key_bias: Tensor  # [B, 1, 1, L] fp32, to be added to attention scores: 0 for a token, else minus infinity
+    key_bias: Tensor  # [B, 1, 1, L] fp32, added to attention scores: 0 for a token, minus infinity for padding
     max_length: int  # L
 
     @property
     def num_sentences(self) -> int:
-        """B."""
+        """``B``."""
         return self.lengths.size(0)
 
     def to(self, device: torch.device) -> Packed:
-        """The same side on ``device``; copies from pinned memory do not block."""
+        """A copy on ``device``; copying from pinned memory does not block."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin(self) -> Packed:
-        """The same side in page-locked memory."""
+        """A copy in page-locked memory."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> Packed:
@@ -55,49 +55,49 @@ class Packed:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Sentence pairs for training: packed source, packed decoder input, and what the decoder has to predict."""
+    """Sentence pairs for training: packed source, packed decoder input, and the labels of the decoder."""
 
     src: Packed
-    tgt: Packed  # starts each sentence with BOS and lacks its EOS
-    labels: Tensor  # [T of tgt] int64, the next token; IGNORE_LABEL where nothing is to be predicted
-    num_labels: int  # labels that count
+    tgt: Packed  # each sentence starts with BOS and has no EOS
+    labels: Tensor  # [T of tgt] int64, the next token; IGNORE_LABEL where there is nothing to predict
+    num_labels: int  # number of labels other than IGNORE_LABEL
 
     def to(self, device: torch.device) -> PackedBatch:
-        """The same batch on ``device``."""
+        """A copy on ``device``."""
         labels = self.labels.to(device, non_blocking=True)
         return PackedBatch(self.src.to(device), self.tgt.to(device), labels, self.num_labels)
 
     def pin(self) -> PackedBatch:
-        """The same batch in page-locked memory."""
+        """A copy in page-locked memory."""
         return PackedBatch(self.src.pin(), self.tgt.pin(), self.labels.pin_memory(), self.num_labels)
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """Fixed shapes for all batches of a run, so that what is compiled for one fits every other.
+    """Fixed shapes for all batches of a run, so that code compiled for one batch fits all.
 
-    What a batch leaves unused of its tokens is filled with further sentences whose labels do not count; what it leaves
-    of its sentences is empty ones at the end.
+    Filling sentences, whose labels do not count, use up the free tokens of a batch. Empty sentences at the end use up
+    its free sentences.
     """
 
     src_tokens: int
     tgt_tokens: int
     sentences: int
-    max_length: int  # no sentence of either side is longer
-    with_grid: bool = True  # whether attention needs the batches' grids (Packed): most of their bytes
+    max_length: int  # maximum tokens of a sentence on either side
+    with_grid: bool = True  # whether attention needs the grid (Packed), which is most of a batch's bytes
 
     def _num_fillings(self, src_tokens: int, tgt_tokens: int) -> int:
-        """At least one, and as many as it takes for none to be longer than a sentence may be."""
+        """Number of filling sentences: at least one, and enough that none exceeds ``max_length``."""
         return max(1, -(-max(self.src_tokens - src_tokens, self.tgt_tokens - tgt_tokens) // self.max_length))
 
     def fits(self, src_tokens: int, tgt_tokens: int, num_sentences: int) -> bool:
-        """Whether there is room for a batch and what fills it: each filling sentence has a token on either side."""
+        """Whether a batch and its filling sentences have room; each of those has at least one token on both sides."""
         number = self._num_fillings(src_tokens, tgt_tokens)
         least_room = min(self.src_tokens - src_tokens, self.tgt_tokens - tgt_tokens)
         return number <= least_room and num_sentences + number <= self.sentences
 
     def fillings(self, src_tokens: int, tgt_tokens: int) -> tuple[Indices, Indices]:
-        """Lengths of the sentences, on both sides, that fill a batch of so many tokens which :meth:`fits`."""
+        """Source and target lengths of the filling sentences of a batch that :meth:`fits`."""
         number = self._num_fillings(src_tokens, tgt_tokens)
         src, tgt = self.src_tokens - src_tokens, self.tgt_tokens - tgt_tokens
         assert number <= min(src, tgt), "the batch is larger than its capacity"
@@ -108,18 +108,18 @@ class Capacity:
 def pack(
     ids: NDArray[np.integer], lengths: NDArray[np.integer], grid_length: int | None = None, *, with_grid: bool = True
 ) -> Packed:
-    """Lay out a stream of sentences.
+    """Pack a stream of sentences.
 
     Args:
-        ids: [T], the sentences end to end.
-        lengths: [B], tokens of each; at least one sentence. None is empty, but for some at the end (:class:`Capacity`).
-        grid_length: L, no less than the longest; default: the longest.
-        with_grid: False leaves the grid's fields empty.
+        ids: [T], the sentences one after the other.
+        lengths: [B], tokens of each sentence; B is at least 1. Only the last may be empty (:class:`Capacity`).
+        grid_length: L, at least the longest sentence, which is the default.
+        with_grid: whether to fill ``cells``, ``grid`` and ``key_bias``.
     """
     lengths = lengths.astype(np.int64)
     assert lengths.size > 0
     assert lengths.min() >= 0
-    assert (np.diff(np.flatnonzero(lengths == 0), append=lengths.size) == 1).all(), "empty sentences come last"
+    assert (np.diff(np.flatnonzero(lengths == 0), append=lengths.size) == 1).all(), "empty sentences must come last"
     assert lengths.sum() == ids.size
     num_sentences, max_length = lengths.size, grid_length or int(lengths.max())
     assert lengths.max() <= max_length
@@ -147,7 +147,7 @@ def pack(
 
 
 def pack_sentences(sentences: Sequence[Sequence[int]], grid_length: int | None = None) -> Packed:
-    """Lay out sentences given one by one (each a non-empty sequence of ids); ``grid_length`` as for :func:`pack`."""
+    """Pack separate sentences (each a non-empty sequence of ids); ``grid_length`` as for :func:`pack`."""
     lengths = np.array([len(sentence) for sentence in sentences])
     return pack(np.concatenate([np.asarray(sentence, dtype=np.int64) for sentence in sentences]), lengths, grid_length)
 
@@ -159,13 +159,13 @@ def pack_pairs(
     tgt_lengths: NDArray[np.integer],
     capacity: Capacity | None = None,
 ) -> PackedBatch:
-    """Lay out sentence pairs for training; every sentence ends with EOS.
+    """Pack sentence pairs for training; every sentence must end with EOS.
 
-    With no pair at all (a micro-batch of a step that has fewer sentences than micro-batches), the batch is one pair of
-    single tokens whose label does not count, so that every process does the same work.
+    If a step has fewer sentences than micro-batches, some micro-batches have no pair. They get a pair of single tokens
+    whose label does not count, so that every process does the same work.
 
     Args:
-        capacity: fills the batch up to fixed shapes; None leaves it as long as it is.
+        capacity: fixed shapes to fill the batch up to; None for no filling.
     """
     num_labels = tgt_ids.size
     if capacity is None and num_labels == 0:

@@ -1,4 +1,4 @@
-"""Work on the corpus spread over all cores: results come in the order of the items, and few are held at a time."""
+"""Worker processes, one per core: an ordered parallel ``map`` with bounded memory."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from seq2seq.signals import stop_signals
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD = 2  # items handed out for each process: one in work, one waiting
+AHEAD = 2  # items submitted per process: one running, one waiting
 
 
 def num_cores() -> int:
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Workers:
-    """One process for each core, started when first needed. Close it, or use it as a context manager.
+    """One process per core, started at first use. Close it, or use it as a context manager.
 
-    The processes are spawned, not forked: the trainer has threads, and perhaps CUDA, which do not survive a fork.
+    Processes are spawned, not forked: the threads and CUDA of the trainer do not survive a fork.
     """
 
     def __init__(self, niceness: int = 0) -> None:
-        """``niceness`` is how readily the processes give way to others, as in :func:`os.nice`."""
+        """``niceness`` lowers the priority of the processes, as in :func:`os.nice`."""
         self._count = num_cores()
         self._pool = ProcessPoolExecutor(
             self._count, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(niceness,)
@@ -49,10 +49,10 @@ class Workers:
         self.close()
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """``function(item)`` of every item, in order; function, items and results travel by pickle.
+        """Yield ``function(item)`` for every item, in order; function, items and results must be picklable.
 
-        At most ``AHEAD`` items per process are read before their turn, so memory does not grow with their number.
-        Errors of ``function`` and of ``items`` are raised as they are. Raises DataError where a process is killed.
+        At most ``AHEAD`` items per process are read in advance, so memory does not grow with their number. Errors of
+        ``function`` and ``items`` are raised unchanged. Raises DataError if a process is killed.
         """
         ahead: deque[Future[R]] = deque()
         try:
@@ -64,22 +64,22 @@ class Workers:
                 yield ahead.popleft().result()
         except BrokenProcessPool:
             raise DataError(
-                "a process that prepares data was ended from outside, or could not start; is there memory enough? "
-                "A script that trains by itself must do so under `if __name__ == '__main__':`"
+                "a process that prepares data was killed or could not start; check the free memory. A Python script "
+                "that calls train must do so under `if __name__ == '__main__':`"
             ) from None
         finally:
             for future in ahead:
                 future.cancel()
 
     def close(self) -> None:
-        """End the processes after the item each is at; whoever waits for other items gets CancelledError."""
+        """End the processes after their current items; waiting for other items then raises CancelledError."""
         self._pool.shutdown(cancel_futures=True)
 
 
 def _begin(niceness: int) -> None:
-    """In a new process: leave signals to the main process, and do not outlive it, even where it is killed."""
+    """Set up a new process: it ignores signals that the main process handles, and ends when the main process ends."""
     for number in stop_signals():
-        if number != signal.SIGTERM:  # with which the pool ends its processes where one of them is killed
+        if number != signal.SIGTERM:  # the pool ends its processes with it after one is killed
             signal.signal(number, signal.SIG_IGN)
     os.nice(niceness)
     threading.Thread(target=_end_with_parent, daemon=True).start()

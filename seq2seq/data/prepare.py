@@ -1,7 +1,7 @@
-"""From text files to a tokenizer and memory-mapped corpora, each made once and found again by its fingerprint.
+"""Preparation of the data: from text files to tokenizers and corpora, which are made once and then reused.
 
-Everything lies in the config's cache folder under names that hold the fingerprint of all that it was made from, so
-runs that share text and settings can share the folder, and changed text or settings never meet an old file.
+Each is stored in the config's cache folder; its name has the fingerprint of everything it was made from. So runs with
+the same text and settings can share the folder, and changed text or settings never use an old file.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
 from seq2seq.config import Config, TextFiles, check_files
-from seq2seq.data.bitext import ParallelFiles, SentencePair, fingerprint_files, read_pairs
 from seq2seq.data.checksums import ChecksumMemory
-from seq2seq.data.corpus import Corpus, Filters, build_corpus, open_corpus
-from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec
+from seq2seq.data.corpus import Corpus, build_corpus, open_corpus
+from seq2seq.data.formats.pairs import SentencePair, fingerprint_files, read_pairs
+from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
 from seq2seq.files import fingerprint, write_text
 
-_FINGERPRINT = "fingerprint"  # the file beside a tokenizer that tells whether it is whole
-_RECIPE = 2  # raise it when the same text and settings come to give other ids
+_FINGERPRINT = "fingerprint"  # written after the tokenizer: without this file it is incomplete
+_RECIPE = 2  # raise it when the same text and settings give other ids than before
 
 
 @dataclass(frozen=True)
@@ -42,63 +43,51 @@ class PreparedData:
         return f"{self.tokenizers.fingerprint} {self.train.fingerprint} {self.valid.fingerprint}"
 
 
-def _files(text: TextFiles) -> ParallelFiles:
-    return ParallelFiles(tuple(text.src), tuple(text.tgt))
-
-
 def _read_texts(name: str, text: TextFiles) -> tuple[list[str], list[str]]:
-    """All source lines and all target lines of a validation or test set; DataError if they cannot be used."""
-    pairs = list(read_pairs(_files(text)))
+    """All source and target lines of a validation or test set; raises DataError if no pair has text."""
+    pairs = list(read_pairs(text))
     if not any(pair.src.strip() and pair.tgt.strip() for pair in pairs):
-        what = "have no pair of lines with text on both sides" if pairs else "have no lines"
-        raise DataError(f"data.{name}: its files {what}; name others{', or leave it out' if name == 'test' else ''}")
+        what = "have no line with text on both sides" if pairs else "are empty"
+        raise DataError(f"data.{name}: the files {what}; use others{', or remove data.test' if name == 'test' else ''}")
     return [pair.src for pair in pairs], [pair.tgt for pair in pairs]
 
 
 def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
-    """Train the tokenizer and build the corpora, or open them where they exist already.
+    """Train the tokenizer and build the corpora, or open them if they exist.
 
-    The validation and test text is read first: a mistake in it is reported before the long work, not after it.
+    Validation and test text is read first, so that mistakes in it are reported before the long work.
 
     Raises:
-        ConfigError: a file is missing, or none that can be read several times.
-        DataError: the text cannot be used as it is; nothing half-made is left behind.
+        ConfigError: a file is missing, or cannot be read more than once.
+        DataError: the text cannot be used; no incomplete file remains.
     """
     check_files(config)
     valid_texts = _read_texts("valid", config.data.valid)
     test_texts = _read_texts("test", config.data.test) if config.data.test else None
-    train_text, valid_text = _files(config.data.train), _files(config.data.valid)
     known = ChecksumMemory(config.cache_dir / "digests.json")
-    text_hash = fingerprint_files(train_text, known.checksum)
-    filters = Filters(config.data.max_length, config.data.max_ratio)
-    tokenizers = _prepare_tokenizers(config, train_text, text_hash, filters, show_progress)
-    train = _prepare_corpus("train", config, tokenizers, filters, train_text, known, show_progress)
-    no_filters = Filters(config.data.max_length if config.model.positions == "learned" else None, None)
-    valid = _prepare_corpus("valid", config, tokenizers, no_filters, valid_text, known, show_progress)
+    tokenizers = _prepare_tokenizers(config, known, show_progress)
+    train = _prepare_corpus("train", config, tokenizers, known, show_progress)
+    valid = _prepare_corpus("valid", config, tokenizers, known, show_progress)
     return PreparedData(tokenizers, train, valid, valid_texts, test_texts)
 
 
-def _watched(pairs: Iterable[SentencePair], title: str, show: bool) -> Iterator[SentencePair]:
+def _with_progress(pairs: Iterable[SentencePair], title: str, show: bool) -> Iterator[SentencePair]:
     yield from tqdm(pairs, desc=title, unit=" pairs", unit_scale=True, disable=not show, leave=False)
 
 
-def _prepare_tokenizers(
-    config: Config, text: ParallelFiles, text_hash: str, filters: Filters, show_progress: bool
-) -> TokenizerPair:
-    section = config.tokenizer
-    spec = TokenizerSpec(section.kind, section.vocab_size, section.character_coverage, section.byte_fallback)
+def _prepare_tokenizers(config: Config, known: ChecksumMemory, show_progress: bool) -> TokenizerPair:
+    text, max_length, max_ratio = config.data.train, config.data.max_length, config.data.max_ratio
     settings = {"kind", "vocab_size", "character_coverage", "byte_fallback", "joint", "normalise_source"}
-    values = {**section.model_dump(include=settings), "max_length": filters.max_length, "max_ratio": filters.max_ratio}
+    values = {**config.tokenizer.model_dump(include=settings), "max_length": max_length, "max_ratio": max_ratio}
+    text_hash = fingerprint_files(text, known.checksum)
     folder = config.cache_dir / f"tokenizer-{fingerprint(recipe=_RECIPE, text=text_hash, **values)}"
     if folder.exists():
         try:
-            return _whole_tokenizers(folder)
-        except DataError as error:  # training is deterministic and gives the same again
-            tqdm.write(f"{error}; training it again", file=sys.stderr)
-    pairs = _watched(read_pairs(text), "reading text for the tokenizer", show_progress)
-    tokenizers, notices = learn_tokenizers(
-        pairs, spec, filters, joint=section.joint, normalise_source=section.normalise_source
-    )
+            return _load_complete(folder)
+        except DataError as error:  # training is deterministic, so the result is the same
+            tqdm.write(f"{error} (seq2seq trains it again now)", file=sys.stderr)
+    pairs = _with_progress(read_pairs(text), "reading text for the tokenizer", show_progress)
+    tokenizers, notices = learn_tokenizers(pairs, config.tokenizer, max_length=max_length, max_ratio=max_ratio)
     if show_progress:
         for notice in notices:
             tqdm.write(f"tokenizer: {notice}")
@@ -107,41 +96,44 @@ def _prepare_tokenizers(
     return tokenizers
 
 
-def _whole_tokenizers(folder: Path) -> TokenizerPair:
+def _load_complete(folder: Path) -> TokenizerPair:
     tokenizers = TokenizerPair.load(folder)
     try:
-        whole = (folder / _FINGERPRINT).read_text(encoding="ascii") == tokenizers.fingerprint
+        complete = (folder / _FINGERPRINT).read_text(encoding="ascii") == tokenizers.fingerprint
     except (OSError, ValueError):
-        whole = False
-    if not whole:
-        raise DataError(f"{folder}: a half-written or damaged tokenizer")
+        complete = False
+    if not complete:
+        raise DataError(f"{folder}: the tokenizer is incomplete or damaged")
     return tokenizers
 
 
 def _prepare_corpus(
-    name: str,
+    name: Literal["train", "valid"],
     config: Config,
     tokenizers: TokenizerPair,
-    filters: Filters,
-    text: ParallelFiles,
     known: ChecksumMemory,
     show_progress: bool,
 ) -> Corpus:
+    """The corpus of the training text, or of all validation pairs that the model can take."""
+    data = config.data
+    text = data.train if name == "train" else data.valid
+    bounded = name == "train" or config.model.positions == "learned"
+    max_length, max_ratio = data.max_length if bounded else None, data.max_ratio if name == "train" else None
     sources = {"text": fingerprint_files(text, known.checksum), "tokenizers": tokenizers.fingerprint}
-    made_from = fingerprint(recipe=_RECIPE, **sources, max_length=filters.max_length, max_ratio=filters.max_ratio)
+    made_from = fingerprint(recipe=_RECIPE, **sources, max_length=max_length, max_ratio=max_ratio)
     folder = config.cache_dir / f"{name}-{made_from}"
     if folder.exists():
         try:
             return open_corpus(folder, made_from, verify=True, checksum=known.checksum)
         except DataError as error:
-            tqdm.write(f"{error}: doing so", file=sys.stderr)
-    pairs = _watched(read_pairs(text), f"building the {name} corpus", show_progress)
-    corpus = build_corpus(folder, pairs, tokenizers, filters, made_from)
+            tqdm.write(f"{error} (seq2seq does this now)", file=sys.stderr)
+    pairs = _with_progress(read_pairs(text), f"building the {name} corpus", show_progress)
+    corpus = build_corpus(folder, pairs, tokenizers, made_from, max_length=max_length, max_ratio=max_ratio)
     if show_progress:
         tqdm.write(f"{name}: {corpus.counts}")
     return corpus
 
 
 def sampled_folder(config: Config, epoch: int) -> Path:
-    """Where the training corpus as sampled anew for ``epoch`` is kept, in the run's own folder."""
+    """The folder, in the run's own folder, of the training corpus that is sampled for ``epoch``."""
     return config.run_dir / "sampled" / f"epoch-{epoch}"

@@ -1,4 +1,4 @@
-"""Subword regularisation: a corpus whose sentences are cut into pieces anew, at random, for every epoch."""
+"""Subword regularisation: every epoch has its own corpus, in which the sentences are segmented at random."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
 from seq2seq.errors import DataError
 from seq2seq.files import fingerprint
 
-_CHUNK_PAIRS = 8192  # each chunk has a seed of its own: another size would give other samples
-_NICENESS = 10  # training comes first
+_CHUNK_PAIRS = 8192  # each chunk has its own seed, so another size gives other samples
+_NICENESS = 10  # training has priority
 
 
 class Resampler:
-    """Makes sampled corpora from a corpus, when they are needed or ahead of it. Close it, or use it in a ``with``.
+    """Makes sampled corpora from a corpus, on demand or in advance. Close it, or use it in a ``with``.
 
-    A sampled corpus has the same pairs in the same order. It is a pure function of all arguments, whatever the number
-    of cores. A sentence that would exceed ``max_length`` tokens keeps its stored pieces.
+    A sampled corpus has the same pairs in the same order. It depends only on the arguments, not on the number of cores.
+    A sentence that would exceed ``max_length`` tokens keeps its stored pieces.
     """
 
     def __init__(self, corpus: Corpus, tokenizers: TokenizerPair, strength: float, max_length: int) -> None:
-        """``strength`` is what :meth:`Tokenizer.encode_sampled` takes. No process or thread is started yet."""
+        """``strength`` is as for :meth:`Tokenizer.encode_sampled`. This starts no process or thread."""
         if corpus.vocab_sizes != (tokenizers.src.vocab_size, tokenizers.tgt.vocab_size):
-            raise DataError(f"{corpus.folder}: was not built with these tokenizers; build the corpus again")
+            raise DataError(f"{corpus.folder}: built with other tokenizers; build the corpus again")
         self._corpus, self._tokenizers, self._strength, self._max_length = corpus, tokenizers, strength, max_length
         self._workers = Workers(_NICENESS)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="resampler")
@@ -47,11 +47,10 @@ class Resampler:
         self.close()
 
     def sample(self, folder: Path, seed: int) -> Corpus:
-        """The corpus sampled with ``seed``, in ``folder``; opened where it is there already, and made again, with a
-        word on standard error, where it is damaged. All its checksums are verified in either case.
+        """Open the corpus sampled with ``seed`` in ``folder``, or make it; its checksums are verified.
 
-        What :meth:`sample_ahead` has begun is waited for. Where it failed, it is tried again, so that its error is
-        raised here.
+        A damaged corpus is made again, with a message on standard error. This method waits for :meth:`sample_ahead`; if
+        that failed, it tries again and raises the error.
         """
         wait(self._ahead)
         self._ahead.clear()
@@ -60,17 +59,17 @@ class Resampler:
             try:
                 return open_corpus(folder, task.fingerprint, verify=True)
             except DataError as error:
-                tqdm.write(f"{error}: doing so", file=sys.stderr)
+                tqdm.write(f"{error} (seq2seq does this now)", file=sys.stderr)
         self._make(folder, task)
         return open_corpus(folder, task.fingerprint, verify=True)
 
     def sample_ahead(self, folder: Path, seed: int) -> None:
-        """Begin in the background, at low priority, what :meth:`sample` will be asked for and is not there yet."""
+        """Start to make the corpus in the background, at low priority, unless it exists."""
         if not folder.exists():
             self._ahead.append(self._thread.submit(self._make, folder, self._task(seed)))
 
     def close(self) -> None:
-        """Give up what is being made ahead; nothing of it remains."""
+        """Stop the work in the background; no incomplete file remains."""
         self._workers.close()
         self._thread.shutdown(cancel_futures=True)
 
@@ -79,7 +78,7 @@ class Resampler:
 
     def _make(self, folder: Path, task: _Task) -> None:
         parts = range(task.num_chunks)
-        few = len(parts) == 1  # done before a process has started
+        few = len(parts) == 1  # takes less time than starting processes
         chunks = map(task.sample, parts) if few else self._workers.map(task.sample, parts)
         with CorpusWriter(folder, self._tokenizers) as writer:
             for number, (src, tgt) in enumerate(chunks):
@@ -90,7 +89,7 @@ class Resampler:
 
 @dataclass(frozen=True)
 class _Task:
-    """One sampled corpus to make, chunk by chunk, in any process."""
+    """One sampled corpus to make; any process can make any chunk."""
 
     corpus: Corpus
     tokenizers: TokenizerPair
@@ -101,13 +100,13 @@ class _Task:
 
     @property
     def fingerprint(self) -> str:
-        """Hex fingerprint (16 bytes) of all that the sampled corpus depends on."""
+        """Hex fingerprint (16 bytes) of everything the sampled corpus depends on."""
         sources = {"corpus": self.corpus.fingerprint, "tokenizers": self.tokenizers.fingerprint}
         return fingerprint(**sources, strength=self.strength, seed=self.seed, max_length=self.max_length)
 
     @property
     def num_chunks(self) -> int:
-        """In how many parts the work is cut."""
+        """Number of chunks."""
         return -(-self.corpus.num_pairs // self.chunk_pairs)
 
     def pairs(self, number: int) -> range:
@@ -123,5 +122,5 @@ class _Task:
         mixed = hashlib.blake2b(f"{self.seed} {side} {number}".encode()).digest()
         seed = int.from_bytes(mixed[:8], "little")
         sampled = tokenizer.encode_sampled(tokenizer.decode_batch(stored), self.strength, seed)
-        fitting = [new if len(new) < self.max_length else old for new, old in zip(sampled, stored, strict=True)]
-        return join_sentences(fitting, tokenizer.vocab_size)
+        kept = [new if len(new) < self.max_length else old for new, old in zip(sampled, stored, strict=True)]
+        return join_sentences(kept, tokenizer.vocab_size)

@@ -1,7 +1,7 @@
 """Random segmentations of words, for subword regularisation and BPE-dropout.
 
-They are drawn here and not by SentencePiece, whose generator gives different samples in every process however it is
-seeded. A piece never spans a space, so a sentence is sampled word by word and words are cached.
+SentencePiece can sample, too, but its generator gives different samples in every process, even with the same seed. A
+piece never spans a space, so a sentence is sampled word by word, and words are cached.
 """
 
 import heapq
@@ -17,27 +17,27 @@ import sentencepiece
 from seq2seq.data.symbols import UNK_ID
 
 _CACHED_WORDS = 1 << 16
-_CACHED_LENGTH = 24  # characters; longer words (whole clauses of Chinese) hardly ever return
+_CACHED_LENGTH = 24  # characters; longer words (whole clauses of Chinese) rarely repeat
 
 
 class Sampler(Protocol):
-    """What cuts a word at random."""
+    """Segments words at random."""
 
     def draw(self, word: str, strength: float, rng: random.Random) -> Sequence[int]:
-        """The ids of one segmentation; what ``strength`` means depends on the kind of model."""
+        """The ids of one segmentation; :meth:`Tokenizer.encode_sampled` explains ``strength``."""
 
 
 def make_sampler(processor: sentencepiece.SentencePieceProcessor) -> Sampler:
-    """The sampler that fits the model: for unigram or for BPE."""
+    """The sampler for the model: unigram or BPE."""
     pieces = _Pieces(processor)
-    # BPE scores are the negated merge ranks, hence whole numbers; unigram scores are log-probabilities.
+    # BPE scores are negated merge ranks, so whole numbers; unigram scores are log-probabilities.
     if all(score == round(score) for score in pieces.scores.values()):
         return _BpeSampler(pieces)
     return _UnigramSampler(pieces)
 
 
 class _Pieces:
-    """The ordinary pieces with their scores, and the ids of a character that is none of them."""
+    """Ordinary pieces with their scores, and byte ids for characters that are not pieces."""
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
         self.ids: dict[str, int] = {}
@@ -52,14 +52,14 @@ class _Pieces:
                 self.scores[piece] = processor.get_score(i)
 
     def spell(self, symbol: str) -> list[int]:
-        """The piece's id; else the ids of the character's bytes; else UNK_ID."""
+        """The id of a piece; otherwise the ids of the character's bytes; without byte pieces, UNK_ID."""
         if symbol in self.ids:
             return [self.ids[symbol]]
         return [self._bytes[b] for b in symbol.encode("utf-8")] if self._bytes else [UNK_ID]
 
 
 class _Choice(NamedTuple):
-    """The pieces that may start at one position of a word: cumulative probabilities, their ids, their ends."""
+    """The pieces that can start at one position of a word: their cumulative probabilities, ids and ends."""
 
     cumulative: list[float]
     ids: list[list[int]]
@@ -67,7 +67,7 @@ class _Choice(NamedTuple):
 
 
 class _UnigramSampler:
-    """Draws a segmentation with probability proportional to exp(strength * score): sums backward, draws forward."""
+    """Draws a segmentation with probability proportional to exp(strength * score), by backward sums."""
 
     def __init__(self, pieces: _Pieces) -> None:
         self._pieces = pieces
@@ -103,17 +103,17 @@ class _UnigramSampler:
                 mass += math.exp(weight - top)
                 cumulative.append(mass)
             totals[start] = top + math.log(mass)
-            cumulative = [part / mass for part in cumulative]  # ends with exactly 1.0, above every draw
+            cumulative = [part / mass for part in cumulative]  # the last is exactly 1.0, above every draw
             choices.append(_Choice(cumulative, [self._pieces.spell(word[start:end]) for end in ends], ends))
         return choices[::-1]
 
 
 class _BpeSampler:
-    """BPE-dropout: of the merges in order of rank, each is left out with probability ``strength``."""
+    """BPE-dropout: merges in order of rank, each skipped with probability ``strength``."""
 
     def __init__(self, pieces: _Pieces) -> None:
         self._pieces = pieces
-        self._cached = lru_cache(maxsize=_CACHED_WORDS)(self._undisturbed)
+        self._cached = lru_cache(maxsize=_CACHED_WORDS)(self._merge_all)
 
     def draw(self, word: str, strength: float, rng: random.Random) -> list[int]:
         if strength <= 0.0:
@@ -122,43 +122,43 @@ class _BpeSampler:
         first = next(gaps)
         if len(word) <= _CACHED_LENGTH:
             ids, num_merges = self._cached(word)
-            if first >= num_merges:  # the common case: nothing is left out of this word
+            if first >= num_merges:  # the common case: no merge of this word is skipped
                 return ids
         return self._merge(word, first, gaps)[0]
 
     @staticmethod
     def _gaps(strength: float, rng: random.Random) -> Iterator[int]:
-        """How many merges happen before the next one is left out: geometric, one random number per omission."""
+        """Numbers of merges between skipped merges: geometric, one random number for each."""
         log_keep = math.log1p(-strength) if strength < 1.0 else -math.inf
         while True:
             yield int(math.log(1.0 - rng.random()) / log_keep)
 
-    def _undisturbed(self, word: str) -> tuple[list[int], int]:
+    def _merge_all(self, word: str) -> tuple[list[int], int]:
         return self._merge(word, len(word), iter(()))
 
     def _merge(self, word: str, gap: int, gaps: Iterator[int]) -> tuple[list[int], int]:
-        """Merge best pair first, leftmost among equals; gives the ids and the number of merges considered."""
+        """Merge the best pair first, the leftmost of equals; returns the ids and the number of merges considered."""
         scores = self._pieces.scores
         num = len(word)
-        symbols = list(word)  # "" where a symbol was merged into the one on its left
+        symbols = list(word)  # "" for a symbol that was merged into its left neighbour
         after = list(range(1, num + 1))
         before = list(range(-1, num - 1))
         heap: list[tuple[float, int, str]] = []
 
-        def propose(left: int) -> None:
+        def push(left: int) -> None:
             if left >= 0 and after[left] < num:
                 pair = symbols[left] + symbols[after[left]]
                 if pair in scores:
                     heapq.heappush(heap, (-scores[pair], left, pair))
 
         for left in range(num):
-            propose(left)
+            push(left)
         considered = 0
         while heap:
             _, left, pair = heapq.heappop(heap)
             right = after[left]
             if not symbols[left] or right >= num or symbols[left] + symbols[right] != pair:
-                continue  # a neighbour was merged away since
+                continue  # outdated: a neighbour was merged
             considered += 1
             if gap == 0:
                 gap = next(gaps)
@@ -168,6 +168,6 @@ class _BpeSampler:
             after[left] = after[right]
             if after[left] < num:
                 before[after[left]] = left
-            propose(before[left])
-            propose(left)
+            push(before[left])
+            push(left)
         return [i for symbol in symbols if symbol for i in self._pieces.spell(symbol)], considered

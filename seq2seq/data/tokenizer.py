@@ -1,10 +1,10 @@
-"""Text to piece ids and back: SentencePiece behind one small class.
+"""Tokenizers: text to token ids and back, with SentencePiece.
 
-Text is not normalised, only spaces are: runs become one, those at the ends go. Every other character comes back as it
-went in, so the full-width punctuation of a Chinese target survives training and decoding. (The usual ``nmt_nfkc`` rule
-would turn it into ASCII and cost every exact match.) CR, LF and U+2581, SentencePiece's mark for a space, are read as
-spaces, so no model learns to write a line break. The source side of a pair may normalise what it reads first (see
-``normalise``); the SentencePiece model itself never does, so both sides can share it.
+Only spaces are normalised: several become one, and those at both ends are removed. All other characters are decoded as
+they were encoded, so a Chinese target keeps its full-width punctuation. (The usual rule ``nmt_nfkc`` turns it into
+ASCII, and then no translation matches its reference.) CR, LF and U+2581, SentencePiece's mark for a space, are read as
+spaces, so a model cannot learn to write a line break. The source side of a pair can normalise its text first (see
+``normalise``). The SentencePiece model itself never does, so both sides can share it.
 """
 
 import io
@@ -16,52 +16,42 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import sentencepiece
 
+from seq2seq.config import TokenizerConfig
 from seq2seq.data.normalise import RULES, normalise
 from seq2seq.data.subword_sampling import Sampler, make_sampler
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.errors import DataError
 from seq2seq.files import checksum, write_bytes
 
-# The files of a pair: one model for both sides, or each its own; and how source text is normalised, if it is.
+# The files of a pair: one model for both sides, or one for each, and the rules if source text is normalised.
 TOKENIZERS = ("tokenizer.model", "tokenizer.src.model", "tokenizer.tgt.model", "tokenizer.src.json")
 _CONTROL_IDS = frozenset((PAD_ID, BOS_ID, EOS_ID))
 _SPACE_MARK = "\u2581"
 _WORD = re.compile(f"{_SPACE_MARK}[^{_SPACE_MARK}]*|[^{_SPACE_MARK}]+")
-_LARGEST = 64 << 20  # bytes of a model file; a quarter of a million pieces take 5 MiB
-_TRAIN_THREADS = 4  # fixed: the number of threads is recorded in the model and orders its floating-point sums
-
-
-@dataclass(frozen=True)
-class TokenizerSpec:
-    """How to train a tokenizer. With ``byte_fallback`` 256 pieces are bytes, and no text is ever unknown."""
-
-    kind: Literal["unigram", "bpe"] = "bpe"
-    vocab_size: int = 8000
-    character_coverage: float = 0.9995
-    byte_fallback: bool = True
+_LARGEST = 64 << 20  # bytes of a model file; 250,000 pieces take 5 MiB
+_TRAIN_THREADS = 4  # fixed, because it is stored in the model and changes the order of floating-point sums
 
 
 class Tokenizer:
     """A trained SentencePiece model whose first ids are PAD_ID, UNK_ID, BOS_ID and EOS_ID. Can be pickled."""
 
     def __init__(self, model_proto: bytes, normalises: bool = False) -> None:
-        """Raises DataError where the bytes are no model, or one with other special ids.
+        """Raises DataError if the bytes are not a model, or one with other special ids.
 
-        With ``normalises``, text is normalised as a source is before it is encoded.
+        With ``normalises``, text is normalised (see ``normalise``) before it is encoded.
         """
         self.model, self.normalises = model_proto, normalises
         try:
-            if not model_proto:  # SentencePiece takes this for "load later" and may crash
+            if not model_proto:  # for SentencePiece this means "load later", and it can crash
                 raise ValueError("it is empty")
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model_proto)
             specials = [getattr(self._processor, f"{name}_id")() for name in ("pad", "unk", "bos", "eos")]
             self.vocab_size: int = self._processor.get_piece_size()
             every = list(range(self.vocab_size))
-            self._processor.id_to_piece(every)  # UTF-8, or a ValueError
+            self._processor.id_to_piece(every)  # raises ValueError if a piece is not UTF-8
             if not all(map(math.isfinite, self._processor.get_score(every))):
                 raise ValueError("a score is not a finite number")
         except (RuntimeError, TypeError, ValueError) as error:
@@ -69,7 +59,7 @@ class Tokenizer:
         if specials != [PAD_ID, UNK_ID, BOS_ID, EOS_ID]:
             raise DataError(
                 f"the tokenizer's ids for pad, unk, bos, eos are {specials}, not [0, 1, 2, 3]; "
-                "train it with this toolkit, or with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3"
+                "train it with seq2seq, or with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3"
             )
         rules = f"normalise {RULES}".encode() if normalises else b""
         self.fingerprint: str = checksum(model_proto + rules)
@@ -80,7 +70,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Read a model file; raises DataError naming the path where that fails."""
+        """Read a model file; raises DataError with the path if that fails."""
         try:
             with path.open("rb") as file:
                 model_proto = file.read(_LARGEST + 1)
@@ -93,11 +83,11 @@ class Tokenizer:
             raise DataError(f"{path}: {error}") from None
 
     def save(self, path: Path) -> None:
-        """Write the model whole; raises UserError where that fails."""
+        """Write the model file, all of it or nothing; raises UserError if that fails."""
         write_bytes(path, self.model)
 
     def byte_values(self) -> dict[int, int]:
-        """The ids that stand for one byte each, and which; empty without ``byte_fallback``."""
+        """The byte of each id that stands for one byte; empty without ``byte_fallback``."""
         pieces = self._processor
         return {i: int(pieces.id_to_piece(i)[3:5], 16) for i in range(self.vocab_size) if pieces.is_byte(i)}
 
@@ -109,14 +99,14 @@ class Tokenizer:
     def encode_sampled(self, texts: Sequence[str], strength: float, seed: int) -> list[list[int]]:
         """One random segmentation of every text, a pure function of the arguments, the same in every process.
 
-        A unigram model draws from all segmentations with probability proportional to P(segmentation) ** strength, as
-        SentencePiece does with ``nbest_size=-1, alpha=strength`` (towards 0 is wilder, 0.1 to 0.5 usual). A BPE model
-        leaves out merges with probability ``strength`` (BPE-dropout: 0 is none, 0.1 usual).
+        A unigram model draws from all segmentations with probability proportional to P(segmentation) ** strength, like
+        SentencePiece with ``nbest_size=-1, alpha=strength``: smaller is more random, 0.1 to 0.5 is usual. A BPE model
+        skips merges with probability ``strength`` (BPE-dropout): larger is more random, 0.1 is usual.
         """
         if self._sampler is None:
             self._sampler = make_sampler(self._processor)
         draw = self._sampler.draw
-        rng = random.Random(str(seed))  # of a string: for integers Python ignores the sign
+        rng = random.Random(str(seed))  # a string, because Python ignores the sign of an integer seed
         sampled = []
         for text in texts:
             ids: list[int] = []
@@ -126,9 +116,9 @@ class Tokenizer:
         return sampled
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of any ids below ``vocab_size``, on one line: no LF or CR, invalid bytes as U+FFFD.
+        """The text of ids, on one line: without LF and CR, and with U+FFFD for invalid bytes.
 
-        Pad, bos and eos ids are skipped; UNK_ID reads as U+2047. Raises IndexError for ids out of range.
+        PAD_ID, BOS_ID and EOS_ID are skipped; UNK_ID becomes U+2047. Raises IndexError for ids out of range.
         """
         return self.decode_batch([ids])[0]
 
@@ -144,13 +134,13 @@ class Tokenizer:
 
 @lru_cache(maxsize=4)
 def _unpickled(model_proto: bytes, normalises: bool) -> Tokenizer:
-    """A process that is sent a tokenizer with every piece of its work keeps the first, and the words it has cached."""
+    """Unpickle a tokenizer. A process receives one with every chunk; it reuses the first, with its cached words."""
     return Tokenizer(model_proto, normalises)
 
 
 @dataclass(frozen=True)
 class TokenizerPair:
-    """The tokenizers of the two sides; one tokenizer for both sides makes the pair joint."""
+    """The tokenizers of the two sides."""
 
     src: Tokenizer
     tgt: Tokenizer
@@ -162,13 +152,13 @@ class TokenizerPair:
 
     @property
     def fingerprint(self) -> str:
-        """Hex fingerprint (16 bytes) of both models, and of how source text is normalised."""
+        """Hex fingerprint (16 bytes) of both models and the rules of normalisation."""
         return checksum((self.src.fingerprint + self.tgt.fingerprint).encode())
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.model`` (joint), or ``tokenizer.src.model`` and ``tokenizer.tgt.model``; UserError else.
+        """Write ``tokenizer.model`` (joint), or ``tokenizer.src.model`` and ``tokenizer.tgt.model``.
 
-        ``tokenizer.src.json`` is there if the source side normalises.
+        If the source side normalises, there is also ``tokenizer.src.json``. Raises UserError if writing fails.
         """
         joint, src, tgt, rules = (folder / name for name in TOKENIZERS)
         files = {joint: self.src.model} if self.joint else {src: self.src.model, tgt: self.tgt.model}
@@ -181,7 +171,7 @@ class TokenizerPair:
 
     @classmethod
     def load(cls, folder: Path) -> "TokenizerPair":
-        """Read what :meth:`save` wrote; raises DataError where it is missing or damaged."""
+        """Read the files that :meth:`save` wrote; raises DataError if they are missing or damaged."""
         joint, src, tgt, rules = (folder / name for name in TOKENIZERS)
         if joint.exists():
             pair = cls(*[Tokenizer.load(joint)] * 2)
@@ -189,7 +179,7 @@ class TokenizerPair:
             pair = cls(Tokenizer.load(src), Tokenizer.load(tgt))
         else:
             raise DataError(f"{folder}: no tokenizer.model, and no tokenizer.src.model with tokenizer.tgt.model")
-        if not rules.exists():  # text is read as it is, as all models of before do
+        if not rules.exists():  # a model from before there was normalisation, or one without it
             return pair
         try:
             known = json.loads(rules.read_bytes()) == {"normalise": RULES}
@@ -200,33 +190,32 @@ class TokenizerPair:
         return pair.normalising()
 
     def normalising(self) -> "TokenizerPair":
-        """The same pair, with a source side that normalises what it reads."""
+        """A copy whose source side normalises its text."""
         return TokenizerPair(Tokenizer(self.src.model, normalises=True), self.tgt)
 
 
-def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec) -> tuple[Tokenizer, str | None]:
+def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> tuple[Tokenizer, str | None]:
     """Train on ``texts``, which the memory must hold; the same arguments give the same bytes.
 
-    The second result is a notice for people where the text supports fewer pieces than asked for, else None.
-    Raises DataError for a text without a word, for a vocabulary too small to hold its characters, and for text that
-    SentencePiece fails on.
+    The second result is a notice for the user if the text supports fewer pieces than ``vocab_size``, else None. Raises
+    DataError for blank text, for a vocabulary too small for the characters of the text, and if SentencePiece fails.
     """
     sample = [clean for clean in map(_clean, texts) if clean.strip()]
     if not sample:
-        raise DataError("cannot train a tokenizer: the text is empty or blank; check the training files")
+        raise DataError("cannot train a tokenizer: the training text is empty or blank; check the files of data.train")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sample),
             model_writer=model,
-            model_type=spec.kind,
-            vocab_size=spec.vocab_size,
+            model_type=config.kind,
+            vocab_size=config.vocab_size,
             hard_vocab_limit=False,
-            character_coverage=spec.character_coverage,
-            byte_fallback=spec.byte_fallback,
+            character_coverage=config.character_coverage,
+            byte_fallback=config.byte_fallback,
             normalization_rule_name="identity",
             remove_extra_whitespaces=True,
-            max_sentence_length=1 << 30,  # bytes; the default would drop lines above 4192
+            max_sentence_length=1 << 30,  # bytes; the default drops lines above 4192
             num_threads=_TRAIN_THREADS,
             pad_id=PAD_ID,
             unk_id=UNK_ID,
@@ -235,32 +224,32 @@ def train_tokenizer(texts: Iterable[str], spec: TokenizerSpec) -> tuple[Tokenize
             minloglevel=2,
         )
     except (RuntimeError, OSError, ValueError) as error:
-        raise _training_error(error, spec, sample) from None
+        raise _training_error(error, config, sample) from None
     tokenizer = Tokenizer(model.getvalue())
-    if tokenizer.vocab_size == spec.vocab_size:
+    if tokenizer.vocab_size == config.vocab_size:
         return tokenizer, None
     return tokenizer, (
-        f"vocab_size lowered from {spec.vocab_size} to {tokenizer.vocab_size}: the text supports no more pieces"
+        f"vocab_size lowered from {config.vocab_size} to {tokenizer.vocab_size}: the text supports no more pieces"
     )
 
 
-def _training_error(error: Exception, spec: TokenizerSpec, sample: Sequence[bytes]) -> DataError:
+def _training_error(error: Exception, config: TokenizerConfig, sample: Sequence[bytes]) -> DataError:
     least = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
-    if least is None:  # an internal error of SentencePiece, mostly of its unigram trainer at very long words
+    if least is None:  # an internal error of SentencePiece, usually of its unigram trainer at very long words
         word = max((max(line.split(b" "), key=len) for line in sample), key=len).decode("utf-8", "replace")
-        other = "tokenizer.kind: bpe" if spec.kind == "unigram" else "tokenizer.kind: unigram"
+        other = "tokenizer.kind: bpe" if config.kind == "unigram" else "tokenizer.kind: unigram"
         return DataError(
-            f"SentencePiece cannot train a {spec.kind} tokenizer on this text ({' '.join(str(error).split())}); set "
+            f"SentencePiece cannot train a {config.kind} tokenizer on this text ({' '.join(str(error).split())}); set "
             f"{other}, or remove lines that are no sentences (the longest word has {len(word):,} characters and begins "
             f"with {word[:30]!r})"
         )
-    parts = "its characters, 4 special pieces" + (" and 256 bytes (byte_fallback)" if spec.byte_fallback else "")
+    parts = "its characters, 4 special pieces" + (" and 256 bytes (byte_fallback)" if config.byte_fallback else "")
     return DataError(
-        f"vocab_size {spec.vocab_size} is too small: this text needs at least {least[1]} for {parts}; "
+        f"vocab_size {config.vocab_size} is too small: this text needs at least {least[1]} for {parts}; "
         f"raise vocab_size well above {least[1]}, or lower character_coverage"
     )
 
 
 def _clean(text: str) -> bytes:
-    """UTF-8 with line breaks and U+2581 as spaces; lone surrogates become invalid bytes, which read as U+FFFD."""
+    """UTF-8 with line breaks and U+2581 as spaces; lone surrogates become invalid bytes, later read as U+FFFD."""
     return text.replace("\n", " ").replace("\r", " ").replace(_SPACE_MARK, " ").encode("utf-8", "surrogatepass")

@@ -1,86 +1,89 @@
-"""The tokenizers of both sides, trained on the pairs that training keeps.
+"""Training of the tokenizers of both sides, on the pairs that training keeps.
 
-The filters of training count tokens, so they need a tokenizer first. A first one is trained on all pairs except those
-that no tokenizer makes short enough; the filters are applied to what it makes of them; and where they leave pairs out,
-the tokenizer is trained again without those. A line of base64 or a table then has no say in the vocabulary.
+The filters of training count tokens, so they need a tokenizer. A first tokenizer is trained on all pairs except those
+that are too long with any tokenizer. The filters are then applied with it. If they leave pairs out, the tokenizer is
+trained again without these pairs, so that lines of base64 or tables do not change the vocabulary.
 """
 
 import random
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from seq2seq.data.bitext import SentencePair
-from seq2seq.data.corpus import Filters
+from seq2seq.config import TokenizerConfig
+from seq2seq.data.corpus import why_left_out
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.normalise import normalise
-from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, train_tokenizer
 from seq2seq.errors import DataError
 
 T = TypeVar("T")
 
-# More characters per token than a whole sentence of any language has with any usual vocabulary. It matters little
-# where a rare line has more: such a line only misses the tokenizer's text.
+# Characters per token: more than sentences of any language have with a usual vocabulary, and the fewest possible. A
+# rare line with more than _MOST is only missing from the tokenizer's text.
 _MOST, _FEWEST = 6, 1
 
 
 def learn_tokenizers(
     pairs: Iterable[SentencePair],
-    spec: TokenizerSpec,
-    filters: Filters,
+    config: TokenizerConfig,
     *,
-    joint: bool,
-    normalise_source: bool,
+    max_length: int | None = None,
+    max_ratio: float | None = None,
     max_sentences: int = 500_000,
 ) -> tuple[TokenizerPair, list[str]]:
-    """Train one tokenizer for both sides (``joint``) or one for each, and make a pair of them.
+    """Train one tokenizer for both sides (``config.joint``) or one for each, and make a pair of them.
 
     Args:
-        pairs: all of the training text; up to ``max_sentences`` lines per tokenizer are drawn from it.
+        pairs: the whole training text; at most ``max_sentences`` lines per tokenizer are sampled from it.
+        max_length, max_ratio: limits of training (:func:`why_left_out`).
 
     Returns:
-        the pair and notices for people. The same arguments give the same tokenizers.
+        the pair and notices for the user. The same arguments give the same tokenizers.
 
     Raises:
-        DataError: no pair would be kept, or a tokenizer cannot be trained on those that would.
+        DataError: no pair is short enough, or a tokenizer cannot be trained on the text.
     """
-    read = (pair._replace(src=normalise(pair.src)) if normalise_source else pair for pair in pairs)
-    sample = _reservoir((pair for pair in read if _may_be_kept(pair, filters, _MOST)), max_sentences // (1 + joint))
+
+    def may_be_kept(pair: SentencePair, characters: int) -> bool:
+        """Whether training keeps the pair if every token has this number of characters."""
+        most = float("inf") if max_length is None else characters * max_length
+        return all(text.strip() and len(text) <= most for text in (pair.src, pair.tgt))
+
+    def is_kept(src: Sequence[int], tgt: Sequence[int]) -> bool:
+        return why_left_out(len(src) + 1, len(tgt) + 1, max_length, max_ratio) is None
+
+    read = (pair._replace(src=normalise(pair.src)) if config.normalise_source else pair for pair in pairs)
+    sample = _reservoir((pair for pair in read if may_be_kept(pair, _MOST)), max_sentences // (1 + config.joint))
     if not sample:
         raise DataError(
-            "cannot train a tokenizer: the text is empty or blank, or its pairs are all too long for data.max_length "
-            f"({filters.max_length}); check the training files"
+            "cannot train a tokenizer: no training pair has text on both sides and is short enough for data.max_length "
+            f"({max_length}); check the training files"
         )
     first = sample
     try:
-        tokenizers, notices = _train(first, spec, joint)
-    except DataError:  # perhaps because of lines that would be left out
-        first = [pair for pair in sample if _may_be_kept(pair, filters, _FEWEST)]
+        tokenizers, notices = _train(first, config)
+    except DataError:  # possibly because of lines that the filters leave out
+        first = [pair for pair in sample if may_be_kept(pair, _FEWEST)]
         if not first:
             raise
-        tokenizers, notices = _train(first, spec, joint)
+        tokenizers, notices = _train(first, config)
     sides = tokenizers.src.encode([pair.src for pair in sample]), tokenizers.tgt.encode([pair.tgt for pair in sample])
-    lengths = zip(*sides, strict=True)
-    kept = [p for p, (s, t) in zip(sample, lengths, strict=True) if filters.reason(len(s) + 1, len(t) + 1) is None]
+    kept = [pair for pair, src, tgt in zip(sample, *sides, strict=True) if is_kept(src, tgt)]
     if kept and kept != first:
-        tokenizers, notices = _train(kept, spec, joint)
-    return tokenizers.normalising() if normalise_source else tokenizers, notices
+        tokenizers, notices = _train(kept, config)
+    return tokenizers.normalising() if config.normalise_source else tokenizers, notices
 
 
-def _may_be_kept(pair: SentencePair, filters: Filters, characters: int) -> bool:
-    """Whether training keeps the pair if every token has this many characters."""
-    most = float("inf") if filters.max_length is None else characters * filters.max_length
-    return all(text.strip() and len(text) <= most for text in (pair.src, pair.tgt))
-
-
-def _train(pairs: Sequence[SentencePair], spec: TokenizerSpec, joint: bool) -> tuple[TokenizerPair, list[str]]:
+def _train(pairs: Sequence[SentencePair], config: TokenizerConfig) -> tuple[TokenizerPair, list[str]]:
     texts = [[text for pair in pairs for text in (pair.src, pair.tgt)]]
-    if not joint:
+    if not config.joint:
         texts = [[pair.src for pair in pairs], [pair.tgt for pair in pairs]]
-    trained: list[tuple[Tokenizer, str | None]] = [train_tokenizer(side, spec) for side in texts]
+    trained: list[tuple[Tokenizer, str | None]] = [train_tokenizer(side, config) for side in texts]
     return TokenizerPair(trained[0][0], trained[-1][0]), [notice for _, notice in trained if notice]
 
 
 def _reservoir(items: Iterable[T], size: int) -> list[T]:
-    """At most ``size`` items, each equally likely (algorithm R), in the order of ``items`` where they are fewer."""
+    """A uniform sample of at most ``size`` items (algorithm R); fewer items are returned in their order."""
     rng = random.Random(0)
     kept: list[T] = []
     for number, item in enumerate(items):

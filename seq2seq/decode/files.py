@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from seq2seq import __version__
 from seq2seq.config import DecodeConfig
-from seq2seq.data.bitext import read_lines
+from seq2seq.data.formats.lines import read_lines
 from seq2seq.decode.output import OutputFile, Record, output_file
 from seq2seq.decode.streams import Arrivals, incoming_lines, is_stream, outgoing
 from seq2seq.decode.translator import Translation, Translator

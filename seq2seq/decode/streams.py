@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import BinaryIO
 
-from seq2seq.data.bitext import read_lines, read_stream
+from seq2seq.data.formats.lines import read_lines, read_stream
 from seq2seq.errors import UserError
 from seq2seq.files import unwritable
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from seq2seq.config import TextFiles, TrainConfig
-from seq2seq.data.bitext import places_of
 from seq2seq.data.corpus import Corpus
+from seq2seq.data.formats.pairs import places_of
 from seq2seq.data.packed import Indices, pack_pairs
 from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer

@@ -1,4 +1,4 @@
-"""What a run tells: metrics files, TensorBoard, and a picture of the curves.
+"""The metrics files of a run, and TensorBoard.
 
 ``metrics.jsonl`` holds one line for every step and one for every validation, and nothing that depends on the machine's
 speed, so an interrupted and continued run ends with the same file as an undisturbed one. Speed is in ``timing.jsonl``.
@@ -16,13 +16,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from seq2seq.errors import UserError
 from seq2seq.files import write_text
 
 METRICS = "metrics.jsonl"
 BAD_LINES = "bad_lines.jsonl"
 TIMING = "timing.jsonl"
-CURVES = "curves.png"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -119,50 +117,3 @@ class _Board:
 
     def _write(self, **fields: Any) -> None:
         self._records.write(self._event(wall_time=time.time(), **fields).SerializeToString())
-
-
-def _with_numbers(records: list[dict[str, Any]], *names: str) -> list[dict[str, Any]]:
-    """The records that have all of these fields, as a damaged one may not."""
-    return [record for record in records if all(isinstance(record.get(name), (int, float)) for name in names)]
-
-
-def draw_curves(run_dir: Path) -> Path:
-    """Draw loss, validation scores, learning rate and gradient norm of a run into its ``curves.png``.
-
-    Raises:
-        UserError: there is nothing to draw, or matplotlib is not installed.
-    """
-    records = read_metrics(run_dir / METRICS)
-    if not records:
-        raise UserError(f"{run_dir / METRICS}: no metrics to draw; train first")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("drawing needs matplotlib: pip install matplotlib") from None
-    training = [record for record in _with_numbers(records, "loss", "nll", "lr", "grad_norm") if "bad" not in record]
-    validation = _with_numbers(records, "valid_loss", "valid_bleu", "valid_chrf")
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    loss, scores, rate, norm = figure.subplots(2, 2).flat
-    steps = [record["step"] for record in training]
-    loss.plot(steps, [record["nll"] for record in training], color="#b9c7dd", linewidth=0.6)
-    window = max(1, len(training) // 100)
-    smooth = [sum(r["nll"] for r in training[i : i + window]) / window for i in range(len(training) - window + 1)]
-    loss.plot(steps[window - 1 :], smooth, color="#1f4e99", label=f"training (mean of {window} steps)")
-    at = [record["step"] for record in validation]
-    loss.plot(at, [record["valid_loss"] for record in validation], "o-", color="#c0392b", ms=3, label="validation")
-    loss.set(title="Cross-entropy per target token (nats)", xlabel="step", ylim=(0, None))
-    loss.legend()
-    for name, label, color in (("valid_bleu", "BLEU", "#c0392b"), ("valid_chrf", "chrF", "#e59866")):
-        scores.plot(at, [record[name] for record in validation], "o-", ms=3, color=color, label=label)
-    scores.set(title="Validation scores", xlabel="step")
-    scores.legend()
-    rate.plot(steps, [record["lr"] for record in training], color="#1f4e99")
-    rate.set(title="Learning rate", xlabel="step")
-    norm.plot(steps, [record["grad_norm"] for record in training], color="#1f4e99", linewidth=0.6)
-    norm.set(title="Gradient norm before clipping", xlabel="step", yscale="log")
-    for axes in (loss, scores, rate, norm):
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(str(run_dir))
-    figure.savefig(run_dir / CURVES, dpi=120)
-    return run_dir / CURVES

@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from seq2seq.config import Config
-from seq2seq.data.bitext import SentencePair
-from seq2seq.data.corpus import Corpus, Filters, build_corpus
+from seq2seq.data.corpus import Corpus, build_corpus
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.loader import Step
 from seq2seq.data.packed import Indices
 from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
@@ -114,9 +114,7 @@ class RehearsedRun(Trainer):
         src, tgt = self.valid_texts
         kept = (SentencePair(src[i], tgt[i], number) for number, i in enumerate(valid.lines[pairs]))
         folder = config.run_dir / "valid"
-        self.data = replace(
-            self.data, valid=build_corpus(folder, kept, self.data.tokenizers, Filters(None, None), "rehearsal")
-        )
+        self.data = replace(self.data, valid=build_corpus(folder, kept, self.data.tokenizers, "rehearsal"))
         self.valid_texts = self._heaviest_texts(self.valid_texts)
         if self.test_texts is not None:
             self.test_texts = self._heaviest_texts(self.test_texts)

@@ -10,7 +10,7 @@ The run folder::
     data/            tokenizer and binary corpora (unless data.cache_dir says elsewhere)
     checkpoints/     what continues the run, the latest few
     best/  last/     complete model folders
-    metrics.jsonl    every step and validation; timing.jsonl: speed; curves.png: the picture
+    metrics.jsonl    every step and validation; timing.jsonl: speed
     bad_lines.jsonl  the sentence pairs of steps whose numbers went wrong, if any did
     test.hyp.txt     translations of the test set and, in test.json, their scores
 """
@@ -63,7 +63,7 @@ from seq2seq.train.checkpoint import (
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
 from seq2seq.train.guard import Guard, describe, losses_of_pairs
-from seq2seq.train.metrics import BAD_LINES, METRICS, MetricsLog, draw_curves
+from seq2seq.train.metrics import BAD_LINES, METRICS, MetricsLog
 from seq2seq.train.microbatches import at_once, microbatches_of
 from seq2seq.train.optim import Optimizer, learning_rate
 from seq2seq.train.reporter import Reporter, Speedometer, StepRecord
@@ -179,8 +179,6 @@ class Trainer:
                 self.resampler.close()
             self.gradients.close()
             self.report.close()
-        if self.processes.is_main and not stopped:
-            self._draw()
         return Summary(self.progress, reason, stopped, scores)
 
     def _epoch(self) -> str | None:
@@ -420,12 +418,6 @@ class Trainer:
             record |= {"src_blake2b": src, "ref_blake2b": ref}
             write_text(run_dir / "test.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         return scores
-
-    def _draw(self) -> None:
-        try:
-            draw_curves(self.config.run_dir)
-        except UserError as error:
-            self.report.say(f"no picture of the curves: {error}")
 
 
 @contextmanager

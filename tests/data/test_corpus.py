@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seq2seq.config import TextFiles, TokenizerConfig
 from seq2seq.data import corpus as corpus_module
 from seq2seq.data import parallel
-from seq2seq.data.bitext import ParallelFiles, SentencePair, read_pairs
-from seq2seq.data.corpus import Filters, build_corpus, open_corpus
+from seq2seq.data.corpus import build_corpus, open_corpus
 from seq2seq.data.corpus_writer import CorpusWriter
+from seq2seq.data.formats.pairs import SentencePair, read_pairs
 from seq2seq.data.symbols import EOS_ID
-from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.data.tokenizer import TokenizerPair, train_tokenizer
 from seq2seq.errors import DataError
 from seq2seq.files import checksum_file, sealed_json
 
@@ -37,8 +38,8 @@ def made_up_pairs(num: int, seed: int = 0) -> list[SentencePair]:
 @pytest.fixture(scope="module")
 def tokenizers() -> TokenizerPair:
     pairs = made_up_pairs(300)
-    src, _ = train_tokenizer([pair.src for pair in pairs], TokenizerSpec("unigram", 320))
-    tgt, _ = train_tokenizer([pair.tgt for pair in pairs], TokenizerSpec("bpe", 330))
+    src, _ = train_tokenizer([pair.src for pair in pairs], TokenizerConfig(kind="unigram", vocab_size=320))
+    tgt, _ = train_tokenizer([pair.tgt for pair in pairs], TokenizerConfig(kind="bpe", vocab_size=330))
     return TokenizerPair(src, tgt)
 
 
@@ -57,7 +58,7 @@ def test_round_trip_of_any_text(tokenizers, texts, first):
     """Guards against pairs lost, moved or mixed up, and against blank sides that are stored."""
     pairs = [SentencePair(src, tgt, first + 2 * i) for i, (src, tgt) in enumerate([("ka", "to"), *texts])]
     with tempfile.TemporaryDirectory() as folder:
-        corpus = build_corpus(Path(folder) / "c", pairs, tokenizers, Filters(max_length=None), "f")
+        corpus = build_corpus(Path(folder) / "c", pairs, tokenizers, "f")
         encoded = [(*tokenizers.src.encode([p.src]), *tokenizers.tgt.encode([p.tgt]), p) for p in pairs]
         kept = [(s, t, p.line) for s, t, p in encoded if s and t and p.src.strip() and p.tgt.strip()]
         assert corpus.num_pairs == corpus.counts.kept == len(kept)
@@ -73,7 +74,7 @@ def test_round_trip_of_any_text(tokenizers, texts, first):
 
 def test_take_gathers_like_single_reads(tokenizers, tmp_path, small_chunks):
     """Guards against offsets off by one, also across chunks; indices repeat, go backwards, or are none."""
-    corpus = build_corpus(tmp_path / "c", made_up_pairs(40), tokenizers, Filters(), "f")
+    corpus = build_corpus(tmp_path / "c", made_up_pairs(40), tokenizers, "f")
     for indices in ([3, 0, 39, 39, 6, 7, 8], [5], list(range(40)), np.array([13, 14])):
         for side, one in (("src", corpus.src), ("tgt", corpus.tgt)):
             ids, lengths = corpus.take(side, indices)
@@ -92,7 +93,7 @@ def test_take_gathers_like_single_reads(tokenizers, tmp_path, small_chunks):
 
 def test_corpus_is_read_only_and_travels_by_path(tokenizers, tmp_path):
     """Guards against a training run that writes into its data, and workers that copy the corpus."""
-    corpus = build_corpus(tmp_path / "c", made_up_pairs(2000), tokenizers, Filters(), "f")
+    corpus = build_corpus(tmp_path / "c", made_up_pairs(2000), tokenizers, "f")
     assert corpus.src(0).dtype == np.uint16
     assert corpus.src_lengths.dtype == np.int32
     with pytest.raises(ValueError, match="read-only"):
@@ -111,7 +112,7 @@ def test_large_vocabulary_takes_wider_ids(tmp_path):
         def encode(self, texts):
             return [[65_536 + len(text)] for text in texts]
 
-    corpus = build_corpus(tmp_path / "c", [SentencePair("a", "bb", 0)], TokenizerPair(Wide(), Wide()), Filters(), "f")
+    corpus = build_corpus(tmp_path / "c", [SentencePair("a", "bb", 0)], TokenizerPair(Wide(), Wide()), "f")
     assert corpus.src(0).dtype == np.uint32
     assert corpus.src(0).tolist() == [65_537, EOS_ID]
     assert corpus.tgt(0).tolist() == [65_538, EOS_ID]
@@ -128,21 +129,21 @@ def test_filters_count_every_pair_once(tokenizers, tmp_path, small_chunks):
     both = TokenizerPair(tokenizers.src, tokenizers.src)
     ratio = length[long] / length[short]
     cases = [
-        (Filters(max_length=length[long]), (18, 14, 4, 0, 0)),
-        (Filters(max_length=length[long] - 1), (18, 9, 4, 5, 0)),
-        (Filters(max_length=None, max_ratio=ratio), (18, 14, 4, 0, 0)),
-        (Filters(max_length=None, max_ratio=ratio - 0.01), (18, 9, 4, 0, 5)),
-        (Filters(max_length=length[long] - 1, max_ratio=1.5), (18, 9, 4, 5, 0)),
+        ({"max_length": length[long]}, (18, 14, 4, 0, 0)),
+        ({"max_length": length[long] - 1}, (18, 9, 4, 5, 0)),
+        ({"max_ratio": ratio}, (18, 14, 4, 0, 0)),
+        ({"max_ratio": ratio - 0.01}, (18, 9, 4, 0, 5)),
+        ({"max_length": length[long] - 1, "max_ratio": 1.5}, (18, 9, 4, 5, 0)),
     ]
-    for filters, expected in cases:
+    for bounds, expected in cases:
         progress = []
-        corpus = build_corpus(tmp_path / "c", pairs, both, filters, "f", progress.append)
+        corpus = build_corpus(tmp_path / "c", pairs, both, "f", on_progress=progress.append, **bounds)
         counts = corpus.counts
         assert (counts.read, counts.kept, counts.empty, counts.too_long, counts.ratio) == expected
         assert progress == [7, 14, 18]
         assert f"{expected[1]} of 18 pairs kept" in str(counts)
     with pytest.raises(DataError, match=r"no pair is left .*0 of 2 pairs kept; left out: 2 with a blank side"):
-        build_corpus(tmp_path / "none", pairs[9:11], both, Filters(), "f")
+        build_corpus(tmp_path / "none", pairs[9:11], both, "f")
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
@@ -155,7 +156,7 @@ def test_the_result_does_not_depend_on_chunks_or_cores(tokenizers, tmp_path, mon
         monkeypatch.setattr(corpus_module, "_FEW_CHUNKS", few)
         monkeypatch.setattr(corpus_module, "_CHUNK_PAIRS", num_pairs)
         monkeypatch.setattr(corpus_module, "_CHUNK_CHARACTERS", characters)
-        build_corpus(tmp_path / name, iter(pairs), tokenizers, Filters(), "f")
+        build_corpus(tmp_path / name, iter(pairs), tokenizers, "f", max_length=256)
         return contents(tmp_path / name)
 
     expected = build("alone", 1, 8192, few=99)
@@ -172,12 +173,12 @@ def test_errors_in_the_text_come_through_processes(tokenizers, tmp_path, monkeyp
     """Guards against a line number, or half a corpus, lost between processes; the error is in the last chunk."""
     monkeypatch.setattr(parallel, "num_cores", lambda: 2)
     lines = [b"ka to mi\n"] * 60
-    files = ParallelFiles((tmp_path / "text.en",), (tmp_path / "text.de",))
+    files = TextFiles(src=(tmp_path / "text.en",), tgt=(tmp_path / "text.de",))
     (tmp_path / "text.en").write_bytes(b"".join(lines))
     for damaged, message in (([*lines[:59], b"\xff\n"], r"text\.de:60: not valid UTF-8"), (lines[:58], "has 58")):
         (tmp_path / "text.de").write_bytes(b"".join(damaged))
         with pytest.raises(DataError, match=message):
-            build_corpus(tmp_path / "c", read_pairs(files), tokenizers, Filters(), "f")
+            build_corpus(tmp_path / "c", read_pairs(files), tokenizers, "f")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["text.de", "text.en"]
 
 
@@ -189,21 +190,21 @@ def test_a_failing_build_leaves_nothing(tokenizers, tmp_path, small_chunks):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_corpus(tmp_path / "c", failing(), tokenizers, Filters(), "new")
+        build_corpus(tmp_path / "c", failing(), tokenizers, "new")
     assert list(tmp_path.iterdir()) == []
-    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, Filters(), "old")
+    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, "old")
     before = contents(tmp_path / "c")
     with pytest.raises(KeyboardInterrupt):
-        build_corpus(tmp_path / "c", failing(), tokenizers, Filters(), "new")
+        build_corpus(tmp_path / "c", failing(), tokenizers, "new")
     assert contents(tmp_path / "c") == before
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
 def test_a_new_build_replaces_the_old(tokenizers, tmp_path):
     """Guards against a rename that fails because the place is taken; readers of the old one keep it."""
-    old = build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, Filters(), "old")
+    old = build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, "old")
     sentence = old.src(3).tolist()
-    new = build_corpus(tmp_path / "c", made_up_pairs(30, seed=1), tokenizers, Filters(), "new")
+    new = build_corpus(tmp_path / "c", made_up_pairs(30, seed=1), tokenizers, "new")
     assert new.num_pairs == 30
     assert old.src(3).tolist() == sentence
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
@@ -217,14 +218,14 @@ def test_two_builds_at_once(tokenizers, tmp_path, whole):
 
     def meanwhile():
         yield from pairs
-        build_corpus(tmp_path / "c", pairs, tokenizers, Filters(), "f")
+        build_corpus(tmp_path / "c", pairs, tokenizers, "f")
         if not whole:
             data = (tmp_path / "c/src.ids").read_bytes()
             (tmp_path / "c/src.ids").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
         inodes.append((tmp_path / "c").stat().st_ino)
 
     inodes = []
-    build_corpus(tmp_path / "c", meanwhile(), tokenizers, Filters(), "f")
+    build_corpus(tmp_path / "c", meanwhile(), tokenizers, "f")
     open_corpus(tmp_path / "c", "f", verify=True)
     assert ((tmp_path / "c").stat().st_ino == inodes[0]) == whole
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
@@ -237,7 +238,7 @@ def test_leftovers_of_dead_builds_are_removed(tokenizers, tmp_path):
         leftover.mkdir()
         (leftover / "src.ids").write_bytes(b"half")
         leftover.with_suffix(".tmp").touch()
-    build_corpus(tmp_path / "c", made_up_pairs(5), tokenizers, Filters(), "f")
+    build_corpus(tmp_path / "c", made_up_pairs(5), tokenizers, "f")
     assert {path.name for path in tmp_path.iterdir()} == {"c", leftover.name, leftover.with_suffix(".tmp").name}
 
 
@@ -247,7 +248,7 @@ def test_a_full_disk_is_an_error_for_people(tokenizers, tmp_path, monkeypatch):
     def full(self, name, values):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    build_corpus(tmp_path / "ok", made_up_pairs(5), tokenizers, Filters(), "f")
+    build_corpus(tmp_path / "ok", made_up_pairs(5), tokenizers, "f")
     for number in (5, 60):  # the larger one in other processes
 
         def pairs(number=number):
@@ -255,7 +256,7 @@ def test_a_full_disk_is_an_error_for_people(tokenizers, tmp_path, monkeypatch):
             monkeypatch.setattr(CorpusWriter, "_append", full)
 
         with monkeypatch.context(), pytest.raises(DataError, match="full: no space left"):
-            build_corpus(tmp_path / "full", pairs(), tokenizers, Filters(), "f")
+            build_corpus(tmp_path / "full", pairs(), tokenizers, "f")
         assert [path.name for path in tmp_path.iterdir()] == ["ok"]
         monkeypatch.undo()
 
@@ -265,7 +266,7 @@ def test_fingerprint_decides_whether_a_corpus_is_opened(tokenizers, tmp_path):
     folder = tmp_path / "c"
     with pytest.raises(DataError, match=r"not a corpus, meta\.json is missing"):
         open_corpus(folder)
-    build_corpus(folder, made_up_pairs(5), tokenizers, Filters(), "f")
+    build_corpus(folder, made_up_pairs(5), tokenizers, "f")
     assert open_corpus(folder).fingerprint == open_corpus(folder, "f").fingerprint == "f"
     with pytest.raises(DataError, match="other text, tokenizers or filters"):
         open_corpus(folder, "g")
@@ -275,7 +276,7 @@ def test_fingerprint_decides_whether_a_corpus_is_opened(tokenizers, tmp_path):
 def test_damage_is_detected(tokenizers, tmp_path, name):
     """Guards against a file cut short or changed passing as data."""
     folder = tmp_path / "c"
-    build_corpus(folder, made_up_pairs(5), tokenizers, Filters(), "f")
+    build_corpus(folder, made_up_pairs(5), tokenizers, "f")
     open_corpus(folder, verify=True)
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
@@ -293,7 +294,7 @@ def test_damage_is_detected(tokenizers, tmp_path, name):
 def test_bad_description_is_refused(tokenizers, tmp_path, text):
     """Guards against a traceback for a damaged or foreign meta.json."""
     folder = tmp_path / "c"
-    build_corpus(folder, made_up_pairs(5), tokenizers, Filters(), "f")
+    build_corpus(folder, made_up_pairs(5), tokenizers, "f")
     meta = json.loads((folder / "meta.json").read_text())
     (folder / "meta.json").write_text(text)
     with pytest.raises(DataError, match="damaged"):
@@ -343,7 +344,7 @@ def forge(folder: Path, changes: dict[str, object], name: str = "lines", data: b
 )
 def test_a_description_that_does_not_fit_is_refused(tokenizers, tmp_path, changes, message):
     """Guards against believing numbers, found by fuzzing: 640 GiB were asked for, and other kinds became tracebacks."""
-    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, Filters(), "f")
+    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, "f")
     forge(tmp_path / "c", changes)
     with pytest.raises(DataError, match=message):
         open_corpus(tmp_path / "c", verify=True)
@@ -353,7 +354,7 @@ def test_a_description_that_does_not_fit_is_refused(tokenizers, tmp_path, change
 def test_any_description_is_an_error_at_most(tokenizers, tmp_path, content):
     """Guards against JSON that is none, is nested beyond Python's recursion limit (found by fuzzing), or of something
     else."""
-    build_corpus(tmp_path / "c", made_up_pairs(2), tokenizers, Filters(), "f")
+    build_corpus(tmp_path / "c", made_up_pairs(2), tokenizers, "f")
     (tmp_path / "c" / "meta.json").write_bytes(content)
     with pytest.raises(DataError, match="damaged"):
         open_corpus(tmp_path / "c")
@@ -363,7 +364,7 @@ def test_any_description_is_an_error_at_most(tokenizers, tmp_path, content):
 def test_sentences_outside_the_file_are_refused(tokenizers, tmp_path, value):
     """Guards against offsets that were damaged on the disk, found by fuzzing: sentences came out cut, or as IndexError,
     MemoryError and ValueError of numpy."""
-    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, Filters(), "f")
+    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, "f")
     path = tmp_path / "c" / "src.offsets"
     offsets = np.fromfile(path, "<i8")
     offsets[7] = value
@@ -386,11 +387,11 @@ def test_sentences_outside_the_file_are_refused(tokenizers, tmp_path, value):
 
 def test_an_id_beyond_the_vocabulary_is_refused(tokenizers, tmp_path):
     """Guards against a damaged byte that ends in an assertion of the GPU, found by fuzzing."""
-    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, Filters(), "f")
+    build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, "f")
     ids = np.fromfile(tmp_path / "c" / "tgt.ids", "<u2")
     ids[3] = tokenizers.tgt.vocab_size
     forge(tmp_path / "c", {}, "tgt.ids", ids.tobytes())
     corpus = open_corpus(tmp_path / "c", verify=True)
     for read in (lambda: corpus.take("tgt", [0, 1]), lambda: [corpus.tgt(i) for i in range(3)]):
-        with pytest.raises(DataError, match=r"tgt\.ids: damaged, the id 330 is beyond the vocabulary"):
+        with pytest.raises(DataError, match=r"tgt\.ids: damaged, id 330 is outside the vocabulary"):
             read()

@@ -136,7 +136,7 @@ def test_unreadable_files_are_told_and_the_others_read(tmp_path: Path) -> None:
     part = inspect_parts({"train": files}, counted.append)["train"]
     assert [len(facts.lines) for facts in (*part.src, *part.tgt)] == [2, 0, 3, 0]
     assert sum(counted) == 5
-    assert "cannot read on" in str(part.src[1].error)
+    assert "cannot read further" in str(part.src[1].error)
     assert "b.de: no such file" in str(part.tgt[1].error)
     assert [len(side) for side in part.pairs] == [2, 2]
 

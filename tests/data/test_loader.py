@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from seq2seq.data import loader
-from seq2seq.data.bitext import SentencePair
-from seq2seq.data.corpus import Filters, build_corpus
+from seq2seq.data.corpus import build_corpus
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.loader import load_steps
 from seq2seq.data.packed import Capacity
 from seq2seq.data.plan import plan_epoch, step_budgets
@@ -29,7 +29,7 @@ def corpus(tiny_tokenizers, tmp_path_factory):
         return " ".join(rng.choice(words, size=rng.integers(1, 9)))
 
     pairs = [SentencePair(line(), line(), i) for i in range(120)]
-    return build_corpus(tmp_path_factory.mktemp("corpus") / "c", pairs, tiny_tokenizers, Filters(), "f")
+    return build_corpus(tmp_path_factory.mktemp("corpus") / "c", pairs, tiny_tokenizers, "f")
 
 
 @pytest.fixture(scope="module")

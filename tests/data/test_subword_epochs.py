@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seq2seq.config import TokenizerConfig
 from seq2seq.data import parallel
 from seq2seq.data import subword_epochs as resample
-from seq2seq.data.bitext import SentencePair
-from seq2seq.data.corpus import Corpus, Filters, build_corpus
+from seq2seq.data.corpus import Corpus, build_corpus
 from seq2seq.data.corpus_writer import CorpusWriter
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.data.symbols import EOS_ID
-from seq2seq.data.tokenizer import TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.data.tokenizer import TokenizerPair, train_tokenizer
 from seq2seq.errors import DataError
 
 NUM_PAIRS = 40
@@ -24,7 +25,7 @@ NUM_PAIRS = 40
 @pytest.fixture(scope="module")
 def tokenizers(tiny_tokenizers) -> TokenizerPair:
     words = ["kato", "miren", "solka", "tomi", "renka"] * 40
-    return TokenizerPair(tiny_tokenizers.src, train_tokenizer(words, TokenizerSpec("bpe", 290))[0])
+    return TokenizerPair(tiny_tokenizers.src, train_tokenizer(words, TokenizerConfig(kind="bpe", vocab_size=290))[0])
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def corpus(tokenizers, tmp_path_factory) -> Corpus:
         return " ".join(rng.choice(["kato", "miren", "solka", "tomi", "renka"], size=rng.integers(1, 9)))
 
     pairs = [SentencePair(line(), line(), 2 * i) for i in range(NUM_PAIRS)]
-    return build_corpus(tmp_path_factory.mktemp("corpus") / "c", pairs, tokenizers, Filters(), "f")
+    return build_corpus(tmp_path_factory.mktemp("corpus") / "c", pairs, tokenizers, "f")
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_chunks_and_sides_are_sampled_apart(tiny_tokenizers, tmp_path, cores):
     """Guards against a seed used twice: equal sentences would be cut alike on both sides, or again in every chunk."""
     cores(1)
     pairs = [SentencePair("katomiren solka", "katomiren solka", i) for i in range(14)]
-    corpus = build_corpus(tmp_path / "c", pairs, tiny_tokenizers, Filters(), "f")
+    corpus = build_corpus(tmp_path / "c", pairs, tiny_tokenizers, "f")
     with Resampler(corpus, tiny_tokenizers, 0.2, 256) as resampler:
         sampled = resampler.sample(tmp_path / "r", 1)
     parts = [[tuple(side(first + i)) for i in range(7)] for side in (sampled.src, sampled.tgt) for first in (0, 7)]
@@ -114,7 +115,7 @@ def test_samples_that_are_there_are_opened(corpus, tokenizers, sample, tmp_path)
         resampler.sample(tmp_path / "r", 1)
     assert (first.folder / "meta.json").stat().st_ino == inode
     assert sample("r", 2).fingerprint != first.fingerprint
-    with pytest.raises(DataError, match="not built with these tokenizers"):
+    with pytest.raises(DataError, match="built with other tokenizers"):
         Resampler(corpus, TokenizerPair(tokenizers.tgt, tokenizers.src), 0.2, 256)
 
 

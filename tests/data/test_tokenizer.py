@@ -15,9 +15,10 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seq2seq.config import TokenizerConfig
 from seq2seq.data import subword_sampling as sampling
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, train_tokenizer
 from seq2seq.errors import DataError
 
 SYLLABLES = ["ka", "to", "mi", "ren", "sol", "pu", "da", "lor", "fi", "ne"]
@@ -31,8 +32,8 @@ def made_up_text(num: int = 400, seed: int = 0) -> list[str]:
     ]
 
 
-def spec(kind: str, vocab_size: int = 380) -> TokenizerSpec:
-    return TokenizerSpec(kind=kind, vocab_size=vocab_size)
+def spec(kind: str, vocab_size: int = 380) -> TokenizerConfig:
+    return TokenizerConfig(kind=kind, vocab_size=vocab_size)
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +286,7 @@ def test_training_takes_odd_lines(kind):
 
 def test_without_byte_fallback_the_unknown_is_unknown():
     """Guards against a crash where a character has no piece and there are no bytes."""
-    tokenizer, _ = train_tokenizer(made_up_text(), TokenizerSpec("unigram", 100, 0.9995, byte_fallback=False))
+    tokenizer, _ = train_tokenizer(made_up_text(), TokenizerConfig(kind="unigram", vocab_size=100, byte_fallback=False))
     assert UNK_ID in tokenizer.encode(["ka\u4e00"])[0]
     assert UNK_ID in tokenizer.encode_sampled(["ka\u4e00"], 0.5, 1)[0]
 
@@ -332,7 +333,10 @@ def test_pair_saves_jointly_or_apart(tokenizers, tmp_path):
 def test_files_that_are_no_tokenizer_for_us(tmp_path, monkeypatch):
     """Guards against pieces that are not UTF-8 and scores that are not finite, found by fuzzing: SentencePiece loads
     them, and sampling broke on them; and against reading a huge file to its end."""
-    model, _ = train_tokenizer(["ka to mi", "to mi"] * 9, TokenizerSpec("bpe", 20, 1.0, byte_fallback=False))
+    model, _ = train_tokenizer(
+        ["ka to mi", "to mi"] * 9,
+        TokenizerConfig(kind="bpe", vocab_size=20, character_coverage=1.0, byte_fallback=False),
+    )
     model.save(tmp_path / "m")
     proto = (tmp_path / "m").read_bytes()
     (tmp_path / "m").write_bytes(proto.replace("\u2581".encode(), b"\xe2\x96\xff"))

@@ -5,20 +5,19 @@ import random
 
 import pytest
 
-from seq2seq.data.bitext import SentencePair
-from seq2seq.data.corpus import Filters
-from seq2seq.data.tokenizer import TokenizerSpec
+from seq2seq.config import TokenizerConfig
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
 from tests.toy import sentences
 
-FILTERS = Filters(max_length=40, max_ratio=4)
+BOUNDS = {"max_length": 40, "max_ratio": 4}
 
 
-def learn(pairs, kind="bpe", filters=FILTERS, vocab_size=400, **options):
+def learn(pairs, kind="bpe", bounds=BOUNDS, vocab_size=400, **options):
     numbered = (SentencePair(src, tgt, line) for line, (src, tgt) in enumerate(pairs))
-    options = {"joint": True, "normalise_source": True, **options}
-    return learn_tokenizers(numbered, TokenizerSpec(kind, vocab_size), filters, **options)[0]
+    config = TokenizerConfig(kind=kind, vocab_size=vocab_size, **options)
+    return learn_tokenizers(numbered, config, **bounds)[0]
 
 
 def base64_line(length: int) -> str:
@@ -52,8 +51,8 @@ def test_a_pair_that_is_kept_does_matter():
     pairs = sentences(200, seed=1)
     pair = ("qqq xx", "zzz")
     assert learn([*pairs, pair]).fingerprint != learn(pairs).fingerprint
-    long = learn(pairs, filters=Filters(None, None)).src
-    assert learn([*pairs, (base64_line(600), "ka")], filters=Filters(None, None)).src.model != long.model
+    long = learn(pairs, bounds={}).src
+    assert learn([*pairs, (base64_line(600), "ka")], bounds={}).src.model != long.model
 
 
 def test_left_out_characters_do_not_make_the_vocabulary_too_small():
@@ -67,7 +66,7 @@ def test_left_out_characters_do_not_make_the_vocabulary_too_small():
 )
 def test_nothing_to_learn_from(pairs):
     """Guards against SentencePiece's own words where no pair is left."""
-    with pytest.raises(DataError, match=r"empty or blank, or .* too long for data\.max_length \(40\)"):
+    with pytest.raises(DataError, match=r"no training pair has text .* data\.max_length \(40\)"):
         learn(pairs)
 
 
@@ -86,6 +85,6 @@ def test_the_source_is_learnt_as_it_is_read():
 def test_a_sample_of_many_pairs():
     """Guards against a sample that is drawn otherwise every time, or that ignores its size."""
     pairs = sentences(300, seed=1)
-    few = [learn(pairs, max_sentences=80).fingerprint for _ in range(2)]
+    few = [learn(pairs, bounds={**BOUNDS, "max_sentences": 80}).fingerprint for _ in range(2)]
     assert few[0] == few[1] != learn(pairs).fingerprint
-    assert learn(pairs[:40], max_sentences=80).fingerprint == learn(pairs[:40]).fingerprint
+    assert learn(pairs[:40], bounds={**BOUNDS, "max_sentences": 80}).fingerprint == learn(pairs[:40]).fingerprint

@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 import torch
 
-from seq2seq.cli import main
+from seq2seq.cli.main import main
 from seq2seq.data.tokenizer import Tokenizer
 from seq2seq.decode import translator as translator_module
 from seq2seq.decode.output import output_file

@@ -17,13 +17,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
-from seq2seq.config import dump_config
-from seq2seq.config_file import load_config
-from seq2seq.data.bitext import ParallelFiles, SentencePair, read_lines, read_pairs, read_stream
-from seq2seq.data.corpus import Filters, build_corpus, open_corpus
+from seq2seq.config import TextFiles, TokenizerConfig, dump_config, load_config
+from seq2seq.data.corpus import build_corpus, open_corpus
 from seq2seq.data.corpus_writer import FILES, META, SIDES
-from seq2seq.data.file_kinds import HEAD, not_text
-from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, TokenizerSpec, train_tokenizer
+from seq2seq.data.formats.file_kinds import HEAD, not_text
+from seq2seq.data.formats.lines import read_lines, read_stream
+from seq2seq.data.formats.pairs import SentencePair, read_pairs
+from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, train_tokenizer
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import ConfigError, DataError
@@ -68,7 +68,9 @@ class Reader:
 
 
 def _tokenizer(kind: Literal["unigram", "bpe"] = "bpe", byte_fallback: bool = False) -> Tokenizer:
-    return train_tokenizer(_TEXT * 20, TokenizerSpec(kind, 300 if byte_fallback else 20, 1.0, byte_fallback))[0]
+    size = 300 if byte_fallback else 20
+    config = TokenizerConfig(kind=kind, vocab_size=size, character_coverage=1.0, byte_fallback=byte_fallback)
+    return train_tokenizer(_TEXT * 20, config)[0]
 
 
 class Text(Reader):
@@ -91,7 +93,7 @@ class Text(Reader):
         src, tgt = (self._lines(data, path) for data, path in zip(files, (self._src, self._tgt), strict=True))
         pairs, message = [], ""
         try:
-            for pair in read_pairs(ParallelFiles((self._src,), (self._tgt,))):
+            for pair in read_pairs(TextFiles(src=(self._src,), tgt=(self._tgt,))):
                 pairs.append((pair.src.encode(), pair.tgt.encode(), pair.line))
         except DataError as error:
             message = str(error)
@@ -244,7 +246,7 @@ class CorpusFolder(Reader):
         tokenizer = _tokenizer()
         pairs = [SentencePair(text, text[::-1], i) for i, text in enumerate(_TEXT)]
         self._folder = folder / "c"
-        build_corpus(self._folder, pairs, TokenizerPair(tokenizer, tokenizer), Filters(), "f")
+        build_corpus(self._folder, pairs, TokenizerPair(tokenizer, tokenizer), "f")
         files = [(self._folder / name).read_bytes() for name in (META, *FILES)]
         self._written = self._content()
         self.valid = [(b"", *files), (b"sealed", *files)]

@@ -23,7 +23,8 @@ from tests.toy import environment
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
-from seq2seq import cli
+from seq2seq.cli import train as command
+from seq2seq.cli.main import main
 from seq2seq.errors import UserError
 from seq2seq.train.distributed import joined_processes
 
@@ -36,8 +37,8 @@ def train(args):
                 os.kill(os.getpid(), signal.SIGKILL)
             assert processes.sum([1.0]) == [3.0]
 
-cli._train = train
-sys.exit(cli.main(["train", "x"]))
+command.run = train
+sys.exit(main(["train", "x"]))
 """
 
 

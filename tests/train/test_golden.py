@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from seq2seq.config_file import load_config
+from seq2seq.config import load_config
 from seq2seq.tensors import load_tensors
 from tests.toy import environment, metrics, write_config, write_text_files
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from seq2seq.config import Config, TextFiles
-from seq2seq.data.bitext import SentencePair
-from seq2seq.data.corpus import Filters, build_corpus, open_corpus
+from seq2seq.data.corpus import build_corpus, open_corpus
+from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.packed import pack_pairs
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.model.loss import LossOf
@@ -113,7 +113,7 @@ def test_the_worst_line_comes_first(
         for side in ("xx", "yy"):
             (tmp_path / f"{name}.{side}").write_text("".join(f"{line}\n" for line in text))
     pairs = [SentencePair(line, line, i) for i, line in enumerate([*lines["a"], *lines["b"]])]
-    build_corpus(tmp_path / "corpus", pairs, tiny_tokenizers, Filters(), "")
+    build_corpus(tmp_path / "corpus", pairs, tiny_tokenizers, "")
     corpus = open_corpus(tmp_path / "corpus")
     torch.manual_seed(0)
     model = build_model(tiny_config(), tiny_tokenizers).train()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seq2seq.config_file import load_config
+from seq2seq.config import load_config
 from seq2seq.decode.translator import Translator
 from tests.toy import train, write_lines
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.errors import UserError
-from seq2seq.train.metrics import MetricsLog, draw_curves, read_metrics
+from seq2seq.train.metrics import MetricsLog, read_metrics
 
 
 def lines(path: Path) -> list[str]:
@@ -61,20 +60,6 @@ def test_flushed_records_survive_a_kill(tmp_path: Path) -> None:
     log.close()
 
 
-@pytest.mark.parametrize("validations", [0, 1])
-def test_the_picture(tmp_path: Path, validations: int) -> None:
-    """Curves can be drawn in the middle of a run, before its first validation as well."""
-    pytest.importorskip("matplotlib")
-    log = MetricsLog(tmp_path, 0)
-    for step in range(1, 4):
-        log.metrics(step, {"epoch": 1, "loss": 2.0, "nll": 1.0, "grad_norm": 0.5, "lr": 0.1, "tokens": 9})
-    for _ in range(validations):
-        log.metrics(3, {"valid_loss": 1.0, "valid_ppl": 3.0, "valid_bleu": 5.0, "valid_chrf": 9.0})
-    log.close()
-    assert draw_curves(tmp_path) == tmp_path / "curves.png"
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     """Curves in TensorBoard: every number of every step; after a start from step 2 what came later is gone."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -105,21 +90,6 @@ def test_a_full_disk_leaves_no_file_open(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         log.close()
     assert not any(Path(f"/proc/self/fd/{number}").exists() for number in opened)
-
-
-def test_damaged_records_are_not_drawn(tmp_path: Path) -> None:
-    """A traceback at the end of a long run for a bit that flipped in its log: in a name, a number, a letter."""
-    pytest.importorskip("matplotlib")
-    record = {"step": 1, "loss": 2.0, "nll": 1.0, "grad_norm": 0.5, "lr": 0.1}
-    texts = [json.dumps({**record, "nll": "1"}), json.dumps(record).replace("nll", "oll"), json.dumps(record)]
-    (tmp_path / "metrics.jsonl").write_bytes("".join(f"{text}\n" for text in texts).encode() + b'{"step": \xff}\n')
-    assert draw_curves(tmp_path).exists()
-
-
-def test_nothing_to_draw(tmp_path: Path) -> None:
-    """An empty or wrong folder is told with the file that is missing."""
-    with pytest.raises(UserError, match=r"metrics\.jsonl: no metrics to draw"):
-        draw_curves(tmp_path)
 
 
 def test_a_damaged_line_is_left_out(tmp_path):

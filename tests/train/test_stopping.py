@@ -177,7 +177,8 @@ with StopSignals(lambda text: None) as signals:
     time.sleep(60)
 """,
     "cleaning up": """
-from seq2seq import cli
+from seq2seq.cli import translate as command
+from seq2seq.cli.main import main
 
 def translate(args):
     try:
@@ -187,8 +188,8 @@ def translate(args):
         print("answering", flush=True)
         time.sleep(60)
 
-cli._translate = translate
-cli.main(["translate", "x"])
+command.run = translate
+main(["translate", "x"])
 """,
 }
 

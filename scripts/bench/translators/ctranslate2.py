@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.decoding import DecodeSpec, Loaded, measure
-from seq2seq.config_file import load_saved_config
+from seq2seq.config import load_saved_config
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.data.tokenizer import TokenizerPair
 

@@ -1,4 +1,4 @@
-"""Config files: every mistake is told at once, at its place, in words; what is read is resolved and saves itself."""
+"""Config files: all mistakes are reported together, each with its place; what is read is resolved and saves itself."""
 
 import subprocess
 import sys
@@ -10,8 +10,16 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from seq2seq.config import Config, DataConfig, DecodeConfig, ModelConfig, dump_config
-from seq2seq.config_file import load_config, load_saved_config, override_decode
+from seq2seq.config import (
+    Config,
+    DataConfig,
+    DecodeConfig,
+    ModelConfig,
+    dump_config,
+    load_config,
+    load_saved_config,
+    override_decode,
+)
 from seq2seq.errors import ConfigError
 
 MINIMAL = """\
@@ -156,7 +164,7 @@ def test_aliases_are_read_and_not_shared(write: Any) -> None:
 
 
 def test_all_mistakes_at_once_each_with_its_place(write: Any) -> None:
-    """One run tells everything that is wrong, in the order of the file, the command line last."""
+    """One run reports everything that is wrong, in the order of the file, the command line last."""
     text = """\
 data:
   train: {src: a.de, tgt: 3}
@@ -177,11 +185,11 @@ tokenizer:
   vocab_size: 8.0
 """
     assert mistakes(write(text), "train.steps=1", "decode.top_p=2", "seed=-1", "decode.seed") == [
-        "x.yaml:1: run_dir: missing; folder that the run writes",
-        "x.yaml:1: data.valid: missing; parallel text that measures progress (src and tgt), not part of train",
+        "x.yaml:1: run_dir: missing; folder of the run: checkpoints, logs, models",
+        "x.yaml:1: data.valid: missing; parallel text to validate on (src and tgt)",
         "x.yaml:2: data.train.tgt: must be a path or a list of paths, not 3",
         "x.yaml:3: data.max_length: must be a whole number > 1, not 1",
-        "x.yaml:4: lr: unknown key; it belongs to optim.lr",
+        "x.yaml:4: lr: unknown key; did you mean optim.lr?",
         "x.yaml:6: model.preset: must be one of tiny, small, base, big, not 'tny'; did you mean tiny?",
         "x.yaml:7: model.d_model: must be a whole number > 0, not 'big'",
         "x.yaml:8: model.dropout: must be a number >= 0 and <= 0.9, not true",
@@ -192,9 +200,9 @@ tokenizer:
         "x.yaml:14: decode.sample: must be true or false, not 'yes'",
         "x.yaml:14: decode.zzz: unknown key; allowed here: beam_size, length_penalty, n_best, max_length_ratio, "
         "max_length_offset, batch_tokens, quantize, split_sentences, sample, temperature, top_k, top_p, seed",
-        "x.yaml:17: tokenizer.vocab_size: stated twice, first in line 16",
+        "x.yaml:17: tokenizer.vocab_size: set twice, first in line 16",
         "command line: train.steps: unknown key; did you mean max_steps?",
-        "command line: decode.seed: an override must be written section.key=value",
+        "command line: decode.seed: write an override as section.key=value",
         "command line: seed: must be a whole number >= 0 and < 9223372036854775808, not -1",
         "command line: decode.top_p: must be a number > 0 and <= 1, not 2",
     ]
@@ -216,25 +224,24 @@ tokenizer:
         ("  src_lang: 5", "x.yaml:5: data.src_lang: must be text or null, not 5"),
         ("  cache_dir: ''", "x.yaml:5: data.cache_dir: must be a path, not ''"),
         ("  test: none", "x.yaml:5: data.test: must be a section of key: value lines or null, not 'none'"),
-        ("  test: {src: a}", "x.yaml:5: data.test.tgt: missing; target text, as many files as src, each with as many "
-         "lines as its partner"),
+        ("  test: {src: a}", "x.yaml:5: data.test.tgt: missing; target text: the same number of files as src"),
         ("train: {metric: BLEU}", "x.yaml:5: train.metric: must be one of bleu, chrf, loss, not 'BLEU'; did you mean "
          "bleu?"),
         ("train: {metric: [1]}", "x.yaml:5: train.metric: must be one of bleu, chrf, loss, not [1]"),
-        ("batch_tokens: 1", "x.yaml:5: batch_tokens: unknown key; it belongs to train.batch_tokens or "
-         "decode.batch_tokens"),
+        ("batch_tokens: 1", "x.yaml:5: batch_tokens: unknown key; did you mean train.batch_tokens or "
+         "decode.batch_tokens?"),
         ("training: {}", "x.yaml:5: training: unknown key; did you mean train?"),
-        ("optim.lr: 1", "x.yaml:5: 'optim.lr': unknown key; only the command line takes dotted keys, here write lr: in "
-         "the section optim"),
+        ("optim.lr: 1", "x.yaml:5: 'optim.lr': unknown key; dotted keys are for the command line only; here write lr: "
+         "in the section optim:"),
         ("1: 2", "x.yaml:5: 1: unknown key; allowed here: run_dir, seed, data, tokenizer, model, optim, train, decode"),
         ('"a\\nb": 2', "x.yaml:5: 'a\\nb': unknown key; allowed here: run_dir, seed, data, tokenizer, model, optim, "
          "train, decode"),
-        ("run_dir: b", "x.yaml:5: run_dir: stated twice, first in line 1"),
-        ("[a]: b", "x.yaml:5: a key must be a plain word"),
+        ("run_dir: b", "x.yaml:5: run_dir: set twice, first in line 1"),
+        ("[a]: b", "x.yaml:5: a key must be one word"),
         ("seed: !!python/name:os.system", "x.yaml:5: seed: the YAML tag 'tag:yaml.org,2002...hon/name:os.system' is "
          "not allowed"),
         ("seed: !!int x", "x.yaml:5: seed: 'x' cannot be read as int"),
-        ("seed: &a [*a]", "x.yaml:5: seed: nested too deeply, or inside itself"),
+        ("seed: &a [*a]", "x.yaml:5: seed: nested too deeply, or contains itself"),
         ("train:\n\tseed: 1", "x.yaml:6: not valid YAML: while scanning for the next token, found character '\\t' that "
          "cannot start any token"),
         ("seed: [1", "x.yaml:6: not valid YAML: while parsing a flow sequence, expected ',' or ']', but got "
@@ -247,7 +254,7 @@ tokenizer:
          "'yyyyyyyyyyyyyyyyy...yyyyyyyyyyyyyyyyyy'"),
     ],
 )  # fmt: skip
-def test_each_mistake_is_told_in_words(write: Any, lines: str, expected: str) -> None:
+def test_each_mistake_is_reported_in_words(write: Any, lines: str, expected: str) -> None:
     """Every message names the place, the dotted key, what is allowed and what was found."""
     assert mistakes(write(MINIMAL + lines + "\n")) == [expected]
 
@@ -257,22 +264,22 @@ def test_each_mistake_is_told_in_words(write: Any, lines: str, expected: str) ->
     [
         ("model:\n  num_heads: 3", "x.yaml:5: model.d_model: must be a multiple of num_heads (3), not 256"),
         ("model: {num_kv_heads: 3}", "x.yaml:5: model.num_kv_heads: must divide num_heads (4), not 3"),
-        ("model:\n  d_model: 12\n  positions: rotary", "x.yaml:7: model.positions: rotary needs an even head size, and "
+        ("model:\n  d_model: 12\n  positions: rotary", "x.yaml:7: model.positions: rotary needs an even head size, but "
          "d_model / num_heads is 3"),
         ("model: {d_model: 15, num_heads: 3}", "x.yaml:5: model.positions: sinusoidal needs an even d_model, not 15"),
         ("tokenizer: {joint: false}\nmodel: {tie_embeddings: all}", "x.yaml:6: model.tie_embeddings: all needs one "
-         "vocabulary; set tokenizer.joint: true or use target"),
-        ("optim: {schedule: cosine}\ntrain: {max_epochs: 9}", "x.yaml:5: optim.schedule: cosine needs to know its last "
+         "vocabulary; set tokenizer.joint: true, or use target"),
+        ("optim: {schedule: cosine}\ntrain: {max_epochs: 9}", "x.yaml:5: optim.schedule: cosine ends at the last "
          "step; set train.max_steps"),
         ("optim: {schedule: linear, warmup_steps: 9}\ntrain: {max_steps: 9}", "x.yaml:5: optim.warmup_steps: must be "
          "below train.max_steps (9), not 9"),
         ("train: {max_steps: null}", "x.yaml:5: train.max_steps: training needs an end; set one of max_steps, "
          "max_epochs, max_minutes"),
         ("decode: {n_best: 9}", "x.yaml:5: decode.n_best: must be at most beam_size (5) without sample, not 9"),
-        ("decode: {top_k: 9}", "x.yaml:5: decode.top_k: has no effect on beam search; set decode.sample: true or leave "
-         "it out"),
-        ("  test: {src: [a, b], tgt: c}", "x.yaml:5: data.test.tgt: 1 files, but src has 2; every source file needs "
-         "its target file"),
+        ("decode: {top_k: 9}", "x.yaml:5: decode.top_k: has no effect in beam search; set decode.sample: true, or "
+         "remove this key"),
+        ("  test: {src: [a, b], tgt: c}", "x.yaml:5: data.test.tgt: must have the same number of files as src "
+         "(2), not 1"),
     ],
 )  # fmt: skip
 def test_rules_between_keys(write: Any, lines: str, expected: str) -> None:
@@ -293,11 +300,11 @@ def test_rules_between_keys(write: Any, lines: str, expected: str) -> None:
 )
 def test_settings_that_no_memory_or_number_holds(write: Any, override: str) -> None:
     """A model folder of a stranger must not fill the memory, or overflow, at the first line that is translated."""
-    (told,) = mistakes(write(MINIMAL), override)
-    assert " <" in told
+    (reported,) = mistakes(write(MINIMAL), override)
+    assert " <" in reported
 
 
-def test_several_broken_rules_are_told_together(write: Any) -> None:
+def test_several_broken_rules_are_reported_together(write: Any) -> None:
     """A rule does not hide the next one, within a section or between sections."""
     assert len(mistakes(write(MINIMAL), "decode.top_k=3", "decode.top_p=0.5", "decode.n_best=6")) == 3
     path = write(MINIMAL + "model: {tie_embeddings: all}\n")
@@ -307,22 +314,21 @@ def test_several_broken_rules_are_told_together(write: Any) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("optim.lr", "command line: optim.lr: an override must be written section.key=value"),
-        ("optim.lr=", "command line: optim.lr: an override must be written section.key=value"),
+        ("optim.lr", "command line: optim.lr: write an override as section.key=value"),
+        ("optim.lr=", "command line: optim.lr: write an override as section.key=value"),
         ("=3", "command line: '': unknown key; allowed here: run_dir, seed, data, tokenizer, model, optim, train, "
          "decode"),
-        ("lr=3", "command line: lr: unknown key; it belongs to optim.lr"),
-        ("optim.lr.x=3", "command line: optim.lr.x: unknown key; allowed here: "),
+        ("lr=3", "command line: lr: unknown key; did you mean optim.lr?"),
+        ("optim.lr.x=3", "command line: optim.lr.x: unknown key; optim.lr is not a section"),
         ("optim.lr=[", "command line: optim.lr: not valid YAML: while parsing a flow node, expected the node content, "
          "but found '<stream end>'"),
         ("optim=3", "command line: optim: must be a section of key: value lines, not 3"),
-        ("data.train={src: a}", "command line: data.train.tgt: missing; target text, as many files as src, each with "
-         "as many lines as its partner"),
-        ("optim={lr: 1, lr: 2}", "command line: optim.lr: stated twice, first in line 1"),
+        ("data.train={src: a}", "command line: data.train.tgt: missing; target text: the same number of files as src"),
+        ("optim={lr: 1, lr: 2}", "command line: optim.lr: set twice, first in line 1"),
     ],
 )  # fmt: skip
 def test_mistakes_on_the_command_line(write: Any, override: str, expected: str) -> None:
-    """An override is told as such, never with a line of the file."""
+    """A mistake in an override is reported as one of the command line, never with a line of the file."""
     assert mistakes(write(MINIMAL), override) == [expected]
 
 
@@ -340,11 +346,11 @@ def test_files_that_cannot_be_read(write: Any, tmp_path: Path) -> None:
     assert mistakes(tmp_path / "no.yaml") == ["no.yaml: cannot be read: No such file or directory"]
     assert mistakes(tmp_path / "a\0b") == ["a\0b: cannot be read: embedded null byte"]
     assert "cannot be read" in mistakes(tmp_path)[0]
-    assert mistakes(write(b"a: 1\nb: \xff\n")) == ["x.yaml:2: is not UTF-8 text; save the file as UTF-8"]
+    assert mistakes(write(b"a: 1\nb: \xff\n")) == ["x.yaml:2: not UTF-8 text; save the file as UTF-8"]
     assert mistakes(write(b"#" * 300_000)) == [
-        "x.yaml: cannot be read: it is larger than 256 KiB, so it is no config file"
+        "x.yaml: cannot be read: larger than 256 KiB, so it is not a config file"
     ]
-    assert mistakes(write("- a\n")) == ["x.yaml:1: must hold keys such as run_dir: and data:, not ['a']"]
+    assert mistakes(write("- a\n")) == ["x.yaml:1: must have keys such as run_dir: and data:, not ['a']"]
     assert load_config(write(b"\xef\xbb\xbf" + MINIMAL.encode().replace(b"\n", b"\r\n"))).seed == 1
 
 
@@ -368,13 +374,13 @@ trees = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(name
 
 def load_or_refuse(path: Path, content: bytes, overrides: list[str]) -> None:
     path.write_bytes(content)
-    told = ""
+    reported = ""
     try:
         load_config(path, overrides)
     except ConfigError as error:
-        told = str(error)
-    assert told.encode().decode() == told  # can be printed
-    assert all(line.startswith((f"{path}:", "command line: ")) for line in told.split("\n") if told)
+        reported = str(error)
+    assert reported.encode().decode() == reported  # can be printed
+    assert all(line.startswith((f"{path}:", "command line: ")) for line in reported.split("\n") if reported)
 
 
 @settings(
@@ -453,7 +459,7 @@ def test_decode_options_replace_only_what_is_given() -> None:
     assert changed == DecodeConfig(beam_size=8, n_best=8, length_penalty=0.5, max_length_ratio=3.0)
 
 
-def test_mistakes_in_decode_options_are_told_as_options() -> None:
+def test_mistakes_in_decode_options_are_reported_as_options() -> None:
     """All at once, by the names that a person typed, and by the same rules as in a file."""
     model = DecodeConfig()
     assert refused(model, beam_size=-1, top_p=float("nan"), temperature=0, sample="yes", zzz=1)[:4] == [
@@ -465,7 +471,7 @@ def test_mistakes_in_decode_options_are_told_as_options() -> None:
     assert refused(model, beem_size=2) == ["--beem-size: unknown key; did you mean beam_size?"]
     assert refused(model, n_best=6, top_k=2) == [
         "--n-best: must be at most beam_size (5) without sample, not 6",
-        "--top-k: has no effect on beam search; set --sample or leave it out",
+        "--top-k: has no effect in beam search; set --sample, or remove this key",
     ]
     assert refused(DecodeConfig(n_best=4), beam_size=1) == [
         "--n-best: must be at most beam_size (1) without sample, not 4"
@@ -479,7 +485,7 @@ def test_sampling_is_switched_on_and_off() -> None:
     assert override_decode(sampling, {"sample": False, "n_best": 2}) == DecodeConfig(n_best=2)
     assert refused(sampling, sample=False, temperature=0.5) == [
         "--n-best: must be at most beam_size (5) without sample, not 6",
-        "--temperature: has no effect on beam search; set --sample or leave it out",
+        "--temperature: has no effect in beam search; set --sample, or remove this key",
     ]
 
 
@@ -487,11 +493,11 @@ def test_config_imports_no_heavy_package() -> None:
     """Help and error messages come at once: reading a config must not load numpy or torch."""
     code = (
         "import sys, types; package = types.ModuleType('seq2seq'); package.__path__ = [sys.argv[1]]; "
-        "sys.modules['seq2seq'] = package; import seq2seq.config_file; "
+        "sys.modules['seq2seq'] = package; import seq2seq.config; "
         "print([name for name in ('numpy', 'torch', 'sentencepiece') if name in sys.modules])"
     )
-    import seq2seq.config_file
+    import seq2seq
 
-    folder = str(Path(seq2seq.config_file.__file__).parent)
+    folder = str(Path(seq2seq.__file__).parent)
     result = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seq2seq.data.bitext import read_lines, read_stream
+from seq2seq.data.formats.lines import read_lines, read_stream
 from seq2seq.errors import DataError
 
 TEXT = "She left Beijing.\nA dog sleeps in the garden.\n"
@@ -71,7 +71,7 @@ KINDS = {
     "Parquet": b"PAR1\x15\x04\x15",
     "SQLite": database(),
     "array": array(),
-    "picture": b"\x89PNG\r\n\x1a\n\0\0",
+    "image": b"\x89PNG\r\n\x1a\n\0\0",
     "program": b"\x7fELF\2\1\1",
     "UTF-16, .*iconv -f utf-16 -t utf-8": TEXT.encode("utf-16"),
     "UTF-16,": b"\xfe\xff" + TEXT.encode("utf-16-be"),

@@ -1,8 +1,7 @@
-"""Promise: a line ends at LF and nowhere else, on both sides alike, and no pair ever slips."""
+"""Promise: only LF ends a line, in files and streams, plain and gzip."""
 
 import gzip
 import io
-import itertools
 import os
 from pathlib import Path
 
@@ -10,17 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seq2seq.data import bitext
-from seq2seq.data.bitext import (
-    ParallelFiles,
-    SentencePair,
-    decode_line,
-    fingerprint_files,
-    read_lines,
-    read_pairs,
-    read_stream,
-    read_text,
-)
+from seq2seq.data.formats import lines as lines_module
+from seq2seq.data.formats.lines import decode_line, read_lines, read_stream, read_text
 from seq2seq.errors import DataError
 
 BOM = b"\xef\xbb\xbf"
@@ -40,10 +30,6 @@ def reference_lines(data: bytes) -> list[bytes]:
 def write(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
-
-
-def pair_files(folder: Path, src: bytes, tgt: bytes, name: str = "a") -> ParallelFiles:
-    return ParallelFiles((write(folder / f"{name}.en", src),), (write(folder / f"{name}.de", tgt),))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -164,74 +150,24 @@ def test_unreadable_files_are_named(tmp_path):
         with pytest.raises(DataError, match=reason) as error:
             list(read_lines(path))
         assert str(path) in str(error.value)
-    with pytest.raises(DataError, match="missing"):
-        fingerprint_files(ParallelFiles((tmp_path / "missing",), (tmp_path / "missing",)))
 
 
-def test_invalid_utf8_is_located(tmp_path):
-    """Guards against replacement characters slipping into training text."""
+def test_invalid_utf8_is_located():
+    """Guards against replacement characters in training text."""
     assert decode_line("Grüße，\0".encode(), Path("f"), 1) == "Grüße，\0"
-    files = pair_files(tmp_path, b"a\nb\n", b"x\nab\xffc\n")
-    with pytest.raises(DataError, match=r"a\.de:2: not valid UTF-8 \(byte 0xff at column 3\)"):
-        list(read_pairs(files))
-
-
-@pytest.mark.parametrize(("num_src", "num_tgt"), [(3, 7), (7, 3), (0, 2), (2, 0)])
-def test_unequal_counts_name_both_files_and_both_counts(tmp_path, num_src, num_tgt):
-    """Guards against zip cutting the longer side; the pairs before the gap are still right."""
-    files = pair_files(tmp_path, b"s\n" * num_src, b"t\n" * num_tgt)
-    with pytest.raises(DataError) as error:
-        list(read_pairs(files))
-    message = str(error.value)
-    assert f"a.en has {num_src} lines" in message
-    assert f"a.de has {num_tgt}" in message
-    whole_pairs = itertools.islice(read_pairs(files), min(num_src, num_tgt))
-    assert list(whole_pairs) == [SentencePair("s", "t", line) for line in range(min(num_src, num_tgt))]
-
-
-def test_pairs_of_several_files_count_lines_over_all(tmp_path):
-    """Guards against line numbers that start again with every file, and against lengths that only match in total."""
-    one, two = pair_files(tmp_path, b"a\n\nb", b"1\n2\n3\n", "one"), pair_files(tmp_path, BOM + b"c\r\n", b"4\n", "two")
-    both = ParallelFiles(one.src + two.src, one.tgt + two.tgt)
-    expected = [("a", "1", 0), ("", "2", 1), ("b", "3", 2), ("c", "4", 3)]
-    assert [tuple(pair) for pair in read_pairs(both)] == expected
-    thrice = ParallelFiles(both.src + one.src, both.tgt + one.tgt)
-    assert [pair.line for pair in read_pairs(thrice)] == list(range(7))
-    with pytest.raises(DataError, match="has 3 lines"):
-        list(read_pairs(ParallelFiles(one.src + two.src, two.tgt + one.tgt)))
-
-
-def test_lists_of_files_must_pair_up(tmp_path):
-    """Guards against a forgotten file on one side."""
-    with pytest.raises(DataError, match=r"2 source file\(s\) but 1 target"):
-        ParallelFiles((tmp_path / "a", tmp_path / "b"), (tmp_path / "c",))
-    with pytest.raises(DataError, match="no parallel files"):
-        ParallelFiles((), ())
-
-
-def test_fingerprint_sees_content_order_and_sides(tmp_path):
-    """Guards against a changed or swapped corpus passing for the old one."""
-    a, b, ab, empty = (write(tmp_path / n, d) for n, d in (("a", b"a"), ("b", b"b"), ("ab", b"ab"), ("empty", b"")))
-    cases = [((a,), (b,)), ((b,), (a,)), ((a, b), (b, a)), ((b, a), (a, b)), ((ab,), (empty,)), ((empty,), (ab,))]
-    prints = [fingerprint_files(ParallelFiles(*case)) for case in cases]
-    assert len(set(prints)) == len(cases)
-    assert all(len(p) == 32 for p in prints)
-    assert fingerprint_files(ParallelFiles((a,), (b,))) == prints[0]
-    copy = write(tmp_path / "copy", b"a")
-    assert fingerprint_files(ParallelFiles((copy,), (b,))) == prints[0]
-    write(a, b"A")
-    assert fingerprint_files(ParallelFiles((a,), (b,))) != prints[0]
+    with pytest.raises(DataError, match=r"f:2: not valid UTF-8 \(byte 0xff at column 3\)"):
+        decode_line(b"ab\xffc", Path("f"), 2)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_a_line_without_end_is_an_error(tmp_path, monkeypatch, pack):
     """Guards against a gzip file of a few kilobytes, or a device, whose one line fills the memory."""
-    monkeypatch.setattr(bitext, "_LONGEST_LINE", 1000)
+    monkeypatch.setattr(lines_module, "_LONGEST_LINE", 1000)
     good = b"a\n" + b"x" * 999 + b"\n" + b"y" * 1000
     path = write(tmp_path / "text", pack(good))
     assert [len(line) for line in read_lines(path)] == [1, 999, 1000]
     for bad in (good + b"y", b"a\n" + b"x" * 1000 + b"\nz"):
         lines = [read_lines(write(path, pack(bad))), read_stream(io.BytesIO(pack(bad)), "stdin")]
         for reader in lines:
-            with pytest.raises(DataError, match=r"(text|stdin):[23]: a line of more than"):
+            with pytest.raises(DataError, match=r"(text|stdin):[23]: the line is longer than"):
                 list(reader)

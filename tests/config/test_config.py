@@ -82,7 +82,7 @@ def test_the_tokens_of_a_step_are_a_number_or_auto() -> None:
 
 
 def test_sampling_takes_what_beam_search_refuses() -> None:
-    """Sampling draws n_best translations whatever the beam, and only sampling has a temperature."""
+    """Sampling draws n_best translations with any beam size, and only sampling has a temperature."""
     assert DecodeConfig(sample=True, top_k=3, n_best=9).n_best == 9
     with pytest.raises(ValueError, match=r"n_best: must be at most beam_size .*; top_k: has no effect"):
         DecodeConfig(top_k=3, n_best=9)
@@ -126,7 +126,7 @@ def test_a_dumped_config_holds_absolute_data_paths(monkeypatch: pytest.MonkeyPat
 
 
 def test_missing_data_files_are_listed(tmp_path: Path) -> None:
-    """All missing files are told before a run starts, each with its key."""
+    """All missing files are reported before a run starts, each with its key."""
     (tmp_path / "dev.de").write_text("a\n")
     with pytest.raises(ConfigError) as caught:
         check_files(made(tmp_path))

@@ -1,14 +1,14 @@
-"""Files that are no text, recognised by their first bytes, each with what makes text of it."""
+"""Files that are not text: their first bytes, and how to convert each kind to text."""
 
 import re
 
-HEAD = 512  # bytes that are enough
+HEAD = 512  # number of first bytes that are needed
 
 _UNPACK = "unpack it first: {tool} FILE > text.txt"
-_EXPORT = "export it as plain text in UTF-8, one sentence a line"
+_EXPORT = "export it as plain text in UTF-8, one sentence per line"
 _RECODE = "convert it first: iconv -f {code} -t utf-8 FILE > text.txt"
 
-# What a file begins with (a regular expression), what it is, and what to do.
+# Regular expression for the start of a file, what the file is, and what to do.
 _KINDS = [
     (rb"\xfd7zXZ\x00", "compressed with xz", _UNPACK.format(tool="xz -dc")),
     (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "compressed with bzip2", _UNPACK.format(tool="bzip2 -dc")),
@@ -33,9 +33,9 @@ _KINDS = [
     (rb"ARROW1\x00\x00|FEA1\x00|\xff\xff\xff\xff..\x00\x00", "an Arrow table", _EXPORT),
     (rb"Obj\x01", "an Avro table", _EXPORT),
     (rb"SQLite format 3\x00", "an SQLite database", _EXPORT),
-    (rb"\x89HDF\r\n|\x93NUMPY", "an array file", _EXPORT),
+    (rb"\x89HDF\r\n|\x93NUMPY", "an array file (HDF5 or NumPy)", _EXPORT),
     (rb"\x80[\x02-\x05](\x95|\}|\]|c|\()", "a Python pickle", _EXPORT),
-    (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\x00|MM\x00\*|RIFF....(WAVE|WEBP|AVI )", "a picture or sound", _EXPORT),
+    (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\x00|MM\x00\*|RIFF....(WAVE|WEBP|AVI )", "an image or sound", _EXPORT),
     (rb"\x7fELF|MZ.\x00.{0,4}\x00", "a program", _EXPORT),
     (rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff", "UTF-32", _RECODE.format(code="utf-32")),
     (rb"\xff\xfe|\xfe\xff", "UTF-16", _RECODE.format(code="utf-16")),
@@ -44,9 +44,9 @@ _PATTERNS = [(re.compile(pattern, re.DOTALL), what, advice) for pattern, what, a
 
 
 def not_text(head: bytes) -> str | None:
-    """What data that begin so are and what to do, in words; None if they may be text in UTF-8.
+    """Message for data that start with ``head`` and are not UTF-8 text; None if they can be.
 
-    Text that merely contains NUL is text. Gzip is left to the caller.
+    Text may contain NUL. The caller handles gzip.
     """
     for pattern, what, advice in _PATTERNS:
         if pattern.match(head):
@@ -56,11 +56,11 @@ def not_text(head: bytes) -> str | None:
 
 
 def _wide_code(head: bytes) -> str | None:
-    """The encoding of characters of two or four bytes, without a byte order mark, that ``head`` is in, if it is.
+    """Detect UTF-16 or UTF-32 without a byte order mark.
 
-    Seen by its upper bytes, as most text is in one small part of Unicode: in ASCII, where most of them are 0 and the
-    lower ones are letters, or in another alphabet, where they are two or three numbers and one of them is 0, of spaces.
-    Lower bytes are hardly ever 0.
+    Most text is in one small part of Unicode, which shows in the upper bytes of its characters. In ASCII most upper
+    bytes are 0 and the lower bytes are letters. In another alphabet there are two or three different upper bytes, one
+    of them 0 (from spaces). Lower bytes are rarely 0.
     """
     wide = {"utf-32le": (0, (2, 3), 4), "utf-32be": (3, (0, 1), 4), "utf-16le": (0, (1,), 2), "utf-16be": (1, (0,), 2)}
     for code, (low, high, width) in wide.items():

@@ -1,49 +1,48 @@
-"""From a YAML file and the command line to a :class:`Config`, and from mistakes to messages.
+"""From a YAML file and the command line to a :class:`Config`.
 
-Read top to bottom: loading, then errors. Precedence: defaults, config file, command line (``section.key=value``).
+Precedence: defaults, config file, command line (``section.key=value``).
 Paths under ``data`` are relative to the config file; ``run_dir`` and every path on the command line are relative to
 where the command runs. Loading never looks at the data files.
 """
 
-import difflib
 import os
 import re
-import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
 import yaml
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
-from seq2seq.config import (
-    YAML_WORDS,
-    Config,
-    DecodeConfig,
+from seq2seq.config.keys import (
     Key,
-    Section,
+    absolute_paths,
     fields_of,
     get_key,
-    make_paths_absolute,
-    section_of,
+    misplaced_number,
+    sections_in,
     set_key,
     show,
+    without_numbers,
 )
+from seq2seq.config.messages import explain, unknown
+from seq2seq.config.sections import DecodeConfig
+from seq2seq.config.whole import YAML_WORDS, Config
 from seq2seq.errors import ConfigError
 
-_LARGEST = 256 << 10  # bytes of a config file; to read so much takes seconds
+_LARGEST = 256 << 10  # bytes of a config file; YAML of this size takes seconds to read
 _DEEPEST = 20  # levels of sections and lists
 _SURROGATE = re.compile("[\ud800-\udfff]")  # YAML escapes can write half a character, which no file can hold
+T = TypeVar("T", bound=Config)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file, apply ``section.key=value`` overrides, and resolve every field.
 
-    Raises one :class:`ConfigError` with a line for every mistake. Rules between keys are checked once each key by
-    itself is right.
+    Raises one :class:`ConfigError` with a line for every mistake. Rules between keys are checked when every single key
+    is right.
     """
-    draft = _Draft(path)
+    draft = Draft(path, Config)
     for override in overrides:
         draft.override(override)
     return draft.resolve()
@@ -52,18 +51,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def load_saved_config(path: Path) -> Config:
     """Read the resolved config of a run or a model folder, as ``dump_config`` wrote it.
 
-    How the model was trained decides no translation, so what another version of the package has written there and this
-    one cannot read takes its default.
+    Translation does not depend on the sections optim and train. Keys in them that this version cannot read, as another
+    version of the package wrote them, take their defaults.
     """
-    draft = _Draft(path)
+    draft = Draft(path, Config)
     draft.forget_unreadable(("optim", "train"))
     return draft.resolve()
 
 
 def override_decode(default: DecodeConfig, given: Mapping[str, object]) -> DecodeConfig:
-    """``default`` with the given fields replaced, as ``--beam-size`` and its kin on the command line ask for.
+    """``default`` with the given fields replaced, as options such as ``--beam-size`` ask for.
 
-    Where sampling is switched off, those settings of ``default`` that only sampling has fall back to theirs. Raises one
+    If ``given`` turns sampling off, the keys that only sampling uses go back to their defaults. Raises one
     :class:`ConfigError` with a line for every mistake.
     """
     values = {**default.model_dump(), **given}
@@ -74,7 +73,7 @@ def override_decode(default: DecodeConfig, given: Mapping[str, object]) -> Decod
         return DecodeConfig.model_validate(values)
     except ValidationError as error:
         lines = []
-        for key, message in _explain(error, values, DecodeConfig):
+        for key, message in explain(error, values, DecodeConfig):
             option = "--" + "-".join(key).replace("_", "-")
             lines.append(f"{option}: {message.replace('decode.sample: true', '--sample')}")
         raise ConfigError("\n".join(lines)) from None
@@ -109,24 +108,24 @@ def _compose(text: str) -> yaml.Node | None:
         raise _YamlError(1, "nested too deeply") from None
 
 
-class _Draft:
+class Draft(Generic[T]):
     """A config in the making: plain values from the file and the command line, and the mistakes found so far."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, kind: type[T]) -> None:
+        self.path, self.kind = path, kind
         self.problems: dict[Key, tuple[float, str]] = {}
         self._overridden: list[Key] = []
         self._read: dict[int, tuple[yaml.Node, Any]] = {}
-        self._children: dict[int, dict[str, tuple[yaml.ScalarNode, yaml.Node]]] = {}
+        self._children: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
         try:
             with path.open("rb") as file:
                 content = file.read(_LARGEST + 1)
             if len(content) > _LARGEST:
-                raise ValueError(f"it is larger than {_LARGEST >> 10} KiB, so it is no config file")
+                raise ValueError(f"larger than {_LARGEST >> 10} KiB, so it is not a config file")
             self._root = _compose(content.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
-            raise ConfigError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
+            raise ConfigError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigError(f"{path}: cannot be read: {reason}") from None
@@ -134,31 +133,32 @@ class _Draft:
             raise ConfigError(f"{path}:{error.args[0]}: not valid YAML: {error.args[1]}") from None
         tree = {} if self._root is None else self._plain(self._root, ())
         if not isinstance(tree, dict):
-            raise ConfigError(f"{path}:1: must hold keys such as run_dir: and data:, not {show(tree)}")
+            raise ConfigError(f"{path}:1: must have keys such as run_dir: and data:, not {show(tree)}")
         self.tree: dict[str, Any] = tree
-        make_paths_absolute(self.tree, os.path.dirname(os.path.abspath(path)))
+        self.tree = {name: self._at(os.path.dirname(os.path.abspath(path)), (name,), tree[name]) for name in tree}
 
     def override(self, text: str) -> None:
         """Apply one ``section.key=value`` from the command line."""
         name, _, value = text.partition("=")
         key = tuple(name.strip().split("."))
         self._overridden.append(key)
+        fields = fields_of(self.kind)
         if not value.strip():
-            self.report(key, "an override must be written section.key=value")
-        elif key not in fields_of():
-            self.report(key, _unknown(key, fields_of()))
+            self.report(key, "write an override as section.key=value")
+        elif without_numbers(key) not in fields:
+            above = without_numbers(key[:-1])
+            self.report(key, unknown(key, fields, [other[-1] for other in fields if other[:-1] == above]))
+        elif misplaced := misplaced_number(self.tree, key, fields):
+            self.report(key, misplaced)
         else:
-            branch: dict[str, Any] = {}
             try:
                 node = _compose(value)
             except _YamlError as error:
                 return self.report(key, f"not valid YAML: {error.args[1]}")
-            set_key(branch, key, self._plain(node, key) if node else None)
-            make_paths_absolute(branch, os.getcwd())
-            set_key(self.tree, key, get_key(branch, key))
+            set_key(self.tree, key, self._at(os.getcwd(), key, self._plain(node, key) if node else None))
 
     def forget_unreadable(self, sections: tuple[str, ...]) -> None:
-        """Drop the keys of these sections that a config cannot have, or not beside the others."""
+        """Remove the keys of these sections that this version refuses."""
         for section in sections:
             if not isinstance(self.tree.get(section, {}), dict):
                 del self.tree[section]
@@ -170,31 +170,36 @@ class _Draft:
             for key in blamed:
                 del get_key(self.tree, key[:-1])[key[-1]]
 
+    def _at(self, folder: str, key: Key, value: Any) -> Any:
+        """The value of a key with relative data paths taken from ``folder``."""
+        field = fields_of(self.kind).get(without_numbers(key)) if key[0] == "data" else None
+        return absolute_paths(value, field.annotation, folder) if field else value
+
     def _mistakes(self) -> list[tuple[Key, str]]:
         try:
-            Config.model_validate(self.tree)
+            self.kind.model_validate(self.tree)
         except ValidationError as error:
-            return list(_explain(error, self.tree))
+            return list(explain(error, self.tree, self.kind))
         return []
 
-    def resolve(self) -> Config:
+    def resolve(self) -> T:
         """The config, if there was no mistake; else a ConfigError with a line for each."""
-        for key, field in fields_of().items():
+        for key, field in fields_of(self.kind).items():
             absent: object = None if len(key) == 1 else {}
-            if section_of(field.annotation) is field.annotation and get_key(self.tree, key, absent) is None:
+            if field.annotation in sections_in(field.annotation) and get_key(self.tree, key, absent) is None:
                 set_key(self.tree, key, {})
         for key, message in self._mistakes():
             self.report(key, message)
         if self.problems:
             ordered = sorted(self.problems.values(), key=lambda problem: problem[0])
             raise ConfigError("\n".join(text for _, text in ordered))
-        return Config.model_validate(self.tree)
+        return self.kind.model_validate(self.tree)
 
     def report(self, key: Key, message: str, node: yaml.Node | None = None) -> None:
-        """Note a mistake at the place where the key was stated; the first one of a key is the one to tell."""
+        """Note a mistake at the place where the key was stated; of several in one key, the first is reported."""
         line: float = node.start_mark.line + 1 if node else self._line(key)
         place = f"{self.path}:{line}"
-        if any(key[: len(stated)] == stated for stated in self._overridden):
+        if any(stated in (key[: len(stated)], without_numbers(key)[: len(stated)]) for stated in self._overridden):
             line, place = float("inf"), "command line"
         name = ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else show(part) for part in key)
         self.problems.setdefault(key, (line, ": ".join(part for part in (place, name, message) if part)))
@@ -203,21 +208,27 @@ class _Draft:
         """Line of a key in the file, or of the deepest section above it that the file has."""
         line, node = 1, self._root
         for part in key:
-            if not isinstance(node, yaml.MappingNode):
+            found = self._children_of(node).get(part) if node else None
+            if found is None:
                 break
-            if id(node) not in self._children:  # looked up by name: a file of many mistakes asks for many lines
-                named = {name.value: (name, child) for name, child in node.value if isinstance(name, yaml.ScalarNode)}
-                self._children[id(node)] = named
-            if part not in self._children[id(node)]:
-                break
-            name, node = self._children[id(node)][part]
-            line = name.start_mark.line + 1
+            line, node = found[0].start_mark.line + 1, found[1]
         return line
 
+    def _children_of(self, node: yaml.Node) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """By name or number, what a mapping or list holds, and the node that stands where it begins."""
+        if id(node) not in self._children:  # kept: a file of many mistakes asks for many lines
+            children: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+            if isinstance(node, yaml.MappingNode):
+                children = {name.value: (name, item) for name, item in node.value if isinstance(name, yaml.ScalarNode)}
+            elif isinstance(node, yaml.SequenceNode):
+                children = {str(number): (item, item) for number, item in enumerate(node.value)}
+            self._children[id(node)] = children
+        return self._children[id(node)]
+
     def _plain(self, node: yaml.Node, key: Key, above: tuple[int, ...] = ()) -> Any:
-        """The plain value of a YAML node: what YAML can hold and a config needs, nothing that runs code."""
+        """The plain value of a YAML node. Nothing in it can run code."""
         if id(node) in above or len(above) > _DEEPEST:
-            self.report(key, "nested too deeply, or inside itself")
+            self.report(key, "nested too deeply, or contains itself")
             return None
         if id(node) not in self._read:  # an alias is read once
             inside = (*above, id(node))
@@ -225,7 +236,8 @@ class _Draft:
             if node.tag == "tag:yaml.org,2002:map" and isinstance(node, yaml.MappingNode):
                 value = self._plain_mapping(node, key, inside)
             elif node.tag == "tag:yaml.org,2002:seq" and isinstance(node, yaml.SequenceNode):
-                value = [self._plain(item, key, inside) for item in node.value]
+                keys = [(*key, str(i)) if isinstance(n, yaml.MappingNode) else key for i, n in enumerate(node.value)]
+                value = [self._plain(item, place, inside) for item, place in zip(node.value, keys, strict=True)]
             else:
                 try:
                     value = _scalar(node)
@@ -239,10 +251,10 @@ class _Draft:
         lines: dict[str, int] = {}
         for name, child in node.value:
             if not isinstance(name, yaml.ScalarNode) or _SURROGATE.search(name.value):
-                self.report(key, "a key must be a plain word", name)
+                self.report(key, "a key must be one word", name)
                 continue
             if name.value in values:
-                self.report((*key, name.value), f"stated twice, first in line {lines[name.value]}", name)
+                self.report((*key, name.value), f"set twice, first in line {lines[name.value]}", name)
             lines[name.value] = name.start_mark.line + 1
             values[name.value] = self._plain(child, (*key, name.value), inside)
         return values
@@ -255,7 +267,7 @@ def _scalar(node: yaml.Node) -> object:
         raise ValueError(f"the YAML tag {show(node.tag)} is not allowed")
     if kind == "str":
         if _SURROGATE.search(text):
-            raise ValueError("holds half a character (a surrogate escape)")
+            raise ValueError("has half of a character (a surrogate escape)")
         return text
     if kind == "null":
         return None
@@ -265,70 +277,3 @@ def _scalar(node: yaml.Node) -> object:
         return int(text) if kind == "int" else float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
     except ValueError:
         raise ValueError(f"{show(text)} cannot be read as {kind}") from None
-
-
-# ------------------------------------------------------------------------------------------------------------- messages
-
-
-def _explain(
-    error: ValidationError, tree: dict[str, Any], section: type[Section] = Config
-) -> Iterator[tuple[Key, str]]:
-    """Pydantic's errors in words for people: the key below ``section`` and what to do."""
-    fields = fields_of(section)
-    for item in error.errors(include_url=False):
-        key = tuple(str(part) for part in item["loc"])
-        if item["type"] == "rules":
-            yield from (((*key, *name.split(".")), message) for name, message in item["ctx"]["problems"])
-        elif item["type"] == "extra_forbidden":
-            yield key, _unknown(key, fields)
-        elif item["type"] == "missing" and key in fields:
-            sentence = re.split(r"[.:] ", str(fields[key].description))[0].rstrip(".")
-            yield key, f"missing; {sentence[0].lower()}{sentence[1:]}"
-        else:
-            while key not in fields:  # an item of a list is told as its list
-                assert key, item
-                key = key[:-1]
-            annotation, value = fields[key].annotation, get_key(tree, key)
-            if item["type"] == "value_error":
-                yield key, str(item["ctx"]["error"])
-            else:
-                choices = get_args(annotation) if get_origin(annotation) is Literal else ()
-                expected = _expected(annotation, fields[key].metadata)
-                yield key, f"must be {expected}, not {show(value)}{_nearest(value, choices)}"
-
-
-def _expected(annotation: Any, limits: Sequence[object]) -> str:
-    """What a field allows, in words: ``a whole number > 0 or null``."""
-    section, args = section_of(annotation), get_args(annotation)
-    if get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join(_expected(kind, limits) if kind is not type(None) else "null" for kind in args)
-    if get_origin(annotation) is Annotated:
-        return _expected(args[0], args[1].metadata if isinstance(args[1], FieldInfo) else ())
-    if get_origin(annotation) is tuple:
-        return f"a list of {len(args)}, each {_expected(args[0], ())}"
-    if get_origin(annotation) is Literal:
-        return f"one of {', '.join(args)}" if len(args) > 1 else str(args[0])
-    if section:
-        return "a section of key: value lines"
-    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    ranges = [f"{signs[name]} {getattr(limit, name)}" for limit in limits for name in signs if hasattr(limit, name)]
-    return f"{kinds[annotation]} {' and '.join(ranges)}".rstrip()
-
-
-def _nearest(word: object, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word.lower(), choices, 1) if isinstance(word, str) else []
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _unknown(key: Key, known: Mapping[Key, FieldInfo]) -> str:
-    """What to tell about a key that is none of the known ones."""
-    name = key[-1]
-    if tuple(name.split(".")) in known and "." in name:
-        section, _, last = name.rpartition(".")
-        return f"unknown key; only the command line takes dotted keys, here write {last}: in the section {section}"
-    homes = [".".join(other) for other in known if other[-1] == name]
-    if homes:
-        return f"unknown key; it belongs to {' or '.join(homes)}"
-    siblings = [other[-1] for other in known if other[:-1] == key[:-1]]
-    return "unknown key" + (_nearest(name, siblings) or f"; allowed here: {', '.join(siblings)}")

@@ -1,0 +1,54 @@
+"""``seq2seq translate``: a file, a pipe or a terminal, line by line."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from seq2seq.cli.common import MODEL_HELP, Subparsers, add_decode_options, load_translator, path
+from seq2seq.errors import UserError
+
+_EPILOG = """\
+--n-best above 1 gives up to N different translations per line, the best first:
+line number <tab> score <tab> translation (with --sample some may be equal).
+Lines from a pipe or a terminal are translated when they arrive.
+exit codes: as `seq2seq -h` lists them
+"""
+
+
+def add(subparsers: Subparsers) -> None:
+    parser = subparsers.add_parser(
+        "translate",
+        help="translate a file or standard input, line by line",
+        usage="seq2seq translate MODEL [--input FILE] [--output FILE] [option ...]",
+        description="Translate line by line: one output line for each input line, in the same order.",
+        epilog=_EPILOG,
+    )
+    argument, home = parser.add_argument, os.path.expanduser
+    argument("model", type=path, metavar="MODEL", help=MODEL_HELP)
+    argument("--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input")
+    argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
+    argument("--resume", action="store_true", help="continue an interrupted translation")
+    choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
+    argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)
+    add_decode_options(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from seq2seq.decode.files import FileOptions, translate_file
+    from seq2seq.decode.streams import is_stream, refuse_same_file
+
+    source = Path(args.input)
+    if args.input != "-" and (source.is_dir() or not source.exists()):
+        problem = "is a directory, not a text file" if source.is_dir() else "no such file"
+        raise UserError(f"--input: {problem}: {args.input}")
+    if args.output == "-" and getattr(sys.stdout, "name", None) == os.devnull:  # main replaces a closed stream
+        raise UserError("standard output is closed; redirect it, or give --output FILE")
+    if args.resume:
+        if args.input == "-" or not source.is_file():
+            raise UserError("--resume: give --input FILE; input from a pipe cannot be read again")
+        if is_stream(args.output):
+            raise UserError("--resume: give --output FILE; output to a pipe cannot be continued")
+    refuse_same_file(args.input, args.output)
+    translator, decode = load_translator(args)
+    translate_file(translator, args.input, args.output, decode, FileOptions(args.invalid_bytes, args.resume))

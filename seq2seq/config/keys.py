@@ -1,0 +1,182 @@
+"""What sections are made of, and how their keys are found: in sections, in values, in lists of sections.
+
+A key is a tuple of names: ``("optim", "lr")`` is optim.lr. Where a field holds a list of sections, a number may stand
+between the names: ``("data", "train", "1", "src")``.
+"""
+
+import json
+import os
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, get_args, get_origin
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+
+def _as_path(value: object) -> object:
+    if isinstance(value, str) and value:
+        return Path(os.path.expanduser(value))
+    if isinstance(value, Path):
+        return value
+    raise ValueError(f"must be a path, not {show(value)}")
+
+
+def _as_paths(value: object) -> object:
+    items: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
+    if not items or not all(isinstance(item, Path) or (isinstance(item, str) and item) for item in items):
+        raise ValueError(f"must be a path or a list of paths, not {show(value)}")
+    return tuple(Path(os.path.expanduser(item)) for item in items)
+
+
+def as_tuple(value: object) -> object:
+    """YAML has lists only."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Key: TypeAlias = tuple[str, ...]  # ("optim", "lr") is the key optim.lr
+
+_PATHS_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+OnePath: TypeAlias = Annotated[Path, BeforeValidator(_as_path)]
+Paths: TypeAlias = Annotated[tuple[Path, ...], BeforeValidator(_as_paths), WithJsonSchema(_PATHS_SCHEMA)]
+_NOTHING = object()  # what a tree never holds
+
+
+def option(
+    default: Any,
+    description: str,
+    *,
+    gt: float | None = None,
+    ge: float | None = None,
+    lt: float | None = None,
+    le: float | None = None,
+) -> Any:
+    """A field that need not be stated, with its limits."""
+    return Field(default=default, description=description, gt=gt, ge=ge, lt=lt, le=le)
+
+
+def refuse(problems: Sequence[tuple[str, str]]) -> None:
+    """Turn broken rules, given as (key below the section, message), into one pydantic error; nothing if none broke."""
+    if problems:
+        text = "; ".join(f"{key}: {message}" for key, message in problems)
+        raise PydanticCustomError("rules", "{text}", {"text": text, "problems": list(problems)})
+
+
+class Section(BaseModel):
+    """What all sections share: immutable, no unknown keys, no conversion of ``"8"`` or ``true`` to a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def sections_in(annotation: Any) -> tuple[type[Section], ...]:
+    """The sections that a field may hold: one, one of several (a union), or a list of them."""
+    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Section):
+        return (annotation,)
+    return tuple(section for part in get_args(annotation) for section in sections_in(part))
+
+
+def fields_of(section: type[Section], above: Key = ()) -> dict[Key, FieldInfo]:
+    """Every key below a section, without the numbers of list items; sections before what is in them.
+
+    Where several sections of a union have the same key, the first one gives the field.
+    """
+    found: dict[Key, FieldInfo] = {}
+    for name, field in section.model_fields.items():
+        top = (*above, name)
+        found[top] = field
+        for inner in sections_in(field.annotation):
+            for key, below in fields_of(inner, top).items():
+                found.setdefault(key, below)
+    return found
+
+
+def without_numbers(key: Key) -> Key:
+    """The key as ``fields_of`` has it: ``data.train.1.src`` becomes ``data.train.src``."""
+    return tuple(part for part in key if not part.isdecimal())
+
+
+def child(tree: Any, part: str, default: object = None) -> Any:
+    """What a mapping holds under a name, or a list under a number; the default where it holds nothing there.
+
+    A list of one section needs no number.
+    """
+    if isinstance(tree, list) and len(tree) == 1 and isinstance(tree[0], dict) and not part.isdecimal():
+        tree = tree[0]
+    if isinstance(tree, list):
+        return tree[int(part)] if part in map(str, range(len(tree))) else default
+    return tree.get(part, default) if isinstance(tree, dict) else default
+
+
+def get_key(tree: Any, key: Key, default: object = None) -> Any:
+    """The value of a key, or the default where the tree lacks it."""
+    for part in key:
+        tree = child(tree, part, _NOTHING)
+        if tree is _NOTHING:
+            return default
+    return tree
+
+
+def set_key(tree: Any, key: Key, value: object) -> None:
+    """Set a value, making the sections above it; nothing where something else stands (an error reported elsewhere)."""
+    part, below = key[0], key[1:]
+    if isinstance(tree, list):
+        part, below = (part, below) if part.isdecimal() else ("0", key)
+    place = int(part) if isinstance(tree, list) else part
+    inner = child(tree, part)
+    if not below:
+        tree[place] = value
+    elif inner is None or isinstance(inner, (dict, list)):
+        tree[place] = list(inner) if isinstance(inner, list) else dict(inner or {})  # aliases in a file share one
+        set_key(tree[place], below, value)
+
+
+def misplaced_number(tree: Any, key: Key, fields: Mapping[Key, FieldInfo]) -> str | None:
+    """What is wrong with the numbers in a known key, given the lists that the tree holds; None if nothing is."""
+    for above in range(len(key)):
+        value, name, part = get_key(tree, key[:above]), ".".join(key[:above]), key[above]
+        kind = fields[without_numbers(key[:above])].annotation if above else None
+        is_list = isinstance(value, list) and any(get_origin(one) in (list, tuple) for one in (kind, *get_args(kind)))
+        if is_list and (child(value, part) is None if part.isdecimal() else len(value) != 1):
+            first = ".".join((*key[:above], "0", *without_numbers(key[above:])))
+            return f"{name} is a list of {len(value)}; write {first} for its first item"
+        if not is_list and part.isdecimal():
+            return f"{name or 'the config'} is not a list; leave out {part}"
+    return None
+
+
+def _holds_paths(annotation: Any) -> bool:
+    return annotation is Path or any(_holds_paths(part) for part in get_args(annotation))
+
+
+def change_paths(value: Any, annotation: Any, change: Callable[[str], str]) -> Any:
+    """A field's value with every path in it changed; what is no path stays as it is, an error reported elsewhere."""
+    sections, has_paths = sections_in(annotation), _holds_paths(annotation)
+    fields = {name: field.annotation for section in sections for name, field in section.model_fields.items()}
+
+    def changed(item: Any) -> Any:
+        if sections and isinstance(item, dict):
+            return {name: change_paths(inner, fields.get(name), change) for name, inner in item.items()}
+        return change(item) if has_paths and item and isinstance(item, str) else item
+
+    if not isinstance(value, list) or not (sections or has_paths):
+        return changed(value)
+    distinct = {id(item): item for item in value}  # a page of aliases repeats one section of a page of paths
+    done = {key: changed(item) for key, item in distinct.items()}
+    return [done[id(item)] for item in value]
+
+
+def absolute_paths(value: Any, annotation: Any, folder: str) -> Any:
+    """A field's value with every path in it absolute; relative ones start at ``folder``."""
+    return change_paths(value, annotation, lambda path: os.path.abspath(os.path.join(folder, os.path.expanduser(path))))
+
+
+def show(value: object) -> str:
+    """A value as it would stand in a config, cut short."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 40
+    short.maxlevel, short.maxlist, short.maxdict = 2, 4, 4
+    return short.repr(value)

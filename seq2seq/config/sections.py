@@ -1,0 +1,359 @@
+"""The sections of a config and their keys: what can be set, what it means, what is allowed.
+
+Defaults and presets are filled in when a section is made, so other modules read plain values.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from seq2seq.config.keys import OnePath, Paths, Section, as_tuple, option, refuse
+from seq2seq.languages import language_of
+
+Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+
+
+class TextFiles(Section):
+    """Parallel text: line n of the target translates line n of the source."""
+
+    src: Paths = Field(description="Source text: a file, or a list of files that are read one after the other.")
+    tgt: Paths = Field(
+        description="Target text: the same number of files as src. Line n of each translates line n of its source file."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "TextFiles":
+        counts = f"must have the same number of files as src ({len(self.src)}), not {len(self.tgt)}"
+        refuse([("tgt", counts)] if len(self.src) != len(self.tgt) else [])
+        return self
+
+
+class DataConfig(Section):
+    """Text to train on, and to measure with."""
+
+    train: TextFiles = Field(description="Parallel text to train on (src and tgt).")
+    valid: TextFiles = Field(description="Parallel text to validate on (src and tgt). It must not be part of train.")
+    test: TextFiles | None = option(None, "Parallel text for a final score after training (src and tgt). Optional.")
+    src_lang: str | None = option(None, "Source language code. Default: from the file name (train.en.gz gives en).")
+    tgt_lang: str | None = option(
+        None,
+        "Target language code in any usual form (zh, zh_CN, zho_Hans). Default: from the file name. It decides which "
+        "tokenizer BLEU uses, unless the text is in a script that contradicts it.",
+    )
+    max_length: int = option(
+        256,
+        "Maximum number of tokens of a sentence, on each side, end-of-sentence token included. Longer training pairs "
+        "are left out and counted.",
+        gt=1,
+    )
+    max_ratio: float | None = option(
+        None,
+        "Maximum ratio of the tokens of the longer side to those of the shorter side. Training pairs above it are left "
+        "out and counted: they are often not translations. null is no limit.",
+        ge=1,
+    )
+    cache_dir: OnePath | None = option(None, "Folder for the tokenised corpus. Default: the folder data in run_dir.")
+
+    @property
+    def source_language(self) -> str | None:
+        """``src_lang``, else the code in the name of the first training file, else None."""
+        return self.src_lang or language_of(self.train.src[0])
+
+    @property
+    def target_language(self) -> str | None:
+        """``tgt_lang``, else the code in the name of the first training file, else None."""
+        return self.tgt_lang or language_of(self.train.tgt[0])
+
+
+class TokenizerConfig(Section):
+    """How text is split into subwords. The tokenizer is trained once, on the training text."""
+
+    kind: Literal["unigram", "bpe"] = option("bpe", "Type of the SentencePiece model.")
+    joint: bool = option(
+        True, "true: one vocabulary for both languages, needed to tie all embeddings. false: one for each language."
+    )
+    vocab_size: int = option(8000, "Number of subwords in a vocabulary. Larger corpora can use more.", gt=4)
+    character_coverage: float = option(
+        0.9995,
+        "Share of the characters of the text that the vocabulary covers. Use 1.0 for small alphabets.",
+        ge=0.98,
+        le=1,
+    )
+    byte_fallback: bool = option(
+        True, "Write characters outside the vocabulary as bytes. Otherwise they become unknown and are lost."
+    )
+    normalise_source: bool = option(
+        True,
+        "Normalise source text in training and translation: white space of every kind becomes a space, characters are "
+        "composed (NFC), soft hyphens and zero-width characters are removed. Target text is not changed.",
+    )
+    sampling: float = option(
+        0.0,
+        "Subword regularisation in training, for small data: every epoch splits the words at random. 0 is off, 0.1 is "
+        "usual. kind bpe: probability to skip a merge; larger is more random (1 gives single characters). kind "
+        "unigram: smoothing alpha; smaller is more random (0.01 is nearly uniform, 1 prefers the best splits).",
+        ge=0,
+        le=1,
+    )
+
+
+_SHAPE = ("encoder_layers", "decoder_layers", "d_model", "num_heads", "d_ff", "dropout", "norm_position")
+PRESETS: Mapping[str, Mapping[str, float | str]] = {
+    name: dict(zip(_SHAPE, shape, strict=True))
+    for name, shape in {
+        "tiny": (4, 4, 128, 4, 256, 0.2, "pre"),
+        "small": (4, 4, 256, 4, 1024, 0.1, "pre"),
+        "base": (6, 6, 512, 8, 2048, 0.1, "post"),  # Vaswani et al. 2017, table 3
+        "big": (6, 6, 1024, 16, 4096, 0.3, "post"),
+    }.items()
+}
+
+
+class ModelConfig(Section):
+    """The Transformer. A preset gives its shape; every key of the shape can also be set by itself."""
+
+    preset: Literal["tiny", "small", "base", "big"] = option(
+        "small",
+        "Shape of the model: layers, widths, heads, dropout, norm_position. tiny is for tens of thousands of "
+        "sentence pairs, small for hundreds of thousands; base and big are those of Vaswani et al. 2017.",
+    )
+    encoder_layers: int = option(4, "Number of encoder layers. Default: from the preset.", gt=0)
+    decoder_layers: int = option(4, "Number of decoder layers. Default: from the preset.", gt=0)
+    d_model: int = option(
+        256, "Width of the embeddings and of the output of every layer. Default: from the preset.", gt=0
+    )
+    num_heads: int = option(
+        4, "Number of attention heads. d_model must be a multiple of it. Default: from the preset.", gt=0
+    )
+    num_kv_heads: int = option(
+        4,
+        "Number of heads for keys and values (grouped-query attention). num_heads must be a multiple of it. Fewer make "
+        "decoding cheaper. Default: num_heads.",
+        gt=0,
+    )
+    d_ff: int = option(1024, "Inner width of the feed-forward layers. Default: from the preset.", gt=0)
+    dropout: float = option(0.1, "Dropout probability in training. Default: from the preset.", ge=0, le=0.9)
+    norm_position: Literal["pre", "post"] = option(
+        "pre",
+        "pre: normalise before each sublayer (more stable at high learning rates). post: after it (as in the paper). "
+        "Default: from the preset.",
+    )
+    norm: Literal["layernorm", "rmsnorm"] = option("layernorm", "Type of normalisation.")
+    activation: Literal["relu", "gelu", "swiglu"] = option(
+        "relu", "Activation of the feed-forward layers. swiglu adds a gate: a third matrix in each layer."
+    )
+    positions: Literal["sinusoidal", "learned", "rotary"] = option(
+        "sinusoidal",
+        "Position encoding. sinusoidal and learned (up to data.max_length) are added to the embeddings; rotary rotates "
+        "queries and keys.",
+    )
+    tie_embeddings: Literal["all", "target", "none"] = option(
+        "all",
+        "Which of the embeddings share one matrix. all: source, target and output, needs tokenizer.joint: true. "
+        "target: target and output, the default with separate vocabularies. none: each has its own.",
+    )
+    attention_window: int | None = option(
+        None, "Self-attention sees this number of tokens on each side. null is no limit.", gt=0, lt=2**31
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, stated: Any) -> Any:
+        preset = stated.get("preset", "small") if isinstance(stated, dict) else None
+        if not isinstance(preset, str) or preset not in PRESETS:
+            return stated
+        merged = {**PRESETS[preset], **stated}
+        if type(merged["num_heads"]) is int and merged["num_heads"] > 0:
+            merged.setdefault("num_kv_heads", merged["num_heads"])
+        return merged
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        problems = []
+        if self.d_model % self.num_heads:
+            problems.append(("d_model", f"must be a multiple of num_heads ({self.num_heads}), not {self.d_model}"))
+        elif self.positions == "rotary" and (self.d_model // self.num_heads) % 2:
+            size = self.d_model // self.num_heads
+            problems.append(("positions", f"rotary needs an even head size, but d_model / num_heads is {size}"))
+        if self.num_heads % self.num_kv_heads:
+            problems.append(("num_kv_heads", f"must divide num_heads ({self.num_heads}), not {self.num_kv_heads}"))
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            problems.append(("positions", f"sinusoidal needs an even d_model, not {self.d_model}"))
+        refuse(problems)
+        return self
+
+
+WARMUP_STEPS = 1000
+
+
+class OptimConfig(Section):
+    """The optimizer and the learning rate."""
+
+    name: Literal["adamw", "muon"] = option(
+        "adamw", "Optimizer. muon updates the matrices of the layers, and adamw updates the rest."
+    )
+    lr: float = option(1e-3, "Peak learning rate, reached at the end of the warmup.", gt=0)
+    betas: Annotated[tuple[Beta, Beta], BeforeValidator(as_tuple)] = option(
+        (0.9, 0.98), "Decay rates of Adam's running averages: of the gradient, and of its square."
+    )
+    eps: float = option(1e-9, "Small number added to Adam's denominator, to avoid a division by zero.", gt=0)
+    weight_decay: float = option(0.0, "Decoupled weight decay (as in AdamW). 0 is off.", ge=0)
+    schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = option(
+        "inverse_sqrt",
+        "Learning rate after the warmup. cosine and linear fall until train.max_steps, which they need.",
+    )
+    warmup_steps: int = option(
+        WARMUP_STEPS,
+        "Number of steps in which the learning rate rises from 0 to lr. Must be below train.max_steps. Default: 1000, "
+        "or half of train.max_steps if that is 1000 or less.",
+        ge=0,
+    )
+    min_lr_ratio: float = option(0.0, "Schedules cosine and linear end at min_lr_ratio x lr.", ge=0, le=1)
+    clip_norm: float = option(
+        1.0, "Maximum norm of the gradient; larger gradients are scaled down to it. 0 is off.", ge=0
+    )
+
+
+class TrainConfig(Section):
+    """How long to train, in which steps, and what to keep. Training ends at the first limit that it reaches."""
+
+    batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = option(
+        4096,
+        "Batch size: target tokens of an optimizer step, over all processes and micro-batches; source tokens in "
+        "proportion. auto: the largest batch that fits into memory, which a test before the run finds; at most 25,000 "
+        "tokens per process (as in the paper) and 1 percent of the training text (or 1,024 tokens if that is more). "
+        "Larger batches learn hardly more per step.",
+    )
+    accumulate: int | None = option(
+        None,
+        "Gradient accumulation: number of micro-batches per step and process. More need less memory and give the same "
+        "gradient; the batch size stays the same. null: 1 on CUDA; on the CPU micro-batches of about 1,024 target "
+        "tokens, which the threads compute in parallel.",
+        gt=0,
+    )
+    label_smoothing: float = option(
+        0.1, "Label smoothing: share of the probability that the loss spreads over the whole vocabulary.", ge=0, lt=1
+    )
+    max_steps: int | None = option(
+        None, "Stop after this number of optimizer steps. Default: 20000 if no limit is set.", gt=0
+    )
+    max_epochs: int | None = option(None, "Stop after this number of passes over the training text.", gt=0)
+    max_minutes: float | None = option(None, "Stop after this number of minutes of training.", gt=0)
+    validate_every: int = option(500, "Number of steps between validations.", gt=0)
+    save_every: int = option(500, "Number of steps between checkpoints.", gt=0)
+    patience: int | None = option(
+        10,
+        "Early stopping: stop after this number of validations without improvement. null is off. A validation does not "
+        "count while its score is near 0 and its loss still falls.",
+        gt=0,
+    )
+    metric: Literal["bleu", "chrf", "loss"] = option(
+        "bleu",
+        "Which validation score decides what the best model is: BLEU or chrF (higher is better) or loss (lower is "
+        "better). If BLEU or chrF are equal or near 0, chrF and then the loss decide.",
+    )
+    on_bad_step: Literal["skip", "rollback", "stop"] = option(
+        "skip",
+        "What to do if a loss or gradient is not a finite number, or if the loss jumps. skip: no update in this step. "
+        "rollback: skip, and load the weights of the last checkpoint. stop: end the run. The sentence pairs of the "
+        "step are written to bad_lines.jsonl.",
+    )
+    max_bad_steps: int = option(5, "End the run after this number of bad steps in a row.", gt=0)
+    spike_sigmas: float | None = option(
+        6.0,
+        "The loss has jumped if it is this number of standard deviations above the mean of earlier steps. null is off.",
+        gt=0,
+    )
+    ema_decay: float = option(
+        0.998, "Decay per step of the moving average of the weights, which is used to translate. 0 is off.", ge=0, lt=1
+    )
+    keep_last: int = option(5, "Number of checkpoints to keep. The best model is always kept.", gt=0)
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "auto", "auto: cuda if the machine has a GPU, else cpu. For several GPUs start train with torchrun."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = option(
+        "auto", "Number format of the computation. auto: bf16 on GPUs that have it (since 2020), else fp32."
+    )
+    threads: int | None = option(
+        None,
+        "Number of CPU threads. null: all. Another number gives the same training, except for rounding and dropout.",
+        gt=0,
+    )
+
+    @property
+    def step_tokens(self) -> int:
+        """``batch_tokens`` of a run that has started: a number."""
+        assert self.batch_tokens != "auto", "train/budget.py replaces auto before it is used"
+        return self.batch_tokens
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_bound(cls, stated: Any) -> Any:
+        bounds = ("max_steps", "max_epochs", "max_minutes")
+        if isinstance(stated, dict) and not any(key in stated for key in bounds):
+            return {**stated, "max_steps": 20_000}
+        return stated
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainConfig":
+        if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
+            refuse([("max_steps", "training needs an end; set one of max_steps, max_epochs, max_minutes")])
+        return self
+
+
+class DecodeConfig(Section):
+    """How to translate: beam search, or sampling.
+
+    The upper limits are far above any use. A model folder from a stranger must not fill the memory.
+    """
+
+    beam_size: int = option(
+        5,
+        "Number of hypotheses in beam search. The search ends when this number has finished. 1 is greedy search.",
+        gt=0,
+        le=1000,
+    )
+    length_penalty: float = option(1.0, "alpha of Wu et al. 2016. Larger prefers longer output. 0 is off.", ge=0, le=10)
+    n_best: int = option(
+        1, "Number of translations to return for each sentence. In beam search at most beam_size.", gt=0, le=1000
+    )
+    max_length_ratio: float = option(
+        2.0, "Maximum output length = max_length_ratio x source tokens + max_length_offset.", ge=0, le=100
+    )
+    max_length_offset: int = option(10, "Tokens to add to the maximum output length.", ge=0, le=10_000)
+    batch_tokens: int = option(8192, "Batch size: source tokens x beam_size.", gt=0)
+    quantize: Literal["int8"] | None = option(
+        None,
+        "int8: compute linear layers in 8-bit integers on the CPU, with nearly the quality of fp32. On a CPU without "
+        "VNNI fp32 is faster; it is used, and a message says so. Validation and test of a run never use int8.",
+    )
+    split_sentences: bool | Literal["auto"] = option(
+        "auto",
+        "Translate a line with several sentences one sentence at a time. auto: train decides; true if hardly any "
+        "training line has several sentences. A model that does not say uses false.",
+    )
+    sample: bool = option(False, "Sample: draw words at random. Otherwise beam search looks for the best translation.")
+    temperature: float = option(1.0, "Sampling: below 1 prefers likely words, above 1 gives more variety.", gt=0)
+    top_k: int = option(0, "Sampling: draw only from this number of the most likely words. 0 is off.", ge=0)
+    top_p: float = option(
+        1.0, "Sampling: draw only from the most likely words whose probabilities add up to this. 1 is off.", gt=0, le=1
+    )
+    seed: int = option(
+        1, "Sampling: seed of the random numbers. The same seed gives the same translations.", ge=0, lt=2**63
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "DecodeConfig":
+        if self.sample:
+            return self
+        problems = []
+        if self.n_best > self.beam_size:
+            problems.append(
+                ("n_best", f"must be at most beam_size ({self.beam_size}) without sample, not {self.n_best}")
+            )
+        for key, off in (("temperature", 1.0), ("top_k", 0), ("top_p", 1.0)):
+            if getattr(self, key) != off:
+                problems.append((key, "has no effect in beam search; set decode.sample: true, or remove this key"))
+        refuse(problems)
+        return self

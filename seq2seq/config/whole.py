@@ -1,0 +1,218 @@
+"""The whole config: the rules between its sections, and what is done with a config: dump, check, compare."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, model_validator
+
+from seq2seq.config.keys import (
+    Key,
+    OnePath,
+    Section,
+    absolute_paths,
+    change_paths,
+    fields_of,
+    get_key,
+    option,
+    refuse,
+    without_numbers,
+)
+from seq2seq.config.sections import (
+    PRESETS,
+    WARMUP_STEPS,
+    DataConfig,
+    DecodeConfig,
+    ModelConfig,
+    OptimConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+from seq2seq.errors import ConfigError
+
+
+def _with_default(stated: dict[str, Any], name: str, kind: type[Section], key: str, default: object) -> dict[str, Any]:
+    """What is stated, with another default for one key of the section ``name``, given as a mapping or as a section."""
+    section = stated.get(name, {})
+    if isinstance(section, dict):
+        return {**stated, name: {key: default, **section}}
+    if isinstance(section, kind) and key not in section.model_fields_set:
+        return {**stated, name: section.model_copy(update={key: default})}
+    return stated
+
+
+class Config(Section):
+    """Everything that decides a run."""
+
+    run_dir: OnePath = Field(
+        description="Folder of the run: checkpoints, logs, models. A relative path starts at the current folder."
+    )
+    seed: int = option(1, "Seed of the random numbers: initial weights, order of the data, dropout.", ge=0, lt=2**63)
+    data: DataConfig = Field(description="Text to train on. Relative paths start at the folder of the config file.")
+    tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, description="How text is split into subwords.")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="The Transformer.")
+    optim: OptimConfig = Field(default_factory=OptimConfig, description="The optimizer and its learning rate.")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="How long to train and what to keep.")
+    decode: DecodeConfig = Field(default_factory=DecodeConfig, description="How to translate: beam search or sampling.")
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder of the tokenised corpus."""
+        return self.data.cache_dir or self.run_dir / "data"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_other_sections(cls, stated: Any) -> Any:
+        """Separate vocabularies untie the source; a short run without a stated warmup gets a shorter one."""
+        if not isinstance(stated, dict):
+            return stated
+        joint, steps = (
+            section.get(name) if isinstance(section, dict) else getattr(section, name, None)
+            for section, name in ((stated.get("tokenizer"), "joint"), (stated.get("train"), "max_steps"))
+        )
+        if joint is False:
+            stated = _with_default(stated, "model", ModelConfig, "tie_embeddings", "target")
+        if type(steps) is int and 0 < steps <= WARMUP_STEPS:
+            stated = _with_default(stated, "optim", OptimConfig, "warmup_steps", steps // 2)
+        return stated
+
+    @model_validator(mode="after")
+    def _check(self) -> "Config":
+        problems, steps, schedule = [], self.train.max_steps, self.optim.schedule
+        if self.model.tie_embeddings == "all" and not self.tokenizer.joint:
+            problems.append(
+                ("model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true, or use target")
+            )
+        if schedule in ("cosine", "linear") and steps is None:
+            problems.append(("optim.schedule", f"{schedule} ends at the last step; set train.max_steps"))
+        if steps is not None and self.optim.warmup_steps >= steps:
+            warmup = f"must be below train.max_steps ({steps}), not {self.optim.warmup_steps}"
+            problems.append(("optim.warmup_steps", warmup))
+        refuse(problems)
+        return self
+
+
+# How YAML reads a plain word. The rules of YAML 1.2, because those of 1.1, PyYAML's own, make text of 1e-4 and false
+# of the language code no.
+_NUMBER = r"\d+(_\d+)*"
+YAML_WORDS: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {
+    None: [
+        ("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$")),
+        ("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$")),
+        ("tag:yaml.org,2002:int", re.compile(rf"^[-+]?{_NUMBER}$", re.ASCII)),
+        (
+            "tag:yaml.org,2002:float",
+            re.compile(
+                rf"^[-+]?(({_NUMBER}(\.\d*)?|\.\d+)([eE][-+]?\d+)?|\.(inf|Inf|INF))$|^\.(nan|NaN|NAN)$", re.ASCII
+            ),
+        ),
+    ]
+}
+_WORDS_TO_QUOTE = {**yaml.SafeDumper.yaml_implicit_resolvers, **YAML_WORDS}  # what either version does not read as text
+
+
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = _WORDS_TO_QUOTE
+
+
+def dump_config(config: Config, *, absolute: bool = True) -> str:
+    """The resolved config as YAML. With absolute data paths, it loads as an equal config from any folder."""
+    values = config.model_dump(mode="json")
+    if absolute:
+        values["data"] = absolute_paths(values["data"], DataConfig, os.getcwd())
+    return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+def file_problem(path: Path) -> str | None:
+    """Why training cannot read a path several times; None if it can."""
+    if path.is_file():
+        return None
+    if path.is_dir():
+        return "is a folder, not a text file; list the files in it"
+    if path.exists():
+        return "is no regular file; training reads its text several times, so write it to a file first"
+    return "no such file"
+
+
+def portable(config: Config) -> Config:
+    """The config to store with a model: file names in place of paths, and the languages that the file names gave."""
+    values = config.model_dump(mode="json")
+    values["data"] = change_paths(values["data"], DataConfig, os.path.basename)
+    values["run_dir"] = config.run_dir.resolve().name or "run"
+    values["data"] |= {"cache_dir": None, "src_lang": config.data.source_language}
+    values["data"]["tgt_lang"] = config.data.target_language
+    return Config.model_validate(values)
+
+
+def check_files(config: Config) -> None:
+    """Raise one :class:`ConfigError` with a line for every data file that training cannot read several times."""
+    missing = [
+        f"data.{part}.{side}: {problem}: {path}"
+        for part in ("train", "valid", "test")
+        if (files := getattr(config.data, part))
+        for side in ("src", "tgt")
+        for path in getattr(files, side)
+        if (problem := file_problem(path))
+    ]
+    if missing:
+        raise ConfigError("\n".join(missing))
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of the config file, for editors and for the documentation."""
+    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    shape = found["$defs"]["ModelConfig"]["properties"]
+    for key in (*PRESETS["small"], "num_kv_heads", "tie_embeddings"):
+        del shape[key]["default"]  # depends on other keys, as the description says
+    return found
+
+
+def diff_configs(old: Config | Mapping[str, Any], new: Config, sections: Sequence[str]) -> list[str]:
+    """Lines such as ``train.batch_tokens: 4096 -> 8192`` for what differs below the given dotted keys.
+
+    Args:
+        old: a config, or its values as read from a file. Keys that the file lacks, as another version of the package
+            wrote it, take their defaults.
+
+    Raises:
+        ConfigError: ``old`` has keys that this version does not know.
+    """
+    wanted = [tuple(section.split(".")) for section in sections]
+    fields = fields_of(type(new))
+    assert all(key in fields for key in wanted), sections
+    before = dict(_leaves(old.model_dump(mode="json") if isinstance(old, Config) else old, ()))
+    values = new.model_dump(mode="json")
+    after = dict(_leaves(values, ()))
+    lacking = [key for key in before if without_numbers(key) not in fields]
+    if lacking:
+        unknown = "; ".join(f"{'.'.join(key)}: {json.dumps(before[key])}" for key in lacking)
+        raise ConfigError(f"has settings that this version of seq2seq lacks ({unknown})")
+    compared = [key for key in dict.fromkeys((*before, *after)) if any(key[: len(top)] == top for top in wanted)]
+    newer = [key for key in compared if key not in before and not fields[without_numbers(key)].is_required()]
+    if newer:
+        for key in newer:
+            section = get_key(values, key[:-1])
+            del (section[0] if isinstance(section, list) else section)[key[-1]]
+        defaults = dict(_leaves(type(new).model_validate(values).model_dump(mode="json"), ()))
+        before |= {key: defaults[key] for key in newer}
+    return [
+        f"{'.'.join(key)}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}"
+        for key in compared
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _leaves(value: object, key: Key) -> Iterator[tuple[Key, object]]:
+    """The values below a key; those of a list of one section are those of the section."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for number, item in enumerate(value):
+            yield from _leaves(item, (*key, str(number)) if len(value) > 1 else key)
+    elif isinstance(value, dict):
+        for name, below in value.items():
+            yield from _leaves(below, (*key, name))
+    else:
+        yield key, value

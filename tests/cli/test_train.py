@@ -1,0 +1,120 @@
+"""The train command: who may train, how it ends, what it leaves."""
+
+import fcntl
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from seq2seq.cli.main import main
+from seq2seq.config import load_config
+from seq2seq.errors import EXIT_STOPPED
+from seq2seq.train.checkpoint import Progress
+from seq2seq.train.distributed import Processes
+from seq2seq.train.metrics import MetricsLog
+from seq2seq.train.trainer import Summary, Trainer
+from tests.toy import write_lines
+
+
+def test_under_torchrun_one_process_tells_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against the same message from each of eight processes; all of them fail."""
+    codes = []
+    for rank in ("0", "1", "2"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        codes.append(main(["train", str(tmp_path / "missing.yaml")]))
+    assert codes == [2, 2, 2]
+    assert capsys.readouterr().err.count("missing.yaml") == 1
+
+
+def test_a_second_process_on_a_run_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two that write one run folder would ruin it; the refused one touches nothing."""
+    (place / "run").mkdir()
+    (place / "run/.lock").write_text("process 7 on example\n")
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=BlockingIOError))
+    assert main(["train", "toy.yaml"]) == 2
+    assert "run: process 7 on example works on it; wait until" in capsys.readouterr().err
+    assert [path.name for path in (place / "run").iterdir()] == [".lock"]
+
+
+def test_a_metrics_file_on_a_full_disk(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The log may fill the disk as well as a checkpoint does; the same kind of message."""
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with mock.patch.object(MetricsLog, "_reopen", staticmethod(lambda *_: open("/dev/full", "a", encoding="utf-8"))):
+        assert main(["train", "toy.yaml", "train.max_steps=2"]) == 2
+    assert "space" in capsys.readouterr().err
+
+
+def test_verify_resume_respects_the_lock(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against a check that works, and deletes, in a folder in which another process runs."""
+    monkeypatch.setattr(fcntl, "flock", mock.Mock(side_effect=BlockingIOError))
+    assert main(["train", "toy.yaml", "--verify-resume"]) == 2
+    assert "works on it; wait until" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_no_traceback(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C: exit code 130, and how to go on."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_step", interrupt)
+    assert main(["train", "toy.yaml"]) == 130
+    assert "the same command continues" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("several", "expected"), [(0, True), (1, True), (3, False)])
+def test_a_run_finds_whether_to_split_sentences(several: int, expected: bool, place: Path) -> None:
+    """A model knows whether its training text held lines of several sentences; of 60 here 1 is few, and 3 are not.
+    The saved config says so, the command line can say otherwise."""
+    text = (place / "text/train.xx").read_text(encoding="utf-8").splitlines()
+    write_lines(place / "text/train.xx", ["Ka. To." if i < several else line for i, line in enumerate(text)])
+    assert main(["train", "toy.yaml", "train.max_steps=1", "data.cache_dir=cache"]) == 0
+    assert load_config(place / "run/best/config.yaml").decode.split_sentences is expected
+    write_lines(place / "two", ["Kato. Miren."])
+    outputs = []
+    for option in ((), ("--split-sentences", "true"), ("--split-sentences", "false")):
+        arguments = ["--input", "two", "--output", "out", "--max-length-offset", "1", "--max-length-ratio", "0.2"]
+        assert main(["translate", "run", *arguments, *option]) == 0
+        outputs.append((place / "out").read_bytes())
+    assert outputs[0] == outputs[1 if expected else 2]
+
+
+def test_a_finished_run_leaves_its_picture(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without matplotlib the run ends well and one line says why there is no picture; the same command draws it later.
+    A run that was stopped gets none."""
+    pytest.importorskip("matplotlib")
+    whole_run = Trainer.run
+    with mock.patch.object(Trainer, "run", lambda self: whole_run(self, stop_after=2)):
+        assert main(["train", "toy.yaml"]) == EXIT_STOPPED
+    assert "saved after step 2; the same command continues from there" in capsys.readouterr().out
+    assert not (place / "run/curves.png").exists()
+    with mock.patch.dict(sys.modules, {"matplotlib.figure": None}):
+        assert main(["train", "toy.yaml"]) == 0
+    streams = capsys.readouterr()
+    assert (
+        "\ncurves.png was not drawn: matplotlib is not installed; install it: pip install matplotlib\n" in streams.err
+    )
+    assert streams.out.startswith("done: ")
+    assert not (place / "run/curves.png").exists()
+    assert main(["train", "toy.yaml"]) == 0
+    assert (place / "run/curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_one_process_draws_the_picture(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against processes that write the same file at the same time, and a picture of metrics of nobody."""
+    monkeypatch.setattr(Processes, "is_main", False)
+    monkeypatch.setattr(Trainer, "__init__", lambda *_: None)
+    monkeypatch.setattr(Trainer, "run", lambda _: Summary(Progress(), "done", False, None))
+    with mock.patch("seq2seq.report.curves.draw_curves") as draw:
+        assert main(["train", "toy.yaml"]) == 0
+    draw.assert_not_called()

@@ -1,0 +1,79 @@
+"""The translate command, and what it shares with evaluate: models, pipes, options."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from seq2seq.cli.main import main
+from tests.toy import command, environment, run_command
+
+TRANSLATE = "translate model --input text/test.xx --output out --device cpu"
+
+
+def test_edited_decoding_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model folder's way to translate may be edited, or damaged: either way the translations are others."""
+    config = place / "model/best/config.yaml"
+    config.write_text(config.read_text().replace("beam_size: 2", "beam_size: 3"))
+    assert main(TRANSLATE.split()) == 0
+    assert "model: its config.yaml was edited after training: decode.beam_size: 2 -> 3" in capsys.readouterr().err
+
+
+def test_a_model_that_was_never_validated_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against translations and scores of the last model taken for those of the best."""
+    shutil.copytree(place / "model/last", place / "run/last")
+    arguments = "--input text/test.xx --output out --device cpu"
+    evaluate = "evaluate run --src text/test.xx --ref text/test.yy --device cpu"
+    for command_line in (f"translate run {arguments}", evaluate):
+        assert main(command_line.split()) == 0
+        assert "run: no best model yet; using last (step 200), which was not validated" in capsys.readouterr().err
+    for name in ("run/last", "model"):
+        assert main(f"translate {name} {arguments}".split()) == 0
+        assert "best" not in capsys.readouterr().err
+
+
+def test_pipes_are_read(place: Path) -> None:
+    """Guards against a pipe taken for a missing file, opened twice, or a gzip stream that loses its beginning."""
+    expected = run_command("translate", place / "model", "--input", place / "text/test.xx").stdout
+    assert expected.count(b"\n") == 5
+    program, scores = " ".join(command()), "--ref <(cat text/test.yy) --tokenize 13a --json"
+    lines = [
+        f"{program} translate model --input <(gzip -c text/test.xx)",
+        f"cat text/test.xx | {program} translate model --input /dev/stdin",
+        f"{program} evaluate --hyp <(gzip -c text/test.yy) {scores}",
+        f"gzip -c text/test.yy | {program} evaluate --hyp - {scores}",
+        f"cat text/test.xx | {program} evaluate model --src - {scores}",
+    ]
+    for line in lines:
+        done = subprocess.run(["bash", "-c", line], capture_output=True, env=environment(), timeout=60)
+        assert done.returncode == 0, done.stderr.decode()
+        if "translate" in line:
+            assert done.stdout == expected
+        else:
+            assert b'"num_lines": 5' in done.stdout
+            assert ("model" in line) or b'"bleu": 100.0' in done.stdout
+
+
+def test_spellings_of_a_source_line_read_alike(place: Path) -> None:
+    """Guards against spaces of other kinds, soft hyphens and zero-width characters that change a translation, and
+    against a line of nothing else that is translated."""
+    odd = "kato\u00a0miren\nkato\u2009miren\nkato\tmiren\nka\u00adto miren\u200b\n\u200b\u3000\ufeff\nkato miren\n"
+    done = run_command("translate", "model", stdin=odd.encode())
+    lines = done.stdout.decode().split("\n")
+    assert lines == [lines[5]] * 4 + ["", lines[5], ""]
+    assert lines[5]
+
+
+def test_int8_that_would_be_slow_is_reported_in_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against --quantize int8 that takes ten times as long as fp32, and against a record that says int8."""
+    monkeypatch.setattr("seq2seq.decode.engine.is_int8_slow", lambda: True)
+    Path("in").write_text("ka to\n", encoding="utf-8")
+    assert main(["evaluate", "model", "--src", "in", "--ref", "in", "--quantize", "int8", "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert err.startswith("seq2seq evaluate: int8 is slower than fp32 on this CPU")
+    assert err.count("int8 is slower") == 1
+    assert json.loads(out)["decode"]["quantize"] is None
