@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision."""
+"""Choice of device and dtype, and speed of the machine."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device called "cpu", "cuda" or "auto" (CUDA where there is one).
+    """The device for "cpu", "cuda" or "auto" (CUDA if there is one).
 
     Args:
         local_rank: which CUDA device, for several processes on a machine.
 
     Raises:
-        UserError: CUDA is asked for and not there, or there are fewer devices than processes.
+        UserError: there is no CUDA device, or there are fewer devices than processes.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda is asked for, but PyTorch sees no CUDA device here; use cpu or auto")
+        raise UserError("device cuda: PyTorch finds no CUDA device here; use cpu or auto")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank >= (number := torch.cuda.device_count()):
-        raise UserError(f"process {local_rank + 1} of this machine has no CUDA device, there are {number}; start fewer")
+        raise UserError(
+            f"process {local_rank + 1} of this machine has no CUDA device, there are {number}; start fewer processes"
+        )
     return torch.device("cuda", local_rank)
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """What "fp32", "bf16" or "auto" (bf16 on CUDA where the GPU has it, fp32 on the CPU) means to compute in.
+    """The dtype for "fp32", "bf16" or "auto" (bf16 on GPUs that have it, else fp32).
 
     Raises:
-        UserError: the GPU is asked for bf16 and is too old for it.
+        UserError: bf16 on a GPU that is too old for it.
     """
     if precision == "fp32" or (precision == "auto" and device.type != "cuda"):
         return torch.float32
@@ -44,14 +46,14 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
         if precision == "auto":
             return torch.float32
         name = torch.cuda.get_device_name(device)
-        raise UserError(f"bf16 is asked for, and this GPU ({name}) has none; use precision fp32 or auto")
+        raise UserError(f"precision bf16: this GPU ({name}) does not support it; use fp32 or auto")
     return torch.bfloat16
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed for the next step, where it is glibc; a step is 2 to 10 % faster.
+    """Make glibc keep freed memory for the next step, which makes a step 2 to 10 % faster.
 
-    By default it gives large blocks back to the system, which has to clear every page of them again at the next step.
+    By default, glibc returns large blocks to the system, which must clear all their pages again at the next step.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is not None and hasattr(libc, "gnu_get_libc_version"):
@@ -60,10 +62,10 @@ def keep_freed_memory() -> None:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large matrix product on ``device`` with all threads: the best of a few.
+    """Floating-point operations per second of a large matrix product on ``device`` with all threads; best of a few.
 
-    It takes about a third of a second. Training cannot be faster than this. On the CPU it is measured in CPU time,
-    which other programs on the same cores hardly change: in wall time they made it up to ten times too low.
+    It is an upper bound for training, and takes about 0.3 s to measure. On the CPU it uses CPU time, because other
+    programs on the same cores can make wall time 10 times too long.
     """
     on_cpu = device.type == "cpu"
     size, repeats = (2048, 5) if on_cpu else (8192, 10)

@@ -1,16 +1,15 @@
-"""Errors that a user can cause and mend.
+"""Errors that a user can cause and correct.
 
-Everything raised on purpose for a person derives from :class:`UserError`; the command line prints its message alone,
-without a traceback, and exits with :data:`EXIT_USER_ERROR`. A message says what is wrong, where (``file:line`` or
-dotted key), and what to do.
+All of them derive from :class:`UserError`. The command line prints only the message, without a traceback, and exits
+with :data:`EXIT_USER_ERROR`. A message says what is wrong, where (``file:line`` or dotted key), and what to do.
 """
 
 EXIT_USER_ERROR = 2
-EXIT_STOPPED = 75  # "try again later" of sysexits.h: training was stopped by a signal, and saved
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: a signal stopped training, and it was saved
 
 
 class UserError(Exception):
-    """A mistake in what the user gave; ``str(error)`` is the whole message."""
+    """A mistake of the user; ``str(error)`` is the whole message."""
 
 
 class ConfigError(UserError):
@@ -26,8 +25,8 @@ class ModelError(UserError):
 
 
 class OutOfMemoryError(UserError):
-    """Memory ran out; a smaller batch, a smaller model or a larger machine helps."""
+    """Memory ran out; use a smaller batch, a smaller model or a larger machine."""
 
 
 class ToldElsewhereError(UserError):
-    """Another process of the run has told why it ends; this one ends without a word."""
+    """Another process of the run has printed the error; this process ends without a message."""

@@ -1,4 +1,4 @@
-"""BLEU and chrF that say what they are: sacreBLEU on detokenised text, with signatures."""
+"""BLEU and chrF by sacreBLEU on detokenised text, with signatures."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from seq2seq.files import checksum
 from seq2seq.languages import UNSPACED_SCRIPTS, script_in, script_of
 from seq2seq.traces import processed
 
-# By the script of the target: sacreBLEU's own advice, and "char" where words have no spaces between them. Its subword
-# tokenizers (flores200) would do as well, but are downloaded.
+# By target script: sacreBLEU's advice, and "char" for scripts without spaces between words. Its subword tokenizers
+# (flores200) would work, too, but need a download.
 _TOKENIZERS = {**dict.fromkeys(UNSPACED_SCRIPTS, "char"), "han": "zh", "kana": "ja-mecab", "hangul": "ko-mecab"}
 _DEFAULT = "13a"
 _WORDS = (_DEFAULT, "intl", "none")  # the tokenizers that need spaces between words
-_ADVICE = "state the language in data.tgt_lang (evaluate: --tgt-lang)"
-_DOWNLOAD_SECONDS = 30.0  # to wait for an answer
+_ADVICE = "set the language in data.tgt_lang (evaluate: --tgt-lang)"
+_DOWNLOAD_SECONDS = 30.0  # timeout
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one set of translations, each with the signature that lets others reproduce it."""
+    """Scores of one set of translations, with the signatures to reproduce them."""
 
     bleu: float
     bleu_signature: str
@@ -37,10 +37,10 @@ class Scores:
     chrf: float
     chrf_signature: str
     num_lines: int
-    notes: tuple[str, ...] = ()  # what the reader of the scores should know, a line each
+    notes: tuple[str, ...] = ()  # warnings about the scores, one line each
 
     def __str__(self) -> str:
-        """In sacreBLEU's own one-line format."""
+        """The scores in sacreBLEU's one-line format."""
         return (
             f"BLEU|{self.bleu_signature} = {self.bleu:.2f} {self.bleu_details}\n"
             f"chrF2|{self.chrf_signature} = {self.chrf:.2f}"
@@ -56,21 +56,21 @@ def load_tokenizer(name: str) -> BLEU:
 
     Raises:
         UserError: sacreBLEU has no such tokenizer, or it cannot be used here: a package is missing, or its model is
-            neither here nor can be downloaded.
+            missing and cannot be downloaded.
     """
     if name not in BLEU.TOKENIZERS:
         raise UserError(f"unknown BLEU tokenizer {name!r}; choose from {', '.join(sorted(BLEU.TOKENIZERS))}")
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_SECONDS)
     try:
-        # spm is flores101 with a warning; force: no advice that names a parameter that users do not have.
+        # spm is flores101 with a warning. force: sacreBLEU's advice would name a parameter that users do not have.
         return BLEU(tokenize="flores101" if name == "spm" else name, force=True)
-    except (Exception, SystemExit) as error:  # whatever a download, a package or a damaged file raises
+    except (Exception, SystemExit) as error:  # any error of a download, a package or a damaged file
         text = f"BLEU tokenizer {name!r} cannot be used here: {' '.join(str(error).split()) or type(error).__name__}"
         if name in SPM_MODELS:
             text += (
-                f"; sacreBLEU downloads its model into {SACREBLEU_DIR} once: connect to the network, set SACREBLEU to "
-                "a folder that has it, or choose another tokenizer (char needs no download)"
+                f"; sacreBLEU downloads its model once, into {SACREBLEU_DIR}: connect to the network, set SACREBLEU to "
+                "a folder with the model, or choose another tokenizer (char needs no download)"
             )
         raise UserError(text) from None
     finally:
@@ -78,11 +78,10 @@ def load_tokenizer(name: str) -> BLEU:
 
 
 def tokenizer_for(language: str | None, references: Sequence[str] = ()) -> tuple[str, str | None]:
-    """sacreBLEU's tokenizer for a target language code, and a note where the references decided.
+    """sacreBLEU's tokenizer for a target language code, and a note if the references decided.
 
-    The default is ``13a``. The script of the references decides where the language is unknown, or where they are
-    written in a script that is not the language's. Falls back to ``char`` for Japanese and Korean where MeCab is not
-    installed; the signature shows it.
+    The default is ``13a``. The script of the references decides if the language is unknown, or if they use a script of
+    another language. Falls back to ``char`` for Japanese and Korean if MeCab is not installed; the signature shows it.
     """
     expected = script_of(language)
     found = script_in(references, expected) or expected
@@ -94,13 +93,13 @@ def tokenizer_for(language: str | None, references: Sequence[str] = ()) -> tuple
             name = "char"
     if _TOKENIZERS.get(found or "") == _TOKENIZERS.get(expected or ""):
         return name, None
-    what = f"the target language is {language}, but " if language else "the target language is not known, and "
+    what = f"the target language is {language}, but " if language else "the target language is unknown, and "
     script = {"han": "Chinese", "kana": "Japanese", "hangul": "Korean"}.get(found or "", (found or "").capitalize())
     return name, f"{what}the references are in {script} script: BLEU uses the tokenizer {name}; {_ADVICE}"
 
 
 def fingerprint_lines(lines: Sequence[str]) -> str:
-    """Hex checksum (16 bytes) of a text, so that a score names the very test set it was measured on."""
+    """Hex checksum (16 bytes) of a text, to identify the test set of a score."""
     return checksum("".join(f"{line}\n" for line in lines).encode())
 
 
@@ -115,8 +114,8 @@ def score(
     Args:
         hypotheses: [lines].
         references: one list of [lines] for each reference translation.
-        tokenize: name of a sacreBLEU tokenizer, such as "13a", "zh" or "char"; by default that of the language.
-        language: code of the target language, if it is known.
+        tokenize: name of a sacreBLEU tokenizer, such as "13a", "zh" or "char"; default: the one for the language.
+        language: code of the target language, if known.
 
     Raises:
         DataError: line counts differ, or there are no lines.
@@ -134,13 +133,13 @@ def score(
     elif tokenize in _WORDS and (script := script_in(chain.from_iterable(references))) in UNSPACED_SCRIPTS:
         advised, _ = tokenizer_for(None, list(chain.from_iterable(references)))
         notes.append(
-            f"the references are written without spaces between words ({script}): BLEU with the tokenizer {tokenize} "
-            f"says little; use {advised}"
+            f"the references have no spaces between words ({script} script): BLEU with the tokenizer {tokenize} "
+            f"is not meaningful; use {advised}"
         )
     bleu, chrf = load_tokenizer(tokenize), CHRF()
     for name, texts in (("references", references), ("translations", [hypotheses])):
         if found := next(filter(None, map(processed, texts)), None):
-            notes.append(f"the {name} look {found}: BLEU is for plain text, so restore it; scores are not comparable")
+            notes.append(f"the {name} look {found}: scores are not comparable; restore plain text before scoring")
             break
     bleu_score = bleu.corpus_score(hypotheses, references)
     chrf_score = chrf.corpus_score(hypotheses, references)

@@ -1,12 +1,12 @@
-"""Files on a disk: atomic writes, checksums, locks, free space, and what killed processes left behind.
+"""Files on a disk: atomic writes, checksums, locks, free space, and leftovers of killed processes.
 
-A file is written under a temporary name beside its place, forced to the disk, and made visible by one rename. So it is
-whole or absent. The writer holds a lock on the temporary file, which the system frees however the writer ends: a
-temporary file that can be locked is a leftover, and is removed by the next writer of the same file. Locks hold between
-containers, where process numbers repeat, and after a restart. A folder is written in the same way; its lock is an empty
-file beside it. The names contain the host's name, because some network disks keep the locks of each machine apart.
+A file is written under a temporary name in the same folder, forced to the disk, and renamed. So it is complete or
+absent. The writer locks the temporary file; the system frees the lock when the writer ends for any reason. So a
+temporary file that can be locked is a leftover, and the next writer of the same file removes it. Locks, unlike process
+numbers, also work between containers and after a restart. A folder is written in the same way; its lock is an empty
+file beside it. The names contain the host's name, because some network disks have separate locks for each machine.
 
-Imports neither PyTorch nor numpy, so the processes that build a corpus start quickly.
+This module imports neither PyTorch nor numpy, so the processes that build a corpus start quickly.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from seq2seq.errors import DataError, UserError
 
 CHECKSUM = "blake2b"  # the key of a checksum in JSON and in the metadata of tensors
 _BLOCK = 1 << 20  # bytes read at a time
-_NEW = ".new"  # the ending of a folder that is being written; that of its lock is .tmp
+_NEW = ".new"  # ending of a folder that is being written; its lock ends in .tmp
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 def new_checksum() -> hashlib.blake2b:
-    """A checksum (16 bytes) to be updated with one part of the content after another."""
+    """A new checksum (16 bytes), to update with the parts of the content."""
     return hashlib.blake2b(digest_size=16)
 
 
@@ -46,9 +46,9 @@ def checksum(content: bytes | memoryview) -> str:
 
 
 def read_checksum(file: BinaryIO, size: int | None = None) -> hashlib.blake2b:
-    """The checksum of the first ``size`` bytes of an open file, or of all where it has fewer.
+    """The checksum of the first ``size`` bytes of an open file, or of all if it has fewer.
 
-    The file is read in blocks; its position is then behind them.
+    The file is read in blocks; its position is then after these bytes.
     """
     found = new_checksum()
     file.seek(0)
@@ -60,7 +60,7 @@ def read_checksum(file: BinaryIO, size: int | None = None) -> hashlib.blake2b:
 
 
 def checksum_file(path: Path) -> str:
-    """Hex checksum (16 bytes) of a file's bytes on the disk; raises DataError where it cannot be read."""
+    """Hex checksum (16 bytes) of a file's bytes; raises DataError if the file cannot be read."""
     try:
         with path.open("rb") as file:
             return read_checksum(file).hexdigest()
@@ -69,23 +69,22 @@ def checksum_file(path: Path) -> str:
 
 
 def fingerprint(**values: object) -> str:
-    """What something was made from: the checksum of named values, which JSON can hold.
+    """A checksum of named values (JSON types), to identify what something was made from.
 
-    Values that are None are left out. So a value that is added later, and is None where nothing changes, keeps the
-    fingerprints that were there before.
+    Values that are None do not count. So a new name does not change earlier fingerprints while its value is None.
     """
     given = {name: value for name, value in values.items() if value is not None}
     return checksum(json.dumps(given, sort_keys=True).encode())
 
 
 def sealed_json(tree: Mapping[str, Any]) -> bytes:
-    """``tree`` as JSON, with a checksum of itself at its end; one that ``tree`` has already is replaced."""
+    """``tree`` as JSON, with a checksum of the rest as its last key; replaces an earlier checksum."""
     rest = {name: value for name, value in tree.items() if name != CHECKSUM}
     return json.dumps({**rest, CHECKSUM: checksum(json.dumps(rest, indent=2).encode())}, indent=2).encode()
 
 
 def seal(path: Path, size: int | None = None) -> str:
-    """Length and checksum of a file's first ``size`` bytes, or of all of it, forced to the disk; raises OSError."""
+    """Force a file to the disk; returns length and checksum of its first ``size`` bytes, or of all; raises OSError."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         found = read_checksum(file, size)
@@ -93,7 +92,7 @@ def seal(path: Path, size: int | None = None) -> str:
 
 
 def is_sealed(path: Path, sealed: str) -> bool:
-    """Whether a file still starts with what :func:`seal` saw."""
+    """Whether a file still starts with the bytes that :func:`seal` read."""
     try:
         return seal(path, int(sealed.split()[0])) == sealed
     except OSError:
@@ -103,10 +102,10 @@ def is_sealed(path: Path, sealed: str) -> bool:
 def open_locked(path: Path, *, wait: bool = False) -> BinaryIO:
     """Open a file for reading and writing, and lock it until it is closed or the process ends.
 
-    A missing file is made. A file system without locks gives the file without one.
+    A missing file is created. On a file system without locks, the file is opened without a lock.
 
     Raises:
-        BlockingIOError: it is locked already, in this process or another, and ``wait`` is false.
+        BlockingIOError: this process or another has locked it, and ``wait`` is false.
         OSError: it cannot be opened.
     """
     while True:
@@ -121,15 +120,15 @@ def open_locked(path: Path, *, wait: bool = False) -> BinaryIO:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
-        file.close()  # it was renamed or deleted between the two calls
+        file.close()  # it was renamed or deleted before it was locked
 
 
 @contextmanager
 def locked_run(run_dir: Path) -> Iterator[None]:
-    """Keep other processes from working on a run folder as long as the block lasts, or the process lives.
+    """Lock a run folder against other processes until the block or the process ends.
 
     Raises:
-        UserError: another process works on it, or the folder cannot be made.
+        UserError: another process works on it, or the folder cannot be created.
     """
     path = run_dir / ".lock"
     try:
@@ -137,11 +136,11 @@ def locked_run(run_dir: Path) -> Iterator[None]:
         file = open_locked(path)
     except BlockingIOError:
         holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-        raise UserError(f"{run_dir}: {holder} works on it; wait until that ends, or choose another run_dir") from None
+        raise UserError(f"{run_dir}: {holder} works on it; wait until it ends, or choose another run_dir") from None
     except OSError as error:
         raise UserError(f"{run_dir}: cannot be written: {error.strerror}") from None
     with file:
-        with suppress(OSError):  # a full disk; the lock holds
+        with suppress(OSError):  # the disk is full; the lock still works
             os.ftruncate(file.fileno(), 0)
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
@@ -149,26 +148,26 @@ def locked_run(run_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A new locked file with a hidden name beside ``path``; leftovers of other writers of ``path`` are removed."""
+    """A new locked file with a hidden name beside ``path``; removes leftovers of other writers of ``path``."""
     remove_leftovers(path.parent, re.escape(path.name))
     place = path.with_name(f".{path.name}.{socket.gethostname()}.{secrets.token_hex(4)}.tmp")
     with open_locked(place, wait=True):
         try:
             yield place
         finally:
-            with suppress(OSError):  # it is gone after the rename
+            with suppress(OSError):  # after the rename it does not exist
                 place.unlink()
 
 
 def remove_leftovers(folder: Path, names: str) -> None:
-    """Remove what killed writers, on this machine, of files or folders called ``names`` (a regular expression) left."""
+    """Remove leftovers of killed writers on this machine; ``names``: their files or folders (regular expression)."""
     pattern = re.compile(rf"\.(?:{names})\.{re.escape(socket.gethostname())}\.[0-9a-f]+\.tmp")
-    with suppress(OSError):  # a folder that may be written but not listed
+    with suppress(OSError):  # the folder may be writable but not readable
         for leftover in folder.iterdir():
             if not pattern.fullmatch(leftover.name):
                 continue
             with suppress(OSError), leftover.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails where it is being written, or cannot be known
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if it is being written, or without locks
                 if (new := leftover.with_suffix(_NEW)).exists():
                     shutil.rmtree(new)
                 leftover.unlink()
@@ -176,10 +175,10 @@ def remove_leftovers(folder: Path, names: str) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it becomes ``path`` when the block ends well, and vanishes otherwise.
+    """Give a temporary path to write to; it is renamed to ``path`` if the block succeeds, else deleted.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full. ``path`` is then as it was before.
+        UserError: the folder cannot be written or the disk is full. ``path`` is then not changed.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,18 +190,18 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole; raises what :func:`written_whole` does."""
+    """Write a file atomically; raises the errors of :func:`written_whole`."""
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole; raises what :func:`written_whole` does."""
+    """Write a UTF-8 text file atomically; raises the errors of :func:`written_whole`."""
     write_bytes(path, text.encode())
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a file that is complete its name, so that it is whole after a loss of power, too."""
+    """Force a complete file to the disk and rename it to ``path``, safe against power failure."""
     _sync(temporary)
     os.replace(temporary, path)
     _sync(path.parent)
@@ -210,7 +209,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside ``folder``; it vanishes after the block, except where it got its name by then."""
+    """Give an empty folder beside ``folder``; it is deleted after the block, unless it was put in place."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _temporary(folder) as lock:
         new = lock.with_suffix(_NEW)
@@ -222,8 +221,8 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def put_folder_in_place(new: Path, folder: Path) -> None:
-    """Give the complete folder of :func:`temporary_folder` its name. What has that name now is replaced, except where
-    it has the same files: another process was faster, and they may be in use."""
+    """Rename the complete folder of :func:`temporary_folder` to ``folder``. An existing folder is replaced, except one
+    with the same files, from another process that was faster: they may be in use."""
     for path in (*new.iterdir(), new):
         _sync(path)
     while not _are_equal(new, folder):
@@ -239,7 +238,7 @@ def put_folder_in_place(new: Path, folder: Path) -> None:
 
 
 def _are_equal(new: Path, folder: Path) -> bool:
-    """Whether ``folder`` has all files that ``new`` has, with the same bytes."""
+    """Whether ``folder`` has all files of ``new``, with the same bytes."""
     try:
         return all(filecmp.cmp(path, folder / path.name, shallow=False) for path in new.iterdir())
     except OSError:
@@ -247,7 +246,7 @@ def _are_equal(new: Path, folder: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Force a file's content, or a folder's list of names, to the disk."""
+    """Force a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -256,14 +255,14 @@ def _sync(path: Path) -> None:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error says that a device or a quota is full, whichever library raises it."""
+    """Whether an error of any library means that a disk or a quota is full."""
     number = error.errno if isinstance(error, OSError) else None
     return number in _FULL_DISK or "No space left" in str(error)
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
     """The error to raise after a failed attempt to write ``path``."""
-    advice = "no space left on the device; free some and run the same command again"
+    advice = "no space left on the device; free some space and run the same command again"
     return UserError(f"{path}: cannot be written: {advice if is_full_disk(error) else error}")
 
 
@@ -273,7 +272,7 @@ def unreadable(path: Path | str, error: OSError) -> DataError:
 
 
 def free_space(path: Path) -> int | None:
-    """Free bytes where ``path`` lies or will lie; None where the file system does not say. A quota is not seen."""
+    """Free bytes on the file system of ``path``; None if it does not report them. Quotas are not considered."""
     there = next(place for place in (path, *path.absolute().parents) if place.exists())
     try:
         found = os.statvfs(there)
@@ -283,10 +282,10 @@ def free_space(path: Path) -> int | None:
 
 
 def check_space(path: Path, needed: int) -> None:
-    """Raise UserError where ``needed`` bytes do not fit where ``path`` lies or will lie. Quotas are not seen."""
+    """Raise UserError if the file system of ``path`` has less than ``needed`` bytes. Quotas are not considered."""
     free = free_space(path)
     if free is not None and free < needed:
         raise UserError(
             f"{path}: no space left on the device: {max(needed, 0) / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB "
-            "are free; free some and run the same command again"
+            "are free; free some space and run the same command again"
         )

@@ -1,6 +1,6 @@
-"""What the package knows of languages: their codes, scripts without spaces, where text is cut and joined.
+"""Tables of languages: codes, scripts without spaces, and places to cut and join text.
 
-A language that is not in the tables is allowed everywhere; its text then decides by its script.
+A language that is not in the tables is allowed, too; then the script of its text decides.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-# Scripts that put no spaces between words, by the name that Unicode gives their letters ("tai" and "new": Tai Le, Tai
+# Scripts without spaces between words, by the first word of their letters' Unicode names ("tai" and "new": Tai Le, Tai
 # Tham, Tai Viet, New Tai Lue). Japanese is "kana": its text mixes kana and Chinese characters.
 UNSPACED_SCRIPTS = frozenset(
     ("han", "kana", "thai", "lao", "khmer", "myanmar", "tibetan", "javanese", "balinese", "tai", "new", "yi")
 )
-# By script: its languages that have no other usual script, as ISO 639 codes and as people call them. "cn" and "jp" are
-# countries, often used for languages.
+# By script: languages that usually have no other script, as ISO 639 codes and English names. "cn" and "jp" are country
+# codes that are often used for languages.
 _LANGUAGES = {
     "han": "zh zho chi cmn yue lzh wuu gan hsn cjy cn chinese mandarin cantonese",
     "kana": "ja jpn jp japanese",
@@ -30,7 +30,7 @@ _LANGUAGES = {
     "myanmar": "my mya bur burmese",
     "tibetan": "bo bod tib dz dzo tibetan dzongkha",
 }
-# By script: its codes in ISO 15924, which follow a language in zho_Hans or jv-Java.
+# By script: its ISO 15924 codes, which follow a language code as in zho_Hans or jv-Java.
 _SCRIPT_CODES = {
     "han": "hani hans hant hanb",
     "kana": "jpan hira kana hrkt",
@@ -49,24 +49,24 @@ _SCRIPT_CODES = {
 _OF_LANGUAGE = {code: script for script, codes in _LANGUAGES.items() for code in codes.split()}
 _OF_SCRIPT_CODE = {code: script for script, codes in _SCRIPT_CODES.items() for code in codes.split()}
 
-# The first word of a letter's Unicode name, where it is not the name of its script.
+# First words of Unicode names that are not names of scripts.
 _LETTER_NAMES = {"cjk": "han", "ideographic": "han", "bopomofo": "han", "fullwidth": "latin"}
 _LETTER_NAMES |= dict.fromkeys(("hiragana", "katakana", "katakana-hiragana", "hentaigana", "halfwidth"), "kana")
 
 QUESTION_MARKS = "?？؟⁇⁈⁉՞፧⸮꘏꛷᥅\u037e"
 _CLOSING = "[\"'”’»)\\]」』）】》〉]*"
-# Marks that end a sentence (or a clause) only before a space, and those that always do.
+# Marks that end a sentence (or a clause) only before a space, then marks that always end it.
 SENTENCE_END = re.compile(rf"[.!?…\u037e]+{_CLOSING}\s|[。！？；…｡．؟۔।॥։።፧፨။។៕།༎᠃᠉꓿꘎꘏꛳꛷߹᭟꧉]+{_CLOSING}\s*")
 CLAUSE_END = re.compile(r"[,;:]\s|[，、：､､،؛፣፤፥፦၊᠂᠈߸᭞꧈]\s*")
 # Spaces; the zero width space and the marks between words or syllables of Ethiopic and Tibetan.
 WORD_END = re.compile(r"[\s\u200b፡་]")
-CUTS = (SENTENCE_END, CLAUSE_END, WORD_END)  # where a line too long for the model is cut, best first
+CUTS = (SENTENCE_END, CLAUSE_END, WORD_END)  # places to cut a line that is too long for the model, best first
 
-_ENOUGH_LINES = 2000  # to see the script of a text
-_LEAST_SHARE = 0.1  # of the expected script in a text of it
-_LEAST_KANA = 0.2  # in the letters of Japanese that are no foreign ones
+_ENOUGH_LINES = 2000  # to find the script of a text
+_LEAST_SHARE = 0.1  # of letters in the expected script
+_LEAST_KANA = 0.2  # share of kana among kana and Chinese characters in Japanese text
 
-# What ends a file's name and is no language: packing; steps of preparation, which may follow a language; parts.
+# Endings of file names that are not languages: compression, steps of preparation, parts of a corpus.
 _ENDINGS = re.compile(
     r"(\.(gz|bz2|xz|zst|txt|tok|bpe|spm?|raw|clean|tc|lc|dev|devtest|test|train|valid))+$", re.IGNORECASE
 )
@@ -75,7 +75,7 @@ _NO_LANGUAGE = ("src", "tgt", "trg", "ref", "hyp", "out", "tsv", "csv", "tmp", "
 
 
 def language_of(path: Path) -> str | None:
-    """The language code that ends a file name, as it is written there; None where the ending is no such code.
+    """The language code at the end of a file name, as written there; None if there is none.
 
     ``train.en.gz`` is ``en``, ``train.zh_CN.tok`` is ``zh_CN``, and ``zho_Hans.devtest`` (FLORES) is ``zho_Hans``.
     """
@@ -85,10 +85,10 @@ def language_of(path: Path) -> str | None:
 
 
 def script_of(language: str | None) -> str | None:
-    """The script that a language code stands for: a key of the tables, or None where it says nothing of interest.
+    """The script of a language code: a key of the tables, or None for other languages.
 
-    The code may have any form in use, as ``zh``, ``zh_CN.UTF-8``, ``zh-Hans``, ``cmn``, ``zho_Hans``, ``JA``. A script
-    in it decides: ``jv-Java`` is written without spaces, ``jv`` is not; ``zh-Latn`` is not Chinese characters.
+    The code may have any common form: ``zh``, ``zh_CN.UTF-8``, ``zh-Hans``, ``cmn``, ``zho_Hans``, ``JA``. A script
+    in it decides: ``jv-Java`` is written without spaces, ``jv`` with spaces; ``zh-Latn`` is not Chinese characters.
     """
     main, *rest = re.split(r"[-_.@]", (language or "").strip().lower())
     for part in rest:
@@ -99,7 +99,7 @@ def script_of(language: str | None) -> str | None:
 
 @lru_cache(maxsize=1 << 16)
 def script_of_letter(character: str) -> str | None:
-    """The script of a letter as Unicode names it ("latin", "han", "kana", ...); None for what is no letter."""
+    """The script of a letter by its Unicode name ("latin", "han", "kana", ...); None for other characters."""
     if unicodedata.category(character)[0] != "L":
         return None
     name = unicodedata.name(character, "").split(" ")[0].lower()
@@ -107,7 +107,7 @@ def script_of_letter(character: str) -> str | None:
 
 
 def scripts_in(lines: Iterable[str]) -> Counter[str]:
-    """How many letters of each script are in the first lines of a text."""
+    """The number of letters of each script in the first lines of a text."""
     letters = Counter("".join(islice(lines, _ENOUGH_LINES)))
     found: Counter[str] = Counter()
     for character, count in letters.items():
@@ -117,10 +117,10 @@ def scripts_in(lines: Iterable[str]) -> Counter[str]:
 
 
 def script_in(lines: Iterable[str], expected: str | None = None) -> str | None:
-    """The script of a text, from its first lines; None where it has no letters.
+    """The script of a text, from its first lines; None if it has no letters.
 
     Args:
-        expected: the script that the text should have. It is the answer where a share of the letters belongs to it:
+        expected: the script that the text should have. It is returned if 10 % of the letters belong to it, because
             technical text in Japanese may have more Latin letters than kana.
     """
     found = scripts_in(lines)
@@ -138,9 +138,9 @@ def script_in(lines: Iterable[str], expected: str | None = None) -> str | None:
 
 
 def joiner(language: str | None, left: str, right: str) -> str:
-    """What stands between two parts of a line of this language: nothing where words have no spaces, else a space.
+    """The text between two parts of a line: "" for languages without spaces between words, else a space.
 
-    For a language that is not known as one without spaces, the letters on both sides decide.
+    For a language that is not in the tables, the letters on both sides decide.
     """
     if script_of(language) in UNSPACED_SCRIPTS:
         return ""

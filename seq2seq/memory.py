@@ -1,4 +1,4 @@
-"""How much memory there is, how much was used at most, and one line for a person where it was not enough."""
+"""Available memory, peak memory, and clear errors when memory runs out."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import torch
 
 from seq2seq.errors import OutOfMemoryError
 
-# How the libraries below say it, where they have no class of error for it.
-_SAYINGS = re.compile(r"can't allocate memory|bad_alloc|out of memory|_ALLOC_FAILED", re.IGNORECASE)
+# Messages of libraries that have no error class for it.
+_MESSAGES = re.compile(r"can't allocate memory|bad_alloc|out of memory|_ALLOC_FAILED", re.IGNORECASE)
 _AMOUNT = re.compile(r"[Tt]ried to allocate ([\d.]+) ?(\w+)")
 
 
 @contextmanager
 def memory_explained(what: Callable[[], str]) -> Iterator[None]:
-    """Turn running out of memory, in the block, into one line.
+    """Turn an out-of-memory error in the block into a one-line :class:`OutOfMemoryError`.
 
     Args:
-        what: called then; says what was computed, in which shape, and what to lower.
+        what: called on an error; describes the computation, its sizes, and which setting to lower.
 
     Raises:
         OutOfMemoryError: memory ran out, on the device or on the CPU.
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # that of CUDA is a RuntimeError, too
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not _SAYINGS.search(str(error)):
+    except (MemoryError, RuntimeError) as error:  # CUDA's error is a RuntimeError
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not _MESSAGES.search(str(error)):
             raise
         amount = _AMOUNT.search(str(error))
         needed = ""
@@ -41,12 +41,12 @@ def memory_explained(what: Callable[[], str]) -> Iterator[None]:
 
 
 def show_bytes(number: int) -> str:
-    """A number of bytes as people say it: ``1.50 GB``."""
+    """A number of bytes for a message: ``1.50 GB``."""
     return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
 def memory_room(device: torch.device) -> int | None:
-    """Bytes that this process may come to use in all: what it uses now and what is free. None: not known here."""
+    """Bytes that this process can use: what it uses now and what is free. None: unknown on this system."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
@@ -58,7 +58,7 @@ def memory_room(device: torch.device) -> int | None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes that this process has used at most: on CUDA of the device, else of main memory. None: not known here."""
+    """Peak memory of this process in bytes, of the device on CUDA, else of main memory. None: unknown here."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     if (peak := _of_this_process("VmHWM")) is not None:
@@ -76,7 +76,7 @@ def _of_this_process(name: str) -> int | None:
 
 
 def _kilobytes(file: Path, name: str) -> int | None:
-    """The value, in bytes, of a line such as ``MemAvailable:   123 kB``; None where there is none."""
+    """The value, in bytes, of a line such as ``MemAvailable:   123 kB``; None if there is no such line."""
     with suppress(OSError):
         if found := re.search(
             rf"^{name}:\s*(\d+) kB", file.read_text(encoding="ascii", errors="replace"), re.MULTILINE
@@ -86,12 +86,12 @@ def _kilobytes(file: Path, name: str) -> int | None:
 
 
 def control_group_room(membership: Path, root: Path) -> list[int]:
-    """Bytes that are left in each control group with a limit that this process is in (containers, batch systems).
+    """Free bytes in each control group of this process that has a limit (containers, batch systems).
 
     Args:
-        membership: lines of hierarchy:controllers:group, as in /proc/self/cgroup.
-        root: where the hierarchies are mounted. Both versions of control groups are read; version 2 names no
-            controllers in its line.
+        membership: file with lines of hierarchy:controllers:group, such as /proc/self/cgroup.
+        root: where the hierarchies are mounted. Both versions of control groups are read; a line of version 2 has no
+            controllers.
     """
     with suppress(OSError):
         left = []
@@ -104,8 +104,8 @@ def control_group_room(membership: Path, root: Path) -> list[int]:
             else:
                 continue
             inner = top / group.lstrip("/")
-            for folder in (inner, *inner.parents):  # a limit above holds below; in a container the top is its own group
-                with suppress(OSError, ValueError):  # no such group here, or the limit is the word "max"
+            for folder in (inner, *inner.parents):  # limits of parents count, too; a container's top is its own group
+                with suppress(OSError, ValueError):  # no such group here, or the limit is "max"
                     limit, used = (int((folder / name).read_text()) for name in names)
                     left.append(limit - used + _idle_cache(folder))
                 if folder == top:
@@ -115,7 +115,7 @@ def control_group_room(membership: Path, root: Path) -> list[int]:
 
 
 def _idle_cache(group: Path) -> int:
-    """Bytes of files that the system keeps in memory for a group and gives up when memory is asked for."""
+    """Bytes of cached files of a group; the system frees them when a process needs memory."""
     with suppress(OSError):
         lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
         values = {name: int(value) for name, value in lines}

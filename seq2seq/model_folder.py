@@ -1,7 +1,7 @@
-"""The model folder: ``model.safetensors``, ``config.yaml`` and the tokenizer; copy it and it translates.
+"""The model folder: ``model.safetensors``, ``config.yaml`` and the tokenizer; it can be copied as a whole.
 
-The weights' file also says which tokenizer and which settings it belongs to, so that a damaged or exchanged neighbour
-is found out. How translations are searched may be edited in ``config.yaml``; what makes the model may not.
+The weights' file also has the tokenizer's fingerprint and the settings, to detect damaged or exchanged files. Users may
+edit the decode settings in ``config.yaml``, but not the settings of the model itself.
 """
 
 from __future__ import annotations
@@ -25,54 +25,54 @@ from seq2seq.tensors import load_tensors, save_tensors
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
-_DECIDING = ("model", "tokenizer", "data.max_length")  # a model of other values is another model
-_EDITABLE = ("decode", "data.src_lang", "data.tgt_lang")  # but translations depend on them
+_DECIDING = ("model", "tokenizer", "data.max_length")  # must match the weights
+_EDITABLE = ("decode", "data.src_lang", "data.tgt_lang")  # may be edited; they change translations
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What a model folder holds."""
+    """The contents of a model folder."""
 
     model: Transformer  # on the CPU, in evaluation mode
     config: Config
     tokenizers: TokenizerPair
     metadata: dict[str, str]  # of the weights: at least "tokenizer" (fingerprint) and "step"
-    edited: tuple[str, ...] = ()  # settings of how to translate that config.yaml has other than when it was written
+    edited: tuple[str, ...] = ()  # settings for translation that were edited after training
 
 
 def build_model(config: Config, tokenizers: TokenizerPair) -> Transformer:
-    """A new model, initialised from torch's generator."""
+    """A new model, initialised with torch's random generator."""
     vocab_sizes = (tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
     return Transformer(config.model, *vocab_sizes, max_length=config.data.max_length)
 
 
 def find_model_folder(path: Path) -> Path:
-    """``path`` itself if it is a model folder, else the folder ``best`` in it (or ``last``, before a first validation).
+    """``path`` if it is a model folder, else its folder ``best`` (or ``last``, before the first validation).
 
     Raises:
-        ModelError: there is neither.
+        ModelError: there is none of them.
     """
     if not path.exists():
         raise ModelError(f"{path}: no such folder; give a run folder or a model folder")
     for folder in (path, path / "best", path / "last"):
         if (folder / WEIGHTS).is_file():
             return folder
-        if folder == path / "best" and folder.exists():  # the last one instead would be another model
-            raise ModelError(f"{folder}: has no {WEIGHTS}: incomplete or damaged; name {path / 'last'} to use that")
-    raise ModelError(f"{path}: not a model folder: it has neither {WEIGHTS}, nor best/{WEIGHTS}, nor last/{WEIGHTS}")
+        if folder == path / "best" and folder.exists():  # do not silently use ``last``, a different model
+            raise ModelError(f"{folder}: incomplete: no {WEIGHTS}; to use the last model, give {path / 'last'}")
+    raise ModelError(f"{path}: not a model folder: it has no {WEIGHTS}, best/{WEIGHTS} or last/{WEIGHTS}")
 
 
 def save_model_folder(
     folder: Path, weights: Mapping[str, Tensor], config: Config, tokenizers: TokenizerPair, metadata: Mapping[str, str]
 ) -> None:
-    """Write a model folder, or replace the weights of one; the weights come last and in one rename.
+    """Write a model folder, or replace its weights, which are renamed into place last.
 
-    Nothing in it names a folder of this machine.
+    The folder contains no paths of this machine.
 
     Args:
         weights: names and tensors as in ``Transformer.state_dict()``.
-        metadata: texts to keep with the weights; the tokenizer's fingerprint and the settings that decide how the
-            model translates are added.
+        metadata: texts to store with the weights; the tokenizer's fingerprint and the settings for translation are
+            added.
     """
     config = portable(config)
     tokenizers.save(folder)
@@ -83,13 +83,13 @@ def save_model_folder(
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """What of a config decides translations: neither paths nor how it was trained, which leave equal models equal."""
+    """The settings that affect translations: without paths and training, so that equal models have equal files."""
     data = {"max_length", "src_lang", "tgt_lang"}
     return config.model_dump(mode="json", include={"model": True, "tokenizer": True, "decode": True, "data": data})
 
 
 def _compare_config(folder: Path, config: Config, settings: str) -> tuple[str, ...]:
-    """How ``config.yaml`` differs from the settings that the weights were written with, where that may be."""
+    """The edited settings in ``config.yaml``, compared with those in the weights' file; refuses forbidden edits."""
     try:
         saved = json.loads(settings)
         if not isinstance(saved, dict):
@@ -104,7 +104,7 @@ def _compare_config(folder: Path, config: Config, settings: str) -> tuple[str, .
 
 
 def unique_tensors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the second and further names of tied ones, which safetensors does not keep."""
+    """The tensors, tied ones only by their first name, because safetensors does not store shared tensors."""
     seen: set[int] = set()
     unique = {}
     for name, tensor in weights.items():
@@ -118,7 +118,7 @@ def load_weights(model: Transformer, weights: Mapping[str, Tensor], path: Path) 
     """Copy weights into a model; tied names may be absent.
 
     Raises:
-        ModelError: names or shapes differ from the model's, which ``path`` is blamed for.
+        ModelError: names or shapes differ from the model's; the message names ``path``.
     """
     _check_fit(model, weights, path)
     with torch.no_grad():
@@ -127,20 +127,20 @@ def load_weights(model: Transformer, weights: Mapping[str, Tensor], path: Path) 
 
 
 def _check_fit(model: Transformer, weights: Mapping[str, Tensor], path: Path) -> None:
-    expected = dict(model.named_parameters())  # tied ones once, by their first name
+    expected = dict(model.named_parameters())  # tied parameters only by their first name
     for name in sorted(expected.keys() ^ weights.keys()):
-        state = "lacks" if name in expected else "has the unknown tensor"
+        state = "has no tensor" if name in expected else "has the unknown tensor"
         raise ModelError(f"{path}: does not fit its config: it {state} {name}")
     for name, parameter in expected.items():
         if parameter.shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)} instead of {tuple(parameter.shape)}"
             raise ModelError(f"{path}: does not fit its config: {name} has shape {shapes}")
         if not weights[name].is_floating_point():
-            raise ModelError(f"{path}: {name} holds {weights[name].dtype}, not floating-point numbers")
+            raise ModelError(f"{path}: {name} has dtype {weights[name].dtype}, not a floating-point dtype")
 
 
 def _check_config(config: Config, tokenizers: TokenizerPair, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse a config that asks for another model than the weights are of, before memory is taken for that model."""
+    """Refuse a config that does not match the weights, before memory is used for its model."""
     num_layers = config.model.encoder_layers + config.model.decoder_layers
     if num_layers > len(weights):
         raise ModelError(f"{path}: does not fit its config: {num_layers} layers in {len(weights)} tensors")
@@ -150,26 +150,26 @@ def _check_config(config: Config, tokenizers: TokenizerPair, weights: Mapping[st
         with _Undrawn(), torch.device("meta"):  # shapes without memory
             model = build_model(config, tokenizers)
     except (RuntimeError, TypeError, OverflowError):  # PyTorch's, for numbers beyond 64 bits
-        raise ModelError(f"{path}: does not fit its config: no memory holds a model of that size") from None
+        raise ModelError(f"{path}: does not fit its config: that is an impossibly large model") from None
     _check_fit(model, weights, path)
 
 
 def _check_inside(root: Path, folder: Path) -> None:
-    """What ``folder`` holds must lie below ``root``: a link that a stranger packed could make any file be read."""
+    """Refuse files outside ``root``: a link in a folder from a stranger could make seq2seq read any file."""
     for file in (folder / name for name in (WEIGHTS, CONFIG, *TOKENIZERS)):
         if not file.exists():
-            continue  # told by who reads it
+            continue  # the reader of this file reports it
         if not file.resolve().is_relative_to(root.resolve()):
             raise ModelError(
                 f"{file}: is a link to {file.resolve()}, outside the folder {root}; "
-                "if you trust it, put the file itself there (cp -rL copies a folder with the files behind its links)"
+                "if you trust it, replace the link by the file (cp -rL copies a folder and follows its links)"
             )
         if not file.is_file():
             raise ModelError(f"{file}: is not a regular file")
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves new weights as the memory holds them: drawing what a file replaces would take longer than reading it."""
+    """Skips the initialisation of new weights, which a file replaces: it takes longer than reading the file."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         drawing = (nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_, Tensor.uniform_, Tensor.normal_)
@@ -179,13 +179,13 @@ class _Undrawn(TorchFunctionMode):
 
 
 def load_model_folder(path: Path) -> LoadedModel:
-    """Read a run folder's model or a model folder; checks weights, config and tokenizer against each other.
+    """Read a model folder, or the model of a run folder; checks that weights, config and tokenizer match.
 
-    It may come from a stranger: nothing in it is run, no file outside ``path`` is read, and no more memory is taken
-    than its files account for.
+    The folder may come from a stranger: no code in it is run, no file outside ``path`` is read, and memory is limited
+    by the size of its files.
 
     Raises:
-        ModelError: something is missing, damaged, or belongs to another model.
+        ModelError: a file is missing, damaged, or belongs to another model.
     """
     folder = find_model_folder(path)
     _check_inside(path, folder)
@@ -197,13 +197,13 @@ def load_model_folder(path: Path) -> LoadedModel:
     weights, metadata = load_tensors(folder / WEIGHTS)
     if metadata.get("tokenizer") != tokenizers.fingerprint:
         raise ModelError(f"{folder}: the tokenizer is not the one that {WEIGHTS} was trained with")
-    settings = metadata.pop("config", None)  # folders of old have none
+    settings = metadata.pop("config", None)  # older folders have none
     edited = _compare_config(folder, config, settings) if settings is not None else ()
-    # Folders of before this setting do not have it, and their tokenizers do not normalise.
+    # Older folders do not have this setting, and their tokenizers do not normalise.
     normalises = config.tokenizer.model_copy(update={"normalise_source": tokenizers.src.normalises})
     config = config.model_copy(update={"tokenizer": normalises})
     if config.model.tie_embeddings == "all" and not tokenizers.joint:
-        raise ModelError(f"{folder}: the config ties both vocabularies, but the tokenizers differ")
+        raise ModelError(f"{folder}: model.tie_embeddings is all, but source and target tokenizers differ")
     _check_config(config, tokenizers, weights, folder / WEIGHTS)
     with _Undrawn():
         model = build_model(config, tokenizers)

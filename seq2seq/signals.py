@@ -1,8 +1,8 @@
-"""Signals that ask a process to end: which they are, and how a command ends with the first one and with the second.
+"""Stop signals: the list of them, and the handling of the first and the second one.
 
-Ctrl-C (SIGINT), kill (SIGTERM) and Ctrl-\\ (SIGQUIT) come from somebody who wants the end. The others are warnings: the
-terminal or the ssh connection is gone (SIGHUP), or a scheduler is about to end the job (SIGUSR1, SIGUSR2, SIGXCPU).
-They may come several times for one cause, so a repeated one does not mean more than the first.
+Ctrl-C (SIGINT), kill (SIGTERM) and Ctrl-\\ (SIGQUIT) come from a user who wants the process to end. The others are
+warnings: the terminal or the ssh connection is closed (SIGHUP), or a scheduler will soon end the job (SIGUSR1, SIGUSR2,
+SIGXCPU). Warnings may come several times for one cause, so a repeated warning has no extra meaning.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Ended(KeyboardInterrupt):
 
 
 def stop_signals() -> list[signal.Signals]:
-    """The signals to handle: all except those that this process was started to ignore, as SIGHUP with nohup.
+    """The signals to handle: all except those that the process ignores from its start, such as SIGHUP with nohup.
 
-    A shell script starts programs with ``&`` such that they ignore SIGINT; who sends it by its number means it.
+    SIGINT is handled even if ignored: shell scripts start programs with ``&`` in this way, and users still send it.
     """
     ignored = [number for number in (*INSISTENT, *_WARNINGS) if signal.getsignal(number) is signal.SIG_IGN]
     kept = (signal.SIGINT, signal.SIGTERM)
@@ -40,7 +40,7 @@ def stop_signals() -> list[signal.Signals]:
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
-    """Handle all stop signals with ``handler`` in the block; gives False in a thread, where that is impossible."""
+    """Handle all stop signals with ``handler`` in the block; gives False outside the main thread: impossible there."""
     if threading.current_thread() is not threading.main_thread():
         yield False
         return
@@ -54,7 +54,7 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[bool]:
 
 @contextmanager
 def ended_by_signals(command: str) -> Iterator[None]:
-    """In the block the first stop signal raises :class:`Ended`; a second Ctrl-C or SIGTERM ends the process at once."""
+    """In the block, the first stop signal raises :class:`Ended`; a second Ctrl-C or SIGTERM ends the process."""
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -71,14 +71,14 @@ def ended_by_signals(command: str) -> Iterator[None]:
 
 
 def end_at_once(command: str, number: int) -> NoReturn:
-    """End this process with one line, without cleaning up."""
+    """End this process at once, with a one-line message and without cleaning up."""
     with suppress(OSError):
         os.write(2, f"\n{command}: {signal.Signals(number).name} again: ended at once\n".encode())
     os._exit(128 + number)
 
 
 def silence_lost_terminal() -> None:
-    """Let what this process prints vanish where its terminal is gone; each line would be an error otherwise."""
+    """Send output to /dev/null if the terminal is closed, because each printed line would raise an error."""
     for stream in (sys.stdout, sys.stderr):
         try:
             os.write(stream.fileno(), b"")

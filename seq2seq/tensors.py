@@ -1,7 +1,7 @@
-"""Tensors in safetensors files, with a checksum that is verified when they are written and when they are read.
+"""Tensors in safetensors files, with checksums that are verified after writing and when reading.
 
-Safetensors cannot carry code. A checksum of all bytes is in the file's own metadata. A file is read back and compared
-before it takes its place, so a disk that loses bytes costs no earlier file.
+Safetensors files cannot contain code. A checksum of all bytes is in the file's metadata. A new file is read back and
+compared before it replaces an earlier one, so a failing disk does not destroy the earlier file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 from seq2seq.errors import ModelError, UserError
 from seq2seq.files import CHECKSUM, check_space, checksum, written_whole
 
-_CHECKSUM_THREADS = 4  # more would wait for the memory
+_CHECKSUM_THREADS = 4  # more are not faster: memory bandwidth is the limit
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "BOOL"}
 _DTYPES |= {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"}
 
@@ -45,32 +45,32 @@ def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors (any device; no two sharing memory) and texts to one safetensors file, whole and with a checksum.
+    """Write tensors (any device; no shared memory) and texts to a safetensors file, atomically and with a checksum.
 
     Raises:
-        UserError: there is no space for it, or it cannot be written as it should be. ``path`` is then as it was before.
+        UserError: there is no space for it, or it cannot be written correctly. ``path`` is then not changed.
     """
     metadata = {name: text for name, text in metadata.items() if name != CHECKSUM}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     check_space(path, sum(tensor.nbytes for tensor in on_cpu.values()))
     with written_whole(path) as temporary:
-        # safetensors keeps metadata in no fixed order, so two like checkpoints would differ in bytes: one key has one.
+        # One key for all metadata: safetensors does not keep their order, so equal checkpoints would differ in bytes.
         record = json.dumps({**metadata, CHECKSUM: checksum_tensors(on_cpu, metadata)}, sort_keys=True)
         _write(temporary, on_cpu, {"seq2seq": record})
         if not _reads_back(temporary, on_cpu, json.loads(record)):
             raise UserError(
-                f"{path}: cannot be written: what was read back is not what was written, so the disk or the memory is "
-                "failing; the files before it are whole: copy them to another disk and continue there"
+                f"{path}: verification failed: the file on disk differs from what was written (failing disk or RAM?); "
+                "earlier files are complete: copy them to another disk and continue there"
             )
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """The format of safetensors: length of the header, header (JSON, padded to 8 bytes), all tensors end to end.
 
-    The library would write through a temporary file of its own, which a kill leaves behind under a name that is not
-    ours, and which nobody but its owner may read.
+    The library would write its own temporary file. After a kill it would stay, under an unknown name, and only its
+    owner could read the result.
     """
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that all are aligned
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # large elements first: aligned
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
     for name in names:
@@ -86,7 +86,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
 
 
 def _reads_back(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bool:
-    """Whether a file holds what it should, read from the disk itself where the system can be asked to."""
+    """Whether a file has these tensors and texts; reads it from the disk, not from the cache, if the system can."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         if hasattr(os, "posix_fadvise"):
@@ -109,32 +109,32 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The texts of a file of :func:`save_tensors`, without reading its tensors.
 
     Raises:
-        ModelError: the file is missing, damaged, or not one of ours.
+        ModelError: the file is missing, damaged, or not written by seq2seq.
     """
     return _read(path, with_tensors=False)[1]
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what :func:`save_tensors` wrote, on the CPU, and verify its checksum (among the texts, too).
+    """Read a file of :func:`save_tensors` to the CPU and verify its checksum, which is in the returned texts, too.
 
     Raises:
-        ModelError: the file is missing, damaged, or not one of ours.
+        ModelError: the file is missing, damaged, or not written by seq2seq.
     """
     tensors, metadata = _read(path)
     texts = {name: text for name, text in metadata.items() if name != CHECKSUM}
     if metadata.get(CHECKSUM) != checksum_tensors(tensors, texts):
-        raise ModelError(f"{path}: damaged, its content does not match its checksum; use another copy")
+        raise ModelError(f"{path}: damaged: its content does not match its checksum; use another copy")
     return tensors, metadata
 
 
 def _read(path: Path, *, with_tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and texts through one opening, so that a file replaced meanwhile is not taken for a damaged one."""
+    """Tensors and texts; opens the file only once, because another process may replace it meanwhile."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {})["seq2seq"]
             record = json.loads(text)
             if not isinstance(record, dict) or json.dumps(record, sort_keys=True) != text:
-                raise ValueError  # damage may leave the meaning as it was: \u00fc, \u00FC
+                raise ValueError  # damage that does not change the meaning: \u00fc, \u00FC
             if not all(isinstance(value, str) for value in record.values()):
                 raise ValueError
             return {name: file.get_tensor(name) for name in file.keys()} if with_tensors else {}, record  # noqa: SIM118

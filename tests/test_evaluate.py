@@ -74,21 +74,21 @@ def test_text_without_spaces_is_scored_by_characters(language: str, text: str) -
 @pytest.mark.parametrize(
     ("language", "reference", "name", "note"),
     [
-        (None, "สุนัขชอบบ้านวันนี้", "char", "the target language is not known, and the references are in Thai script"),
+        (None, "สุนัขชอบบ้านวันนี้", "char", "the target language is unknown, and the references are in Thai script"),
         ("xx", "สุนัขชอบบ้านวันนี้", "char", "the target language is xx, but the references are in Thai script"),
         ("en", "我们喜欢猫。", "zh", "the target language is en, but the references are in Chinese script"),
         ("zh", "A dog barks loudly!", "13a", "the target language is zh, but the references are in Latin script"),
-        ("th", "我们喜欢猫。", "zh", "Chinese script: BLEU uses the tokenizer zh; state the language in data.tgt_lang"),
+        ("th", "我们喜欢猫。", "zh", "Chinese script: BLEU uses the tokenizer zh; set the language in data.tgt_lang"),
     ],
 )
 def test_the_script_of_the_references_decides(language: str | None, reference: str, name: str, note: str) -> None:
     """Guards against a language that is unknown, or another than that of the text, and a useless score for it."""
-    chosen, told = tokenizer_for(language, [reference])
+    chosen, found = tokenizer_for(language, [reference])
     assert chosen == name
-    assert note in (told or "")
+    assert note in (found or "")
     scores = score([reference], [[reference]], language=language)
     assert f"tok:{name}" in scores.bleu_signature
-    assert scores.notes == (told,)
+    assert scores.notes == (found,)
     assert not score([reference], [[reference]], "char").notes
     assert len(score([reference], [[reference]], "13a").notes) == (name != "13a")
 
@@ -147,7 +147,7 @@ def test_nothing_to_score_is_refused() -> None:
 
 
 def test_an_unknown_tokenizer_is_refused() -> None:
-    """The choices are told."""
+    """The message lists the choices."""
     with pytest.raises(UserError, match=r"unknown BLEU tokenizer '13b'; choose from .*13a.*zh"):
         score(HYP, [REF], "13b")
 

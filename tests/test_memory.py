@@ -1,4 +1,4 @@
-"""Running out of memory is told in one line, and the memory there is is read where the system says it."""
+"""Running out of memory is reported in one line, and available memory is read from the system."""
 
 import re
 import resource
@@ -50,7 +50,7 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
     with pytest.raises(OutOfMemoryError) as caught, little_memory():
         translator.translate(read_text(text / "train.xx"), config.decode)
     lower = r"lower decode.batch_tokens \(8192\) or the number of hypotheses \(decode.beam_size\)"
-    assert re.search(rf" at a search of \d+ lines with 2 hypotheses each, .*: {lower}$", str(caught.value))
+    assert re.search(rf" at a search of \d+ lines with 2 hypotheses each and up to .*: {lower}$", str(caught.value))
 
     with pytest.raises(OutOfMemoryError, match=r"at the validation loss, 60 sentences .*: lower train.batch_tokens"):
         with little_memory():
@@ -58,12 +58,12 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
 
 
 def test_only_lack_of_memory_is_explained() -> None:
-    """Another error of PyTorch that was told as lack of memory would send people the wrong way."""
+    """Another error of PyTorch that is reported as lack of memory would mislead users."""
     for error in (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0"), MemoryError()):
         with pytest.raises(OutOfMemoryError, match=r"^out of memory( \(2.50 GiB more needed\))? at the work$"):
             with memory_explained(lambda: "the work"):
                 raise error
-    for other in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), OutOfMemoryError("told already")):
+    for other in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), OutOfMemoryError("explained already")):
         with pytest.raises(type(other)) as caught, memory_explained(lambda: "the work"):
             raise other
         assert caught.value is other

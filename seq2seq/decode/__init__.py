@@ -1,1 +1,1 @@
-"""Search over a trained model, and translation of text."""
+"""Translation of text with a trained model: search, engines, files."""

@@ -1,6 +1,6 @@
-"""From source ids to hypotheses: batches, threads, number format, int8. Knows no text.
+"""Engines that compute hypotheses from source ids: batches, threads, dtype, int8; no text.
 
-``Translator`` needs no more of an engine than :class:`Engine`; :class:`TorchEngine` is this package's own.
+:class:`Engine` is the interface that ``Translator`` uses; :class:`TorchEngine` is this package's implementation.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from seq2seq.model.quantize import is_int8_slow, quantize, with_weights_in
 from seq2seq.model.state import round_up
 from seq2seq.model.transformer import Transformer
 
-_PROCESS = os.getpid()  # a forked child has another number than the process that loaded this module
-_SMALLEST_SHARE = 1024  # tokens times beam size: below it, the matrices of a step are too small for one thread
+_PROCESS = os.getpid()  # the process that loaded this module; a forked child has another number
+_SMALLEST_SHARE = 1024  # tokens times beam size; in smaller batches a step's matrices are too small for one thread
 
 
 @dataclass(frozen=True)
@@ -39,34 +39,34 @@ class Source:
     """A sentence to translate."""
 
     ids: list[int]  # with EOS
-    key: tuple[int, int]  # seeds its sampling
+    key: tuple[int, int]  # part of the seed for sampling
 
 
 class Engine(Protocol):
-    """What computes hypotheses. One thread calls it at a time, except where an engine says otherwise."""
+    """The interface of an engine. Only one thread may call it at a time, unless the engine allows more."""
 
     def search(self, sources: Sequence[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
-        """For each source its finished hypotheses, the best first; they do not depend on the other sources.
+        """The finished hypotheses of each source, best first; they do not depend on the other sources.
 
-        A list is empty where the model computes no finite numbers.
+        A list is empty if the model's numbers are not finite.
         """
 
     def longest_output(self, num_source_tokens: int, decode: DecodeConfig) -> int:
-        """The most tokens of an output, EOS included, for a source of so many tokens."""
+        """The maximum number of output tokens, EOS included, for a source of ``num_source_tokens``."""
 
     def settle(self, decode: DecodeConfig, say: Callable[[str], None]) -> DecodeConfig:
-        """``decode`` as this engine will carry it out; ``say`` gets the reason for each difference."""
+        """The options that this engine will use instead of ``decode``; ``say`` gets the reason for each change."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """What decides the hypotheses besides the model, the sources and the options."""
+        """Everything that affects the hypotheses, except the model, the sources and the options."""
 
 
 def compute_in_fork(device: torch.device) -> None:
-    """In a forked child, compute on one thread: PyTorch would wait for the threads of its parent, which do not exist.
+    """Set PyTorch to one thread in a forked child: it would wait for its parent's threads, which do not exist there.
 
     Raises:
-        UserError: the device is CUDA, which a forked child cannot use at all.
+        UserError: the device is CUDA, which a forked child cannot use.
     """
     if os.getpid() == _PROCESS:
         return
@@ -76,19 +76,19 @@ def compute_in_fork(device: torch.device) -> None:
 
 
 def _describe(sources: Sequence[Source], beam_size: int, decode: DecodeConfig) -> str:
-    """A search under way and what to change where it is too large."""
+    """The size of a search and which settings make it smaller, for an error message."""
     return (
-        f"a search of {len(sources):,} lines with {beam_size} hypotheses each, up to "
-        f"{max(len(source.ids) for source in sources):,} tokens a line: lower decode.batch_tokens "
+        f"a search of {len(sources):,} lines with {beam_size} hypotheses each and up to "
+        f"{max(len(source.ids) for source in sources):,} tokens per line: lower decode.batch_tokens "
         f"({decode.batch_tokens}) or the number of hypotheses (decode.{'n_best' if decode.sample else 'beam_size'})"
     )
 
 
 class TorchEngine:
-    """An :class:`Engine` over a model of this package, on the device that the model is on."""
+    """An :class:`Engine` for a model of this package, on the model's device."""
 
     def __init__(self, model: Transformer, dtype: torch.dtype | None = None) -> None:
-        """Compute in ``dtype``; None: what is best on the device. On CUDA the weights are copied, as they are now."""
+        """``dtype``: to compute in; None: the best one for the device. On CUDA, the current weights are copied."""
         self.model = model
         self.device = model.output_weight.device
         self._dtype = compute_dtype("auto", self.device) if dtype is None else dtype
@@ -101,28 +101,28 @@ class TorchEngine:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Device and number format."""
+        """Device and precision."""
         return {"device": self.device.type, "precision": "bf16" if self._dtype == torch.bfloat16 else "fp32"}
 
     def settle(self, decode: DecodeConfig, say: Callable[[str], None]) -> DecodeConfig:
-        """In fp32 where int8 would be slower."""
+        """Replace int8 by fp32 on a CPU where int8 is slower."""
         if decode.quantize is None or self.device.type != "cpu" or not is_int8_slow():
             return decode
-        say("int8 is slower than fp32 on this CPU, which has no fast int8 products (VNNI); translating in fp32")
+        say("int8 is slower than fp32 on this CPU (it has no VNNI instructions); translating in fp32")
         return decode.model_copy(update={"quantize": None})
 
     def longest_output(self, num_source_tokens: int, decode: DecodeConfig) -> int:
-        """As :class:`Engine` says; no more than the model has positions for."""
+        """See :class:`Engine`; at most the number of positions that the model has."""
         longest = int(num_source_tokens * decode.max_length_ratio) + decode.max_length_offset
         return max(1, min(longest, self.model.max_length or longest))
 
     def search(self, sources: Sequence[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
-        """The longest sources first, in batches of similar lengths."""
+        """Search in batches of similar lengths, longest sources first."""
         compute_in_fork(self.device)
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i].ids))
         beam_size = decode.n_best if decode.sample else decode.beam_size
         budget = decode.batch_tokens
-        if self.device.type == "cpu":  # every thread should have a batch, unless they would be very small
+        if self.device.type == "cpu":  # give every thread a batch, unless the batches become very small
             share = beam_size * sum(len(source.ids) for source in sources) // torch.get_num_threads()
             budget = min(budget, max(share, _SMALLEST_SHARE))
         batches: list[list[int]] = []
@@ -138,10 +138,10 @@ class TorchEngine:
         return results
 
     def _search_all(self, batches: list[list[Source]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
-        """Search batch by batch; on the CPU one batch for each of PyTorch's threads at a time, on one thread each.
+        """Search batch by batch; on the CPU, several batches in parallel, each on one thread.
 
-        The matrices of a step are small: four threads that share each of them take half the time of one thread, four
-        that have a batch each a quarter.
+        The matrices of a step are small. Four threads that share every matrix need 1/2 of the time of one thread;
+        four threads with a batch each need 1/4.
         """
         model = self._model_for(decode)
         num_threads = torch.get_num_threads()
@@ -152,7 +152,7 @@ class TorchEngine:
             try:
                 yield from pool.map(lambda batch: self._search(model, batch, decode), batches)
             finally:
-                torch.set_num_threads(num_threads)  # the workers have changed what threads to come start with
+                torch.set_num_threads(num_threads)  # the workers have changed the default for new threads
 
     def _model_for(self, decode: DecodeConfig) -> Transformer:
         if decode.quantize is None:
@@ -167,7 +167,7 @@ class TorchEngine:
     def _search(self, model: Transformer, sources: list[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
         max_lengths = [self.longest_output(len(source.ids), decode) for source in sources]
         beam_size, uniforms = decode.beam_size, None
-        if decode.sample:  # random numbers belong to the line, so that its samples do not depend on its batch
+        if decode.sample:  # each line has its own random numbers, so its samples do not depend on the batch
             beam_size = decode.n_best
             uniforms = np.zeros((len(sources), beam_size, max(max_lengths)))
             for row, source in enumerate(sources):
@@ -177,18 +177,18 @@ class TorchEngine:
             bos_id=BOS_ID,
             eos_id=EOS_ID,
             beam_size=beam_size,
-            first_id=EOS_ID,  # before it are padding, unknown and BOS, which no training text holds
+            first_id=EOS_ID,  # smaller ids are padding, unknown and BOS, which training targets do not contain
             temperature=decode.temperature,
             top_k=decode.top_k,
             top_p=decode.top_p,
         )
-        # Kernels add up in vectors of 16: over whole ones a sum is the same to the last bit, however many masked ones
-        # follow. Rounding to int8 needs that, as it makes large differences of the least ones; it is no slower.
+        # Kernels add in vectors of 16 numbers. If the length is a multiple of 16, more padding does not change any bit
+        # of a sum. int8 needs that, because rounding can make a tiny difference large; it does not cost time.
         longest = max(len(source.ids) for source in sources)
         grid_length = -(-longest // 16) * 16 if self._graphs is None else round_up(longest, 16)
         grid_length = min(grid_length, model.max_length or grid_length)
         src = pack_sentences([source.ids for source in sources], grid_length).to(self.device)
-        lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs are of one search at a time
+        lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs serve one search at a time
         with memory_explained(partial(_describe, sources, beam_size, decode)), self._autocast(), lock:
             state = begin(model, src, max_lengths, options, uniforms)
             stepper: SearchState = EagerStepper(model, state, options)
@@ -197,6 +197,6 @@ class TorchEngine:
             return search(stepper, max_lengths, beam_size, decode.length_penalty)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        """On CUDA without its cache: what a graph computes must not outlive it, and the weights are cast already."""
+        """Autocast. On CUDA without its cache: a graph's results must not outlive it, and weights are cast already."""
         lower, cached = self._dtype != torch.float32, self._graphs is None
         return torch.autocast(self.device.type, self._dtype, cache_enabled=cached) if lower else nullcontext()

@@ -1,4 +1,4 @@
-"""Translating a file or standard input: one output line for each input line, in order, in flat memory."""
+"""Translation of a file or standard input: one output line per input line, in order, with constant memory."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import DataError, UserError
 from seq2seq.files import new_checksum
 
-_REPORTS = 20  # problems told one by one; of the others only the number
+_REPORTS = 20  # problems printed one by one; the rest are only counted
 
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How files are read and written, whatever the model."""
+    """Options to read and write files; they do not depend on the model."""
 
-    invalid_bytes: Literal["replace", "blank", "fail"] = "replace"  # what becomes of a line that is not UTF-8
-    resume: bool = False  # go on with what an earlier process has left of this translation, and leave as much
+    invalid_bytes: Literal["replace", "blank", "fail"] = "replace"  # how to treat a line that is not UTF-8
+    resume: bool = False  # continue an interrupted translation; progress is saved, so this one can be continued, too
 
 
 class _Problems:
-    """Lines that could not be translated as asked, told on standard error."""
+    """Lines that could not be translated as requested; printed to standard error."""
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.count = 0
-        self.lines_told = 0  # by an earlier process: the first lines, whose problems are in the count
+        self.lines_reported = 0  # the first lines: an earlier process printed their problems, and count includes them
         self.short_lists = 0  # lines of this process with fewer different translations than n_best
 
     def add(self, line: int, message: str) -> None:
-        if line <= self.lines_told:
+        if line <= self.lines_reported:
             return
         self.count += 1
         if self.count <= _REPORTS:
@@ -52,13 +52,13 @@ class _Problems:
     def summarise(self, n_best: int) -> None:
         if self.short_lists:
             what = f"{self.short_lists:,} lines have fewer than {n_best} different translations"
-            print(f"{self.source}: {what}; a larger beam_size finds more", file=sys.stderr)
+            print(f"{self.source}: {what}; raise decode.beam_size to find more", file=sys.stderr)
         if self.count > _REPORTS:
-            print(f"{self.source}: {self.count - _REPORTS:,} more lines with such remarks", file=sys.stderr)
+            print(f"{self.source}: {self.count - _REPORTS:,} more lines have such problems", file=sys.stderr)
 
 
 class _InputLines:
-    """The lines of the input as the model is to read them; knows the number and the checksum of those it has given."""
+    """The lines of the input, decoded for the model; counts them and computes their checksum."""
 
     def __init__(self, source: str, invalid_bytes: str) -> None:
         self.count = 0
@@ -75,7 +75,7 @@ class _InputLines:
             yield line
 
     def none_is_there(self) -> bool:
-        """Whether the next line of a pipe or terminal has not come yet."""
+        """Whether a pipe or terminal has no next line yet."""
         return isinstance(self._raw, Arrivals) and self._raw.none_is_there()
 
     @property
@@ -83,14 +83,14 @@ class _InputLines:
         return self._checksum.hexdigest()
 
     def begin_with(self, record: Record) -> bool:
-        """Read over as many lines as ``record`` speaks of; whether it speaks of these."""
-        self.problems.lines_told, self.problems.count = record.num_lines, record.num_problems
+        """Skip the lines that ``record`` counts; False if they differ from the recorded ones."""
+        self.problems.lines_reported, self.problems.count = record.num_lines, record.num_problems
         for _ in islice(self, record.num_lines):
             pass
         return (self.count, self.checksum) == (record.num_lines, record.input)
 
     def end_here(self) -> bool:
-        """Whether no line is left; if one is, it is lost."""
+        """Whether no line is left; reads one line and drops it."""
         return next(iter(self), None) is None
 
     def _decode(self, raw: bytes) -> str:
@@ -99,12 +99,12 @@ class _InputLines:
         except UnicodeDecodeError as error:
             what = f"not valid UTF-8 (byte 0x{raw[error.start]:02x})"
         if self._invalid_bytes == "fail":
-            advice = "convert the file to UTF-8, or choose --invalid-bytes replace or blank"
+            advice = "convert the file to UTF-8, or use --invalid-bytes replace or blank"
             raise DataError(f"{self.problems.source}:{self.count}: {what}; {advice}")
         if self._invalid_bytes == "blank":
             self.problems.add(self.count, f"{what}; its translation is left blank")
             return ""
-        self.problems.add(self.count, f"{what}; read with U+FFFD in its place")
+        self.problems.add(self.count, f"{what}; invalid bytes are read as U+FFFD")
         return raw.decode("utf-8", errors="replace")
 
 
@@ -113,13 +113,13 @@ def translate_file(
 ) -> None:
     """Translate ``source`` to ``target``; "-" is standard input or output. A file appears only when it is complete.
 
-    A target whose name ends in .gz is compressed: the same lines always give the same bytes. With ``decode.n_best``
-    above 1 each line gives up to that many, as number, score and translation between tabs. A target that is a link is
-    followed; what is no regular file, such as a pipe, gets the translations as they come.
+    A target named ``*.gz`` is compressed; the same lines always give the same bytes. With ``decode.n_best`` above 1,
+    each line gives up to n_best output lines: number, score and translation, separated by tabs. A link is followed.
+    If the target is not a regular file, for example a pipe, each translation is written as soon as it is ready.
 
     Raises:
-        DataError: the input cannot be read, or is not UTF-8 and ``options`` say fail.
-        UserError: the output cannot be written, or what is to be resumed is that of another translation.
+        DataError: the input cannot be read, or it is not UTF-8 and ``options.invalid_bytes`` is "fail".
+        UserError: the output cannot be written, or the translation to resume is a different one.
     """
     options = options or FileOptions()
     pack: Callable[[bytes], bytes] = _gzipped if target.endswith(".gz") else bytes
@@ -128,7 +128,7 @@ def translate_file(
         with outgoing(target) as file, _bar(lines, source, hidden=target == "-" and not sys.stderr.isatty()) as bar:
             for text in _translated(translator, lines, decode, bar):
                 file.write(pack(text))
-                file.flush()  # somebody may wait for it
+                file.flush()  # a reader may be waiting for it
         lines.problems.summarise(decode.n_best)
         return
     run = {"version": __version__, **translator.identity()}
@@ -136,7 +136,7 @@ def translate_file(
     with output_file(Path(os.path.realpath(target))) as output:
         found = _begin(output, source, run, options)
         if found is None:
-            print(f"{target}: this translation is complete; nothing is left to do", file=sys.stderr)
+            print(f"{target}: this translation is already complete; nothing is left to do", file=sys.stderr)
             return
         lines = found
         with _bar(lines, source, hidden=False) as bar:
@@ -151,34 +151,34 @@ def translate_file(
 
 
 def _begin(output: OutputFile, source: str, run: Mapping[str, object], options: FileOptions) -> _InputLines | None:
-    """The input, read as far as the output is done; None if nothing is left to do."""
+    """The input, without the lines that are already translated; None if nothing is left to do."""
     lines = _InputLines(source, options.invalid_bytes)
     record = output.recall() if options.resume else None
     if record is not None:
         differences = [
-            f"{name} was {record.run.get(name)} and is {run.get(name)}"
+            f"{name} was {record.run.get(name)}, now it is {run.get(name)}"
             for name in {**record.run, **run}
             if record.run.get(name) != run.get(name)
         ]
         fits = not differences and lines.begin_with(record)
         if fits and not output.complete:
-            output.go_on(record)
+            output.resume(record)
             return lines
         if fits and lines.end_here():
             output.discard()
             return None
         if not output.complete:
-            what = "; ".join(differences) or f"the first {record.num_lines:,} lines of {source} were others"
-            advice = f"repeat that command, or delete {output.partial} to start afresh"
-            raise UserError(f"{output.target}: --resume cannot go on with what was begun: {what}; {advice}")
+            what = "; ".join(differences) or f"the first {record.num_lines:,} lines of {source} have changed"
+            advice = f"repeat the earlier command, or delete {output.partial} to start again"
+            raise UserError(f"{output.target}: --resume cannot continue the interrupted translation: {what}; {advice}")
         lines = _InputLines(source, options.invalid_bytes)
     if output.clear():
-        print(f"{output.target}: started afresh, over what an earlier process had left", file=sys.stderr)
+        print(f"{output.target}: an unfinished translation was deleted; starting again", file=sys.stderr)
     return lines
 
 
 def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
-    """In lines; the time left is known for a file, whose lines are counted first: that is little beside the work."""
+    """A progress bar in lines. The lines of a file are counted first, for the time left; counting is fast."""
     known = source != "-" and os.path.isfile(source)
     total = sum(1 for _ in read_lines(Path(source))) if known and not hidden else None
     return tqdm(desc="translating", unit=" lines", total=total, initial=lines.count, disable=hidden, mininterval=0.5)
@@ -187,7 +187,7 @@ def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
 def _translated(
     translator: Translator, lines: _InputLines, decode: DecodeConfig, bar: tqdm[NoReturn]
 ) -> Iterator[bytes]:
-    """The output for the lines that are left, window by window."""
+    """The output for the remaining lines, window by window."""
     first = lines.count + 1
     done, none_is_there = lines.count, lines.none_is_there
     for window in translator.translate_windows(lines, decode, lines.problems.add, done, none_is_there):

@@ -1,8 +1,8 @@
-"""The output file of a translation: it has its name only when it is complete, and can be gone on with after a death.
+"""The output file of a translation: it gets its name when it is complete, and an interrupted one can be resumed.
 
-It grows as ``.NAME.partial`` beside its place, where a lock keeps a second process away. To go on with it, a record
-(``.NAME.partial.json``) says how far input and output are done, with checksums of both; what it speaks of is on the
-disk before it is. The record stays beside a complete output, so that the same command finds that nothing is left to do.
+The unfinished file is ``.NAME.partial`` in the same folder; a lock keeps other processes away. To resume, a record
+(``.NAME.partial.json``) has the lines read, the bytes written and checksums of both. Output is on the disk before its
+record. The record stays beside a complete output, so the same command knows that nothing is left to do.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from seq2seq.files import open_locked, put_in_place, read_checksum, remove_lefto
 
 @dataclass(frozen=True)
 class Record:
-    """How far a translation has come."""
+    """The progress of a translation."""
 
-    run: Mapping[str, object]  # what decides the output besides the input
+    run: Mapping[str, object]  # everything that affects the output, except the input
     num_lines: int  # of the input
-    num_problems: int  # told of these lines
+    num_problems: int  # reported for these lines
     input: str  # checksum of these lines
     size: int  # of the output, in bytes
     output: str  # checksum of these bytes
 
 
 class OutputFile:
-    """An output on its way to ``target``; see :func:`output_file`."""
+    """An unfinished output file for ``target``; see :func:`output_file`."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
         self.partial = target.with_name(f".{target.name}.partial")
         self.record_path = target.with_name(f".{target.name}.partial.json")
-        self.complete = False  # under its name already
+        self.complete = False  # whether ``target`` is the complete output
         self.size = 0
-        self.lines_kept = 0  # of the input: their translation survives the death of this process
-        self.disposable = False  # what is there is worth nothing if this process fails
+        self.lines_kept = 0  # input lines whose translation is saved, even if this process is killed
+        self.disposable = False  # whether to delete the partial output if this process fails
         try:
             self._file = open_locked(self.partial)
         except BlockingIOError:
-            advice = "wait for its end, or name another output"
+            advice = "wait until it ends, or choose another output file"
             raise UserError(f"{self.partial}: another process is writing it; {advice}") from None
-        self._checksum = read_checksum(self._file, 0)  # of what was written so far
+        self._checksum = read_checksum(self._file, 0)  # of the bytes written so far
 
     def recall(self) -> Record | None:
-        """What an earlier process recorded; None where there is nothing to go on with. Changes nothing.
+        """The record of an earlier process; None if there is nothing to resume. Changes nothing.
 
         Raises:
             UserError: the partial output or its record is damaged.
@@ -66,18 +66,18 @@ class OutputFile:
             return record if self.complete else None
         self._checksum = read_checksum(self._file, record.size)
         if self._checksum.hexdigest() != record.output:
-            raise UserError(f"{self.partial}: damaged, not what was written there; delete it to start afresh")
+            raise UserError(f"{self.partial}: damaged (its checksum differs); delete it to start again")
         return record
 
-    def go_on(self, record: Record) -> None:
-        """Write on behind the output that ``record``, which was recalled, speaks of."""
-        self._file.truncate(record.size)  # the rest may be half a window
+    def resume(self, record: Record) -> None:
+        """Continue after the output that ``record``, from :meth:`recall`, counts."""
+        self._file.truncate(record.size)  # the rest may be an incomplete window
         self._file.seek(record.size)
         self.size, self.lines_kept = record.size, record.num_lines
 
     def clear(self) -> bool:
-        """Start afresh; whether something was deleted for that."""
-        self.record_path.unlink(missing_ok=True)  # first: without it, nobody goes on with the rest
+        """Delete the partial output and its record; returns whether there was output."""
+        self.record_path.unlink(missing_ok=True)  # first: without it, nothing can be resumed
         remove_leftovers(self.record_path.parent, re.escape(self.record_path.name))
         held = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
@@ -93,7 +93,7 @@ class OutputFile:
         self.size += len(data)
 
     def keep(self, run: Mapping[str, object], num_lines: int, num_problems: int, input_checksum: str) -> None:
-        """Make what was written last, whatever happens, and record it; the arguments are those of :class:`Record`."""
+        """Force the output to the disk and save its record; the arguments are those of :class:`Record`."""
         self._file.flush()
         os.fsync(self._file.fileno())
         record = Record(run, num_lines, num_problems, input_checksum, self.size, self._checksum.hexdigest())
@@ -110,8 +110,8 @@ class OutputFile:
         self.partial.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let another process have it."""
-        with suppress(OSError):  # of what could not be written before
+        """Close the file and free its lock."""
+        with suppress(OSError):  # bytes that could not be written before
             self._file.close()
 
     def _read_record(self) -> Record | None:
@@ -120,23 +120,23 @@ class OutputFile:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, RecursionError):
-            both = f"delete it and {self.partial} to start afresh"
-            raise UserError(f"{self.record_path}: not a record of a translation, or damaged; {both}") from None
+            both = f"delete it and {self.partial} to start again"
+            raise UserError(f"{self.record_path}: damaged, or not a record of a translation; {both}") from None
 
 
 @contextmanager
 def output_file(target: Path) -> Iterator[OutputFile]:
     """Open the output for a block that writes it and calls ``finish``.
 
-    Where the block fails, nothing is left but what was kept.
+    If the block fails, only the output saved by ``keep`` is left.
 
     Raises:
-        UserError: it cannot be written, or another process writes it.
+        UserError: the output cannot be written, or another process is writing it.
     """
     if target.is_dir():
         raise UserError(f"{target}: cannot be written: it is a folder")
     if target.is_symlink():
-        raise UserError(f"{target}: cannot be written: it is a link that leads to itself")
+        raise UserError(f"{target}: cannot be written: it is a link that points back to itself")
     output, whole = None, False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +150,6 @@ def output_file(target: Path) -> Iterator[OutputFile]:
             if not whole and output.disposable:
                 output.discard()
             elif not whole and output.lines_kept:
-                kept = f"the first {output.lines_kept:,} lines are done"
-                print(f"{target}: {kept}; the same command goes on after them", file=sys.stderr)
+                kept = f"the first {output.lines_kept:,} lines are saved"
+                print(f"{target}: {kept}; run the same command to continue", file=sys.stderr)
             output.close()

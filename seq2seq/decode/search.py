@@ -1,8 +1,8 @@
-"""Beam search, greedy search and sampling; knows neither model nor text.
+"""Beam search, greedy search and sampling, independent of model and text.
 
 A sentence with ``K`` hypotheses is done when ``K`` have finished ("first come, first served", Kasai et al. 2022), as in
-most programs for translation. Greedy search is beam search with one hypothesis. Sampling draws hypotheses independently
-and shares everything else.
+most translation toolkits. Greedy search is beam search with one hypothesis. Sampling draws each hypothesis
+independently; the rest is the same code.
 
 Shapes: ``B`` sentences still being decoded, ``K`` hypotheses of each, ``V`` vocabulary.
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-_PIECE = 64  # tokens of the vocabulary that are looked through together for the best continuation
+_PIECE = 64  # tokens in a piece of the vocabulary (see _best_continuations)
 
 
 class SearchState(Protocol):
@@ -30,16 +30,16 @@ class SearchState(Protocol):
         """Extend every hypothesis by a token.
 
         Returns:
-            [4, B, K]: tokens, parents, ``ended`` and its parents, as :class:`Extension` says.
+            [4, B, K]: tokens, parents, ``ended`` and ``ended_parents`` of :class:`Extension`.
         """
 
     def keep(self, rows: NDArray[np.int64]) -> None:
-        """Go on with these of the present sentences, [new B]."""
+        """Keep only these rows of the current sentences, [new B]."""
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How hypotheses are extended. The last three are for sampling alone."""
+    """Options to extend hypotheses. The last three are used by sampling only."""
 
     bos_id: int
     eos_id: int
@@ -57,7 +57,7 @@ class Hypothesis:
     ids: tuple[int, ...]  # without BOS and EOS
     log_prob: float  # of all tokens and EOS, in nats
     score: float  # log_prob divided by the length penalty
-    cut: bool = False  # it reached its longest length, where EOS was the only choice
+    cut: bool = False  # it reached the maximum length, where EOS was the only choice
 
 
 def length_penalty(length: int, alpha: float) -> float:
@@ -66,10 +66,10 @@ def length_penalty(length: int, alpha: float) -> float:
 
 
 def _filter(log_p: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Probabilities, [rows, V], with all but the likeliest tokens set to zero, not summing to one any more.
+    """Probabilities, [rows, V], with unlikely tokens set to zero; they are not normalised again.
 
-    Kept are the ``top_k`` likeliest (0: all), and of those the fewest whose sum reaches ``top_p`` (Holtzman et al.
-    2020).
+    Keeps the ``top_k`` most likely tokens (0: all), then the fewest of these whose sum reaches ``top_p`` (Holtzman et
+    al. 2020).
     """
     p, ids = log_p.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
     if top_k:
@@ -88,12 +88,12 @@ def _sample(logits: Tensor, uniforms: Tensor, options: SearchOptions) -> Tensor:
 
 
 class _Lattice:
-    """All tokens chosen so far with back-pointers, and the finished hypotheses of each sentence."""
+    """All tokens chosen so far, with back-pointers, and the finished hypotheses of each sentence."""
 
     def __init__(self, num_sentences: int) -> None:
-        self.rows: list[dict[int, int]] = []  # of each step: where it has a sentence
+        self.rows: list[dict[int, int]] = []  # for each step: the row of each sentence
         self.tokens: list[NDArray[np.int32]] = []  # [B, K]
-        self.parents: list[NDArray[np.int32]] = []  # [B, K], the hypothesis of the step before
+        self.parents: list[NDArray[np.int32]] = []  # [B, K], hypotheses of the previous step
         self.finished: list[list[tuple[float, float, int, int, bool]]] = [[] for _ in range(num_sentences)]
 
     def add_step(self, rows: dict[int, int], tokens: NDArray[np.float64], parents: NDArray[np.float64]) -> None:
@@ -102,7 +102,7 @@ class _Lattice:
         self.parents.append(parents.astype(np.int32))
 
     def finish(self, sentence: int, score: float, log_prob: float, beam: int) -> None:
-        """The hypothesis ``beam`` of the latest step (or the empty one) was followed by EOS; ``~beam``: it was cut."""
+        """EOS follows hypothesis ``beam`` of the latest step (or the empty one); ``~beam`` means that it was cut."""
         cut = beam < 0
         self.finished[sentence].append((score, log_prob, len(self.tokens), ~beam if cut else beam, cut))
 
@@ -120,21 +120,21 @@ class _Lattice:
 def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha: float) -> list[list[Hypothesis]]:
     """Decode a batch of sentences.
 
-    A sentence's live hypotheses are extended together; those that choose EOS are set aside as finished. A sentence
-    ends when ``beam_size`` have finished, or at its longest length, where EOS is the only choice. So every hypothesis
-    is finished and scores compare like with like. Finished sentences leave the batch.
+    A sentence's live hypotheses are extended together; those that choose EOS are finished. A sentence ends when
+    ``beam_size`` hypotheses have finished, or at its maximum length, where EOS is the only choice. So every hypothesis
+    ends with EOS and scores are comparable. Finished sentences leave the batch.
 
     Args:
-        state: before the first token; it knows ``max_lengths``, too.
-        max_lengths: [B], most tokens of each output, EOS included; at least 1.
+        state: before the first token; made with the same ``max_lengths``.
+        max_lengths: [B], maximum tokens of each output, EOS included; at least 1.
         alpha: of :func:`length_penalty`.
 
     Returns:
-        For each sentence ``beam_size`` finished hypotheses, best score first; fewer only where no more exist.
+        For each sentence, ``beam_size`` finished hypotheses, best score first; fewer only if no more exist.
     """
     num_sentences = len(max_lengths)
     lattice = _Lattice(num_sentences)
-    sentences = np.arange(num_sentences)  # those still being decoded; one that leaves is replaced by the last one
+    sentences = np.arange(num_sentences)  # still being decoded, by row
     rows = {s: s for s in range(num_sentences)}
     longest = np.array(max_lengths)
     for length in range(1, max(max_lengths) + 1):
@@ -160,7 +160,7 @@ def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha
 
 
 def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The rows that go on, each in its old place, but for the last ones, which move to where a row is free."""
+    """The rows to continue. A row keeps its place, except that the last rows move to free places."""
     size = int(going.sum())
     keep = np.arange(size)
     keep[~going[:size]] = size + np.flatnonzero(going[size:])
@@ -168,18 +168,18 @@ def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 class Extension(NamedTuple):
-    """Every sentence's hypotheses after one more token."""
+    """The hypotheses of every sentence after one more token."""
 
-    tokens: Tensor  # [B, K] the last token of each live hypothesis
-    parents: Tensor  # [B, K] the hypothesis of the step before that it extends
-    log_probs: Tensor  # [B, K] of the whole hypothesis; -inf for one that is none
-    ended: Tensor  # [B, K] log-probabilities of those that chose EOS; -inf where none did
-    ended_parents: Tensor  # [B, K] and the hypotheses of the step before that they extend; ~k where k was cut
+    tokens: Tensor  # [B, K] last token of each live hypothesis
+    parents: Tensor  # [B, K] the hypothesis of the previous step that it extends
+    log_probs: Tensor  # [B, K] of the whole hypothesis; -inf in an empty place
+    ended: Tensor  # [B, K] log-probabilities of hypotheses that chose EOS; -inf in an empty place
+    ended_parents: Tensor  # [B, K] the hypotheses of the previous step that these extend; ~k if k was cut
 
     def to_read(self) -> Tensor:
-        """Tokens, parents, ``ended`` and its parents, [4, B, K]: all that the host needs, in one wait for the device.
+        """Tokens, parents, ``ended`` and ``ended_parents``, [4, B, K]: all that the host needs, in one transfer.
 
-        Doubles hold the whole numbers and the fp32 ones exactly.
+        float64 represents the integers and the fp32 numbers exactly.
         """
         return torch.stack([x.double() for x in (self.tokens, self.parents, self.ended, self.ended_parents)])
 
@@ -187,17 +187,17 @@ class Extension(NamedTuple):
 def extend(
     logits: Tensor, log_probs: Tensor, last: Tensor, uniforms: Tensor | None, options: SearchOptions
 ) -> Extension:
-    """One more token for every hypothesis; nothing is read back from the device.
+    """Extend every hypothesis by one token; nothing is read back from the device.
 
     Args:
         logits: [B, K, V] fp32; changed in place.
-        log_probs: [B, K], of the hypotheses so far; -inf for one that is none.
-        last: [B] bool, whether only EOS may follow: every hypothesis ends, and what is live has no meaning any more.
-        uniforms: [B, K] float64 in [0, 1), for sampling: the random number behind each token. None: beam search.
+        log_probs: [B, K], of the hypotheses so far; -inf in an empty place.
+        last: [B] bool, whether only EOS may follow. Every hypothesis ends then, and the live ones have no meaning.
+        uniforms: [B, K] float64 in [0, 1), for sampling: one random number per token. None: beam search.
     """
     offsets = log_probs - logits.logsumexp(dim=-1)
     if options.first_id:
-        own = logits if logits.stride(1) else logits[:, :1]  # hypotheses that are alike may share their logits
+        own = logits if logits.stride(1) else logits[:, :1]  # equal hypotheses may share their logits
         own[:, :, : options.first_id] = -math.inf
     if uniforms is None:
         return _extend_beams(logits, offsets, last, options)
@@ -207,11 +207,11 @@ def extend(
 def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor, options: SearchOptions) -> Extension:
     """The best K live hypotheses of each sentence, and those among its best K continuations that choose EOS.
 
-    At most K of the best 2K continuations choose EOS, so K others are always among them. EOS counts only among the
-    best K: further down it would end a sentence with worse hypotheses than those that are still live.
+    At most K of the best 2K continuations choose EOS, so at least K stay live. EOS counts only among the best K:
+    lower, it would end a sentence with worse hypotheses than the live ones.
 
     Args:
-        offsets: [B, K], what makes logits the log-probabilities of whole hypotheses.
+        offsets: [B, K], added to logits to get the log-probabilities of whole hypotheses.
     """
     num_hypotheses, last = offsets.size(1), last[:, None]
     totals, tokens, parents = _best_continuations(logits, offsets, 2 * num_hypotheses)
@@ -228,13 +228,13 @@ def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor, options: Search
 
 
 def _best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The ``count`` largest of logits [B, K, V] plus their hypothesis' offset [B, K], over all of a sentence.
+    """The ``count`` largest sums of logits [B, K, V] and offsets [B, K] in each sentence.
 
-    The vocabulary is cut into pieces, and only the ``count`` pieces with the largest maxima, among which all of the
-    largest are, are searched: that costs a quarter of a search through all.
+    The vocabulary is cut into pieces. Only the ``count`` pieces with the largest maxima are searched, because they
+    contain the largest sums; that takes 1/4 of the time of a full search.
 
     Returns:
-        Sums, tokens and hypotheses, [B, count] each; sums of minus infinity where there are no more.
+        Sums, tokens and hypotheses, [B, count] each; if there are fewer, the remaining sums are minus infinity.
     """
     num_sentences, _, vocabulary = logits.shape
     num_pieces = -(-max(vocabulary, count) // _PIECE)
@@ -250,16 +250,16 @@ def _best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Te
     best, order = sums.topk(count, dim=1)
     piece = order // _PIECE
     tokens = chosen.gather(1, piece) * _PIECE + order % _PIECE
-    tokens.clamp_(max=vocabulary - 1)  # the padding is chosen only where there are no more
+    tokens.clamp_(max=vocabulary - 1)  # padding is chosen only if there are no more tokens
     return best, tokens, parents.gather(1, piece)
 
 
 def _extend_samples(
     logits: Tensor, offsets: Tensor, last: Tensor, uniforms: Tensor, options: SearchOptions
 ) -> Extension:
-    """Every sample grows by one token drawn with its random number of ``uniforms``.
+    """Extend every sample by one token, drawn with its random number in ``uniforms``.
 
-    A finished sample stays as a dead row (log-probability -inf) until all of its sentence are finished.
+    A finished sample stays as a dead row (log-probability -inf) until all samples of its sentence are finished.
     """
     tokens = _sample(logits.flatten(0, 1), uniforms.flatten(), options).view(uniforms.shape)
     drawn, tokens = tokens, tokens.masked_fill(last[:, None], options.eos_id)

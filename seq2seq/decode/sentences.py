@@ -1,7 +1,7 @@
-"""Where sentences end in a line, and whether a model has learned lines of several sentences.
+"""Sentence splitting for lines of several sentences, and the check whether a model needs it.
 
-Cut is only where an end is nearly certain: after an abbreviation, an initial, an ellipsis or the number of an ordinal,
-and before a small letter, it is not.
+A line is cut only where a sentence end is nearly certain: not after an abbreviation, an initial, an ellipsis or an
+ordinal number, and not before a lower-case letter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from seq2seq.config import Config
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.tokenizer import Tokenizer
 
-_FEW = 0.02  # of the training lines: a model that saw no more of several sentences translates only one of them
+_FEW = 0.02  # share of training lines with several sentences; with fewer, a model translates only one of them
 _SAMPLE = 10_000  # lines
 _END = re.compile(
     r"(?<![.!?])(?P<mark>[.!?]+)(?P<close>[\"'”’»)\]]*)\s+(?=[\"'“‘«„(\[¿¡]*(?P<next>\w))"
@@ -24,22 +24,22 @@ _END = re.compile(
 )
 _WORD = re.compile(r"\S*$")
 _LONGEST_WORD = 30
-# Written with a full stop within a sentence, in English and its neighbours; without one here, in small letters.
+# Words written with a full stop inside a sentence, in English and related languages; here in lower case, without it.
 _ABBREVIATION = re.compile(
     "mrs?|ms|dr|prof|st|sr|jr|gen|col|sgt|lt|capt|cpt|rev|hon|pres|gov|sen|rep|inc|ltd|co|corp|bros|vs|nos?|figs?|vol|"
     "pp|ch|sec|art|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|mt|ft|ave|blvd|rd|approx|dept|est|cf|al|"
     "ca|bzw|hr|fr|nr|str|evtl|ggf|inkl|usw|sog|mme|mlle|mm|me|sra|srta|uds?|dña|sig|dott|ing|avv|dhr|mevr|drs|"
     "им|стр|проф|акад|рис|табл"
 )
-# Languages that write the number of an ordinal with a full stop: "am 3. Oktober".
+# Languages that write ordinal numbers with a full stop: "am 3. Oktober".
 _ORDINALS = re.compile("de|cs|sk|da|no|nb|nn|fi|et|hu|pl|hr|sr|bs|sl|lv|lt|is|fo|tr|eu|lb")
 
 
 def split_sentences(line: str, language: str | None = None) -> list[str]:
-    """The sentences of ``line`` without the white space between them; a line of one sentence is left as it is.
+    """The sentences of ``line``, without the white space between them; a line of one sentence is not changed.
 
     Args:
-        language: code of the line's language, if it is known; it decides whether ordinals have a full stop.
+        language: the line's language code, if known; it decides whether ordinals have a full stop.
     """
     parts, start = [], 0
     for match in _END.finditer(line):
@@ -54,7 +54,7 @@ def _ends_sentence(line: str, match: re.Match[str], language: str | None) -> boo
     following, mark = match["next"], match["mark"]
     if not following.isalpha() or following.islower():
         return False
-    if mark != ".":  # an ellipsis hesitates; behind a quotation with ! or ? may come who says it
+    if mark != ".":  # not after an ellipsis, nor after a quotation with ! or ?: 'Why?' Anna asked
         return not mark.startswith("..") and not set(match["close"]) & set("\"'”’»")
     at = match.start()
     (word,) = _WORD.findall(line[max(0, at - _LONGEST_WORD) : at])[:1]
@@ -66,13 +66,13 @@ def _ends_sentence(line: str, match: re.Match[str], language: str | None) -> boo
 
 
 def share_of_several(lines: Iterable[str], language: str | None) -> float:
-    """The share of lines that hold more than one sentence."""
+    """The share of lines with more than one sentence."""
     several = [len(split_sentences(line, language)) > 1 for line in lines]
     return sum(several) / max(1, len(several))
 
 
 def with_split_sentences(config: Config, corpus: Corpus, tokenizer: Tokenizer) -> Config:
-    """``config`` with true or false in decode.split_sentences, by a sample of the training corpus' source text."""
+    """``config`` with decode.split_sentences: auto replaced by true or false, from a sample of the training text."""
     if config.decode.split_sentences != "auto":
         return config
     count = len(corpus.lines)

@@ -1,6 +1,6 @@
-"""What makes the hypotheses of a search grow by a token: eagerly, as on the CPU, or by CUDA graphs.
+"""Decoding steps: each extends all hypotheses by one token, eagerly (CPU) or by CUDA graphs.
 
-Both do the same step: the model's, then :func:`extend_hypotheses`.
+Both run the same step: the model's step, then :func:`extend_hypotheses`.
 
 Shapes: ``B`` sentences still being decoded, ``K`` hypotheses of each.
 """
@@ -21,7 +21,7 @@ from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.state import FixedState, State, round_up
 
-# The smallest sizes that graphs are made for. With fewer sentences a step would not be faster.
+# The smallest sizes that graphs are made for. A step with fewer sentences would not be faster.
 _SENTENCES, _STEPS = 8, 32
 
 
@@ -32,20 +32,20 @@ def begin(
     options: SearchOptions,
     uniforms: NDArray[np.float64] | None = None,
 ) -> State:
-    """A model's state before the first step of a search, with the search's own tensors among those of sentences.
+    """A model's state before the first step of a search; it also holds the search's own tensors.
 
-    ``uniforms``: as for :func:`seq2seq.decode.search.extend`, but of all steps, [B, K, steps].
+    ``uniforms``: as for :func:`seq2seq.decode.search.extend`, but for all steps, [B, K, steps].
     """
     num_sentences, state = len(max_lengths), model.begin(src, options.beam_size, max(max_lengths))
-    # Alike hypotheses: only one of a beam counts, but every sample.
+    # All hypotheses are equal at first: in beam search only one may count, in sampling all do.
     log_probs = torch.full((num_sentences, options.beam_size), 0.0 if uniforms is not None else -torch.inf)
     log_probs[:, 0] = 0.0
     tensors = {
-        "tokens": torch.full((num_sentences, 1), options.bos_id),  # [B, 1], as all are alike; then [B, K]
+        "tokens": torch.full((num_sentences, 1), options.bos_id),  # [B, 1], because all are equal; then [B, K]
         "log_probs": log_probs,  # [B, K]
         "last": torch.tensor(max_lengths) - 1,  # [B], the position at which only EOS may follow
     }
-    if uniforms is not None:  # on CUDA each shape has its own graphs, so there should be few
+    if uniforms is not None:  # rounded up: on CUDA each shape has its own graphs, so there should be few shapes
         unused = round_up(uniforms.shape[2], _STEPS) - uniforms.shape[2]
         tensors["uniforms"] = functional.pad(torch.tensor(uniforms), (0, unused))
     for name, x in tensors.items():
@@ -54,13 +54,13 @@ def begin(
 
 
 def extend_hypotheses(state: State, logits: Tensor, options: SearchOptions) -> Tensor:
-    """One more token for every hypothesis; nothing is read back from the device.
+    """Extend every hypothesis by one token; nothing is read back from the device.
 
     Args:
-        logits: [B, K, V], or [B, 1, V] while all are alike.
+        logits: [B, K, V], or [B, 1, V] while all hypotheses are equal.
 
     Returns:
-        What the host is to read, [4, B, K] (:meth:`seq2seq.decode.search.Extension.to_read`).
+        The numbers for the host, [4, B, K] (:meth:`seq2seq.decode.search.Extension.to_read`).
     """
     mine = state.of_sentences
     uniforms = mine.get("uniforms")
@@ -75,51 +75,50 @@ def extend_hypotheses(state: State, logits: Tensor, options: SearchOptions) -> T
 
 
 class EagerStepper:
-    """Steps whose tensors are as large as the sentences that are left."""
+    """Eager steps; the tensors shrink when sentences finish."""
 
     def __init__(self, model: Seq2SeqModel, state: State, options: SearchOptions) -> None:
         """``state``: from :func:`begin`."""
         self._model, self._state, self._options = model, state, options
-        # Kept until there are the next ones: so much memory, freed last of all, would go back to the system at every
-        # step, and come again page by page, for a fifth of a small model's time.
+        # Kept until the next step replaces it. Otherwise the C library returns this memory to the system and gets it
+        # back page by page at every step, which takes 1/5 of a small model's time.
         self._logits: Tensor
 
     def advance(self) -> NDArray[np.float64]:
-        """As :class:`seq2seq.decode.search.SearchState` says."""
+        """See :class:`seq2seq.decode.search.SearchState`."""
         self._logits = self._model.step(self._state.of_sentences["tokens"], self._state).float()
         read: NDArray[np.float64] = extend_hypotheses(self._state, self._logits, self._options).numpy()
         return read
 
     def keep(self, rows: NDArray[np.int64]) -> None:
-        """As :class:`seq2seq.decode.search.SearchState` says."""
+        """See :class:`seq2seq.decode.search.SearchState`."""
         self._state.keep(torch.from_numpy(rows))
 
 
 class GraphStepper:
     """Steps of fixed shapes, each of them a CUDA graph.
 
-    A step launches some 200 kernels and takes the GPU less time than launching them takes the CPU. A graph launches
-    them all at once, but is bound to its shapes and to the places in memory that it was captured with. So sizes are
-    rounded up to a few, and what outlives a step, or differs from step to step, lies in fixed places
-    (:class:`seq2seq.model.state.FixedState`). The host launches a graph, reads one small tensor, and notes which
-    sentences are finished.
+    A step launches about 200 kernels; the CPU needs more time to launch them than the GPU to run them. A graph launches
+    them all at once, but with fixed shapes and memory addresses. So sizes are rounded up to a few values, and tensors
+    that outlive a step, or change between steps, have fixed places (:class:`seq2seq.model.state.FixedState`). The host
+    launches a graph, reads one small tensor, and records which sentences are finished.
 
-    The first step is eager: it shows what the model caches. After it a sentence keeps its row to its end. When it
-    leaves, its row is computed without it, until the other sentences fit into half as many rows.
+    The first step is eager: it shows what the model caches. After it, a sentence keeps its row until it is finished.
+    The free row is still computed, until the remaining sentences fit into half of the rows.
     """
 
     def __init__(self, graphs: Graphs, model: Seq2SeqModel, state: State, options: SearchOptions) -> None:
-        """``state``: from :func:`begin`; ``graphs``: of this model, and of one search at a time.
+        """``state``: from :func:`begin`; ``graphs``: of this model, used by one search at a time.
 
-        Every length of the source's grid has its own graphs, so there should be few.
+        Every grid length of the source has its own graphs, so there should be few lengths.
         """
         self._graphs, self._model, self.state, self._options = graphs, model, state, options
         self._length = 0
-        self._rows = np.arange(state.num_sentences)  # of the sentences still being decoded
-        self.shape = (0, 0)  # sentences, rounded up, and steps that caches have room for
+        self._rows = np.arange(state.num_sentences)  # the rows of the sentences still being decoded
+        self.shape = (0, 0)  # number of sentences, rounded up, and of steps that fit into the caches
 
     def advance(self) -> NDArray[np.float64]:
-        """As :class:`seq2seq.decode.search.SearchState` says."""
+        """See :class:`seq2seq.decode.search.SearchState`."""
         if self._length == 0:
             self._read = self._step()
         else:
@@ -130,7 +129,7 @@ class GraphStepper:
         return read[:, self._rows]
 
     def keep(self, rows: NDArray[np.int64]) -> None:
-        """As :class:`seq2seq.decode.search.SearchState` says."""
+        """See :class:`seq2seq.decode.search.SearchState`."""
         self._rows = self._rows[rows]
 
     def _capturable(self) -> None:
@@ -145,11 +144,11 @@ class GraphStepper:
         shape = round_up(len(self._rows), _SENTENCES), self.state.room(self._length + 1)
         if shape == self.shape:
             return
-        # To the device without waiting until it has done what it was given before.
+        # Copied without waiting for earlier work on the device.
         rows = torch.from_numpy(self._rows).to(self.state.position.device, non_blocking=True)
         self.state = FixedState(self.state, self._length, rows, shape[0], self._graphs.place)
         self._read = self._graphs.place("read", (4, shape[0], self._options.beam_size), torch.float64)
         self._rows, self.shape = np.arange(len(self._rows)), shape
         tensors = {**self.state.shared, **self.state.of_sentences, **self.state.of_hypotheses}
-        # All that decides what the step does, except the numbers in the tensors.
+        # Everything that affects the step, except the numbers in the tensors.
         self._key = (self._options, *((name, x.shape) for name, x in tensors.items()))

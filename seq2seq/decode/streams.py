@@ -1,4 +1,4 @@
-"""Pipes, terminals and open files as input and output: lines are answered as they arrive, and links are followed."""
+"""Pipes, terminals and open files as input and output; each line is translated when it arrives."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from seq2seq.data.formats.lines import read_lines, read_stream
 from seq2seq.errors import UserError
 from seq2seq.files import unwritable
 
-_MOMENT = 0.005  # seconds; whoever writes many lines writes the next one sooner
-_AHEAD_LINES, _AHEAD_BYTES = 4096, 1 << 22  # read while others are translated: a window
+_MOMENT = 0.005  # seconds; a program that writes many lines writes the next one sooner
+_AHEAD_LINES, _AHEAD_BYTES = 4096, 1 << 22  # read ahead during translation: one window
 
 
 class Arrivals:
-    """Iterates over ``lines``, which a thread of its own reads; an error of theirs is raised where it occurred."""
+    """Iterates over ``lines``, which a separate thread reads; its errors are raised at the same line here."""
 
     def __init__(self, lines: Iterator[bytes]) -> None:
         self._lines: deque[bytes] = deque()
@@ -47,7 +47,7 @@ class Arrivals:
             raise self._error
 
     def none_is_there(self) -> bool:
-        """Whether the next line has not come within a moment."""
+        """Whether no line arrives within a moment."""
         with self._changed:
             return not self._changed.wait_for(lambda: self._lines, _MOMENT)
 
@@ -70,32 +70,32 @@ class Arrivals:
 
 
 def incoming_lines(source: str) -> Iterable[bytes]:
-    """The lines of a file, or of what others are still writing; "-" is standard input."""
+    """The lines of a file or of a stream that is still being written; "-" is standard input."""
     if source != "-":
         path = Path(source)
         return Arrivals(read_stream(path.open("rb"), source)) if path.is_fifo() else read_lines(path)
     try:
         number = sys.stdin.fileno()
-    except io.UnsupportedOperation:  # a stand-in for standard input, without a file behind it
+    except io.UnsupportedOperation:  # sys.stdin was replaced by an object without a file descriptor
         return read_stream(sys.stdin.buffer, "stdin")
-    # A file object of our own: a thread that waits in that of sys.stdin would make the end of the process a crash.
+    # A separate file object: if a thread waits in that of sys.stdin, Python crashes at exit.
     lines = read_stream(open(number, "rb", closefd=False), "stdin")  # noqa: SIM115 - it stays open
     return lines if stat.S_ISREG(os.fstat(number).st_mode) else Arrivals(lines)
 
 
 def refuse_same_file(source: str, target: str) -> None:
-    """Raise UserError where the output would go into the file that is read, whatever names lead to it."""
+    """Raise UserError if input and output are the same file, by any name or link."""
     try:
         read = os.fstat(sys.stdin.fileno()) if source == "-" else os.stat(source)
         written = os.fstat(sys.stdout.fileno()) if target == "-" else os.stat(target)
-    except (OSError, ValueError):  # the output is new, or a stream has no file behind it
+    except (OSError, ValueError):  # the output is new, or a stream has no file descriptor
         return
     if stat.S_ISREG(read.st_mode) and os.path.samestat(read, written):
-        raise UserError("--output is the same file as --input; name another file")
+        raise UserError("--output is the same file as --input; choose another output file")
 
 
 def is_stream(target: str) -> bool:
-    """Whether an output is written as it comes: "-" for standard output, a pipe, a device, an open file's number."""
+    """Whether an output is a stream: standard output ("-"), a pipe, a device, or the number of an open file."""
     if target == "-" or _descriptor(target) is not None:
         return True
     return os.path.exists(target) and not (os.path.isfile(target) or os.path.isdir(target))
@@ -103,7 +103,7 @@ def is_stream(target: str) -> bool:
 
 @contextmanager
 def outgoing(target: str) -> Iterator[BinaryIO]:
-    """Where a stream's translations go. What is open already is written on where it stands, as ``>>`` asks for."""
+    """Open a stream for output. A file that is already open is continued at its position, as with ``>>``."""
     if target == "-":
         yield sys.stdout.buffer
         return
@@ -117,8 +117,8 @@ def outgoing(target: str) -> Iterator[BinaryIO]:
 
 
 def _descriptor(target: str) -> int | None:
-    """The number of this process' open file that a name leads to, as /dev/stdout does; None for any other name."""
-    for _ in range(40):  # links; Linux follows no more
+    """The number of the open file of this process that a name points to, like /dev/stdout; None for other names."""
+    for _ in range(40):  # the most links that Linux follows
         folder, name = os.path.split(os.path.abspath(target))
         target = os.path.join(os.path.realpath(folder), name)
         if found := re.fullmatch(rf"/proc/{os.getpid()}/(?:task/\d+/)?fd/(\d+)", target):

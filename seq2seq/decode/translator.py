@@ -1,7 +1,7 @@
-"""Text to text: the Python API, and the promise of exactly one output for each input, in order.
+"""The Python API: translation of lines of text, exactly one output for each input, in order.
 
-Lines are read in windows, sorted by length within a window, decoded in batches, and given back in their order; memory
-does not grow with the input.
+Lines are read in windows, sorted by length, decoded in batches, and returned in their order. Memory does not grow with
+the input.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from seq2seq.languages import CUTS, joiner, script_of
 from seq2seq.model_folder import load_model_folder
 
 WINDOW_LINES = 4096
-WINDOW_CHARACTERS = 1 << 22  # eight times as many as 4,096 usual lines have
+WINDOW_CHARACTERS = 1 << 22  # 8 times the characters of 4,096 usual lines
 
 
 @dataclass(frozen=True)
 class Translation:
-    """One output. ``score`` is what hypotheses are ranked by: log-probability over length penalty."""
+    """One output. ``score`` ranks the hypotheses: log-probability divided by length penalty."""
 
     text: str
     score: float
@@ -39,14 +39,14 @@ class Translation:
 
 @dataclass(frozen=True)
 class _Part:
-    """A line, or a part of one too long for the model."""
+    """A line, or a part of a line that is too long for the model."""
 
     line: int  # index in the window
-    source: Source  # its key: (line of the whole input, part)
+    source: Source  # with the key (line of the whole input, part)
 
 
 def _windows(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterator[list[str]]:
-    """Neither many lines nor long ones may fill the memory, and what is there does not wait for what is not."""
+    """Windows of lines, limited in lines and characters; a window ends early when the next line is not there yet."""
     window: list[str] = []
     num_characters = 0
     for line in lines:
@@ -60,7 +60,7 @@ def _windows(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterato
 
 
 def _checked(lines: Iterable[str]) -> Iterator[str]:
-    """The same lines; raises TypeError for anything else, which would be translated as something that it is not."""
+    """The same lines; raises TypeError if one is not a string."""
     for number, line in enumerate(lines, start=1):
         if not isinstance(line, str):
             raise TypeError(f"line {number} is {type(line).__name__}, not str")
@@ -68,7 +68,7 @@ def _checked(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _distinct(translations: list[Translation]) -> list[Translation]:
-    """Without those whose text has come before: a text can be cut into pieces in several ways."""
+    """The translations without repeated texts: different token sequences can spell the same text."""
     first: dict[str, Translation] = {}
     for translation in translations:
         first.setdefault(translation.text, translation)
@@ -83,9 +83,9 @@ class Translator:
     """
 
     def __init__(self, engine: Engine, config: Config, tokenizers: TokenizerPair) -> None:
-        """Translate with ``engine``, which computes with a model of this config and these tokenizers."""
-        self.metadata: dict[str, str] = {}  # of the model folder, if the model comes from one
-        self.edited: tuple[str, ...] = ()  # what of its settings was edited since it was written
+        """``engine``: over a model of this config and these tokenizers."""
+        self.metadata: dict[str, str] = {}  # of the model folder, if the model was loaded from one
+        self.edited: tuple[str, ...] = ()  # its settings that were edited after training
         self.engine = engine
         self.config = config
         self.tokenizers = tokenizers
@@ -95,7 +95,7 @@ class Translator:
         """Load a run folder (its best model) or a model folder.
 
         Args:
-            device: "cpu", "cuda", or "auto" (CUDA where there is one).
+            device: "cpu", "cuda", or "auto" (CUDA if there is one).
             precision: "fp32", "bf16", or "auto" (bf16 on CUDA, fp32 on the CPU).
 
         Raises:
@@ -115,11 +115,11 @@ class Translator:
         """The best translation of every line; a blank line gives an empty one.
 
         Args:
-            lines: a list of strings; a single string is refused.
-            decode: how to search; default: as the model's config says.
+            lines: a list of strings, not a single string.
+            decode: how to search; default: the settings in the model's config.
 
         Raises:
-            TypeError: ``lines`` is no list of strings.
+            TypeError: ``lines`` is not a list of strings.
         """
         return [translations[0].text for translations in self.translate_stream(lines, decode)]
 
@@ -129,17 +129,17 @@ class Translator:
         decode: DecodeConfig | None = None,
         on_problem: Callable[[int, str], None] = lambda line, message: None,
     ) -> Iterator[list[Translation]]:
-        """Translate any number of lines in flat memory: one list of ``decode.n_best`` translations for each, in order.
+        """Translate any number of lines in constant memory: one list of ``decode.n_best`` translations per line.
 
-        A list holds different texts (samples may be equal), so it is shorter where the search finds fewer; it is never
-        empty. A line longer than the model was trained for is cut at the ends of sentences or clauses, one of several
-        sentences where ``decode.split_sentences`` says so; the translations of its parts are joined.
+        The texts of a list differ (samples may be equal). The list is shorter if the search finds fewer texts, but
+        never empty. A line that is too long for the model is cut at the ends of sentences or clauses; with
+        ``decode.split_sentences``, a line of several sentences is cut, too. The translations of the parts are joined.
 
         Args:
-            on_problem: called with the number of a line (from 1) that could not be translated as asked, and why.
+            on_problem: called with a line number (from 1) and the reason if a line cannot be translated as requested.
 
         Raises:
-            TypeError: ``lines`` is a single string, or one of them is no string.
+            TypeError: ``lines`` is a single string, or one of them is not a string.
         """
         for window in self.translate_windows(lines, self.settle(decode or self.config.decode), on_problem):
             yield from window
@@ -152,12 +152,12 @@ class Translator:
         done: int = 0,
         none_is_there: Callable[[], bool] = lambda: False,
     ) -> Iterator[list[list[Translation]]]:
-        """:meth:`translate_stream` window by window; no more is read from ``lines`` than the windows given out hold.
+        """:meth:`translate_stream` window by window; reads from ``lines`` only the lines of the windows it returns.
 
         Args:
-            done: the number of lines before these that were translated at another time, all of them whole windows.
-                Line numbers, windows and random numbers are then the same as if all had been translated now.
-            none_is_there: asked after every line whether to translate those that have come, rather than wait for more.
+            done: the number of earlier lines, in whole windows, that were translated before. Line numbers, windows and
+                random numbers are then the same as in one uninterrupted translation.
+            none_is_there: called after every line; True: translate the lines read so far instead of waiting for more.
         """
         if isinstance(lines, (str, bytes)) or not isinstance(lines, Iterable):
             raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: translate(["..."])')
@@ -166,18 +166,18 @@ class Translator:
             done += len(window)
 
     def settle(self, decode: DecodeConfig, say: Callable[[str], None] = warnings.warn) -> DecodeConfig:
-        """``decode`` as the engine will carry it out on this machine; ``say`` gets the reason for a difference."""
+        """The options that the engine will use here instead of ``decode``; ``say`` gets the reason for each change."""
         return self.engine.settle(decode, say)
 
     def identity(self) -> dict[str, str]:
-        """What of a loaded model decides its translations: equal where they are, whatever its folder is called."""
+        """Everything about a loaded model that affects its translations; it does not depend on the folder's name."""
         config = [
             self.config.model.model_dump(mode="json"),
             self.config.data.max_length,
             script_of(self.config.data.target_language),
         ]
         parts = json.dumps([self.metadata, self.tokenizers.fingerprint, *config], sort_keys=True)
-        model = checksum(parts.encode())  # the metadata hold the weights' checksum
+        model = checksum(parts.encode())  # the metadata contain the weights' checksum
         return {"model": model, **self.engine.identity}
 
     def _translate_window(
@@ -185,7 +185,7 @@ class Translator:
     ) -> list[list[Translation]]:
         limit = self.config.data.max_length - 1  # room for EOS
         parts: list[_Part] = []
-        filled = [line if line.strip() else "" for line in lines]  # white space of any kind has no translation
+        filled = [line if line.strip() else "" for line in lines]  # white space has no translation
         for index, sentences in enumerate(self._encode(filled, decode)):
             pieces: list[list[int]] = []
             for text, ids in sentences:
@@ -207,7 +207,7 @@ class Translator:
         return [self._join(translations, decode) for translations in found]
 
     def _encode(self, lines: list[str], decode: DecodeConfig) -> list[list[tuple[str, list[int]]]]:
-        """The text and the ids of every line, or of every sentence in it."""
+        """Text and ids of every line, or of each of its sentences."""
         texts = [[line] for line in lines]
         if decode.split_sentences is True:
             language = self.config.data.source_language
@@ -216,20 +216,20 @@ class Translator:
         return [[(text, next(encoded)) for text in sentences] for sentences in texts]
 
     def _limit_reached(self, part: _Part, decode: DecodeConfig) -> str:
-        """What to say of a part whose translation is cut."""
+        """The message for a part whose translation is cut."""
         num_tokens = len(part.source.ids)
         longest = self.engine.longest_output(num_tokens, decode)
         raised = decode.model_copy(update={"max_length_offset": decode.max_length_offset + 1})
         more = self.engine.longest_output(num_tokens, raised) > longest
-        advice = "raise decode.max_length_ratio" if more else "which is the model's"
+        advice = "raise decode.max_length_ratio" if more else "the model does not allow longer ones"
         return f"the translation reached its length limit of {longest} tokens; {advice}"
 
     def _translate_parts(self, parts: list[_Part], decode: DecodeConfig) -> list[list[Translation]]:
-        """The translations of each part, the best first; at least one."""
+        """The translations of each part, best first; at least one."""
         results = []
         for hypotheses in self.engine.search([part.source for part in parts], decode):
-            if not hypotheses:  # every sentence ends at its longest length, so there was no number to rank by
-                raise ModelError("the model computes no finite numbers: its weights are damaged or have diverged")
+            if not hypotheses:  # every hypothesis ends at the maximum length, so no score was finite
+                raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
             best = hypotheses[: 1 if decode.n_best == 1 else None]
             texts = self.tokenizers.tgt.decode_batch([hypothesis.ids for hypothesis in best])
             found = [Translation(t, h.score, h.log_prob, h.cut) for t, h in zip(texts, best, strict=True)]
@@ -237,10 +237,10 @@ class Translator:
         return results
 
     def _cut(self, line: str, limit: int) -> list[list[int]]:
-        """Halve a line until its parts have at most ``limit`` tokens each, at the best place near the middle."""
+        """Cut a line at the best place near its middle, again and again, into parts of at most ``limit`` tokens."""
         (ids,) = self.tokenizers.src.encode([line])
         if len(ids) <= limit or len(line) < 2:
-            return [ids[:limit]]  # a single character of more tokens than that does not exist in real models
+            return [ids[:limit]]  # in real models no single character has more tokens than that
         middle = len(line) // 2
         for pattern in CUTS:
             ends = [match.end() for match in pattern.finditer(line)]
@@ -251,13 +251,13 @@ class Translator:
         return self._cut(line[:middle], limit) + self._cut(line[middle:], limit)
 
     def _join(self, parts: list[list[Translation]], decode: DecodeConfig) -> list[Translation]:
-        """The translations of a line from those of its parts: the best with the best, the second with the second."""
+        """The translations of a line: the best of each part joined, then the second of each part, ..."""
         if not parts:
             return [Translation("", 0.0, 0.0)] * (decode.n_best if decode.sample else 1)
         if len(parts) == 1:
             return parts[0]
         joined = []
-        for ranked in zip(*parts):  # noqa: B905 - as far as every part has one of that rank
+        for ranked in zip(*parts):  # noqa: B905 - up to the last rank that every part has
             text, language = ranked[0].text, self.config.data.target_language
             for translation in ranked[1:]:
                 text += joiner(language, text, translation.text) + translation.text

@@ -1,1 +1,1 @@
-"""`seq2seq doctor`: it checks the text and the machine before a run, and reports what is fine, doubtful or wrong."""
+"""`seq2seq doctor`: checks the text and the machine before a run, and reports what is ok, doubtful or wrong."""

@@ -1,4 +1,4 @@
-"""Spellings that look alike, judged: kinds of white space, invisible characters, decomposed accents, on both sides."""
+"""Findings about characters that look alike: kinds of white space, invisible characters, decomposed accents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seq2seq.doctor.text import short_path
 _FLAGS = {"spacing": SPACING, "invisible": INVISIBLES, "decomposed": DECOMPOSED}
 _NAMES = {
     "spacing": "white space of other kinds (no-break, thin, ideographic, tab)",
-    "invisible": "soft hyphens, zero-width characters or marks of direction",
+    "invisible": "soft hyphens, zero-width characters or direction marks",
     "decomposed": "characters in decomposed Unicode (not NFC)",
 }
 _NUM_EXAMPLES = 3
@@ -21,7 +21,7 @@ _WIDTH = 60  # of an example's text
 
 
 def judge_characters(parts: Mapping[str, PartFacts], normalises: bool) -> Section:
-    """Findings for each side of each part; ``normalises`` says whether source text is normalised for the model."""
+    """Findings for each side of each part; ``normalises``: whether source text is normalised for the model."""
     verdicts: list[Verdict] = []
     for part in parts.values():
         verdicts += _judge_side(f"{part.name}, source", part.src, normalises)
@@ -42,5 +42,5 @@ def _judge_side(side: str, files: list[FileFacts], normalised: bool) -> Iterator
             examples += [f"{short_path(path)}:{line + 1}: {printable(raw, _WIDTH)}" for line, raw in texts.items()]
         verdict = judged(kind, f"{side}: {_NAMES[kind]}: {{count}} of the lines", count, of, examples[:_NUM_EXAMPLES])
         if normalised:
-            verdict = Verdict("ok", f"{verdict.text}; tokenizer.normalise_source takes care of them", "", examples[:1])
+            verdict = Verdict("ok", f"{verdict.text}; tokenizer.normalise_source normalises them", "", examples[:1])
         yield verdict

@@ -1,4 +1,4 @@
-"""Whether the machine can do a run: a dry run for memory and the time of an epoch, and the disk space."""
+"""Findings about the machine: a dry run of the heaviest work, memory, time per epoch, and disk space."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from seq2seq.train.distributed import Processes, joined_processes
 from seq2seq.train.dry_run import DryRun, dry_run
 from seq2seq.train.step_size import with_batch_tokens
 
-_PLENTY = 1.2  # times the disk space that a run needs, for other things that grow meanwhile
+_PLENTY = 1.2  # times the disk space that a run needs, because other files may grow during the run
 
 
 def judge_machine(config: Config, data: PreparedData) -> Section:
-    """Findings about the run folder, and of a dry run."""
+    """Findings about the run folder, the disk and a dry run."""
     verdicts = [*_judge_folder(config), _judge_disk(config, data)]
     with ExitStack() as stack:
         try:
@@ -48,14 +48,14 @@ def _try_out(config: Config, data: PreparedData, processes: Processes) -> list[V
 def _judge_folder(config: Config) -> Iterator[Verdict]:
     checkpoints = list_checkpoints(config.run_dir)
     if checkpoints:
-        text = f"{short_path(config.run_dir)} holds a run with {len(checkpoints)} checkpoints, left as it is"
-        yield Verdict("ok", text, "train goes on with it; choose another run_dir for a new one")
+        text = f"{short_path(config.run_dir)} has a run with {len(checkpoints)} checkpoints; doctor does not change it"
+        yield Verdict("ok", text, "train continues this run; choose another run_dir for a new one")
 
 
 def _judge_dry_run(config: Config, processes: Processes, found: DryRun) -> Iterator[Verdict]:
     yield Verdict("ok", f"heaviest training step on {processes.device.type}: {found.heaviest}")
     yield Verdict(
-        "ok", f"validation of the heaviest lines: {found.validation_seconds:.1f} s, BLEU {found.bleu:.2f} (untrained)"
+        "ok", f"validation on the heaviest lines: {found.validation_seconds:.1f} s, BLEU {found.bleu:.2f} (untrained)"
     )
     yield Verdict("ok", f"a checkpoint written, read back and compared: {found.checkpoint_seconds:.1f} s")
     yield _judge_memory(found)
@@ -67,36 +67,36 @@ def _judge_dry_run(config: Config, processes: Processes, found: DryRun) -> Itera
     )
     longest = _duration(min(bound for bound in bounds if bound is not None))
     text = f"an epoch: {found.num_steps:,} steps of {found.step_seconds:.2f} s, about {_duration(epoch)}; "
-    yield Verdict("ok", f"{text}the run: up to {longest} by its bounds, beside validation")
+    yield Verdict("ok", f"{text}the whole run: at most {longest}, plus validation")
 
 
 def _judge_memory(found: DryRun) -> Verdict:
     if found.peak is None or found.room is None:
-        return Verdict("ok", "it fits into memory; how much of it was used cannot be told on this system")
-    text = f"memory: {show_bytes(found.peak)} at most, of {show_bytes(found.room)}"
+        return Verdict("ok", "memory: enough; this system does not report how much was used")
+    text = f"memory: peak {show_bytes(found.peak)} of {show_bytes(found.room)}"
     if found.fits:
         return Verdict("ok", text)
-    advice = f"more than {found.usable:.0%} of what there is; lower train.batch_tokens, or raise train.accumulate"
+    advice = f"more than {found.usable:.0%} of the memory; lower train.batch_tokens, or raise train.accumulate"
     return Verdict("doubtful" if found.peak <= found.room else "WRONG", text, advice)
 
 
 def _judge_disk(config: Config, data: PreparedData) -> Verdict:
-    """What the run will yet write, at the time when it keeps most, against what is free where it writes."""
+    """Compares the most disk space that the run will need with the free space."""
     size = sum(parameter.nbytes for parameter in build_model(config, data.tokenizers).parameters())
-    copies = 4 if config.train.ema_decay else 3  # the weights, two moments in the optimizer, the average
+    copies = 4 if config.train.ema_decay else 3  # weights, two optimizer moments, average
     needed = run_space(config.run_dir, size, copies * size, config.train.keep_last)
     free = free_space(config.run_dir)
     text = f"disk: up to {show_bytes(max(0, needed))} more in {short_path(config.run_dir)}"
     if free is None:
-        return Verdict("ok", f"{text}; how much is free there cannot be told")
-    text += f", where {show_bytes(free)} are free"
+        return Verdict("ok", f"{text}; this file system does not report its free space")
+    text += f", {show_bytes(free)} are free"
     if free >= _PLENTY * needed:
         return Verdict("ok", text)
-    return Verdict("doubtful" if free >= needed else "WRONG", text, "free some, or lower train.keep_last")
+    return Verdict("doubtful" if free >= needed else "WRONG", text, "free disk space, or lower train.keep_last")
 
 
 def _duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever has few digits."""
+    """In seconds, minutes or hours, with few digits."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

@@ -1,4 +1,4 @@
-"""What the doctor says, and from which share on a finding is doubtful or wrong."""
+"""The doctor's verdicts, and the limits that make a finding doubtful or wrong."""
 
 from __future__ import annotations
 
@@ -9,79 +9,79 @@ from typing import Literal, NamedTuple
 
 Mark = Literal["ok", "doubtful", "WRONG", "not tried"]
 _MARK_WIDTH = 11
-_WIDTH = 108  # of lines, but for examples
+_WIDTH = 108  # of lines, except examples
 
 
 class Limit(NamedTuple):
-    """From which share on a finding is doubtful and from which it is wrong (2: never), and why: shown with it."""
+    """The shares from which a finding is doubtful or wrong (2: never), and the advice to print with it."""
 
     doubtful: float
     wrong: float
     advice: str
 
 
-# Shares of the lines, pairs or pieces that are looked at. "Any" is a share just above 0.
+# Shares of the inspected lines, pairs or pieces. "Any" is a share just above 0.
 _ANY, _NEVER = 1e-12, 2.0
 LIMITS = {
-    # A run refuses to start with the first, whatever the share.
+    # A run does not start with any such line.
     "invalid": Limit(_ANY, _ANY, "convert the file to UTF-8, or remove these lines on both sides"),
-    # Left out of training by themselves; many of them point to a broken export. In a reference they cost BLEU.
-    "blank": Limit(0.01, 0.5, "training leaves them out; are they lost translations?"),
-    # Never part of a sentence, but harmless while rare.
+    # Training skips them. Many of them mean a broken export; in a reference they lower BLEU.
+    "blank": Limit(0.01, 0.5, "training skips them; check whether translations are missing"),
+    # Never part of a sentence, but harmless if rare.
     "control": Limit(
-        0.0001, _NEVER, "remove these characters; a line separator inside a line is often a lost line end"
+        0.0001, _NEVER, "remove these characters; a line separator inside a line often replaces a line end"
     ),
-    "replaced": Limit(0.0001, 0.05, "characters were lost in an earlier conversion; go back to the original files"),
-    "garbled": Limit(0.0001, 0.01, "UTF-8 was read as Latin-1 and encoded again; convert the original once"),
-    "markup": Limit(0.001, _NEVER, "strip tags and resolve entities on both sides, or the model writes them"),
-    # Every subword is a word to the model, and BLEU counts subwords: such text was prepared for another toolkit.
+    "replaced": Limit(0.0001, 0.05, "characters were lost in an earlier conversion; use the original files"),
+    "garbled": Limit(0.0001, 0.01, "UTF-8 was read as Latin-1 and encoded again; convert the original files once"),
+    "markup": Limit(0.001, _NEVER, "remove tags and decode entities on both sides, or the model will write them"),
+    # The text was prepared for another toolkit. The model would treat subwords as words, and BLEU would count them.
     "subwords": Limit(
         0.001, 0.05, "undo the subwords (sed -r 's/(@@ )|(@@ ?$)//g'; spm_decode): seq2seq makes subwords itself"
     ),
-    # Scores of it do not compare, and users do not write like that. Some lines with " ." are in every text.
+    # Its scores are not comparable, and users do not write such text. Every text has some lines with " .".
     "tokenised": Limit(
         0.05,
         _NEVER,
-        "detokenise both sides (sacremoses detokenize; Chinese: remove the spaces), or go back to the original",
+        "detokenise both sides (sacremoses detokenize; Chinese: remove the spaces), or use the original text",
     ),
     "lowered": Limit(
-        _ANY, _NEVER, "the model learns no capitals: go back to the original, or lower-case all that it translates"
+        _ANY, _NEVER, "the model learns no capitals: use the original text, or lower-case all text to translate"
     ),
-    # Spellings that look alike; the source is normalised. Where the language wants one of them, it is everywhere.
+    # Spellings that look alike; the source is normalised. If the language needs one of them, it is in most lines.
     "spacing": Limit(
-        0.001, _NEVER, "where the language does not want them, write plain spaces, or the model mixes both"
+        0.001, _NEVER, "replace them by plain spaces unless the language needs them, or the model will mix both"
     ),
-    "invisible": Limit(0.0001, _NEVER, "remove them, or the model writes them; joiners with a meaning do not count"),
-    "decomposed": Limit(0.0001, _NEVER, "compose them (uconv -x NFC), or the model writes two spellings of one word"),
-    # Copies are the most harmful noise there is: some per cent cost several BLEU (Khayrallah & Koehn 2018).
-    "identical": Limit(0.005, 0.05, "a model learns from few of them to copy its source; remove them on both sides"),
-    # Trained on more often than others, harmless by themselves; web text and captions have some per cent.
-    "repeated": Limit(0.01, 0.5, "they weigh more than others and memorise well; keep one of each"),
-    # Short sentences aside, translations are of like lengths everywhere, up to a factor of the pair of languages.
-    "unlike": Limit(0.005, 0.05, "often not translations of each other; data.max_ratio leaves the worst out"),
-    # Some foreign names and quotations are in every text.
-    "script": Limit(0.002, 0.05, "foreign lines, or another language than the files say; remove them on both sides"),
-    "swapped": Limit(_ANY, 0.01, "the two sides have changed places here; swap them back"),
-    # What is scored must not have been learnt. Short everyday sentences may recur by chance.
+    "invisible": Limit(0.0001, _NEVER, "remove them, or the model will write them; joiners with a meaning are allowed"),
+    "decomposed": Limit(0.0001, _NEVER, "compose them (uconv -x NFC), or the model will spell words in two ways"),
+    # Copies are the most harmful kind of noise: a few per cent cost several BLEU (Khayrallah & Koehn 2018).
+    "identical": Limit(0.005, 0.05, "a few such pairs teach the model to copy its source; remove them on both sides"),
+    # Seen more often in training, but harmless otherwise; web text and captions have a few per cent.
+    "repeated": Limit(0.01, 0.5, "the model sees them more often and memorises them; keep one of each"),
+    # Except for short sentences, the length ratio of translations is similar for one pair of languages.
+    "unlike": Limit(0.005, 0.05, "often not translations of each other; data.max_ratio filters the worst"),
+    # Every text has some foreign names and quotations.
+    "script": Limit(0.002, 0.05, "foreign lines, or the wrong language in a file; remove them on both sides"),
+    "swapped": Limit(_ANY, 0.01, "source and target are exchanged in these lines; swap them back"),
+    # Test text must not be in the training text. Short everyday sentences may be in both by chance.
     "seen": Limit(0.001, 0.05, "the score would measure memory; remove these pairs from the training text"),
     "seen source": Limit(
-        0.05, _NEVER, "the same sentence with another translation is in train; better to remove it there"
+        0.05, _NEVER, "train has the same sentence with another translation; it is better to remove it there"
     ),
-    # Left out of training by themselves: lost, and only a few of a real text should be.
-    "too long": Limit(0.01, 0.2, "training leaves them out; raise data.max_length, or cut them at sentence ends"),
-    "ratio": Limit(0.02, 0.2, "training leaves them out; raise data.max_ratio if they are translations"),
-    # Lost to the model altogether; without byte_fallback every one becomes the same sign.
+    # Training skips them, so they are lost; real text should have only a few.
+    "too long": Limit(0.01, 0.2, "training skips them; raise data.max_length, or cut them at sentence ends"),
+    "ratio": Limit(0.02, 0.2, "training skips them; raise data.max_ratio if they are translations"),
+    # The model cannot see them; without byte_fallback all of them become the same symbol.
     "unknown": Limit(0.0001, 0.01, "set tokenizer.byte_fallback: true, or raise tokenizer.character_coverage"),
-    # Three or so pieces for one character: slow and hard to learn, fine for the rare ones.
+    # About three pieces for one character: slow and hard to learn, but fine for rare characters.
     "bytes": Limit(0.005, 0.05, "raise tokenizer.character_coverage or tokenizer.vocab_size; names and emoji are fine"),
 }
-# Pieces per word where words are spaced, else per character: with more, sentences are long and words hard to learn.
+# Pieces per word (per character in text without spaces); above it, sentences are long and words are hard to learn.
 FERTILITY_WORDS, FERTILITY_CHARACTERS = 2.5, 1.1
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One finding: what was seen, what to do, and where, as lines of text."""
+    """One finding: a mark, what was found, what to do, and examples."""
 
     mark: Mark
     text: str
@@ -98,7 +98,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Section:
-    """Findings about one thing."""
+    """Findings about one topic."""
 
     title: str
     verdicts: Sequence[Verdict]
@@ -108,9 +108,9 @@ class Section:
 
 
 def judged(kind: str, what: str, count: int, of: int, examples: Sequence[str] = ()) -> Verdict:
-    """The verdict on ``count`` cases of a kind of :data:`LIMITS` among ``of``; ``what`` says what they are.
+    """The verdict on ``count`` cases among ``of``; ``kind`` is a key of :data:`LIMITS`.
 
-    ``{count}`` in it becomes their number and share. A finding that is ok is shown with one example.
+    ``what`` describes the cases; ``{count}`` in it becomes their number and share. An ok finding has one example.
     """
     limit, share = LIMITS[kind], count / max(1, of)
     text = what.format(count=f"{count:,} ({per_cent(share)})")
@@ -120,14 +120,14 @@ def judged(kind: str, what: str, count: int, of: int, examples: Sequence[str] = 
 
 
 def per_cent(share: float) -> str:
-    """A share for people, with as many digits as it needs to differ from nothing and from all."""
+    """A share in per cent; small shares have more digits."""
     if 0 < share < 0.0001:
         return "< 0.01 %"
     return f"{100 * share:.2f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
 
 
 def summary(sections: Sequence[Section]) -> str:
-    """The last line: how many findings of each mark."""
+    """The last line: the number of findings of each mark."""
     marks = [verdict.mark for section in sections for verdict in section.verdicts]
-    parts = [f"{marks.count('WRONG')} wrong", f"{marks.count('doubtful')} doubtful", f"{marks.count('ok')} fine"]
+    parts = [f"{marks.count('WRONG')} wrong", f"{marks.count('doubtful')} doubtful", f"{marks.count('ok')} ok"]
     return ", ".join(parts + ([f"{marks.count('not tried')} not tried"] if "not tried" in marks else []))

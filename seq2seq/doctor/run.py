@@ -1,4 +1,4 @@
-"""The whole examination, from a config to its report."""
+"""The doctor's checks in order, from a config to its report."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from seq2seq.errors import UserError
 
 
 def examine(config: Config) -> Iterator[Section]:
-    """Sections of the report, each as soon as it is there.
+    """Sections of the report, each as soon as it is ready.
 
-    What is written is what ``train`` would write before its first step (tokenizer and corpora, in the cache folder), so
-    that it finds them; a run that the run folder holds stays as it is.
+    Only the tokenizer and the corpora are written, into the cache folder; ``train`` uses them later. A run in the run
+    folder is not changed.
     """
     parts = _inspect(config)
     yield from judge_text(parts)
     yield judge_characters(parts, config.tokenizer.normalise_source)
     if not readable(parts):
-        yield Section("Tokens and dry run", [Verdict("not tried", "the text has to be mended first")])
+        yield Section("Tokens and dry run", [Verdict("not tried", "correct the text first")])
         return
     try:
-        with redirect_stdout(sys.stderr):  # its notices; stdout is for the report
+        with redirect_stdout(sys.stderr):  # stdout is for the report
             data = prepare_data(config)
     except UserError as error:
         yield Section("Tokens", [Verdict("WRONG", str(error))])
         return
     yield judge_tokens(config, data, parts["train"])
-    from seq2seq.doctor.machine import judge_machine  # and with it PyTorch: the text is looked through without
+    from seq2seq.doctor.machine import judge_machine  # imports PyTorch, which the checks before do not need
 
     with tqdm(desc="dry run", bar_format="{desc}: {elapsed}", leave=False):
         section = judge_machine(config, data)

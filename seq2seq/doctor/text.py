@@ -1,4 +1,4 @@
-"""The text of a run, judged: encodings, line counts, pairs that teach what is wrong, overlap with the tests."""
+"""Findings about the text: encodings, line counts, alignment, harmful pairs, overlap with the training text."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from seq2seq.data.inspection import (
 from seq2seq.doctor.report import Section, Verdict, judged
 
 _NUM_EXAMPLES = 3
-_WIDTH = 60  # of an example's text, of each side
-_UNLIKE_FACTOR, _UNLIKE_LEAST = 3.0, 30  # three times the usual ratio, and no short sentence
-_MANY_DRIFTS = 3  # shown; the first is the one to mend, the others may be gone then
-_POOR_FIT = 0.3  # of 4: what sides that belong together always had was above 1
+_WIDTH = 60  # of an example's text, per side
+_UNLIKE_FACTOR, _UNLIKE_LEAST = 3.0, 30  # three times the usual ratio, not for short sentences
+_MANY_DRIFTS = 3  # shown; when the first one is corrected, the others may vanish
+_POOR_FIT = 0.3  # of 4; all aligned texts that were measured are above 1
 
 _FLAGS = {
     "invalid": INVALID,
@@ -50,7 +50,7 @@ _FLAGS = {
     "tokenised": TOKENISED,
 }
 _CASED = ("latin", "cyrillic", "greek", "armenian")
-_FEW_CASED = 100  # lines: fewer may lack capitals by chance
+_FEW_CASED = 100  # lines; fewer may have no capitals by chance
 _FEW_CAPITALS = 0.02  # of the lines
 _NAMES = {
     "invalid": "invalid UTF-8",
@@ -64,19 +64,19 @@ _NAMES = {
     "lowered": "lower-cased text",
     "identical": "target equal to source",
     "repeated": "repeated pairs",
-    "unlike": f"lengths {_UNLIKE_FACTOR:g} times off the usual ratio",
+    "unlike": f"length ratio more than {_UNLIKE_FACTOR:g} times off the usual one",
     "swapped": "swapped sides",
     "script": "foreign script",
     "seen": "pairs of train",
-    "seen source": "sources of train, translated otherwise",
+    "seen source": "sources of train with another translation",
 }
 
-Spot = tuple[tuple[Path, int], ...]  # a file and a 0-based line of it, for one side or both
+Spot = tuple[tuple[Path, int], ...]  # file and 0-based line, of one side or both
 
 
 @dataclass
 class _Finding:
-    """Cases of one kind, before the texts of the examples are there."""
+    """Cases of one kind, before the example texts are read."""
 
     kind: str
     what: str  # with {count}
@@ -96,7 +96,7 @@ def judge_text(parts: Mapping[str, PartFacts]) -> Iterator[Section]:
 
 
 def readable(parts: Mapping[str, PartFacts]) -> bool:
-    """Whether training can read all of it: every file whole and UTF-8, line counts equal, no part without pairs."""
+    """Whether training can read it: every file complete and UTF-8, equal line counts, no part without pairs."""
     for part in parts.values():
         for src, tgt in zip(part.src, part.tgt, strict=True):
             broken = src.error or tgt.error or len(src.lines) != len(tgt.lines)
@@ -106,7 +106,7 @@ def readable(parts: Mapping[str, PartFacts]) -> bool:
 
 
 def short_path(path: Path) -> str:
-    """The path as it is shortest: from here or from the root."""
+    """The shorter form of the path: relative or as given."""
     return min(str(path), os.path.relpath(path), key=len)
 
 
@@ -114,7 +114,7 @@ def short_path(path: Path) -> str:
 
 
 def _judge_files(part: PartFacts) -> Iterator[Verdict]:
-    """What can be told of the files: read to the end, UTF-16, line counts, sides that drift apart."""
+    """Findings about whole files: unreadable ones, UTF-16, line counts, sides that drift apart."""
     fits, sound = [], True
     for src, tgt in zip(part.src, part.tgt, strict=True):
         verdicts = [*_unreadable(src), *_unreadable(tgt)]
@@ -128,11 +128,9 @@ def _judge_files(part: PartFacts) -> Iterator[Verdict]:
         sound = sound and not verdicts
         yield from verdicts
     if sound:
+        aligned = f"the sides look aligned (alignment score {min(fits):.1f} of 4)"
         short = any(np.isnan(fits))
-        told = (
-            "too few to tell whether they go together" if short else f"and these go together (fit {min(fits):.1f} of 4)"
-        )
-        yield Verdict("ok", f"both sides have as many lines, {told}")
+        yield Verdict("ok", f"line counts match; {'too few lines to check the alignment' if short else aligned}")
 
 
 def _unreadable(facts: FileFacts) -> Iterator[Verdict]:
@@ -140,18 +138,18 @@ def _unreadable(facts: FileFacts) -> Iterator[Verdict]:
         yield Verdict("WRONG", facts.error)
     elif not len(facts.lines):
         text = f"{short_path(facts.path)}: has no lines"
-        yield Verdict("WRONG", text, "name another file, or remove it from the config")
+        yield Verdict("WRONG", text, "use another file, or remove it from the config")
     else:
         first = raw_lines(facts.path, [0])[0]
         if first[:2] in (b"\xff\xfe", b"\xfe\xff"):
             path = short_path(facts.path)
-            yield Verdict("WRONG", f"{path}: is UTF-16", f"iconv -f UTF-16 -t UTF-8 {path} makes it UTF-8")
+            yield Verdict("WRONG", f"{path}: is UTF-16", f"convert it: iconv -f UTF-16 -t UTF-8 {path}")
 
 
 def _judge_counts(src: Path, tgt: Path, counts: tuple[int, int], found: bool) -> Iterator[Verdict]:
     if counts[0] != counts[1]:
         text = f"{short_path(src)} has {counts[0]:,} lines but {short_path(tgt)} has {counts[1]:,}"
-        where = "; see below where they drift apart" if found else ""
+        where = "; the place where they drift apart is below" if found else ""
         yield Verdict("WRONG", text, f"line n of one must translate line n of the other{where}")
 
 
@@ -162,9 +160,9 @@ def _judge_drifts(src: FileFacts, tgt: FileFacts, drifts: Sequence[Drift]) -> It
         place, number = f"{short_path(src.path)}:{line + 1}", abs(shift - before)
         short = short_path((tgt if shift < before else src).path)
         what = f"{number} line{'s are' if number > 1 else ' is'} missing in {short}, or too many in the other"
-        advice = "from there on they go together again"
+        advice = "after this place the sides match again"
         if shift:
-            advice = f"from there on source line n belongs to target line n{shift:+d}; mend it there and look again"
+            advice = f"after this place source line n matches target line n{shift:+d}; correct it and run doctor again"
         example = f"{place}: {printable(texts.get(line, b''), _WIDTH)}"
         yield Verdict("WRONG", f"the sides drift apart near {place}: {what}", advice, [example])
 
@@ -172,15 +170,15 @@ def _judge_drifts(src: FileFacts, tgt: FileFacts, drifts: Sequence[Drift]) -> It
 def _judge_fit(src: FileFacts, fit: float, unlike: Sequence[tuple[int, int]]) -> Iterator[Verdict]:
     path = short_path(src.path)
     if fit < _POOR_FIT:
-        text = f"{path}: its lines and those of its partner hardly go together (fit {fit:.1f} of 4)"
+        text = f"{path}: source and target do not look aligned (alignment score {fit:.1f} of 4)"
         yield Verdict(
-            "doubtful", text, "lengths, punctuation and digits are unrelated; is it the right file, in order?"
+            "doubtful", text, "lengths, punctuation and digits are unrelated; check the files and their line order"
         )
     elif unlike:
         first, end = unlike[0]
-        more = f", and in {len(unlike) - 1} more stretches of this length" if len(unlike) > 1 else ""
-        text = f"{path}:{first + 1} to {end}: source and target hardly go together there{more}"
-        yield Verdict("doubtful", text, "elsewhere they do; look at these lines, or remove them on both sides")
+        more = f", and in {len(unlike) - 1} more blocks of this length" if len(unlike) > 1 else ""
+        text = f"{path}:{first + 1} to {end}: source and target do not look aligned here{more}"
+        yield Verdict("doubtful", text, "the other lines look aligned; check these lines, or remove them on both sides")
 
 
 # ------------------------------------------------------------------------------------------------------ lines and pairs
@@ -201,7 +199,7 @@ def _judge_pairs(part: PartFacts, train: PartFacts | None) -> list[Verdict]:
 
 
 def _flagged(part: PartFacts) -> Iterator[_Finding]:
-    """Lines of either side that carry a flag."""
+    """Lines of either side with a flag."""
     files = [*part.src, *part.tgt]
     for kind, flag in _FLAGS.items():
         finding = _Finding(kind, "{count} of the lines", 0, sum(len(facts.lines) for facts in files))
@@ -209,13 +207,13 @@ def _flagged(part: PartFacts) -> Iterator[_Finding]:
             lines = np.flatnonzero(facts.lines["flags"] & flag)
             finding.count += len(lines)
             finding.spots += [((facts.path, int(line)),) for line in lines[:_NUM_EXAMPLES]]
-        # Where there are many, one of the other side is among the examples.
+        # If there are many, one example is from the other side.
         finding.spots = [*finding.spots[: _NUM_EXAMPLES - 1], *finding.spots[_NUM_EXAMPLES - 1 :][-1:]]
         yield finding
 
 
 def _lowered(part: PartFacts) -> Iterator[_Finding]:
-    """Files whose script has capitals, and whose lines have none."""
+    """Files in a script with capitals, but without capital letters."""
     files = [*part.src, *part.tgt]
     finding = _Finding("lowered", "{count} of the files", 0, len(files))
     for facts in files:
@@ -228,7 +226,7 @@ def _lowered(part: PartFacts) -> Iterator[_Finding]:
 
 
 def _pairwise(part: PartFacts) -> Iterator[_Finding]:
-    """Pairs that are copies, repeat others, or have unlike lengths."""
+    """Pairs with equal sides, repeated pairs, and pairs with an unusual length ratio."""
     src, tgt = part.pairs
     filled = ((src["flags"] | tgt["flags"]) & BLANK) == 0
     pairs = np.flatnonzero(filled & (src["key"] == tgt["key"]))
@@ -244,7 +242,7 @@ def _pairwise(part: PartFacts) -> Iterator[_Finding]:
 
 
 def _foreign(part: PartFacts) -> Iterator[_Finding]:
-    """Pairs with a side in another script than its text (copies aside), and those whose sides are in each other's."""
+    """Pairs with a side in a foreign script (except copies), and pairs with swapped sides."""
     src, tgt = part.pairs
     mains = main_script(src), main_script(tgt)
     swapped = np.zeros(len(src), bool)
@@ -261,7 +259,7 @@ def _foreign(part: PartFacts) -> Iterator[_Finding]:
 
 
 def _seen(part: PartFacts, train: PartFacts) -> Iterator[_Finding]:
-    """Pairs of a validation or test text that are in the training text, and those of which only the source is."""
+    """Pairs of a validation or test text that are in the training text, and pairs with only the source there."""
     src, tgt = part.pairs
     filled = ((src["flags"] | tgt["flags"]) & BLANK) == 0
     mine, known = pair_keys(src, tgt), pair_keys(*train.pairs)
@@ -277,14 +275,14 @@ def _seen(part: PartFacts, train: PartFacts) -> Iterator[_Finding]:
 def _finding(
     part: PartFacts, kind: str, pairs: NDArray[np.int64], notes: Sequence[str] = (), exact: int | None = None
 ) -> _Finding:
-    """``exact``: how many of them are so to the letter."""
+    """``exact``: the number of exact matches."""
     spots: list[Spot] = []
     for pair in pairs[:_NUM_EXAMPLES]:
         number, line = part.place(int(pair))
         spots.append(((part.src[number].path, line), (part.tgt[number].path, line)))
     what = "{count} of the pairs"
     if exact is not None and exact < len(pairs):
-        what += f", {exact:,} of them to the letter, the others but for case, spaces and punctuation"
+        what += f", {exact:,} of them exactly, the others except for case, spaces and punctuation"
     return _Finding(kind, what, len(pairs), len(part.pairs[0]), spots, list(notes))
 
 

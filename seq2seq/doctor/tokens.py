@@ -1,4 +1,4 @@
-"""What the tokenizer makes of the text: pieces per word, what it does not know, and which pairs are left out."""
+"""Findings about tokens: pieces per word, unknown characters, lengths, and pairs that the filters skip."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from seq2seq.doctor.text import short_path
 from seq2seq.languages import UNSPACED_SCRIPTS
 
 _NAMES = {"src": "source", "tgt": "target"}
-_PORTION = 100_000  # pairs whose pieces are held at a time
-_MANY_SPELLED = 10_000  # pieces that are bytes, from which the most frequent characters are told
+_PORTION = 100_000  # pairs in memory at a time
+_MANY_SPELLED = 10_000  # byte pieces to find the most frequent characters in
 _UNLIKE = 4.0  # times the tokens of the other side
 _NUM_EXAMPLES = 3
 
 
 def judge_tokens(config: Config, data: PreparedData, train: PartFacts) -> Section:
-    """Findings about the tokenizer and the corpora that were made with it."""
+    """Findings about the tokenizer and its corpora."""
     tokenizers, corpus = data.tokenizers, data.train
     sizes = sorted({tokenizers.src.vocab_size, tokenizers.tgt.vocab_size})
     vocabulary = "one vocabulary for both sides" if tokenizers.joint else "a vocabulary for each side"
-    lowered = " (lowered: the text supports no more)" if sizes[0] < config.tokenizer.vocab_size else ""
+    lowered = " (lowered: the text is too small for more)" if sizes[0] < config.tokenizer.vocab_size else ""
     verdicts = [Verdict("ok", f"{vocabulary}, {' and '.join(f'{size:,}' for size in sizes)} pieces{lowered}")]
     for side, tokenizer in zip(SIDES, (tokenizers.src, tokenizers.tgt), strict=True):
         verdicts.append(_judge_fertility(side, corpus, train))
@@ -52,17 +52,17 @@ def _judge_fertility(side: Side, corpus: Corpus, train: PartFacts) -> Verdict:
     if fertility <= (FERTILITY_WORDS if spaced else FERTILITY_CHARACTERS):
         return Verdict("ok", text)
     return Verdict(
-        "doubtful", text, "words come in many small pieces: raise tokenizer.vocab_size, or add training text"
+        "doubtful", text, "words are cut into many small pieces: raise tokenizer.vocab_size, or add training text"
     )
 
 
 def _judge_unknown(side: Side, tokenizer: Tokenizer, corpus: Corpus, train: PartFacts) -> Iterator[Verdict]:
-    """Shares of pieces that are unknown and that spell bytes."""
+    """Shares of unknown pieces and of byte pieces."""
     values = tokenizer.byte_values()
     special = {"unknown": np.array([UNK_ID]), "bytes": np.array(list(values), dtype=np.int64)}
     counts = np.zeros(tokenizer.vocab_size, np.int64)
     spelled: Counter[str] = Counter()
-    first: dict[str, int] = {}  # the first pair that has some
+    first: dict[str, int] = {}  # the first pair of each kind
     for start in range(0, corpus.num_pairs, _PORTION):
         ids, lengths = corpus.take(side, np.arange(start, min(start + _PORTION, corpus.num_pairs)))
         counts += np.bincount(ids, minlength=tokenizer.vocab_size)
@@ -78,12 +78,12 @@ def _judge_unknown(side: Side, tokenizer: Tokenizer, corpus: Corpus, train: Part
         shown = train.texts([int(corpus.lines[first[kind]])] if kind in first else [])
         examples = [_example(train, pair, side, texts) for pair, texts in shown.items()]
         if kind == "bytes" and spelled:
-            examples.insert(0, "most often " + " ".join(printable(c.encode(), 12) for c, _ in spelled.most_common(12)))
+            examples.insert(0, "mostly " + " ".join(printable(c.encode(), 12) for c, _ in spelled.most_common(12)))
         yield judged(kind, f"{_NAMES[side]}: {name}: {{count}} of the pieces", number, total, examples)
 
 
 def _spelled(ids: NDArray[np.int64], places: NDArray[np.int64], values: dict[int, int]) -> list[str]:
-    """The characters that pieces at these places of a stream spell, of the first ``_MANY_SPELLED`` pieces."""
+    """The characters spelled by the first ``_MANY_SPELLED`` byte pieces, which have these places in a stream."""
     ids, places = ids[:_MANY_SPELLED], places[:_MANY_SPELLED]
     runs = np.split(ids, np.flatnonzero(np.diff(places) > 1) + 1) if len(ids) else []
     return [character for run in runs for character in bytes(values[i] for i in run.tolist()).decode("utf-8", "ignore")]
@@ -104,7 +104,7 @@ def _judge_lengths(config: Config, data: PreparedData) -> Iterator[Verdict]:
 
 
 def _judge_left_out(config: Config, data: PreparedData, train: PartFacts) -> Iterator[Verdict]:
-    """Pairs that the filters leave out, and those that data.max_ratio could."""
+    """Pairs that the filters skip, and pairs that data.max_ratio could skip."""
     corpus = data.train
     counts = corpus.counts
     left_out = np.ones(counts.read, bool)
@@ -127,7 +127,7 @@ def _judge_left_out(config: Config, data: PreparedData, train: PartFacts) -> Ite
     unlike = np.flatnonzero(longer > _UNLIKE * shorter)
     found = train.texts(corpus.lines[unlike[:_NUM_EXAMPLES]].tolist())
     shown = [_example(train, pair, "both", texts) for pair, texts in found.items()]
-    what = f"pairs that data.max_ratio: {_UNLIKE:g} would leave out: {{count}}"
+    what = f"pairs that data.max_ratio: {_UNLIKE:g} would skip: {{count}}"
     yield judged("unlike", what, len(unlike), corpus.num_pairs, shown)
 
 

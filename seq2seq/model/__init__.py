@@ -1,1 +1,1 @@
-"""The Transformer."""
+"""The Transformer: layers, loss, decoding state and int8."""

@@ -1,7 +1,7 @@
-"""Attention over packed sentences, and one step of it over a cache.
+"""Attention over packed sentences, and one decoding step of it over a cache.
 
-Shapes: ``T`` tokens of the queries' side, ``S`` tokens of the keys' side, ``B`` sentences, ``K`` hypotheses of each
-sentence in search, ``H`` heads, ``G`` key/value heads (``G`` divides ``H``), ``E`` width of a head, ``D`` model width.
+Shapes: ``T`` tokens of the query side, ``S`` tokens of the key side, ``B`` sentences, ``K`` hypotheses per sentence,
+``H`` heads, ``G`` key/value heads (``G`` divides ``H``), ``E`` width of a head, ``D`` model width.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from seq2seq.model.kernels.short_attention import ShortAttention, split_parts
 from seq2seq.model.positions import rotate
 from seq2seq.model.state import State
 
-# Up to so many tokens, plain products are faster on a CPU. They are up to about 100, but need more memory.
+# Longest sentences for plain products on the CPU, in tokens. They are faster up to about 100, but need more memory.
 SHORT = 64
-_WIDEST_HEAD = 256  # of variable-length attention
+_WIDEST_HEAD = 256  # limit of variable-length attention
 
 
 def _window_bias(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
@@ -33,9 +33,9 @@ def _window_bias(length: int, window: int, causal: bool, device: torch.device) -
 
 
 def _bias(q_side: Packed, k_side: Packed, *, causal: bool, window: int | None) -> Tensor:
-    """[1 or B, 1, 1 or L, L], to be added to the scores: 0 for a key that may be seen, else minus infinity.
+    """[1 or B, 1, 1 or L, L], added to the scores: 0 for a visible key, else minus infinity.
 
-    Causal attention needs no mask for padding: it comes after all real tokens.
+    Causal attention needs no padding mask, because padding comes after all real tokens.
     """
     if window is None and not causal:
         return k_side.key_bias
@@ -61,7 +61,7 @@ def _padded_attention(
 
 
 def has_packed_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
-    """Whether attention is computed without padding: it needs no grid of its batches (:class:`Packed`) then."""
+    """Whether attention runs without padding, so that batches (:class:`Packed`) need no grid."""
     half = dtype in (torch.bfloat16, torch.float16)
     return device.type == "cuda" and half and head_width % 8 == 0 and head_width <= _WIDEST_HEAD
 
@@ -75,18 +75,18 @@ def attention(
     causal: bool,
     window: int | None = None,
 ) -> Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) in which no sentence sees another.
+    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) within each sentence.
 
-    Three ways, told apart by device, precision and sizes alone: variable-length attention on CUDA in half precision,
-    plain products for short sentences on the CPU in fp32, and PyTorch's padded kernel elsewhere.
+    Device, dtype and sizes select one of three kernels: variable-length attention on CUDA in half precision, plain
+    products for short sentences on the CPU in fp32, and PyTorch's padded kernel otherwise.
 
     Args:
-        heads: queries [T, H, E] of ``q_side``, then keys and values [S, G, E] of ``k_side``: three tensors, or two of
-            which the second holds keys and values [S, 2 G, E], or all in one [T, H + 2 G, E]. Fewer are faster. Both
-            sides hold the same sentences in the same order.
+        heads: queries [T, H, E] of ``q_side``, then keys and values [S, G, E] of ``k_side``, in three tensors; or
+            queries, and keys and values in one [S, 2 G, E]; or all in one [T, H + 2 G, E]. Fewer tensors are faster.
+            Both sides have the same sentences in the same order.
         num_heads: H.
-        causal: whether a token sees only itself and what precedes it (self-attention).
-        window: how many tokens away a key may be, to either side (self-attention); None: any.
+        causal: whether a token sees only itself and earlier tokens (self-attention).
+        window: maximum distance of a key in tokens, to either side (self-attention); None: no limit.
 
     Returns:
         [T, H, E].
@@ -99,7 +99,7 @@ def attention(
     q, k, v = split_parts(heads, num_heads, dim=1)
     if has_packed_kernel(q.device, q.dtype, q.size(2)):
         from seq2seq.model.kernels.varlen import (
-            varlen_attention,  # to load it takes seconds in some releases of PyTorch
+            varlen_attention,  # loading it takes seconds in some releases of PyTorch
         )
 
         return varlen_attention(q, k, v, q_side, k_side, causal=causal, window=window)
@@ -107,12 +107,12 @@ def attention(
 
 
 def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Attention of every hypothesis' latest token over keys that its sentence's hypotheses share.
+    """Attention of each hypothesis' latest token over the keys that all hypotheses of its sentence share.
 
     Args:
         q: [B * K, H, E].
-        keys: [B, G, E, N], of all that some hypothesis of the sentence may see. With three hypotheses or more, small
-            products with them are several times faster if they lie so in memory, too.
+        keys: [B, G, E, N], all keys that a hypothesis of the sentence may see. With three or more hypotheses, small
+            products are several times faster if the memory has this order, too.
         values: [B, G, N, E].
         mask: [B, 1, K or 1, N], added to the scores.
 
@@ -130,7 +130,7 @@ def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
 
 
 class FusedLinear(nn.Linear):
-    """Several linear layers of one input, computed as one: their matrices lie one below the other in ``weight``."""
+    """Several linear layers with the same input, computed as one; ``weight`` stacks their matrices."""
 
     def __init__(self, inputs: int, rows: Sequence[int]) -> None:
         """``rows``: the outputs of each layer."""
@@ -173,17 +173,17 @@ class SelfAttention(nn.Module):
         return out
 
     def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, state: State, number: int) -> Tensor:
-        """One more token of every hypothesis, with the keys and values of all before it in ``state``.
+        """One decoding step: the next token of every hypothesis, with the earlier keys and values in ``state``.
 
-        x: [B * K, D]; rotation: [1, E]; mask: [B, 1, K, N], from :meth:`State.mark`; number: of the layer, whose caches
-        these are. Returns [B * K, D].
+        x: [B * K, D]; rotation: [1, E]; mask: [B, 1, K, N], from :meth:`State.mark`; number: of the layer, to name its
+        caches. Returns [B * K, D].
         """
         q, k, v = self._project(x, rotation)
         k, v = (new.unflatten(0, (mask.size(0), -1)).transpose(1, 2) for new in (k, v))  # [B, G, K, E]
         values = state.append(f"values{number}", v, 2)
         if state.num_hypotheses > 2:
             keys = state.append(f"keys{number}", k.transpose(2, 3), 3)
-        else:  # one row times a transposed matrix is as fast, and a token's key is written in one piece, not in E
+        else:  # one row times a transposed matrix is equally fast, and a key is written as one block, not as E numbers
             keys = state.append(f"keys{number}", k, 2).transpose(2, 3)
         out: Tensor = self.out(attend_step(q, keys, values, mask))
         return out
@@ -213,13 +213,13 @@ class CrossAttention(nn.Module):
         return out
 
     def project_once(self, memory: Tensor, memory_side: Packed) -> tuple[Tensor, Tensor]:
-        """The source for all steps of a search: keys [B, G, E, L] and values [B, G, L, E]."""
+        """Source keys [B, G, E, L] and values [B, G, L, E] for all steps of a search."""
         k, v = (x.index_select(0, memory_side.grid) for x in self._project_memory(memory))
         shape = (memory_side.num_sentences, memory_side.max_length, self.num_kv_heads, self.head_width)
         return k.view(shape).permute(0, 2, 3, 1).contiguous(), v.view(shape).transpose(1, 2).contiguous()
 
     def step(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        """One more token of every hypothesis; a sentence's hypotheses are queries over one copy of its source.
+        """One decoding step; all hypotheses of a sentence use the same copy of its source.
 
         x: [B * K, D]; keys: [B, G, E, L]; values: [B, G, L, E]; mask: [B, 1, 1, L]. Returns [B * K, D].
         """

@@ -1,15 +1,15 @@
-"""How much arithmetic the model takes: the floating-point operations that a token has to cost.
+"""Floating-point operations of the model per token.
 
-What is counted are the matrix products with weights. A multiply-add is 2 operations, and training takes 3 times the
-forward products: forward, gradient of the input, gradient of the weight. Look-ups of embeddings count nothing, the
-product with the output embedding counts. Tokens are real ones: computing on padding is no work done. Recomputation
-does not count either, so that FLOP/s from these numbers compare programs by the work they finish.
+Counted are the matrix products with weights. A multiply-add is 2 operations. Training takes 3 times the forward
+products: forward, gradient of the input, gradient of the weight. Embedding look-ups do not count; the product with the
+output embedding does. Only real tokens count, not padding, and recomputation does not count. So FLOP/s from these
+numbers compare programs by the work that they finish.
 
-Left out are the products inside attention (queries with keys, weights with values), because they depend on sentence
-lengths; so are norms, activations, softmax, dropout, and the optimizer. The first are 4 * D operations for each pair of
-tokens that attend, forward. Next to a layer's matrices with d_ff = 4 * D, sentences of L tokens on both sides add
-L / (6 * D) in the encoder and 3 * L / (14 * D) in the decoder: below 1.1 % for L = 25 and D = 512. FLOP/s computed from
-here are too low by that.
+Not counted are norms, activations, softmax, dropout, the optimizer, and the products inside attention (queries with
+keys, weights with values), which depend on sentence lengths. These products are 4 * D forward operations for each pair
+of tokens that attend. Relative to a layer's matrices with d_ff = 4 * D, sentences of L tokens on both sides add
+L / (6 * D) in the encoder and 3 * L / (14 * D) in the decoder: below 1.1 % for L = 25 and D = 512. The computed FLOP/s
+are too low by this share.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _TRAINING = 3  # forward, gradient of the input, gradient of the weight
 
 @dataclass(frozen=True)
 class FlopsPerToken:
-    """Floating-point operations that each token of a side costs; the source's include what the decoder does on it."""
+    """Floating-point operations per token of each side; those of the source include the decoder's work on it."""
 
     src: float
     tgt: float
 
     def total(self, num_src: float, num_tgt: float) -> float:
-        """Operations for so many real tokens of both sides, EOS included."""
+        """Operations for ``num_src`` and ``num_tgt`` real tokens, EOS included."""
         return self.src * num_src + self.tgt * num_tgt
 
     def times(self, factor: float) -> FlopsPerToken:
@@ -38,7 +38,7 @@ class FlopsPerToken:
 
 
 def forward_flops(config: ModelConfig, tgt_vocab: int) -> FlopsPerToken:
-    """Operations per token of one forward pass over both sides at once (teacher forcing), with logits for the target.
+    """Operations per token of one forward pass over both sides (teacher forcing), with the target's logits.
 
     Args:
         tgt_vocab: rows of the output embedding.
@@ -56,5 +56,5 @@ def forward_flops(config: ModelConfig, tgt_vocab: int) -> FlopsPerToken:
 
 
 def training_flops(config: ModelConfig, tgt_vocab: int) -> FlopsPerToken:
-    """Operations per real token of a training step, forward and backward: see the top of this file for what counts."""
+    """Operations per real token of a training step, forward and backward, counted as the top of this file says."""
     return forward_flops(config, tgt_vocab).times(_TRAINING)

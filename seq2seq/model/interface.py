@@ -1,6 +1,6 @@
-"""What training and search need of an architecture.
+"""The interface of an architecture for training and search.
 
-Shapes: ``B`` sentences, ``K`` hypotheses of each, ``T`` target tokens of a batch, ``D`` model width, ``V`` target
+Shapes: ``B`` sentences, ``K`` hypotheses per sentence, ``T`` target tokens of a batch, ``D`` model width, ``V`` target
 vocabulary.
 """
 
@@ -17,22 +17,21 @@ from seq2seq.model.state import State
 class Seq2SeqModel(nn.Module, ABC):
     """A model that reads a source sentence and predicts its target, token by token.
 
-    The contract, for ``forward`` and ``step`` alike: what is computed for a sentence, and for one of its hypotheses,
-    depends neither on the other sentences of the batch nor on how many there are. In fp32 the logits are the same but
-    for rounding, and so are those of ``step`` and of ``logits(forward(...))`` for the same prefix. Under autocast, the
-    logits are of its dtype.
+    The contract for ``forward`` and ``step``: the result for a sentence or hypothesis does not depend on the other
+    sentences of the batch, nor on their number. In fp32 the logits are equal except for rounding; so are those of
+    ``step`` and ``logits(forward(...))`` for the same prefix. Under autocast, logits have its dtype.
     """
 
-    max_length: int | None  # the longest sentence in tokens that the model can read or write; None: no limit
+    max_length: int | None  # longest sentence, in tokens, that the model can read or write; None: no limit
 
     @property
     @abstractmethod
     def output_weight(self) -> Tensor:
-        """[V, D]: the hidden states' inner products with its rows are the logits. For losses that never hold those."""
+        """[V, D]: logits are inner products of hidden states with its rows. For losses that do not store all logits."""
 
     @abstractmethod
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Hidden states from which ``batch.labels`` are predicted: [T, D]. For training and scoring."""
+        """Hidden states that predict ``batch.labels``: [T, D]. For training and scoring."""
 
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
@@ -40,23 +39,23 @@ class Seq2SeqModel(nn.Module, ABC):
 
     @abstractmethod
     def begin(self, src: Packed, num_hypotheses: int, room: int) -> State:
-        """Encode the sources of a search; nothing has been decoded yet.
+        """Encode the sources of a search: the state before the first step.
 
         Args:
-            num_hypotheses: K, of each sentence.
+            num_hypotheses: K.
             room: the longest output in tokens, EOS included.
         """
 
     @abstractmethod
     def step(self, tokens: Tensor, state: State) -> Tensor:
-        """One more token of every hypothesis; :meth:`State.follow` then ends the step.
+        """Compute the logits of the next token of every hypothesis; :meth:`State.follow` then ends the step.
 
-        It reads nothing back from the device, and with a :class:`~seq2seq.model.state.FixedState` it finds and leaves
-        everything that outlives it in the state's places: a CUDA graph can do it again.
+        It reads nothing back from the device. With a :class:`~seq2seq.model.state.FixedState`, all tensors that outlive
+        the step stay in the state's places, so a CUDA graph can repeat it.
 
         Args:
-            tokens: [B, K] int64, the latest of each hypothesis; [B, 1] at the first step, if all are alike.
+            tokens: [B, K] int64, latest token of each hypothesis; [B, 1] at the first step, if all are equal.
 
         Returns:
-            The logits of the next ones, [B, K, V] or [B, 1, V].
+            The logits, [B, K, V] or [B, 1, V].
         """

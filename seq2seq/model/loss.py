@@ -1,4 +1,4 @@
-"""Label-smoothed cross-entropy from hidden states, without ever holding all logits.
+"""Label-smoothed cross-entropy from hidden states, without storing all logits.
 
 Shapes: ``T`` tokens, ``D`` model width, ``V`` vocabulary.
 """
@@ -14,19 +14,19 @@ from seq2seq.data.packed import PackedBatch
 from seq2seq.data.symbols import IGNORE_LABEL
 from seq2seq.model.transformer import Transformer
 
-# The logits of a chunk of tokens are all that exist at a time. On the CPU they should stay in its caches.
+# Logits that exist at a time, those of one chunk of tokens. On the CPU they should fit into its caches.
 CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**28}
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
-    """The gradient of a chunk is computed right after its logits, so that no chunk's logits need to be kept.
+    """Computes the gradient of each chunk right after its logits, so that no logits are kept.
 
     With p the softmax of the logits z, s the smoothing and m the mean row of the weight matrix::
 
         loss        = log sum exp z - (1 - s) z[label] - s h.m       (the mean of the logits is the product with m)
         d loss / dz = p - (1 - s) onehot(label) - s / V              (the last term acts through m and the sum of h)
 
-    so that the smoothing takes no pass over the logits.
+    So smoothing needs no pass over the logits.
     """
 
     @staticmethod
@@ -34,7 +34,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float, needs_grad: bool
     ) -> tuple[Tensor, Tensor]:
         num_classes = weight.size(0)
-        matrix = weight.to(hidden.dtype)  # the products are in the hidden states' precision, all sums in fp32
+        matrix = weight.to(hidden.dtype)  # products use the hidden states' dtype, sums use fp32
         mean_row = weight.float().mean(dim=0)
         counts = labels != IGNORE_LABEL
         counted = hidden * counts[:, None]
@@ -56,7 +56,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             largest = logits.amax(dim=-1)
             grad = logits.softmax(dim=-1)
             log_norm[rows] = largest - grad.amax(dim=-1).log()
-            if grad.is_cuda:  # compiled into the softmax, which is then never written to memory in fp32
+            if grad.is_cuda:  # the compiler fuses it with the softmax, which is then not written to memory in fp32
                 grad = grad - (1 - smoothing) * (torch.arange(num_classes, device=grad.device) == label[rows])
             else:
                 grad.scatter_add_(1, label[rows], grad.new_full((1, 1), smoothing - 1.0).expand(grad.size(0), 1))
@@ -90,15 +90,15 @@ def smoothed_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, smoot
     Args:
         hidden: [T, D] fp32 or half precision.
         weight: [V, D], the output embedding; the logits are ``hidden @ weight.T``.
-        labels: [T] int64; tokens whose label is IGNORE_LABEL count for nothing.
+        labels: [T] int64; tokens with the label IGNORE_LABEL do not count.
         smoothing: weight of the uniform distribution over all V classes.
 
     Returns:
-        The smoothed loss, to be differentiated, and the plain negative log-likelihood, to be reported: both sums over
-        the tokens that count, in nats, fp32 scalars.
+        The smoothed loss, to differentiate, and the plain negative log-likelihood, to report: sums over the tokens that
+        count, in nats, fp32 scalars.
     """
     device = hidden.device.type
-    if torch.is_autocast_enabled(device):  # the norm that the hidden states come from gives fp32 even so
+    if torch.is_autocast_enabled(device):  # the last norm gives fp32 even under autocast
         hidden = hidden.to(torch.get_autocast_dtype(device))
     needs_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     loss, nll = _SmoothedCrossEntropy.apply(hidden, weight, labels, smoothing, needs_grad)
@@ -106,10 +106,10 @@ def smoothed_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, smoot
 
 
 class LossOf(nn.Module):
-    """A model and its loss in one module: what is compiled, and what the processes of a run share."""
+    """A model and its loss in one module, for compilation and for data-parallel training."""
 
     def __init__(self, model: Transformer, smoothing: float, dtype: torch.dtype) -> None:
-        """``dtype``: what to compute in."""
+        """``dtype``: for autocast."""
         super().__init__()
         self.model, self.smoothing, self.dtype = model, smoothing, dtype
 

@@ -1,4 +1,4 @@
-"""Where a token stands: sinusoidal, learned and rotary positions.
+"""Position encodings: sinusoidal, learned and rotary.
 
 Shapes: ``T`` tokens, ``D`` model width, ``E`` width of one attention head, ``L`` positions in a table.
 """
@@ -12,18 +12,18 @@ from torch.nn import functional
 
 def _angles(num_positions: int, width: int) -> Tensor:
     """[L, width / 2]: position times the wavelengths 1 / 10000^(2i / width) of Vaswani et al. 2017, section 3.5."""
-    # On the CPU even where a model is built without memory (device "meta"): PyTorch loads much for such sums there.
+    # On the CPU even if a model is built on the device "meta", because PyTorch loads many modules to compute it there.
     frequencies = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
     return torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None] * frequencies
 
 
 class _Table(nn.Module):
-    """Rows computed from the position, kept for reuse and recomputed when a longer sentence comes; not saved."""
+    """A table of vectors computed from positions; it grows when a longer sentence comes, and is not saved."""
 
     rows: Tensor
 
     def __init__(self, width: int, num_positions: int = 512) -> None:
-        """Room for ``num_positions`` to begin with: a table that grows compiles what uses it once more."""
+        """``num_positions``: initial rows. When the table grows, compiled code that uses it is compiled again."""
         super().__init__()
         assert width % 2 == 0
         self.width = width
@@ -41,7 +41,7 @@ class _Table(nn.Module):
 
 
 class SinusoidalPositions(_Table):
-    """Vaswani et al. 2017, section 3.5: sines in the even columns, cosines in the odd ones."""
+    """Sinusoidal positions (Vaswani et al. 2017, section 3.5): sines in even columns, cosines in odd ones."""
 
     def compute(self, num_positions: int) -> Tensor:
         """[L, D] float32."""
@@ -49,12 +49,12 @@ class SinusoidalPositions(_Table):
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
 
     def forward(self, positions: Tensor, max_length: int) -> Tensor:
-        """positions: [T] below ``max_length``. Returns what is added to the embeddings, [T, D]."""
+        """positions: [T] below ``max_length``. Returns the vectors to add to the embeddings, [T, D]."""
         return self.vectors(max_length)[positions]
 
 
 class LearnedPositions(nn.Module):
-    """One trained vector for each position (Gehring et al. 2017); no sentence can be longer than the table."""
+    """A trained vector for each position (Gehring et al. 2017); sentences cannot be longer than the table."""
 
     def __init__(self, max_positions: int, d_model: int) -> None:
         super().__init__()
@@ -66,12 +66,12 @@ class LearnedPositions(nn.Module):
         return self.table.weight
 
     def forward(self, positions: Tensor, max_length: int) -> Tensor:
-        """positions: [T] below ``max_length``. Returns what is added to the embeddings, [T, D]."""
+        """positions: [T] below ``max_length``. Returns the vectors to add to the embeddings, [T, D]."""
         return functional.embedding(positions, self.vectors(max_length))
 
 
 class RotaryPositions(_Table):
-    """Su et al. 2021: queries and keys of self-attention are rotated by angles that grow with the position."""
+    """Rotary positions (Su et al. 2021): angles, growing with the position, that rotate queries and keys."""
 
     def compute(self, num_positions: int) -> Tensor:
         """[L, E] float32: E / 2 cosines, then E / 2 sines."""
@@ -84,7 +84,7 @@ class RotaryPositions(_Table):
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn each head's pairs (x_i, x_{i + E/2}) by the token's angles.
+    """Rotate each head's pairs (x_i, x_{i + E/2}) by the token's angles.
 
     x: [T, heads, E]; rotation: [T, E] from :class:`RotaryPositions`. Returns [T, heads, E].
     """

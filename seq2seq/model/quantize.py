@@ -1,8 +1,8 @@
-"""Weights in other number formats, for translating: in 8-bit integers on the CPU, in bf16 on CUDA.
+"""Copies of a model for translation with other dtypes of weights: int8 on the CPU, bf16 on CUDA.
 
-In 8-bit integers, a weight is rounded to whole multiples of its row's largest over 127, and so is every row of
-activations as it comes. Products are summed in 32-bit integers, exactly, and one multiplication by both scales makes
-floats of them. As a row's scale and its sums depend on that row alone, so does its result: not on the batch.
+For int8, each row of a weight is rounded to integer multiples of its scale, the row's largest absolute value / 127;
+each row of activations is rounded in the same way during the computation. Products are summed exactly, in int32, and
+multiplied by both scales. A row's scale and sums depend on that row only, so its result does not depend on the batch.
 
 Shapes: ``T`` tokens, ``I`` inputs and ``O`` outputs of a layer.
 """
@@ -19,16 +19,16 @@ from torch.nn import functional as F
 
 from seq2seq.model.transformer import Transformer
 
-_ROWS, _INPUTS, _OUTPUTS, _TRIES = 8, 256, 512, 5  # of the product that is timed
+_ROWS, _INPUTS, _OUTPUTS, _TRIES = 8, 256, 512, 5  # sizes and repeats of the timed product
 
 
 @functools.cache
 def is_int8_slow() -> bool:
-    """Whether a product of int8 takes longer on this CPU than one of fp32.
+    """Whether an int8 product takes longer than an fp32 product on this CPU.
 
-    PyTorch multiplies them with the instructions named VNNI where it has a kernel for them: it then takes a quarter of
-    the time of fp32. Elsewhere a plain loop takes 8 to 10 times as long. One product is timed, in CPU time and the
-    best of a few, because no list of instructions is right for all processors and versions of PyTorch.
+    With VNNI instructions, PyTorch's int8 kernel takes 1/4 of the time of fp32. On other CPUs its plain loop takes 8 to
+    10 times the time. The product is measured (best CPU time of a few tries), because no list of CPU features is right
+    for all processors and versions of PyTorch.
     """
     x, weight = torch.ones(_ROWS, _INPUTS), torch.ones(_OUTPUTS, _INPUTS)
     small_x, small_weight = x.to(torch.int8), weight.to(torch.int8).t()
@@ -42,7 +42,7 @@ def is_int8_slow() -> bool:
 
 
 def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x: [rows, columns] -> int8 numbers [rows, columns], and scales [rows, 1] that they are to be multiplied by."""
+    """x: [rows, columns] -> int8 [rows, columns] and scales [rows, 1]; x is about their product."""
     quotients = x.abs()
     scales = quotients.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * 127).mul_(1 / 127)
     return torch.div(x, scales, out=quotients).round_().to(torch.int8), scales
@@ -67,19 +67,19 @@ class Int8Linear(nn.Module):
         """[T, I] -> [T, O]."""
         quantized, scales = _quantize_rows(x.float())
         sums = torch._int_mm(quantized, self.weight)
-        out = sums.view(torch.float32).copy_(sums).mul_(scales)  # in the same memory: most of the time is reading it
+        out = sums.view(torch.float32).copy_(sums).mul_(scales)  # in the same memory, because reading it is slow
         if self.bias is None:
             return out.mul_(self.scales)
         return torch.addcmul(self.bias, out, self.scales, out=out)
 
 
 def _shallow_copy(model: Transformer) -> Transformer:
-    """A copy whose parameters and buffers are those of ``model``."""
+    """A copy that shares its parameters and buffers with ``model``."""
     return copy.deepcopy(model, memo={id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
 def quantize(model: Transformer) -> Transformer:
-    """A copy for translating whose linear layers and output are int8; what is not replaced is shared with ``model``."""
+    """A copy for translation with int8 linear layers and output; the other tensors are shared with ``model``."""
     model = _shallow_copy(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
@@ -90,9 +90,9 @@ def quantize(model: Transformer) -> Transformer:
 
 
 def with_weights_in(dtype: torch.dtype, model: Transformer) -> Transformer:
-    """A copy for translating whose matrices are of ``dtype``; the rest is shared with ``model``.
+    """A copy for translation with matrices of ``dtype``; the other tensors are shared with ``model``.
 
-    Autocast would cast them all at every step, once that is in a graph.
+    Without it, autocast in a CUDA graph would cast all matrices at every step.
     """
     model = _shallow_copy(model)
     for module in model.modules():

@@ -1,10 +1,10 @@
-"""What a model keeps between the steps of a search: all that a search, an ensemble or a CUDA graph knows of a model.
+"""The state of a search: tensors that a model keeps between steps, such as cached keys and values.
 
-Cached keys never move. Each hypothesis has a mask that marks its own ancestors among all tokens of its sentence: the
-few products with masked tokens cost less than copying keys and values at every step. Sources are projected once, and
+Cached keys never move. Each hypothesis has a mask that marks its own ancestors among all tokens of its sentence:
+products with a few masked tokens cost less than copying keys and values at every step. Sources are projected once, and
 all hypotheses of a sentence share them.
 
-Shapes: ``B`` sentences still being decoded, ``K`` hypotheses of each, ``N`` slots of a cache, ``K`` for each step.
+Shapes: ``B`` sentences still being decoded, ``K`` hypotheses per sentence, ``N`` slots of a cache, ``K`` for each step.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Added to the attention scores of what may not be seen. Its exponential is 0, as that of minus infinity is, but where
-# nothing may be seen, as in a row without a sentence, the softmax stays finite.
+# Added to the attention scores of masked tokens. Its exponential is 0, like that of minus infinity, but the softmax
+# stays finite if all tokens are masked, as in a row without a sentence.
 MASKED = -1e4
 Place = Callable[[str, tuple[int, ...], torch.dtype], Tensor]  # gives zeros for a name, a shape and a dtype
-_STEPS = 32  # caches have room for so many steps, and for twice as many whenever they are full
-_ANCESTORS = "ancestors"  # [B, K, N], 1 for the tokens that a hypothesis holds, else 0
+_STEPS = 32  # first size of a cache, in steps; a full cache is doubled
+_ANCESTORS = "ancestors"  # [B, K, N], 1 for the tokens of a hypothesis, else 0
 
 
 def round_up(size: int, smallest: int) -> int:
-    """``smallest`` doubled until it is no less than ``size``."""
+    """``smallest``, doubled until it is at least ``size``."""
     return smallest << (-(-size // smallest) - 1).bit_length()
 
 
 class State:
-    """Tensors by name, no name used twice. What a model caches grows with every step: it calls :meth:`mark`, then
-    :meth:`append` for each cache; the search ends the step by :meth:`follow`.
+    """Tensors by unique names. In a step the model calls :meth:`mark`, then :meth:`append` for each cache; the search
+    ends the step by :meth:`follow`.
 
-    At the first step a sentence's hypotheses are all alike, so that one may stand for them: what is [B, K, ...] is
-    [B, 1, ...] until :meth:`follow` makes K of it.
+    At the first step, all hypotheses of a sentence are equal, so one may represent them: tensors [B, K, ...] may be
+    [B, 1, ...] until :meth:`follow` repeats them.
     """
 
     def __init__(self, num_hypotheses: int, window: int | None = None, device: torch.device | None = None) -> None:
-        """``window``: no more than the latest token and so many before it are ever seen; None: all."""
+        """``window``: a token sees only itself and ``window`` earlier tokens; None: all."""
         self.num_hypotheses, self.window = num_hypotheses, window
         self.shared: dict[str, Tensor] = {}  # the same for all sentences
         self.of_sentences: dict[str, Tensor] = {}  # [B, ...]
         self.of_hypotheses: dict[str, Tensor] = {}  # [B, K, ...]
-        self.position = torch.zeros(1, dtype=torch.int64, device=device)  # tokens so far
-        self.length = 0  # the same, as far as Python has counted
-        self.axes: dict[str, int] = {}  # of each cache, the axis of its slots
+        self.position = torch.zeros(1, dtype=torch.int64, device=device)  # tokens so far, on the device
+        self.length = 0  # the same on the host
+        self.axes: dict[str, int] = {}  # the slot axis of each cache
         self._start = self._end = 0  # of the slots in use
 
     @property
@@ -52,19 +52,19 @@ class State:
         return next(iter(self.of_sentences.values())).size(0)
 
     def room(self, length: int) -> int:
-        """The number of steps that a cache has slots for, when ``length`` tokens are in it.
+        """The number of steps that a cache with ``length`` tokens has slots for.
 
-        Where there is a window, the slots of tokens that have left it are used again.
+        With a window, the slots of tokens outside it are used again.
         """
         steps = round_up(length, _STEPS) if length > 1 else 1  # graphs have their own places after the first step
         return steps if self.window is None else min(steps, self.window + 1)
 
     def mark(self, tokens: Tensor) -> Tensor:
-        """Begin a step that caches something of ``tokens`` [B, K]: each of them gets a slot.
+        """Begin a step: give each of ``tokens`` [B, K] a slot in the caches.
 
         Returns:
-            [B, K, N] fp32, to be added to attention scores over the caches: 0 for the tokens that a hypothesis holds,
-            the new one included, else MASKED.
+            [B, K, N] fp32, to add to attention scores over the caches: 0 for the tokens of a hypothesis, the new one
+            included, else MASKED.
         """
         num_sentences, k = tokens.shape
         self._take_slots(k)
@@ -72,25 +72,25 @@ class State:
         return (self._append(self.of_hypotheses, _ANCESTORS, own, 2) - 1.0).mul_(-MASKED)
 
     def append(self, name: str, new: Tensor, axis: int) -> Tensor:
-        """Write ``new`` [B, ...] to the cache called ``name``, the K slots of this step along ``axis``.
+        """Write ``new`` [B, ...] into the K slots of this step, along ``axis`` of the cache called ``name``.
 
         Returns:
-            The cache: as ``new``, with all N slots along ``axis``.
+            The cache: like ``new``, but with all N slots along ``axis``.
         """
         return self._append(self.of_sentences, name, new, axis)
 
     def replace(self, name: str, new: Tensor) -> None:
-        """Put ``new`` in the place of one of the tensors of sentences or hypotheses."""
+        """Replace one of the tensors of sentences or hypotheses."""
         (self.of_sentences if name in self.of_sentences else self.of_hypotheses)[name] = new
 
     def follow(self, parents: Tensor) -> None:
-        """End a step: each hypothesis continues one of before, ``parents`` [B, K]."""
+        """End a step: each hypothesis continues one of the previous step, ``parents`` [B, K]."""
         self.length += 1
         self.position.add_(1)
         if parents.size(1) == 1:
-            return  # there is but one to continue
+            return  # one hypothesis has nothing to reorder
         for name, x in list(self.of_hypotheses.items()):
-            if x.size(1) == 1:  # all are alike
+            if x.size(1) == 1:  # all are equal
                 self.replace(name, x.repeat_interleave(parents.size(1), dim=1))
             else:
                 first_rows = x.size(1) * torch.arange(x.size(0), device=x.device)
@@ -98,7 +98,7 @@ class State:
                 self.replace(name, x.flatten(0, 1).index_select(0, rows).view_as(x))
 
     def keep(self, sentences: Tensor) -> None:
-        """Continue with these of the present sentences, [new B]. Only those that change their place are copied."""
+        """Keep only these rows of the current sentences, [new B]; copies only rows that change their place."""
         size = sentences.size(0)
         moved = (sentences != torch.arange(size)).nonzero().squeeze(1)
         if size == self.num_sentences and not moved.numel():
@@ -111,7 +111,7 @@ class State:
                 tensors[name] = x[:size]
 
     def _take_slots(self, k: int) -> None:
-        """For the ``k`` hypotheses of a step. Where they stand for more, they get the last of the step's slots."""
+        """Choose the slots of a step with ``k`` hypotheses; one that represents all gets the step's last slot."""
         room, num_hypotheses = self.room(self.length + 1), self.num_hypotheses
         self._size = room * num_hypotheses
         self._new_end = (self.length % room + 1) * num_hypotheses
@@ -133,32 +133,31 @@ class State:
         return cache.narrow(axis, self._start, self._end - self._start)
 
     def _used(self, name: str, x: Tensor) -> Tensor:
-        """The part of a tensor that something was written to."""
+        """The part of a tensor with data."""
         return x if name not in self.axes else x.narrow(self.axes[name], self._start, self._end - self._start)
 
 
 class FixedState(State):
-    """A state in which every step finds everything in the same place, whatever its position: for CUDA graphs.
+    """A state for CUDA graphs: every tensor stays at the same place in all steps.
 
-    Rows that hold no sentence any more, or never did, are computed like the others. No sentence leaves, except by
-    moving the others to another state.
+    Rows without a sentence are computed like the others. Sentences leave only when the others move to another state.
     """
 
     def __init__(self, state: State, length: int, sentences: Tensor, num_rows: int, place: Place) -> None:
-        """Continue ``state``, which is used up.
+        """Continue ``state``, which must not be used afterwards.
 
         Args:
             length: tokens so far, at least 1.
-            sentences: those to continue, in this order in the first rows.
+            sentences: rows of ``state`` to continue; they become the first rows, in this order.
             num_rows: B of this state.
-            place: of all tensors, by their names (:meth:`seq2seq.model.kernels.cuda_graphs.Graphs.place`).
+            place: gives memory for a tensor by name (:meth:`seq2seq.model.kernels.cuda_graphs.Graphs.place`).
         """
         super().__init__(state.num_hypotheses, state.window, state.position.device)
         self.axes = state.axes
         self.position = place("position", (1,), torch.int64).fill_(length)
         self._steps = self.room(length + 1)
         self._start, self._end = 0, self._steps * self.num_hypotheses
-        # All is copied first, as its new place may be where it was.
+        # Tensors are copied first, because the new place may overlap the old one.
         for name, x in state.shared.items():
             x = x.clone()
             self.shared[name] = place(name, x.shape, x.dtype).copy_(x)

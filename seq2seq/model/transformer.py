@@ -1,16 +1,15 @@
 """The encoder-decoder Transformer of "Attention Is All You Need" (Vaswani et al. 2017) and its modern variants.
 
-Everything runs on packed sentences: linear layers and norms see ``[tokens, D]``, and only attention knows where one
-sentence ends and the next begins.
+Sentences are packed: linear layers and norms see ``[tokens, D]``, and only attention knows the sentence boundaries.
 
-Shapes: ``S`` source tokens, ``T`` target tokens, ``B`` sentences, ``K`` hypotheses of each sentence, ``D`` model width,
+Shapes: ``S`` source tokens, ``T`` target tokens, ``B`` sentences, ``K`` hypotheses per sentence, ``D`` model width,
 ``F`` width of the feed-forward layer, ``V`` target vocabulary.
 
 Initialisation:
 
 ==================================  ====================================================================
 embeddings                          normal, standard deviation D^-1/2 (the input is scaled by D^1/2, section 3.4)
-every matrix of a layer             Xavier uniform (Glorot & Bengio 2010), on each matrix of a fused one by itself
+every matrix of a layer             Xavier uniform (Glorot & Bengio 2010), separately for each matrix of a fused one
 biases; norms                       0; scale 1 and shift 0
 learned positions                   normal, standard deviation 0.02
 ==================================  ====================================================================
@@ -63,7 +62,7 @@ class FeedForward(nn.Module):
 
 
 class Residual(nn.Module):
-    """What surrounds every sub-layer: dropout, the residual connection, and a norm after it (section 5.4) or, with
+    """Dropout, residual connection and norm around a sub-layer. The norm comes last (section 5.4) or, with
     ``norm_position: pre``, on the sub-layer's input (Xiong et al. 2020)."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -124,7 +123,7 @@ class DecoderLayer(nn.Module):
         )
 
     def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, state: State, number: int) -> Tensor:
-        """One token of every hypothesis, [B * K, D] -> [B * K, D]; mask: [B, 1, K, N], the tokens of a hypothesis."""
+        """One decoding step, [B * K, D] -> [B * K, D]; mask: [B, 1, K, N], the tokens of each hypothesis."""
         kept = state.of_sentences
         source = kept[f"src_keys{number}"], kept[f"src_values{number}"], kept["src_mask"]
         return self._sublayers(
@@ -137,8 +136,7 @@ class DecoderLayer(nn.Module):
 class Transformer(Seq2SeqModel):
     """Encoder and decoder over packed sentences.
 
-    ``max_length`` is the longest sentence in tokens that learned positions have a vector for; other positions have no
-    limit.
+    ``max_length``: the longest sentence, in tokens, for learned positions; other positions have no limit.
     """
 
     def __init__(self, config: ModelConfig, src_vocab: int, tgt_vocab: int, max_length: int) -> None:
@@ -151,8 +149,8 @@ class Transformer(Seq2SeqModel):
         self.tgt_embedding = nn.Embedding(tgt_vocab, d_model)
         self.src_embedding = self.tgt_embedding if config.tie_embeddings == "all" else nn.Embedding(src_vocab, d_model)
         self.output = self.tgt_embedding if config.tie_embeddings != "none" else nn.Embedding(tgt_vocab, d_model)
-        room = max(512, 2 * max_length + 10)  # the longest translations, unless the config wants longer ones
-        # Absolute positions are added to the embeddings, rotary ones turn the heads; a model has one of the two.
+        room = max(512, 2 * max_length + 10)  # enough for the longest translations with default decode settings
+        # Absolute positions are added to the embeddings, rotary ones rotate the heads; a model has one of the two.
         self.src_positions: nn.Module | None = None
         self.tgt_positions: nn.Module | None = None
         self.rotary: RotaryPositions | None = None
@@ -163,18 +161,18 @@ class Transformer(Seq2SeqModel):
             self.tgt_positions = LearnedPositions(max_length, d_model)
         else:
             self.src_positions = self.tgt_positions = SinusoidalPositions(d_model, room)
-        self.quantized_output: nn.Module | None = None  # in place of the output's inner products (quantize.py)
+        self.quantized_output: nn.Module | None = None  # replaces the product with output_weight (quantize.py)
         self.dropout = Dropout(config.dropout)
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
-        pre = config.norm_position == "pre"  # then the last layer's output has not been normed yet
+        pre = config.norm_position == "pre"  # then the last layer's output still needs a norm
         self.encoder_norm = _norm(config) if pre else nn.Identity()
         self.decoder_norm = _norm(config) if pre else nn.Identity()
         self.initialise()
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw all parameters anew, as the table at the top of this file says."""
+        """Initialise all parameters by the table at the top of this file."""
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.d_model**-0.5)
@@ -190,11 +188,11 @@ class Transformer(Seq2SeqModel):
 
     @property
     def output_weight(self) -> Tensor:
-        """[V, D]: the hidden states' inner products with its rows are the logits."""
+        """See :attr:`Seq2SeqModel.output_weight`."""
         return self.output.weight
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Hidden states from which :attr:`output_weight` predicts ``batch.labels``: [T, D]."""
+        """See :meth:`Seq2SeqModel.forward`."""
         return self.decode(batch.tgt, self.encode(batch.src), batch.src)
 
     def encode(self, src: Packed) -> Tensor:
@@ -223,7 +221,7 @@ class Transformer(Seq2SeqModel):
         return out
 
     def begin(self, src: Packed, num_hypotheses: int, room: int) -> State:
-        """As :meth:`Seq2SeqModel.begin` says."""
+        """See :meth:`Seq2SeqModel.begin`."""
         memory = self.encode(src)
         state = State(num_hypotheses, self.config.attention_window, memory.device)
         state.of_sentences["src_mask"] = src.key_bias.clamp(min=MASKED)  # [B, 1, 1, L]
@@ -233,11 +231,11 @@ class Transformer(Seq2SeqModel):
             state.of_sentences |= {f"src_keys{number}": keys, f"src_values{number}": values}
         positions = self.tgt_positions or self.rotary
         assert isinstance(positions, LearnedPositions | SinusoidalPositions | RotaryPositions)
-        state.shared["positions"] = positions.vectors(room)  # the model's own table is replaced when it grows
+        state.shared["positions"] = positions.vectors(room)  # kept here, because a growing table is replaced
         return state
 
     def step(self, tokens: Tensor, state: State) -> Tensor:
-        """As :meth:`Seq2SeqModel.step` says."""
+        """See :meth:`Seq2SeqModel.step`."""
         mask = state.mark(tokens)[:, None]
         position = state.shared["positions"].index_select(0, state.position)
         x = self.tgt_embedding(tokens.flatten()) * math.sqrt(self.config.d_model)

@@ -17,10 +17,10 @@ def test_a_language_picks_the_tokenizer(place: Path, capsys: pytest.CaptureFixtu
     for name, options, tokenizer, note in (
         ("ref.zh_CN", [], "zh", ""),
         ("ref", ["--tgt-lang", "cmn"], "zh", ""),
-        ("ref", [], "zh", "note: the target language is not known, and the references are in Chinese script"),
+        ("ref", [], "zh", "note: the target language is unknown, and the references are in Chinese script"),
         ("ref.zh_CN", ["--tgt-lang", "de"], "zh", "note: the target language is de, but the references are in Chinese"),
         ("ref", ["--tokenize", "char"], "char", ""),
-        ("ref", ["--tokenize", "13a"], "13a", "note: the references are written without spaces"),
+        ("ref", ["--tokenize", "13a"], "13a", "note: the references have no spaces between words"),
     ):
         assert main(["evaluate", "--hyp", name, "--ref", name, *options]) == 0
         printed = capsys.readouterr()

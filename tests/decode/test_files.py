@@ -1,4 +1,4 @@
-"""Files through ``seq2seq translate``: as many lines out as in, whatever they hold."""
+"""Files through ``seq2seq translate``: one output line for each input line, for any content."""
 
 import gzip
 import os
@@ -80,7 +80,7 @@ def output_lines(data: bytes) -> list[str]:
 
 def test_ten_thousand_nasty_lines(model: Path, tmp_path: Path) -> None:
     """Contract 1: exactly as many lines out as in, blank where blank, each the translation of its own line; invalid
-    bytes and cut lines are told with their numbers."""
+    bytes and cut lines are reported with their numbers."""
     lines = nasty_lines(10_000)
     data = b"\n".join(lines)  # the last line has no LF
     (tmp_path / "in").write_bytes(data)
@@ -101,10 +101,10 @@ def test_ten_thousand_nasty_lines(model: Path, tmp_path: Path) -> None:
         if len(lines[i]) < 1000:
             line = lines[i].removeprefix(BOM if i == 0 else b"").removesuffix(b"\r").decode("utf-8", "replace")
             assert outputs[i] == translator.translate([line], decode)[0], (i + 1, lines[i])
-    told = done.stderr.decode()
+    message = done.stderr.decode()
     invalid = 1 + next(i for i, line in enumerate(lines) if line == b"\xff\xfe")
-    assert f"in:{invalid}: not valid UTF-8 (byte 0xff)" in told
-    assert "more lines with such remarks" in told
+    assert f"in:{invalid}: not valid UTF-8 (byte 0xff)" in message
+    assert "more lines have such problems" in message
 
 
 def test_gzip_and_standard_streams_say_the_same(
@@ -221,7 +221,7 @@ def test_a_link_to_itself_is_refused(model: Path, tmp_path: Path, capsys: pytest
     (tmp_path / "loop").symlink_to("loop")
     arguments = ["translate", str(model), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "loop")]
     assert main([*arguments, *OPTIONS]) == 2
-    assert "leads to itself" in capsys.readouterr().err
+    assert "points back to itself" in capsys.readouterr().err
     assert (tmp_path / "loop").is_symlink()
 
 
@@ -371,23 +371,23 @@ def test_what_does_not_fit_is_refused_and_kept(model: Path, tmp_path: Path, caps
     arguments = resumable(model, tmp_path / "a", "out", "--resume")
     assert killed_at(7, arguments)  # before the second window has its record; that of the first stands
 
-    def refused(told: str, *options: str) -> None:
+    def refused(expected: str, *options: str) -> None:
         before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
         capsys.readouterr()
         assert main([*arguments, *options]) == 2
         message = capsys.readouterr().err
-        assert told in message
+        assert expected in message
         assert message.count("\n") == 1
         assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
 
-    def changed(name: str, old: bytes, new: bytes, told: str) -> None:
+    def changed(name: str, old: bytes, new: bytes, expected: str) -> None:
         data = (tmp_path / "a" / name).read_bytes()
         assert old in data
         (tmp_path / "a" / name).write_bytes(data.replace(old, new, 1))
-        refused(told)
+        refused(expected)
         (tmp_path / "a" / name).write_bytes(data)
 
-    refused("decode.seed was 1 and is 7", "--seed", "7")
+    refused("decode.seed was 1, now it is 7", "--seed", "7")
     refused("the first 8 lines of", "--invalid-bytes", "blank")
     changed("in", b"kato", b"kata", "the first 8 lines of")
     changed(".out.partial", b"\t", b" ", "damaged")
@@ -395,7 +395,7 @@ def test_what_does_not_fit_is_refused_and_kept(model: Path, tmp_path: Path, caps
     with output_file(tmp_path / "a/out"):
         refused("another process is writing it")
     assert main([*arguments[:-1], "--seed", "7"]) == 0  # without --resume
-    assert "started afresh" in capsys.readouterr().err
+    assert "an unfinished translation was deleted" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path / "a")) == ["in", "out"]
 
 
@@ -420,7 +420,7 @@ def test_a_complete_output_is_left_alone(model: Path, tmp_path: Path, capsys: py
 def test_an_end_by_signal(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """SIGTERM cleans up as Ctrl-C does; with --resume it keeps the lines that are done, and says how to go on."""
+    """SIGTERM cleans up as Ctrl-C does; with --resume it keeps finished lines and says how to continue."""
     translate = Translator._translate_window
 
     def terminated(translator: Translator, lines: list[str], first: int, *rest: object) -> object:
@@ -433,15 +433,15 @@ def test_an_end_by_signal(
     assert main(arguments) == 143
     assert os.listdir(tmp_path) == ["in"]
     assert main([*arguments, "--resume"]) == 143
-    assert "the first 8 lines are done; the same command goes on" in capsys.readouterr().err
+    assert "the first 8 lines are saved; run the same command" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == [".out.partial", ".out.partial.json", "in"]
     monkeypatch.setattr(Translator, "_translate_window", translate)
     assert main([*arguments, "--resume"]) == 0
-    assert "in:3: not valid UTF-8" not in capsys.readouterr().err  # which the process before has told
+    assert "in:3: not valid UTF-8" not in capsys.readouterr().err  # the earlier process reported it
 
 
 def test_invalid_bytes(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line that is not UTF-8 is told by number, and read, left blank or refused as asked; its neighbours are not."""
+    """A line that is not UTF-8 is reported by number, and read, left blank or refused; other lines are not affected."""
     (tmp_path / "in").write_bytes(b"kato\nka\xffto\nkato\n")
     arguments = ["translate", str(model), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
     outputs = {}

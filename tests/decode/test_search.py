@@ -301,7 +301,7 @@ def test_no_sentence_depends_on_its_batch():
 
 
 def test_finished_sentences_leave_the_batch():
-    """Guards against work on sentences that are done: the state is told, and what is left stays aligned (the toy state
+    """Guards against work on finished sentences: the state drops them, and the other rows stay aligned (the toy state
     checks that at every step)."""
     _, model = run([0, 1, 2], [2, 9, 1], sharpness=0.1, beam_size=3)
     assert model.state.sentences == [1]

@@ -159,8 +159,8 @@ def test_a_translation_cut_at_its_limit_is_reported(search: str, translator: Tra
     for number, (translations, whole) in enumerate(zip(found, roomy, strict=True), start=1):
         differs = translations[0].text != whole
         assert differs if number in problems else not differs or search == "beam", number
-    told = "the translation reached its length limit of 9 tokens; raise decode.max_length_ratio"
-    assert set(problems.values()) == {told}
+    expected = "the translation reached its length limit of 9 tokens; raise decode.max_length_ratio"
+    assert set(problems.values()) == {expected}
 
 
 @pytest.mark.parametrize("decode", [GREEDY, BEAM], ids=["greedy", "beam"])

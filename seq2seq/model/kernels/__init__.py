@@ -1,1 +1,1 @@
-"""What is there for speed alone: other ways to compute what the rest of the model says plainly."""
+"""Kernels for speed: faster ways to compute the same results."""

@@ -1,4 +1,4 @@
-"""CUDA graphs: the kernels of a function, captured once and launched all at once from then on."""
+"""CUDA graphs: the kernels of a function are captured once, then launched together."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """The one that all graphs are captured on: matrix products keep a workspace for every stream they were ever on."""
+    """The stream to capture all graphs on; there is only one, because matrix products keep a workspace per stream."""
     return torch.cuda.Stream(device)
 
 
 class Graphs:
-    """One graph for each of some functions, and the places of what they read and write.
+    """CUDA graphs of functions, by key, and the places of the tensors that they read and write.
 
-    They share the memory of what is passing, so only one runs at a time.
+    The graphs share memory for temporary tensors, so only one may run at a time.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -31,11 +31,11 @@ class Graphs:
         return len(self._graphs)
 
     def run(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Do ``function`` once: in the first call by calling it, then by the graph called ``key``.
+        """Execute ``function`` once: the first time by calling it, later by the graph called ``key``.
 
-        The first call captures the graph, too: Python runs ``function`` once more, but the device does nothing. On the
-        CPU every call is as the first, without a graph.
-        ``function`` reads nothing back, and finds and leaves everything in tensors that stay where they are.
+        The first time also captures the graph: Python runs ``function`` again, but the device does nothing. On the CPU
+        there are no graphs, and ``function`` is called each time. ``function`` must read nothing back, and keep all its
+        inputs and outputs in tensors with fixed addresses.
         """
         if key in self._graphs:
             self._graphs[key].replay()
@@ -45,10 +45,10 @@ class Graphs:
             function()
 
     def place(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Zeros, as what is masked must at least be finite: at the start of the memory called ``name``."""
+        """A tensor of zeros in the memory called ``name``; zeros, because masked numbers must be finite."""
         size = math.prod(shape)
         if name not in self._places or self._places[name].numel() < size:
-            self.forget()  # they are bound to the old place
+            self.forget()  # the graphs use the old place
             self._places[name] = torch.empty(size, dtype=dtype, device=self.device)
         return self._places[name][:size].view(shape).zero_()
 
@@ -59,15 +59,15 @@ class Graphs:
         self._graphs = {}
 
     def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        """Do ``function``, and make a graph of it."""
+        """Execute ``function`` and capture it as a graph."""
         current, side = torch.cuda.current_stream(self.device), _side_stream(self.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
-            function()  # also loads kernels and reserves workspaces, which cannot be captured
+            function()  # it also loads kernels and reserves workspaces, which cannot be captured
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        pool = next((other.pool() for other in self._graphs.values()), None)  # a pool ends with the last of its graphs
-        # Other threads may go on using the device, as the one that loads training batches does.
+        pool = next((other.pool() for other in self._graphs.values()), None)  # a pool lives as long as its graphs
+        # Other threads may use the device during the capture, for example the one that loads training batches.
         with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
             function()
         return graph

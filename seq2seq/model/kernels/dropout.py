@@ -1,4 +1,4 @@
-"""Dropout whose mask costs little on a CPU."""
+"""Dropout with a mask that is fast to draw on a CPU."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _LOWEST_INT64 = -(2**63)
 
 
 class _Dropped(torch.autograd.Function):
-    """``z`` where it is kept and zero elsewhere, scaled, in place; a byte per element is all the gradient needs.
+    """Dropout of ``z``, in place, with scaling; it saves only one byte per element for the gradient.
 
-    Zeros are made on the bits: ``keep`` is -1 (all bits) or 0, and its and with a number is the number or 0.0.
+    ``keep`` is -1 (all bits set) or 0, so the bitwise "and" with a number gives the number or 0.0.
     """
 
     @staticmethod
@@ -35,25 +35,25 @@ def _bits(x: Tensor) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Dropout (Srivastava et al. 2014), on the CPU in place and with eight mask entries from each random 64-bit word.
+    """Dropout (Srivastava et al. 2014); on the CPU in place, with eight mask entries from each random 64-bit word.
 
-    ``torch.nn.functional.dropout`` draws one 32-bit number per element on one CPU thread, which takes over a quarter
-    of a training step. Here each element gets one random byte, so the probability is rounded to 1/256 and the kept
-    values are scaled by the exact inverse of the rounded keep probability. On the CPU the words come from
-    ``generator``, or from torch's own where it is None: the same seed gives the same mask.
+    ``torch.nn.functional.dropout`` draws one 32-bit number per element on one CPU thread, which takes more than 1/4 of
+    a training step. Here each element gets one random byte. So the probability is rounded to 1/256, and kept values are
+    scaled by the exact inverse of the rounded keep probability. On the CPU the words come from ``generator``, or from
+    torch's default generator if it is None; the same seed gives the same mask.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.generator: torch.Generator | None = None
-        self.threshold = round(p * 256)  # bytes below it, counted from the lowest, are dropped
+        self.threshold = round(p * 256)  # elements with a byte below it are dropped
         assert 0 <= self.threshold < 256
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: any shape, 16 or 32 bits wide. On the CPU it is overwritten: nothing may need it for its own gradient."""
+        """x: any shape, 16 or 32 bits per number. On the CPU it is overwritten, so no other gradient may need it."""
         if not self.training or self.threshold == 0:
             return x
-        if x.is_cuda:  # there the plain one costs nothing, once it is compiled into what surrounds it
+        if x.is_cuda:  # PyTorch's dropout is free there, because the compiler fuses it with other operations
             return torch.nn.functional.dropout(x, self.threshold / 256)
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
         words.random_(_LOWEST_INT64, None, generator=self.generator)
@@ -62,5 +62,5 @@ class Dropout(nn.Module):
         return dropped
 
     def extra_repr(self) -> str:
-        """The probability as it is, rounded to 1/256."""
+        """The probability, rounded to 1/256."""
         return f"p={self.threshold / 256:.4g}"

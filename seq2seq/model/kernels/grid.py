@@ -1,7 +1,7 @@
-"""Between packed tokens and a padded grid, for attention kernels that need one.
+"""Conversion between packed tokens and a padded grid, for attention kernels that need a grid.
 
-A grid has a row for each sentence and a cell for each place in it; the cells past a sentence's end repeat token 0, and
-the caller masks them.
+A grid has a row for each sentence and a cell for each position. Cells after a sentence's end repeat token 0; the
+caller masks them.
 
 Shapes: ``T`` tokens, ``B`` sentences, ``L`` grid length, ``N`` heads, ``E`` width of a head.
 """
@@ -17,7 +17,7 @@ from seq2seq.data.packed import Packed
 
 
 class _ToGrid(torch.autograd.Function):
-    """[T, ...] to [B * L, ...]: a gather, whose gradient is a gather too (masked cells have none)."""
+    """[T, ...] to [B * L, ...]: a gather. Its gradient is a gather, too, because masked cells have no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, side: Packed) -> Tensor:
@@ -30,7 +30,7 @@ class _ToGrid(torch.autograd.Function):
 
 
 class _FromGrid(torch.autograd.Function):
-    """[B * L, ...] to [T, ...]: the inverse of :class:`_ToGrid`; cells past a sentence's end get no gradient."""
+    """[B * L, ...] to [T, ...]: the inverse of :class:`_ToGrid`; cells after a sentence's end get no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, side: Packed) -> Tensor:
@@ -57,7 +57,7 @@ def from_grid(grid: Tensor, side: Packed) -> Tensor:
 
 
 def heads_to_grid(x: Tensor, side: Packed) -> Tensor:
-    """[T, N, E] -> [N, B, L, E] in one gather; cells past a sentence's end repeat token 0."""
+    """[T, N, E] -> [N, B, L, E] in one gather; cells after a sentence's end repeat token 0."""
     heads = torch.arange(x.size(1), device=x.device)
     rows = side.grid * x.size(1) + heads[:, None]  # [N, B * L]
     grid = x.reshape(-1, x.size(2)).index_select(0, rows.flatten())
@@ -65,7 +65,7 @@ def heads_to_grid(x: Tensor, side: Packed) -> Tensor:
 
 
 def heads_from_grid(grid: Tensor, side: Packed) -> Tensor:
-    """[N, B, L, E] -> [T, N, E]: the inverse of :func:`heads_to_grid`, and its gradient if only tokens have one."""
+    """[N, B, L, E] -> [T, N, E]: the inverse of :func:`heads_to_grid`; also its gradient, if masked cells have none."""
     heads = torch.arange(grid.size(0), device=grid.device)
     rows = side.cells[:, None] + heads * side.grid.size(0)  # [T, N]
     return grid.flatten(0, 2).index_select(0, rows.flatten()).view(*rows.shape, -1)

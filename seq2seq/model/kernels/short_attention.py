@@ -1,11 +1,11 @@
-"""Attention over short sentences by plain products.
+"""Attention over short sentences by plain matrix products.
 
-PyTorch's kernel for CPUs works on one head of one sentence at a time, and with twenty tokens the way there costs more
-than the arithmetic. Here the heads of all sentences are the matrices of one batched product. Its scores take memory
-that grows with the square of the length, so it is for short sentences only.
+PyTorch's CPU kernel computes one head of one sentence at a time; with 20 tokens, its overhead is larger than the
+arithmetic. Here the heads of all sentences are matrices of one batched product. The memory for the scores grows with
+the square of the length, so this is for short sentences only.
 
-Shapes: ``T`` tokens, ``N`` heads, ``H`` heads of queries, ``G`` heads of keys (and as many of values), ``R = H / G``
-heads of queries that share one of keys, ``E`` width of a head, ``B`` sentences, ``L`` grid length.
+Shapes: ``T`` tokens, ``N`` heads, ``H`` query heads, ``G`` key heads (and value heads), ``R = H / G`` query heads per
+key head, ``E`` width of a head, ``B`` sentences, ``L`` grid length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from seq2seq.model.kernels.grid import heads_from_grid, heads_to_grid
 
 
 def split_parts(parts: Sequence[Tensor], num_heads: int, dim: int) -> Sequence[Tensor]:
-    """Queries, keys and values from one tensor, two or three, which hold their heads in this order along ``dim``.
+    """Queries, keys and values from one, two or three tensors, which have the heads in this order along ``dim``.
 
     num_heads: H.
     """
@@ -32,27 +32,27 @@ def split_parts(parts: Sequence[Tensor], num_heads: int, dim: int) -> Sequence[T
 
 
 def _matrices(x: Tensor, num_kv_heads: int) -> Tensor:
-    """[N, B, L, E] -> [G * B, R * L, E], without a copy if R is 1: what belongs to one head of keys in one matrix."""
+    """[N, B, L, E] -> [G * B, R * L, E]: one matrix per sentence and key head; without a copy if R is 1."""
     matrices = x.view(num_kv_heads, -1, *x.shape[1:]).transpose(1, 2)
     return matrices.reshape(num_kv_heads * x.size(1), -1, x.size(3))
 
 
 def _softmax_(scores: Tensor) -> Tensor:
-    """Over the last dimension; may overwrite ``scores``."""
+    """Softmax over the last dimension; may overwrite ``scores``."""
     if scores.size(-1) >= 16:
         return scores.softmax(dim=-1)
-    weights = scores.sub_(scores.amax(dim=-1, keepdim=True)).exp_()  # PyTorch's takes such short rows one by one
+    weights = scores.sub_(scores.amax(dim=-1, keepdim=True)).exp_()  # PyTorch's softmax is slow for such short rows
     return weights.div_(weights.sum(dim=-1, keepdim=True))
 
 
 class ShortAttention(torch.autograd.Function):
-    """Queries, keys and values, in one tensor or several, to mixed values [T, H, E]; in fp32.
+    """Attention [T, H, E] of queries, keys and values in one or more tensors; fp32.
 
-    With scores Z = a Q K^T + bias, probabilities P = softmax(Z), and the outcome O = P V::
+    With scores Z = a Q K^T + bias, probabilities P = softmax(Z), and the result O = P V::
 
         dV = P^T dO      dP = dO V^T      dZ = P * (dP - rowsum(P * dP))      dQ = a dZ K      dK = a dZ^T Q
 
-    Small products are several times slower if their right-hand matrix is transposed, so K and V are copied for that.
+    Small products are several times slower if the right matrix is transposed, so transposed K and V are copied.
     """
 
     @staticmethod
@@ -66,7 +66,7 @@ class ShortAttention(torch.autograd.Function):
         z = torch.bmm(q, k.transpose(1, 2).contiguous())  # [G * B, R * L, L]
         z = z.view(keys.size(0), q_side.num_sentences, -1, q_side.max_length, k_side.max_length)
         z = torch.add(bias, z, alpha=q.size(2) ** -0.5)
-        # Queries past a sentence's end mix nothing, and so they give no gradient; in an empty sentence they are NaN.
+        # Zeros for queries after a sentence's end, so that they give no gradient; in an empty sentence they are NaN.
         padding = q_side.key_bias.isneginf().view(q_side.num_sentences, 1, -1, 1)
         p = _softmax_(z).masked_fill_(padding, 0.0).view(q.size(0), q.size(1), -1)
         ctx.save_for_backward(p, *grids)
@@ -75,7 +75,7 @@ class ShortAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
-        """One gather gives the gradient of each part."""
+        """The gradient of each part, with one gather per part."""
         p, *grids = ctx.saved_tensors
         grads = [torch.empty_like(grid) for grid in grids]
         queries, keys, values = split_parts(grids, ctx.num_heads, dim=0)

@@ -1,4 +1,4 @@
-"""PyTorch's variable-length attention, whose signature differs between releases."""
+"""PyTorch's variable-length attention; its signature differs between releases."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch.nn.attention.varlen import varlen_attn
 
 from seq2seq.data.packed import Packed
 
-# PyTorch 2.11 takes fewer heads of keys than of queries as they come, later ones want to be told of it.
+# PyTorch 2.11 accepts fewer key heads than query heads; later releases need a flag for that.
 _GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
 def varlen_attention(
     q: Tensor, k: Tensor, v: Tensor, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None
 ) -> Tensor:
-    """:func:`seq2seq.model.attention.attention` where :func:`seq2seq.model.attention.has_packed_kernel`."""
+    """:func:`seq2seq.model.attention.attention` if :func:`seq2seq.model.attention.has_packed_kernel` is true."""
     reach = -1 if window is None else window
     out = varlen_attn(
         q,
