@@ -255,7 +255,7 @@ MISTAKES = {
     # the others
     "average of unlike models": Mistake(
         "average model/best wide/best --output out",
-        ("wide/best", "another architecture", "model.norm_position"),
+        ("wide/best", "its architecture differs", "model.norm_position"),
         absent=OUT,
     ),
     "average of nothing": Mistake("average text --output out", ("text: not a model folder",), absent=OUT),
