@@ -226,14 +226,14 @@ class Translator:
 
     def _translate_parts(self, parts: list[_Part], decode: DecodeConfig) -> list[list[Translation]]:
         """The translations of each part, best first; at least one."""
-        results = []
-        for hypotheses in self.engine.search([part.source for part in parts], decode):
-            if not hypotheses:  # every hypothesis ends at the maximum length, so no score was finite
-                raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
-            best = hypotheses[: 1 if decode.n_best == 1 else None]
-            texts = self.tokenizers.tgt.decode_batch([hypothesis.ids for hypothesis in best])
-            found = [Translation(t, h.score, h.log_prob, h.cut) for t, h in zip(texts, best, strict=True)]
-            results.append(found if decode.sample else _distinct(found)[: decode.n_best])
+        found = self.engine.search([part.source for part in parts], decode)
+        if not all(found):  # every hypothesis ends at the maximum length, so no score was finite
+            raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
+        best = [hypotheses[: 1 if decode.n_best == 1 else None] for hypotheses in found]
+        texts = iter(self.tokenizers.tgt.decode_batch([h.ids for hypotheses in best for h in hypotheses]))
+        results = [[Translation(next(texts), h.score, h.log_prob, h.cut) for h in hypotheses] for hypotheses in best]
+        if not decode.sample:
+            results = [_distinct(translations)[: decode.n_best] for translations in results]
         return results
 
     def _cut(self, line: str, limit: int) -> list[list[int]]:
