@@ -5,7 +5,7 @@
     python scripts/attack.py fuzz        # damaged and hostile files for every reader
     python scripts/attack.py --help      # all of them; `python scripts/attack.py train --help`: one
 
-They work in ``--out`` (default: runs/attack), on the embedded corpus unless told otherwise.
+They work in ``--out`` (default: runs/attack), on the embedded corpus by default.
 """
 
 from __future__ import annotations

@@ -28,5 +28,5 @@ class OutOfMemoryError(UserError):
     """Memory ran out; use a smaller batch, a smaller model or a larger machine."""
 
 
-class ToldElsewhereError(UserError):
+class ReportedElsewhereError(UserError):
     """Another process of the run has printed the error; this process ends without a message."""

@@ -1,6 +1,6 @@
 """The losses of one and the same run in other number formats, step by step: same seed, data and config.
 
-A format that computes something else shows in the first steps; a leak shows as memory that grows while a run goes on.
+A format that computes something else shows in the first steps; a leak shows as memory that grows during a run.
 Without dropout, as its masks may come from other random numbers where something else is compiled.
 """
 

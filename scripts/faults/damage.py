@@ -8,7 +8,7 @@ case ends well if
   refused      the command ended with one message that names the file or its folder, or
   passed over  the damage was named, and the run ended bit by bit as one that met none, or
   made again   the same, from text: tokenizers, corpora and sampled corpora, or
-  told         the damage was named and changed nothing that is computed: the log; settings of the search, or
+  reported     the damage was named and changed nothing that is computed: the log; settings of the search, or
   no effect    the damage was in what the command does not use, or writes anew: the results are bit by bit the same.
 """
 
@@ -41,7 +41,7 @@ from tests.toy import train
 _STOP = 10  # checkpoints at 6 and 9, validations at 5 and 10
 _PAIRS = 235  # the second epoch starts with step 12, so both sampled corpora that lie there are used
 _SAMPLING = "tokenizer.sampling=0.1"
-_OUTCOMES = ("refused", "passed over", "made again", "told", "no effect")
+_OUTCOMES = ("refused", "passed over", "made again", "reported", "no effect")
 # Written anew by the run; a mere memory; not read; the log after the checkpoint's step, which is written anew, too.
 _MAY_BE_SILENT = ("last/", "config.yaml", "data/digests.json", "timing.jsonl", "metrics.jsonl")
 
@@ -126,26 +126,26 @@ def cases(run: Path, rng: random.Random, repeats: int) -> Iterator[Case]:
 
 def attempt(case: Case, work: Callable[[Case], list[str]]) -> str:
     """Do ``work``, which gives what came out other than it should, and judge it."""
-    told = io.StringIO()
+    shown = io.StringIO()
     name = case.path.name if case.path.parent == Path() else str(case.path.parent)
     try:
-        with redirect_stderr(told), redirect_stdout(told):
+        with redirect_stderr(shown), redirect_stdout(shown):
             wrong = work(case)
     except UserError as error:
         return "refused" if name in str(error) else f"WRONG: message {error}"
     except Exception:
         return f"WRONG: {traceback.format_exc()}"
-    named = [line for line in told.getvalue().splitlines() if name in line and "million" not in line]
+    named = [line for line in shown.getvalue().splitlines() if name in line and "million" not in line]
     of_the_log = bool(named) and wrong == ["metrics.jsonl"]
-    of_the_search = case.translate and "edited" in told.getvalue()
+    of_the_search = case.translate and "edited" in shown.getvalue()
     if wrong and not of_the_log and not of_the_search:
-        return f"WRONG: other {', '.join(wrong)}; told: {named}"
+        return f"WRONG: other {', '.join(wrong)}; reported: {named}"
     if not named:
         gone = case.content is None and case.path.parent.name == "checkpoints"  # as if it had never been
         silent = case.translate or gone or str(case.path).startswith(_MAY_BE_SILENT)
         return "no effect" if silent else "WRONG: nothing was said"
     if wrong or case.translate or case.path.name == "metrics.jsonl":
-        return "told"
+        return "reported"
     return "made again" if case.path.parts[0] in ("data", "sampled") else "passed over"
 
 

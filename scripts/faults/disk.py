@@ -1,4 +1,4 @@
-"""A disk that fills up: one clear message, earlier files whole, and the same command goes on when there is space again.
+"""A disk that fills up: one clear message, earlier files stay whole, and the same command continues when there is space.
 
 A small file system holds the run. It is filled up (by a file of no use) to various degrees while a command of its own
 process works on it: building the corpus, training, drawing the picture, translating. The command has to end with exit
@@ -63,12 +63,12 @@ def judge(done: subprocess.CompletedProcess[str], damage: str | None = None) -> 
     """How a command that met a full disk has ended, and what it damaged: "ended well", "refused", or what is wrong."""
     if done.returncode == 0:
         return "ended well"
-    told = [line for line in done.stderr.replace("\r", "\n").splitlines() if ": error: " in line]
-    if done.returncode != 2 or len(told) != 1 or "space" not in told[0] or "Traceback" in done.stderr:
+    shown = [line for line in done.stderr.replace("\r", "\n").splitlines() if ": error: " in line]
+    if done.returncode != 2 or len(shown) != 1 or "space" not in shown[0] or "Traceback" in done.stderr:
         return f"WRONG: exit code {done.returncode}: {done.stderr[-1500:]}"
     if "Exception" in done.stderr:
         return f"WRONG: noise beside the message: {done.stderr[-1500:]}"
-    return f"WRONG: {damage}" if damage else f"refused: {told[0].split(': error: ')[1]}"
+    return f"WRONG: {damage}" if damage else f"refused: {shown[0].split(': error: ')[1]}"
 
 
 def again(disk: Path, words: Sequence[str | Path], others: Callable[[], list[str]]) -> str:
@@ -105,7 +105,7 @@ def attack_training(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, st
 
 
 def attack_saving(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]]:
-    """Fill the disk while the run trains, so that whatever is written next meets it: a checkpoint, a model, the log."""
+    """Fill the disk while the run trains, so that the next write meets it: a checkpoint, a model, the log."""
     run, bounds = disk / "run", ("train.max_steps=300", "train.save_every=50", "train.validate_every=100")
     words = ("train", out / "small.yaml", *bounds)
     (disk / "useless").unlink(missing_ok=True)
@@ -123,8 +123,8 @@ def attack_saving(disk: Path, out: Path, steps: int) -> Iterator[tuple[str, str]
             time.sleep(0.05)
         left = 150_000 * (number % 4)  # a model takes less, a checkpoint more
         fill(disk, left)
-        _, told = child.communicate(timeout=_PATIENCE)
-        done = subprocess.CompletedProcess(child.args, child.returncode, "", told)
+        _, shown = child.communicate(timeout=_PATIENCE)
+        done = subprocess.CompletedProcess(child.args, child.returncode, "", shown)
         yield f"filled after the first checkpoint, {left / 1e3:,.0f} kB left", judge(done, what_is_wrong(run))
         yield "  resumed", again(disk, words, lambda: differences(run, out / "saving"))
 

@@ -1,4 +1,4 @@
-"""torchrun: as many processes as one, and none that waits for another for ever, whichever of them dies.
+"""torchrun: several processes train as one does, and if any of them dies, none waits for ever.
 
 Small real runs on the CPU with 1, 2 and 4 processes (no dropout, whose masks differ from process to process): the same
 steps and losses; a process killed in the middle; torchrun's restarts; another number of processes at each start; steps
@@ -100,10 +100,10 @@ class Runs:
         status = run.wait(_TIMEOUT)
         seconds = time.monotonic() - since
         run.end_all()
-        told = [line[line.index(_OURS) :] for line in _lines(self.log(name)) if _OURS in line]
-        print(f"{name}: all gone after {seconds:.1f} s, status {status}: {' | '.join(told)}")
+        shown = [line[line.index(_OURS) :] for line in _lines(self.log(name)) if _OURS in line]
+        print(f"{name}: all gone after {seconds:.1f} s, status {status}: {' | '.join(shown)}")
         self.check(status not in (0, None) and seconds < _GONE_SECONDS, f"{name}: {status} after {seconds:.1f} s")
-        self.check(len(told) == 1 and message in told[0], f"{name}: messages: {told}")
+        self.check(len(shown) == 1 and message in shown[0], f"{name}: messages: {shown}")
         ours = [line for line in _lines(self.log(name)) if line.startswith("[rank")]
         self.check(not ours, f"{name}: a traceback; see {self.log(name)}")
 
@@ -136,7 +136,7 @@ class Runs:
         self.check(ours == theirs, f"{name}: other weights than {other}")
 
     def compare(self, name: str, other: str) -> None:
-        """The same steps of the same data, and the same losses but for rounding."""
+        """The same steps of the same data, and the same losses except for rounding."""
         ours, theirs = self.metrics(name), self.metrics(other)
         fixed = ("step", "epoch", "tokens", "lr")
         same = [[[record.get(key) for key in fixed] for record in records] for records in (ours, theirs)]

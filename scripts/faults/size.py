@@ -42,7 +42,7 @@ def _write(source: Path, target: Path, count: int) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure; 0 if a prepared corpus starts as fast and as small whatever its size."""
+    """Measure; 0 if a prepared corpus of any size starts equally fast and small."""
     src, tgt = args.src or ROOT / "data/train.en", args.tgt or ROOT / "data/train.zh"
     args.out.mkdir(parents=True, exist_ok=True)
     for path, side in ((src, "src"), (tgt, "tgt")):

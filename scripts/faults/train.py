@@ -4,7 +4,7 @@ A small real run (some epochs of the embedded corpus, subwords sampled anew for 
 weights, a test set) is made twice: undisturbed, and killed again and again. The kills are aimed at every phase: most
 fall a random time after a phase has begun, some at any time; most hit the main process alone, some all processes at
 once. After each kill no process may live on, and all checkpoints and model folders that are there must load. At the end
-the two run folders must hold the same files with the same bytes, but for clocks.
+the two run folders must have the same files with the same bytes, except for clocks.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 
 from seq2seq import __version__
 from seq2seq.cli import average, config, curves, doctor, evaluate, train, translate
-from seq2seq.errors import EXIT_USER_ERROR, ToldElsewhereError, UserError
+from seq2seq.errors import EXIT_USER_ERROR, ReportedElsewhereError, UserError
 from seq2seq.signals import Ended, ended_by_signals
 
 _COMMANDS = {
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ended_by_signals(name):
             status = _COMMANDS[args.command].run(args)
             sys.stdout.flush()
-    except ToldElsewhereError:
+    except ReportedElsewhereError:
         return EXIT_USER_ERROR
     except UserError as error:
         print(f"{name}: error: {error}", file=sys.stderr)

@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from seq2seq.cli.common import Subparsers, add_config
-from seq2seq.errors import EXIT_STOPPED, ToldElsewhereError, UserError
+from seq2seq.errors import EXIT_STOPPED, ReportedElsewhereError, UserError
 
 if TYPE_CHECKING:
     from seq2seq.config import Config
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         check_files(config)
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") != "0":  # under torchrun the first process of each machine reports it
-            raise ToldElsewhereError from error
+            raise ReportedElsewhereError from error
         raise
     from seq2seq.files import locked_run
     from seq2seq.memory import memory_explained

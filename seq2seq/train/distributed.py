@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from seq2seq.device import choose_device
-from seq2seq.errors import ToldElsewhereError, UserError
+from seq2seq.errors import ReportedElsewhereError, UserError
 
 _ANSWER = timedelta(minutes=30)  # after that, a process that exists but does not answer counts as lost
 _WORK_OF_ONE = timedelta(days=7)  # how long the others wait for the main process to prepare the data
@@ -163,7 +163,7 @@ def joined_processes(device_name: str) -> Iterator[Processes]:
     """Join the processes that torchrun started (see its environment variables) for the time of the block.
 
     If the block fails in one process, all others fail at their next exchange. The first process to fail raises its
-    error. The others raise ToldElsewhereError in place of a UserError, so that one message is printed.
+    error. The others raise ReportedElsewhereError in place of a UserError, so that one message is printed.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = choose_device(device_name, int(os.environ.get("LOCAL_RANK", 0)))
@@ -183,7 +183,7 @@ def joined_processes(device_name: str) -> Iterator[Processes]:
             yield Processes(rank, world_size, device, group, heartbeats)
     except BaseException as error:
         if not _is_first_to_fail(store) and isinstance(error, UserError):
-            raise ToldElsewhereError from error
+            raise ReportedElsewhereError from error
         raise
     finally:
         dist.destroy_process_group()
