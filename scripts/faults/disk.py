@@ -1,4 +1,4 @@
-"""A disk that fills up: one clear message, earlier files stay whole, and the same command continues when there is space.
+"""A disk that fills up: one clear message, earlier files whole, and the same command continues when there is space.
 
 A small file system holds the run. It is filled up (by a file of no use) to various degrees while a command of its own
 process works on it: building the corpus, training, drawing the picture, translating. The command has to end with exit
