@@ -106,7 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         number = interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT
         names: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
         hint = "; the same command continues from the last checkpoint" if args.command == "train" else ""
-        print(f"\n{name}: {names.get(number, f'ended by {signal.Signals(number).name}')}{hint}", file=sys.stderr)
+        # torchrun sends SIGTERM to all processes when one of them has failed, and that one says why.
+        by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ and number == signal.SIGTERM
+        if not by_torchrun and os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"\n{name}: {names.get(number, f'ended by {signal.Signals(number).name}')}{hint}", file=sys.stderr)
         return 128 + number
     except BrokenPipeError:  # the reader of the output has ended; the exit code is that of SIGPIPE
         _discard_stdout()

@@ -1,6 +1,7 @@
 """The train command: who may train, how it ends, what it leaves."""
 
 import fcntl
+import signal
 import sys
 from pathlib import Path
 from unittest import mock
@@ -10,6 +11,7 @@ import pytest
 from seq2seq.cli.main import main
 from seq2seq.config import load_config
 from seq2seq.errors import EXIT_STOPPED
+from seq2seq.signals import Ended
 from seq2seq.train import setup, trainer
 from seq2seq.train.checkpoint import Progress
 from seq2seq.train.distributed import Processes
@@ -71,6 +73,31 @@ def test_an_interrupt_is_no_traceback(
     monkeypatch.setattr(trainer, "train_step", interrupt)
     assert main(["train", "toy.yaml"]) == 130
     assert "the same command continues" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "environment", "lines"),
+    [
+        (signal.SIGTERM, {}, 1),
+        (signal.SIGTERM, {"TORCHELASTIC_RUN_ID": "1", "LOCAL_RANK": "0"}, 0),
+        (signal.SIGINT, {"TORCHELASTIC_RUN_ID": "1", "LOCAL_RANK": "0"}, 1),
+        (signal.SIGINT, {"TORCHELASTIC_RUN_ID": "1", "LOCAL_RANK": "1"}, 0),
+    ],
+)
+def test_one_process_reports_a_signal(
+    number: int,
+    environment: dict[str, str],
+    lines: int,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Guards against a line from every process that torchrun ends, around the one message of the one that failed."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with mock.patch("seq2seq.cli.train.run", side_effect=Ended(number)):
+        assert main(["train", "toy.yaml"]) == 128 + number
+    assert capsys.readouterr().err.count("seq2seq train: ") == lines
 
 
 @pytest.mark.parametrize(("several", "expected"), [(0, True), (1, True), (3, False)])
