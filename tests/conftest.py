@@ -7,11 +7,6 @@ from pathlib import Path
 
 # The models of the tests are too small for several threads; read by the processes that tests start, too.
 os.environ["OMP_NUM_THREADS"] = "1"
-# A shell that starts the tests in the background, or with nohup, has them ignore these signals, and so would the commands
-# that they start: a command does not handle what it was started to ignore.
-for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 import numpy as np
 import pytest
@@ -27,6 +22,12 @@ from seq2seq.model.transformer import Transformer
 VOCABULARY = 23
 
 # Chosen with --hypothesis-profile=thorough.
+# A shell that starts the tests in the background, or with nohup, has them ignore these signals, and so would the
+# commands that they start: a command does not handle what it was started to ignore.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
 settings.register_profile("thorough", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "5000")))
 
 
