@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from seq2seq.cli.common import MODEL_HELP, Subparsers, add_decode_options, given_decode_options, load_translator, path
 from seq2seq.errors import UserError
@@ -86,3 +87,15 @@ def _check(args: argparse.Namespace) -> None:
         load_tokenizer(args.tokenize)
     if [str(path) for path in (args.hyp, args.src, *args.ref)].count("-") > 1:
         raise UserError("only one of --hyp, --src and --ref can be - (standard input); write the others to files")
+    used = [given for given in (args.hyp, args.src, *args.ref) if given is not None]
+    for option, output in (("--save", args.save), ("--save-hyp", args.save_hyp)):
+        if output is None:
+            continue
+        if any(_are_same(output, other) for other in used):
+            raise UserError(f"{option} {output}: would overwrite a file that is used here; choose another name")
+        used.append(output)
+
+
+def _are_same(one: Path, other: Path) -> bool:
+    """Whether two names lead to one file, which need not exist."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))

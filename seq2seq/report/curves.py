@@ -25,7 +25,7 @@ def draw_curves(run_dir: Path) -> Path:
     """
     records = read_metrics(run_dir / METRICS)
     if not records:
-        raise UserError(f"{run_dir / METRICS}: no metrics to draw; train first")
+        raise UserError(f"{run_dir / METRICS}: no metrics to draw")
     try:
         from matplotlib.figure import Figure
     except ImportError:

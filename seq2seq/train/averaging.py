@@ -11,7 +11,7 @@ from torch import Tensor
 from seq2seq.config import diff_configs
 from seq2seq.errors import ModelError, UserError
 from seq2seq.model_folder import WEIGHTS, LoadedModel, find_model_folder, load_model_folder, save_model_folder
-from seq2seq.tensors import load_tensors
+from seq2seq.tensors import load_tensors, read_metadata
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 
 
@@ -46,8 +46,11 @@ def average_models(models: Sequence[Path], output: Path) -> int:
         models: model folders, checkpoint files, or run folders (all their checkpoints).
 
     Raises:
-        UserError: a model is missing or damaged, or its architecture or tokenizer differs from the first model's.
+        UserError: a model is missing or damaged, or its architecture or tokenizer differs from the first model's; or
+            there is a model in ``output`` that is no average.
     """
+    if (output / WEIGHTS).exists() and "average_of" not in read_metadata(output / WEIGHTS):
+        raise UserError(f"{output}: there is a model that is no average; choose another output folder")
     paths = [source for model in models for source in _sources(model)]
     first, *others = dict.fromkeys(_home(path) for path in paths)
     model = load_model_folder(first)

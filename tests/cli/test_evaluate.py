@@ -39,3 +39,24 @@ def test_a_tokenizer_that_cannot_be_had(
     (error,) = capsys.readouterr().err.splitlines()
     assert "BLEU tokenizer 'spm' cannot be used here: " in error
     assert "sacreBLEU downloads its model" in error
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--hyp a --ref b --save a",
+        "--hyp a --ref b --save b",
+        "--hyp a --ref b --save-hyp ./b",
+        "--hyp a --ref b --save linked",
+        "--hyp a --ref b --save new --save-hyp new",
+    ],
+)
+def test_no_input_is_overwritten(options: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against scores written over the translations or the reference that they were computed from."""
+    for name in "ab":
+        write_lines(place / name, ["ka to"])
+    (place / "linked").symlink_to("b")
+    assert main(["evaluate", *options.split()]) == 2
+    assert "would overwrite a file that is used here" in capsys.readouterr().err
+    assert [(place / name).read_text() for name in "ab"] == ["ka to\n"] * 2
+    assert not (place / "new").exists()

@@ -96,6 +96,17 @@ def test_another_tokenizer_is_refused(run: Path, text: Path, tmp_path: Path) -> 
     assert not (tmp_path / "mean").exists()
 
 
+def test_no_other_model_is_replaced(run: Path, tmp_path: Path) -> None:
+    """Guards against `average RUN --output RUN/best`, which would replace the best model of the run; an average may be
+    made again."""
+    before = (run / "best/model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="a model that is no average"):
+        average_models([run], run / "best")
+    assert (run / "best/model.safetensors").read_bytes() == before
+    for _ in range(2):
+        assert average_models([run / "best"], tmp_path / "again") == 1
+
+
 def test_what_is_no_model_is_refused(run: Path, tmp_path: Path) -> None:
     """Missing and damaged inputs are named, and no output is begun."""
     with pytest.raises(ModelError, match="nowhere"):
