@@ -97,12 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ended_by_signals(name):
             status = _COMMANDS[args.command].run(args)
             sys.stdout.flush()
-    except ReportedElsewhereError:
-        return EXIT_USER_ERROR
     except UserError as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return _report(name, error)
     except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt.__context__, UserError):  # a signal came while the command ended with this error
+            return _report(name, interrupt.__context__)
         number = interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT
         names: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
         hint = "; the same command continues from the last checkpoint" if args.command == "train" else ""
@@ -125,6 +124,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _discard_stdout()
         return EXIT_USER_ERROR
     return status or 0
+
+
+def _report(name: str, error: UserError) -> int:
+    if not isinstance(error, ReportedElsewhereError):
+        print(f"{name}: error: {error}", file=sys.stderr)
+    return EXIT_USER_ERROR
 
 
 def _discard_stdout() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from seq2seq.cli.main import main
 from seq2seq.config import load_config
-from seq2seq.errors import EXIT_STOPPED
+from seq2seq.errors import EXIT_STOPPED, UserError
 from seq2seq.signals import Ended
 from seq2seq.train import setup, trainer
 from seq2seq.train.checkpoint import Progress
@@ -98,6 +98,20 @@ def test_one_process_reports_a_signal(
     with mock.patch("seq2seq.cli.train.run", side_effect=Ended(number)):
         assert main(["train", "toy.yaml"]) == 128 + number
     assert capsys.readouterr().err.count("seq2seq train: ") == lines
+
+
+def test_a_signal_does_not_hide_an_error(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """torchrun ends the other processes as soon as one is dead, perhaps before they have said what they know of it."""
+
+    def run(_: object) -> None:
+        try:
+            raise UserError("another process has ended")
+        finally:
+            raise Ended(signal.SIGTERM)
+
+    with mock.patch("seq2seq.cli.train.run", run):
+        assert main(["train", "toy.yaml"]) == 2
+    assert capsys.readouterr().err == "seq2seq train: error: another process has ended\n"
 
 
 @pytest.mark.parametrize(("several", "expected"), [(0, True), (1, True), (3, False)])
