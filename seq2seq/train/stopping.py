@@ -27,6 +27,7 @@ class StopSignals:
         """``others_live`` returns whether all other processes of the run are alive; it may take some seconds."""
         self._say, self._others_live = say, others_live
         self._stack = ExitStack()
+        self._over = threading.Event()
         self.received: str | None = None  # the signal's name
 
     def __enter__(self) -> StopSignals:
@@ -44,6 +45,7 @@ class StopSignals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         self._stack.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -57,7 +59,8 @@ class StopSignals:
         insistent, seen = 0, False
         while True:
             if not select.select([read], [], [], _LOOK_EVERY if seen else None)[0]:
-                if self.received is None and not self._others_live():
+                # Also if the handler has run: the main thread may have begun to wait for another process after that.
+                if not self._others_live() and not self._over.is_set():
                     self._report("received a signal, and another process does not answer: stopping at once")
                     os._exit(EXIT_STOPPED)
                 continue

@@ -29,6 +29,7 @@ with stopping.StopSignals(lambda text: print(text, flush=True), lambda: False):
 """
 
 # Two processes of a run: the second waits for the first, which is busy (or stopped, as good as dead) and then comes.
+# The handler of a signal to the second runs before it waits: in STUCK it cannot run.
 WAITING = """
 import os, sys, time
 from seq2seq.train import distributed, stopping
@@ -42,6 +43,8 @@ with distributed.joined_processes("cpu") as processes:
             until = time.monotonic() + 5
             while time.monotonic() < until:
                 time.sleep(0.1)
+        else:
+            time.sleep(1)
         stop = processes.any(signals.received is not None)
         print("saved" if stop else "not asked", flush=True)
 sys.exit(75)
