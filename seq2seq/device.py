@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import os
+import shutil
 import sys
+import sysconfig
 import time
+from pathlib import Path
 
 import torch
 
@@ -48,6 +53,22 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
         name = torch.cuda.get_device_name(device)
         raise UserError(f"precision bf16: this GPU ({name}) does not support it; use fp32 or auto")
     return torch.bfloat16
+
+
+def why_not_compiled(device: torch.device) -> str | None:
+    """What ``torch.compile`` lacks for this CUDA device; None: nothing.
+
+    Its compiler, Triton, builds a small extension module, with a C compiler and the header files of Python.
+    """
+    if torch.cuda.get_device_capability(device) < (7, 0):
+        return f"this GPU ({torch.cuda.get_device_name(device)}) is too old for Triton"
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "there is no C compiler; install gcc"
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        return "there is no Python.h; install Python's header files (python3-dev)"
+    return None
 
 
 def keep_freed_memory() -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.packed import Indices, PackedBatch
@@ -53,7 +54,7 @@ def load_steps(
         step = plan.step(index)
         batches = pack_step(corpus, step)
         if device.type == "cuda":
-            batches = [batch.pin() for batch in batches]
+            batches = [batch.map(Tensor.pin_memory) for batch in batches]
         num_src, num_labels = (int(side[step].sum()) for side in (corpus.src_lengths, corpus.tgt_lengths))
         return Step(batches, num_labels, num_src, step)
 

@@ -42,15 +42,16 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """A copy on ``device``; copying from pinned memory does not block."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pin(self) -> Packed:
-        """A copy in page-locked memory."""
-        return self._map(Tensor.pin_memory)
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "max_length"}
 
-    def _map(self, move: Callable[[Tensor], Tensor]) -> Packed:
-        moved = {f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "max_length"}
-        return Packed(**moved, max_length=self.max_length)
+    def map(self, function: Callable[[Tensor], Tensor]) -> Packed:
+        """The same with ``function`` applied to every tensor."""
+        mapped = {name: function(tensor) for name, tensor in self.tensors().items()}
+        return Packed(**mapped, max_length=self.max_length)
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,17 @@ class PackedBatch:
     num_labels: int  # number of labels other than IGNORE_LABEL
 
     def to(self, device: torch.device) -> PackedBatch:
-        """A copy on ``device``."""
-        labels = self.labels.to(device, non_blocking=True)
-        return PackedBatch(self.src.to(device), self.tgt.to(device), labels, self.num_labels)
+        """A copy on ``device``; copying from pinned memory does not block."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pin(self) -> PackedBatch:
-        """A copy in page-locked memory."""
-        return PackedBatch(self.src.pin(), self.tgt.pin(), self.labels.pin_memory(), self.num_labels)
+    def tensors(self) -> list[Tensor]:
+        """All tensors that are not empty."""
+        tensors = [*self.src.tensors().values(), *self.tgt.tensors().values(), self.labels]
+        return [tensor for tensor in tensors if tensor.numel()]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> PackedBatch:
+        """The same with ``function`` applied to every tensor."""
+        return PackedBatch(self.src.map(function), self.tgt.map(function), function(self.labels), self.num_labels)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ from seq2seq.model.state import State
 
 # Longest sentences for plain products on the CPU, in tokens. They are faster up to about 100, but need more memory.
 SHORT = 64
-_WIDEST_HEAD = 256  # limit of variable-length attention
+# Mean tokens of a sentence from which FlashAttention is taken on CUDA. For shorter ones its tiles have four times the
+# work (varlen.py). The number comes from the sizes of the tiles; scripts/gpu_check.sh measures both kernels.
+FLASH_LENGTH = 64
 
 
 def _window_bias(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
@@ -60,10 +62,31 @@ def _padded_attention(
     return from_grid(out.transpose(1, 2), q_side)
 
 
-def has_packed_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
+def _has_flash(dtype: torch.dtype, head_width: int) -> bool:
+    """Whether FlashAttention can be used on CUDA; in fp16, some GPUs have it and others do not."""
+    return dtype == torch.bfloat16 and head_width <= 256
+
+
+def has_packed_kernel(device: torch.device, dtype: torch.dtype, head_width: int, window: int | None) -> bool:
     """Whether attention runs without padding, so that batches (:class:`Packed`) need no grid."""
-    half = dtype in (torch.bfloat16, torch.float16)
-    return device.type == "cuda" and half and head_width % 8 == 0 and head_width <= _WIDEST_HEAD
+    return device.type == "cuda" and head_width % 8 == 0 and (window is None or _has_flash(dtype, head_width))
+
+
+def _varlen_attention(
+    heads: Sequence[Tensor], num_heads: int, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None
+) -> Tensor:
+    """:func:`attention` by the faster of two kernels."""
+    from seq2seq.model.kernels import varlen  # slow to load in some releases of PyTorch
+
+    q, k, v = split_parts(heads, num_heads, dim=1)
+    is_long = q.size(0) + k.size(0) >= 2 * FLASH_LENGTH * q_side.num_sentences
+    grouped = k.size(1) != q.size(1)  # the other kernel copies grouped heads
+    if window is not None or (_has_flash(q.dtype, q.size(2)) and (is_long or grouped)):
+        return varlen.flash_attention(q, k, v, q_side, k_side, causal=causal, window=window)
+    if len(heads) == 1 and not grouped:
+        mixed: Tensor = varlen.EfficientSelfAttention.apply(heads[0], q_side, causal)
+        return mixed
+    return varlen.efficient_attention(q, k, v, q_side, k_side, causal=causal)
 
 
 def attention(
@@ -77,8 +100,8 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) within each sentence.
 
-    Device, dtype and sizes select one of three kernels: variable-length attention on CUDA in half precision, plain
-    products for short sentences on the CPU in fp32, and PyTorch's padded kernel otherwise.
+    Device, dtype and sizes select the kernel: variable-length attention on CUDA, plain products for short sentences on
+    the CPU in fp32, and PyTorch's padded kernel otherwise.
 
     Args:
         heads: queries [T, H, E] of ``q_side``, then keys and values [S, G, E] of ``k_side``, in three tensors; or
@@ -96,13 +119,9 @@ def attention(
         bias = _bias(q_side, k_side, causal=causal, window=window)
         mixed: Tensor = ShortAttention.apply(q_side, k_side, num_heads, bias, *heads)
         return mixed
+    if has_packed_kernel(heads[0].device, heads[0].dtype, heads[0].size(2), window):
+        return _varlen_attention(heads, num_heads, q_side, k_side, causal=causal, window=window)
     q, k, v = split_parts(heads, num_heads, dim=1)
-    if has_packed_kernel(q.device, q.dtype, q.size(2)):
-        from seq2seq.model.kernels.varlen import (
-            varlen_attention,  # loading it takes seconds in some releases of PyTorch
-        )
-
-        return varlen_attention(q, k, v, q_side, k_side, causal=causal, window=window)
     return _padded_attention(q, k, v, q_side, k_side, causal=causal, window=window)
 
 

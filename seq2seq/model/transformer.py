@@ -29,6 +29,7 @@ from seq2seq.data.packed import Packed, PackedBatch
 from seq2seq.model.attention import CrossAttention, FusedLinear, SelfAttention
 from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.dropout import Dropout
+from seq2seq.model.kernels.linear_relu import linear_relu
 from seq2seq.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 from seq2seq.model.state import MASKED, State
 
@@ -49,13 +50,14 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[tokens, D] -> [tokens, D]."""
-        h = self.inner(x)
-        if self.activation == "relu":
-            h = F.relu(h, inplace=True)
+        if self.activation == "relu" and x.is_cuda:
+            h = linear_relu(x, self.inner)
+        elif self.activation == "relu":
+            h = F.relu(self.inner(x), inplace=True)
         elif self.activation == "gelu":
-            h = F.gelu(h)
+            h = F.gelu(self.inner(x))
         else:
-            gate, up = h.chunk(2, dim=-1)
+            gate, up = self.inner(x).chunk(2, dim=-1)
             h = F.silu(gate) * up
         out: Tensor = self.outer(h)
         return out
@@ -72,9 +74,13 @@ class Residual(nn.Module):
         self.pre = config.norm_position == "pre"
 
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        """[tokens, D] -> [tokens, D]."""
-        out: Tensor = x + self.dropout(sublayer(self.norm(x))) if self.pre else self.norm(x + self.dropout(sublayer(x)))
-        return out
+        """[tokens, D] -> [tokens, D], in the sub-layer's dtype: the sum and the norm are computed in fp32."""
+        if self.pre:
+            branch: Tensor = self.dropout(sublayer(self.norm(x)))
+            return (x + branch).to(branch.dtype)
+        branch = self.dropout(sublayer(x))
+        out: Tensor = self.norm(x + branch)
+        return out.to(branch.dtype)
 
 
 class EncoderLayer(nn.Module):

@@ -10,51 +10,103 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from seq2seq.data.packed import PackedBatch
+from seq2seq.device import why_not_compiled
+from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.loss import LossOf
 from seq2seq.train.distributed import Processes
 
 
+def _replica(loss: LossOf, numbers: Callable[[Tensor], Tensor]) -> LossOf:
+    """A copy with its own gradients; ``numbers`` gives each parameter's numbers, which may share its memory."""
+    return copy.deepcopy(loss, {id(p): nn.Parameter(numbers(p)) for p in loss.parameters()})
+
+
 class SequentialGradients:
-    """Computes one micro-batch after another. On CUDA model and loss are compiled, as shapes never change."""
+    """On CUDA: computes one micro-batch after another.
+
+    All micro-batches of a run have the same shapes. So model and loss are compiled, where that is possible, and all
+    kernels of a micro-batch are captured in a CUDA graph: the CPU needs more time to launch the kernels of a small
+    model than the GPU to run them.
+
+    For a lower precision, the linear layers' weights are cast once per step, all together; autocast would cast each of
+    them separately, in each micro-batch. The results are the same.
+    """
 
     def __init__(self, loss: LossOf, processes: Processes) -> None:
-        self._processes = processes
-        if processes.device.type == "cuda":
-            loss.compile(dynamic=False, fullgraph=True)
-        self._loss: nn.Module = loss
-        if processes.world_size > 1:
-            self._loss = DistributedDataParallel(loss, gradient_as_bucket_view=True, broadcast_buffers=False)
+        self._processes, device = processes, processes.device
+        self._parameters: list[Tensor] = list(loss.parameters())
+        lowered = {id(p) for m in loss.modules() if isinstance(m, nn.Linear) for p in m.parameters()}
+        if loss.dtype == torch.float32:
+            lowered = set()
+        self._loss = _replica(loss, lambda p: p.detach().to(loss.dtype if id(p) in lowered else p.dtype))
+        self._leaves: list[Tensor] = list(self._loss.parameters())  # of the computation
+        if device.type == "cuda" and why_not_compiled(device) is None:
+            self._loss.compile(dynamic=False, fullgraph=True)
+        self._graphs = Graphs(device)
+        # Graphs read and write these places.
+        self._batch: PackedBatch | None = None
+        self._scale, self._sums = torch.zeros((), device=device), torch.zeros(2, device=device)
+        self._grads = [torch.zeros_like(p) for p in self._parameters]
+        # Positions of the leaves by dtype: one operation for many tensors is fast if all have the same dtype.
+        kinds = [[i for i, p in enumerate(self._parameters) if (id(p) in lowered) == low] for low in (True, False)]
+        self._lowered, self._exact = kinds
 
+    @torch.no_grad()
     def __call__(self, batches: Sequence[PackedBatch], num_labels: int, seed: int) -> Tensor:
         """See the top of this file."""
         # torch.manual_seed would set up all other kinds of devices, too, which takes longer than many kernels.
         seed_device = torch.cuda.manual_seed if self._processes.device.type == "cuda" else torch.manual_seed
         seed_device(seed)
-        scale = self._processes.world_size / num_labels  # DistributedDataParallel takes the mean over the processes
-        sums = torch.zeros(2, device=self._processes.device)
+        self._scale.fill_(1 / num_labels)
+        self._sums.zero_()
+        if self._lowered:
+            lowered, exact = ([them[i] for i in self._lowered] for them in (self._leaves, self._parameters))
+            torch._foreach_copy_(lowered, exact)
         for number, batch in enumerate(batches):
-            # The processes exchange gradients once, with the last micro-batch.
-            local = isinstance(self._loss, DistributedDataParallel) and number < len(batches) - 1
-            with self._loss.no_sync() if local else nullcontext():  # type: ignore[operator]
-                loss, nll = self._loss(batch)
-                (loss * scale).backward()
-            sums += torch.stack([loss.detach(), nll])
-        self._processes.all_reduce([sums])
+            self._receive(batch)
+            self._graphs.run(number > 0, partial(self._compute, add=number > 0))
+        sums = self._sums.clone()
+        self._processes.all_reduce([*self._grads, sums])
+        for parameter, grad in zip(self._parameters, self._grads, strict=True):
+            parameter.grad = grad
         return sums
 
     def close(self) -> None:
-        """Nothing to do: no threads are running."""
+        """Free the graphs, and what was compiled: PyTorch compiles a function for a few models only."""
+        self._graphs.forget()
+        torch.compiler.reset()
+
+    def _receive(self, batch: PackedBatch) -> None:
+        """Copy a batch to the place from which the graphs read."""
+        if self._batch is None or self._graphs.device.type != "cuda":
+            self._batch = batch.map(torch.clone)
+        else:
+            torch._foreach_copy_(self._batch.tensors(), batch.tensors())
+
+    def _compute(self, add: bool) -> None:
+        """The gradient of the batch; ``add`` it to that of the step's earlier batches, or begin with it."""
+        with torch.enable_grad():
+            loss, nll = self._loss(self._batch)
+            (loss * self._scale).backward()
+        self._sums += torch.stack([loss.detach(), nll])
+        for kind in filter(None, (self._lowered, self._exact)):
+            totals = [self._grads[i] for i in kind]
+            grads = [grad for i in kind if (grad := self._leaves[i].grad) is not None]
+            if add:
+                torch._foreach_add_(totals, grads)
+            else:
+                torch._foreach_copy_(totals, grads)
+        for leaf in self._leaves:
+            leaf.grad = None
 
 
 class ThreadedGradients:
@@ -99,13 +151,11 @@ class ThreadedGradients:
 
     def _replica(self, loss: LossOf) -> tuple[LossOf, torch.Generator]:
         """A model with the same parameters but its own gradients, and the generator of its dropout."""
-        aliases = [nn.Parameter(p.detach()) for p in self._parameters]
-        replica = copy.deepcopy(loss, {id(p): alias for p, alias in zip(self._parameters, aliases, strict=True)})
-        generator = torch.Generator()
+        replica, generator = _replica(loss, Tensor.detach), torch.Generator()
         for module in replica.modules():
             if isinstance(module, Dropout):
                 module.generator = generator
-        for index, alias in enumerate(aliases):
+        for index, alias in enumerate(replica.parameters()):
             alias.register_post_accumulate_grad_hook(partial(self._add, index))
         return replica, generator
 

@@ -67,7 +67,8 @@ def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> Mic
         longest = max(longest, config.data.max_length)
     lengths = corpus.src_lengths, corpus.tgt_lengths
     dtype = compute_dtype(config.train.precision, processes.device)
-    packed = has_packed_kernel(processes.device, dtype, config.model.d_model // config.model.num_heads)
+    head_width, window = config.model.d_model // config.model.num_heads, config.model.attention_window
+    packed = has_packed_kernel(processes.device, dtype, head_width, window)
     capacity = replace(capacity_of(*lengths, tokens, processes.world_size * number, longest), with_grid=not packed)
     return MicroBatches(processes.rank, processes.world_size, number, capacity)
 
