@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import sysconfig
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -26,17 +28,59 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         local_rank: which CUDA device, for several processes on a machine.
 
     Raises:
-        UserError: there is no CUDA device, or there are fewer devices than processes.
+        UserError: there is no CUDA device; there is one, but PyTorch cannot use it (then for "auto", too: the CPU would
+            be much slower than expected); or there are fewer devices than processes.
     """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda: PyTorch finds no CUDA device here; use cpu or auto")
-    if name == "cpu" or not torch.cuda.is_available():
+    if name == "cpu":
         return torch.device("cpu")
-    if local_rank >= (number := torch.cuda.device_count()):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's warnings about old drivers and GPUs; ours follow
+        if not torch.cuda.is_available():
+            return _without_cuda(name)
+        number = torch.cuda.device_count()
+        if number == 1 and "SLURM_LOCALID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+            local_rank = 0  # Slurm shows each task its own device only
+        if local_rank >= number:
+            raise UserError(
+                f"process {local_rank + 1} of this machine has no CUDA device, there are {number}; start fewer "
+                "processes"
+            )
+        device = torch.device("cuda", local_rank)
+        _check_supported(device)
+    return device
+
+
+def _without_cuda(name: str) -> torch.device:
+    """The CPU, if there is no CUDA device and ``name`` is "auto"."""
+    try:
+        torch.cuda.init()
+        reason = "unknown reason"
+    except (RuntimeError, AssertionError) as error:  # its message has the reason
+        reason = re.split(r"\. |\n", str(error))[0]
+    if re.search("no NVIDIA driver|No CUDA GPUs|not compiled with CUDA", reason):
+        if name == "auto":
+            return torch.device("cpu")
+        raise UserError("device cuda: PyTorch finds no CUDA device here; use cpu or auto")
+    raise UserError(
+        f"device {name}: PyTorch {torch.__version__} cannot use the GPU ({reason}); update the GPU's driver, install a "
+        "PyTorch that is built for an older CUDA version, or use cpu"
+    )
+
+
+def _check_supported(device: torch.device) -> None:
+    """Raise UserError if this build of PyTorch has no code for the device."""
+    major, minor = torch.cuda.get_device_capability(device)
+    kinds = [re.fullmatch(r"(sm|compute)_(\d+)(\d)a?", name) for name in torch.cuda.get_arch_list()]
+    built_for = [(kind[1], int(kind[2]), int(kind[3])) for kind in kinds if kind]
+    exact = any(kind == "sm" and first == major and last <= minor for kind, first, last in built_for)
+    later = any(kind == "compute" and (first, last) <= (major, minor) for kind, first, last in built_for)
+    if built_for and not exact and not later:
         raise UserError(
-            f"process {local_rank + 1} of this machine has no CUDA device, there are {number}; start fewer processes"
+            f"device {device.type}: PyTorch {torch.__version__} does not support this GPU "
+            f"({torch.cuda.get_device_name(device)}, compute capability {major}.{minor}), only "
+            f"{', '.join(f'{first}.{last}' for _, first, last in built_for)}; install a PyTorch that is built for "
+            "another CUDA version, or use cpu"
         )
-    return torch.device("cuda", local_rank)
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -85,13 +129,15 @@ def keep_freed_memory() -> None:
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations per second of a large matrix product on ``device`` with all threads; best of a few.
 
-    It is an upper bound for training, and takes about 0.3 s to measure. On the CPU it uses CPU time, because other
+    It is an upper bound for training, and takes about 0.3 s to measure. The numbers are random, because a GPU computes
+    with constant ones at less power, and so at a higher clock rate. On the CPU it uses CPU time, because other
     programs on the same cores can make wall time 10 times too long.
     """
     on_cpu = device.type == "cpu"
-    size, repeats = (2048, 5) if on_cpu else (8192, 10)
+    size, repeats = (2048, 5) if on_cpu else (8192, 10) if dtype != torch.float32 else (4096, 10)
     clock, clocks = (time.process_time, torch.get_num_threads()) if on_cpu else (time.perf_counter, 1)
-    a, b = torch.ones(2, size, size, device=device, dtype=dtype)
+    own = torch.Generator(device).manual_seed(0)
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype, generator=own)
     best = float("inf")
     for _ in range(repeats):
         _finish(device)

@@ -142,11 +142,13 @@ def test_all_products_are_in_half_precision(
         with_gradient = lambda *arguments: forward(mock.MagicMock(), *arguments[:-1], True)  # noqa: E731
         monkeypatch.setattr(loss_module._SmoothedCrossEntropy, "apply", with_gradient)
         sums = LossOf(model, 0.1, torch.bfloat16)(batch.to(CUDA))
-    products = watch.types_of("mm", "addmm", "_varlen_attn")
+    products = watch.types_of("mm", "addmm", "linear_relu", "_varlen_attn", "_efficient_attention_forward")
     assert len(products) > 20
     for types in products:
         assert {t for t in types if t.is_floating_point} == {torch.bfloat16}
-    assert len(watch.types_of("_varlen_attn")) == (0 if narrow else 6)
+    flash, efficient = (len(watch.types_of(name)) for name in ("_varlen_attn", "_efficient_attention_forward"))
+    kind = 0 if narrow else 1 if "attention_window" in options else 2  # windows: FlashAttention only
+    assert (flash, efficient) == [(0, 0), (6, 0), (0, 6)][kind]
     assert [(x.dtype, x.is_cuda) for x in sums] == [(torch.float32, True)] * 2
 
 

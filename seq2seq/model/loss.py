@@ -15,7 +15,7 @@ from seq2seq.data.symbols import IGNORE_LABEL
 from seq2seq.model.transformer import Transformer
 
 # Logits that exist at a time, those of one chunk of tokens. On the CPU they should fit into its caches.
-CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**28}
+CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):

@@ -86,8 +86,9 @@ class RotaryPositions(_Table):
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Rotate each head's pairs (x_i, x_{i + E/2}) by the token's angles.
 
-    x: [T, heads, E]; rotation: [T, E] from :class:`RotaryPositions`. Returns [T, heads, E].
+    x: [T, heads, E]; rotation: [T, E] from :class:`RotaryPositions`. Returns [T, heads, E] in the dtype of x; the
+    products are computed in fp32, because half precision cannot tell large angles apart.
     """
-    cos, sin = rotation.to(x.dtype)[:, None].chunk(2, dim=-1)
+    cos, sin = rotation[:, None].chunk(2, dim=-1)
     a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)

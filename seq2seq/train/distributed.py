@@ -150,6 +150,8 @@ def _exchange() -> Iterator[None]:
     """Put around every exchange: if one of the processes has ended, the others raise UserError here."""
     try:
         yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):  # of this process
+        raise
     except RuntimeError as error:  # each backend has its own subclass
         reason = re.sub(r"^\[.*?\] ", "", str(error)).split(". ")[0].strip()
         raise UserError(

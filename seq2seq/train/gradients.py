@@ -49,7 +49,8 @@ class SequentialGradients:
             lowered = set()
         self._loss = _replica(loss, lambda p: p.detach().to(loss.dtype if id(p) in lowered else p.dtype))
         self._leaves: list[Tensor] = list(self._loss.parameters())  # of the computation
-        if device.type == "cuda" and why_not_compiled(device) is None:
+        self._compiled = device.type == "cuda" and why_not_compiled(device) is None
+        if self._compiled:
             self._loss.compile(dynamic=False, fullgraph=True)
         self._graphs = Graphs(device)
         # Graphs read and write these places.
@@ -59,6 +60,15 @@ class SequentialGradients:
         # Positions of the leaves by dtype: one operation for many tensors is fast if all have the same dtype.
         kinds = [[i for i, p in enumerate(self._parameters) if (id(p) in lowered) == low] for low in (True, False)]
         self._lowered, self._exact = kinds
+
+    def warm_up(self, batch: PackedBatch, say: Callable[[str], None]) -> bool:
+        """Compile and capture what the steps will run, before the first of them. Returns whether there was anything."""
+        if len(self._graphs) or self._graphs.device.type != "cuda":
+            return False
+        if self._compiled:
+            say("compiling the model for this GPU, which takes about a minute; later starts take less")
+        self([batch], 1, 0)
+        return True
 
     @torch.no_grad()
     def __call__(self, batches: Sequence[PackedBatch], num_labels: int, seed: int) -> Tensor:
@@ -81,9 +91,10 @@ class SequentialGradients:
         return sums
 
     def close(self) -> None:
-        """Free the graphs, and what was compiled: PyTorch compiles a function for a few models only."""
+        """Free the graphs and the compiled code: PyTorch compiles the same code for a few models only."""
         self._graphs.forget()
-        torch.compiler.reset()
+        if self._compiled:
+            torch.compiler.reset()
 
     def _receive(self, batch: PackedBatch) -> None:
         """Copy a batch to the place from which the graphs read."""
@@ -126,6 +137,10 @@ class ThreadedGradients:
         self._changed = threading.Condition()  # guards the next two
         self._turns = [0] * len(self._parameters)  # which micro-batch is added next to the gradient of each parameter
         self._error: BaseException | None = None
+
+    def warm_up(self, batch: PackedBatch, say: Callable[[str], None]) -> bool:
+        """Nothing to do, as nothing is compiled."""
+        return False
 
     def __call__(self, batches: Sequence[PackedBatch], num_labels: int, seed: int) -> Tensor:
         """See the top of this file."""

@@ -157,7 +157,12 @@ class Reporter:
             f"step {step:,}: validation loss {values['valid_loss']:.3f}, perplexity {values['valid_ppl']:.2f}, "
             f"BLEU {values['valid_bleu']:.2f}, chrF {values['valid_chrf']:.2f} ({seconds:.0f} s)"
         )
-        self._last_read = time.monotonic()  # the speed of steps does not include validation
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave the time since the last step out of the speed and the time left: it was no training."""
+        self._last_read = time.monotonic()
+        self._bar.unpause()
 
     def expect(self, train: TrainConfig, steps_per_epoch: int, step: int, seconds: float) -> None:
         """Set the bar to the number of steps that the run will have, so that it shows the time left."""

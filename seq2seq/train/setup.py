@@ -13,6 +13,7 @@ The run folder::
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ from seq2seq.config import Config, dump_config
 from seq2seq.data.prepare import PreparedData, prepare_data
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.sentences import with_split_sentences
-from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak
+from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak, why_not_compiled
 from seq2seq.files import write_text
 from seq2seq.model.flops import training_flops
 from seq2seq.model.loss import LossOf
@@ -83,6 +84,8 @@ def set_up(config: Config, processes: Processes) -> Run:
         torch.set_num_threads(config.train.threads)
     keep_freed_memory()
     dtype = compute_dtype(config.train.precision, processes.device)
+    if processes.device.type == "cuda":
+        _prepare_compiler(config, processes)
     with processes.main_first():
         data = prepare_data(config, show_progress=processes.is_main)
     config = with_batch_tokens(config, data.train, processes)
@@ -115,6 +118,13 @@ def set_up(config: Config, processes: Processes) -> Run:
     )
     _introduce(run)
     return run
+
+
+def _prepare_compiler(config: Config, processes: Processes) -> None:
+    """Keep compiled code beside the data, where a restarted run finds it; report if nothing can be compiled here."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((config.cache_dir / "compiled").absolute()))
+    if processes.is_main and (reason := why_not_compiled(processes.device)) is not None:
+        tqdm.write(f"training without compiled kernels, which is slower: {reason}", file=sys.stderr)
 
 
 def _continued(

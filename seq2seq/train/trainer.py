@@ -86,6 +86,9 @@ def _epoch(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
     corpus, plan = epoch_data(run)
     started = time.monotonic()
     for step in load_steps(corpus, plan, run.microbatches, run.processes.device, first=progress.step_in_epoch):
+        if run.gradients.warm_up(step.batches[0], run.report.say):
+            started = time.monotonic()
+            run.report.restart_clock()
         train_step(run, step)
         progress.step_in_epoch += 1
         if run.report.is_due(progress.step) or progress.step_in_epoch == plan.num_steps:

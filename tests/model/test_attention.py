@@ -11,7 +11,7 @@ import torch
 
 from seq2seq.data.packed import Packed, pack, pack_sentences
 from seq2seq.model import attention as attention_module
-from seq2seq.model.attention import attention
+from seq2seq.model.attention import attention, has_packed_kernel
 
 Q_LENGTHS, K_LENGTHS = [4, 1, 7, 3], [2, 6, 1, 9]
 
@@ -158,20 +158,49 @@ def test_key_bias():
     assert side_of([2, 3]).key_bias.tolist() == [[[[0.0, 0.0, -math.inf]]], [[[0.0, 0.0, 0.0]]]]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "width", "window", "packed"),
+    [
+        (torch.bfloat16, 64, None, True),
+        (torch.float32, 64, None, True),
+        (torch.float16, 64, None, True),
+        (torch.bfloat16, 64, 4, True),
+        (torch.float32, 64, 4, False),  # windows: FlashAttention only
+        (torch.float16, 64, 4, False),
+        (torch.bfloat16, 512, 4, False),
+        (torch.bfloat16, 512, None, True),
+        (torch.float32, 6, None, False),
+    ],
+)
+def test_where_no_grid_is_needed(dtype, width, window, packed):
+    """Guards against batches without the grid that their kernel needs, or with one that costs most of their bytes."""
+    assert has_packed_kernel(torch.device("cuda"), dtype, width, window) == packed
+    assert not has_packed_kernel(torch.device("cpu"), dtype, width, window)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("flash_length", [0, 1000])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("num_kv_heads", [4, 2])
 @pytest.mark.parametrize(("same_side", "causal", "window"), KINDS)
-def test_both_kernels_agree(same_side, causal, window, num_kv_heads):
-    """Guards against a variable-length kernel that is called with other offsets, mask, window or groups than the padded
-    one: bf16 on CUDA against fp32, outputs and gradients, within what bf16 can hold."""
-    q, k, v, q_side, k_side, grad = case(same_side, num_kv_heads, "cuda", torch.bfloat16, width=64)
-    exact = [x.detach().float().requires_grad_() for x in (q, k, v)]
-    found = attention((q, k, v), 4, q_side, k_side, causal=causal, window=window)
+@pytest.mark.parametrize("together", [False, True])
+def test_all_kernels_agree(monkeypatch, same_side, causal, window, num_kv_heads, dtype, flash_length, together):
+    """Guards against a kernel of CUDA that is called with other offsets, mask, window or groups than the CPU's, and
+    against gradients of heads in one tensor that are not where they are looked for. The last sentences are empty."""
+    monkeypatch.setattr(attention_module, "FLASH_LENGTH", flash_length)
+    *heads, _, _, grad = case(same_side, num_kv_heads, "cuda", dtype, width=64)
+    q_side, k_side = (
+        pack(np.full(sum(lengths), 5), np.array([*lengths, 0, 0]))
+        for lengths in (Q_LENGTHS, Q_LENGTHS if same_side else K_LENGTHS)
+    )
+    exact = [x.detach().float().cpu().requires_grad_() for x in heads]
     expected = attention(exact, 4, q_side, k_side, causal=causal, window=window)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), expected, atol=2e-2, rtol=2e-2)
-    for one, other in zip(
-        torch.autograd.grad(found, (q, k, v), grad), torch.autograd.grad(expected, exact, grad.float()), strict=True
-    ):
-        torch.testing.assert_close(one.float(), other, atol=4e-2, rtol=4e-2)
+    wanted = torch.autograd.grad(expected, exact, grad.float().cpu())
+    parts = heads if not together else [torch.cat(heads, dim=1)] if same_side else [heads[0], torch.cat(heads[1:], 1)]
+    q_side, k_side = (side.to(torch.device("cuda")) for side in (q_side, k_side))
+    found = attention(parts, 4, q_side, k_side, causal=causal, window=window)
+    assert found.dtype == dtype
+    tolerance = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}[dtype]
+    for one, other in zip((found, *torch.autograd.grad(found, heads, grad)), (expected, *wanted), strict=True):
+        torch.testing.assert_close(one.float().cpu(), other, atol=tolerance, rtol=tolerance)

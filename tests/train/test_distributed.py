@@ -13,7 +13,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from seq2seq.device import choose_device
 from seq2seq.errors import UserError
 from seq2seq.train import distributed
 from seq2seq.train.distributed import Processes
@@ -133,12 +132,3 @@ def test_machines_that_do_not_share_a_disk_are_found_out(monkeypatch: pytest.Mon
         else:
             with pytest.raises(UserError, match=problem):
                 processes.check_same("the step to continue after", 40)
-
-
-def test_more_processes_than_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against PyTorch's words for `torchrun --nproc-per-node 3` on a machine with two devices."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device("auto", 1) == torch.device("cuda", 1)
-    with pytest.raises(UserError, match="process 3 of this machine has no CUDA device, there are 2"):
-        choose_device("auto", 2)

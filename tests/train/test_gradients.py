@@ -1,5 +1,6 @@
 """The gradient of a step does not depend on how it was computed: in which threads, order, or number of parts."""
 
+import copy
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seq2seq.config import ModelConfig
-from seq2seq.data.packed import PackedBatch, pack_pairs
+from seq2seq.data.packed import Capacity, PackedBatch, pack_pairs
 from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
 from seq2seq.train.distributed import Processes
@@ -20,10 +21,10 @@ from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
-def toy_loss(dropout: float, **shape: object) -> LossOf:
+def toy_loss(dropout: float, dtype: torch.dtype = torch.float32, **shape: object) -> LossOf:
     torch.manual_seed(0)
     config = ModelConfig(encoder_layers=2, decoder_layers=2, d_model=16, num_heads=2, d_ff=32, dropout=dropout, **shape)
-    return LossOf(Transformer(config, 30, 30, max_length=12).train(), 0.1, torch.float32)
+    return LossOf(Transformer(config, 30, 30, max_length=12).train(), 0.1, dtype)
 
 
 def toy_batches(number: int) -> list[PackedBatch]:
@@ -36,13 +37,20 @@ def toy_batches(number: int) -> list[PackedBatch]:
     return batches
 
 
+def fixed_batch(seed: int, capacity: Capacity) -> PackedBatch:
+    rng = np.random.default_rng(seed)
+    lengths, ids = rng.integers(1, 9, size=(2, 5)), rng.integers(4, 30, size=(2, 45))
+    src, tgt = (row[: lengths[side].sum()] for side, row in enumerate(ids))
+    return pack_pairs(src, lengths[0], tgt, lengths[1], capacity)
+
+
 def taken(gradients: SequentialGradients | ThreadedGradients, loss: LossOf, batches: list[PackedBatch]) -> list[Tensor]:
     """The two sums and all gradients of a step, which are dropped from the model."""
     sums = gradients(batches, num_labels=sum(batch.num_labels for batch in batches), seed=2**64 - 3)
     grads = []
     for parameter in loss.parameters():
         assert parameter.grad is not None
-        grads.append(parameter.grad)
+        grads.append(parameter.grad.clone())
         parameter.grad = None
     return [sums, *grads]
 
@@ -65,6 +73,62 @@ def test_threads_and_one_after_another_give_the_same_gradient(num_threads: int, 
     gradients = ThreadedGradients(loss, ALONE, num_threads)
     for _ in range(2):  # nothing is left over from a step
         torch.testing.assert_close(taken(gradients, loss, batches), wanted, atol=1e-6, rtol=1e-5)
+    gradients.close()
+
+
+def test_weights_cast_once_give_the_gradient_of_autocast() -> None:
+    """Guards against sums in half precision, weights of an earlier step, and gradients that are added to old ones."""
+    loss, batches = toy_loss(dropout=0, dtype=torch.bfloat16), toy_batches(3)
+    gradients, threads = SequentialGradients(loss, ALONE), ThreadedGradients(loss, ALONE, 1)
+    for _ in range(2):
+        found, wanted = taken(gradients, loss, batches), taken(threads, loss, batches)
+        assert {grad.dtype for grad in found} == {torch.float32}
+        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+        with torch.no_grad():
+            for parameter in loss.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+    threads.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_graph_gives_the_gradient_of_the_cpu(dtype: torch.dtype) -> None:
+    """Guards against a graph that reads an old batch, old weights, an old scale, or adds to old gradients."""
+    device = torch.device("cuda", 0)
+    capacity = Capacity(60, 60, 12, 12)
+    batches = [fixed_batch(seed, capacity) for seed in range(4)]
+    loss = toy_loss(dropout=0)
+    on_cuda = LossOf(copy.deepcopy(loss.model).to(device), 0.1, dtype)
+    gradients = SequentialGradients(on_cuda, Processes(0, 1, device))
+    threads = ThreadedGradients(loss, ALONE, 1)
+    for part in (batches[:2], batches[2:], batches[:1], batches[1:4]):
+        found = taken(gradients, on_cuda, [batch.to(device) for batch in part])
+        wanted = taken(threads, loss, part)
+        tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one.cpu(), other, atol=tolerance, rtol=tolerance)
+        with torch.no_grad():
+            for parameter, other in zip(loss.parameters(), on_cuda.parameters(), strict=True):
+                parameter += 0.1 * torch.randn_like(parameter)
+                other.copy_(parameter)
+    gradients.close()
+    threads.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_every_step_of_a_graph_has_masks_of_its_own() -> None:
+    """Guards against random numbers that the capture froze, and steps that do not depend on their seed alone."""
+    device = torch.device("cuda", 0)
+    loss = toy_loss(dropout=0.3).to(device)
+    batch = fixed_batch(0, Capacity(60, 60, 12, 12)).to(device)
+    gradients = SequentialGradients(loss, Processes(0, 1, device))
+    losses = [float(gradients([batch], 10, seed)[0]) for seed in (1, 2, 1, 2, 3)]
+    assert losses[:2] == losses[2:4]
+    assert len(set(losses)) == 3
+    one, two = (float(gradients([batch] * number, 10, 1)[0]) for number in (1, 2))
+    assert two != pytest.approx(2 * one)
     gradients.close()
 
 
