@@ -7,8 +7,7 @@ from contextlib import ExitStack
 
 from seq2seq.config import Config
 from seq2seq.data.prepare import PreparedData
-from seq2seq.doctor.report import Section, Verdict
-from seq2seq.doctor.text import short_path
+from seq2seq.doctor.report import Section, Verdict, short_path
 from seq2seq.errors import OutOfMemoryError, UserError
 from seq2seq.files import free_space, locked_run
 from seq2seq.memory import show_bytes
