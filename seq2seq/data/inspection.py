@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import cached_property, lru_cache
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from seq2seq.config import TextFiles, file_problem
 from seq2seq.data.formats.lines import read_lines
 from seq2seq.data.normalise import INVISIBLE
-from seq2seq.data.parallel import Workers
+from seq2seq.data.parallel import Workers, chunks_of
 from seq2seq.errors import DataError
 from seq2seq.languages import QUESTION_MARKS, script_of_letter
 from seq2seq.traces import has_capitals, has_subwords, is_tokenised
@@ -67,7 +67,6 @@ class Flag(IntFlag):
 
 CHUNK_LINES = 8192
 _CHUNK_BYTES = 1 << 22  # limits memory if lines are huge
-_FEW_CHUNKS = 4  # so few take less time than starting processes
 _MAIN_SCRIPT = 0.8
 _FEW_LETTERS = 4  # fewer show no script: many languages use foreign abbreviations
 
@@ -225,32 +224,18 @@ def _inspect_file(path: Path, workers: Workers, on_lines: Callable[[int], object
     if path.exists() and (problem := file_problem(path)):  # a pipe cannot be read twice: the second time would block
         return FileFacts(path, np.empty(0, LINE), f"{path}: {problem}")
     errors: list[str] = []
-    chunks = _chunks(path, errors)
-    first = list(islice(chunks, _FEW_CHUNKS + 1))
-    many = len(first) > _FEW_CHUNKS
-    examined = workers.map(examine_lines, chain(first, chunks)) if many else map(examine_lines, first)
+
+    def lines() -> Iterator[bytes]:
+        try:
+            yield from read_lines(path)
+        except DataError as error:
+            errors.append(str(error))
+
     records = [np.empty(0, LINE)]
-    for lines in examined:
-        records.append(lines)
-        on_lines(len(lines))
+    for examined in workers.map(examine_lines, chunks_of(lines(), len, CHUNK_LINES, _CHUNK_BYTES)):
+        records.append(examined)
+        on_lines(len(examined))
     return FileFacts(path, np.concatenate(records), errors[0] if errors else None)
-
-
-def _chunks(path: Path, errors: list[str]) -> Iterator[list[bytes]]:
-    """The lines of a file in chunks; if reading fails, the error is appended to ``errors``."""
-    chunk: list[bytes] = []
-    size = 0
-    try:
-        for raw in read_lines(path):
-            chunk.append(raw)
-            size += len(raw)
-            if len(chunk) == CHUNK_LINES or size >= _CHUNK_BYTES:
-                yield chunk
-                chunk, size = [], 0
-    except DataError as error:
-        errors.append(str(error))
-    if chunk:
-        yield chunk
 
 
 def _hashes(texts: Iterable[bytes | memoryview]) -> NDArray[np.uint64]:

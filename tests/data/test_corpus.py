@@ -6,6 +6,7 @@ import pickle
 import random
 import socket
 import tempfile
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -136,11 +137,9 @@ def test_filters_count_every_pair_once(tokenizers, tmp_path, small_chunks):
         ({"max_length": length[long] - 1, "max_ratio": 1.5}, (18, 9, 4, 5, 0)),
     ]
     for bounds, expected in cases:
-        progress = []
-        corpus = build_corpus(tmp_path / "c", pairs, both, "f", on_progress=progress.append, **bounds)
+        corpus = build_corpus(tmp_path / "c", pairs, both, "f", **bounds)
         counts = corpus.counts
         assert (counts.read, counts.kept, counts.empty, counts.too_long, counts.ratio) == expected
-        assert progress == [7, 14, 18]
         assert f"{expected[1]} of 18 pairs kept" in str(counts)
     with pytest.raises(DataError, match=r"no pair is left .*0 of 2 pairs kept; left out: 2 with a blank side"):
         build_corpus(tmp_path / "none", pairs[9:11], both, "f")
@@ -151,9 +150,11 @@ def test_the_result_does_not_depend_on_chunks_or_cores(tokenizers, tmp_path, mon
     """Guards against state carried over, or lost, between chunks, and against processes whose results change places."""
     pairs = [*made_up_pairs(60), SentencePair("ka", " ", 60), SentencePair("ka " * 300, "to", 61)]
 
+    map_with_workers = parallel.Workers.map
+
     def build(name: str, cores: int, num_pairs: int, characters: int = 1 << 21, few: int = 0) -> dict[str, bytes]:
         monkeypatch.setattr(parallel, "num_cores", lambda: cores)
-        monkeypatch.setattr(corpus_module, "_FEW_CHUNKS", few)
+        monkeypatch.setattr(parallel.Workers, "map", partialmethod(map_with_workers, few=few))
         monkeypatch.setattr(corpus_module, "_CHUNK_PAIRS", num_pairs)
         monkeypatch.setattr(corpus_module, "_CHUNK_CHARACTERS", characters)
         build_corpus(tmp_path / name, iter(pairs), tokenizers, "f", max_length=256)
