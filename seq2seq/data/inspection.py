@@ -88,6 +88,7 @@ _INVISIBLES = re.compile(f"[{INVISIBLE}]")
 
 # Kinds of characters. _LETTERS + i is a letter of script i.
 _OTHER, _SPACE, _PUNCTUATION, _DIGIT, _QUESTION, _CONTROL, _REPLACEMENT, _LETTERS = range(8)
+_CATEGORIES = {"Nd": _DIGIT, "Zs": _SPACE, "Cc": _CONTROL, "Zl": _CONTROL, "Zp": _CONTROL}
 _NO_KEY = (_SPACE, _PUNCTUATION, _QUESTION, _CONTROL)
 
 
@@ -310,19 +311,9 @@ def _characters() -> tuple[NDArray[np.uint8], NDArray[np.uint32], list[str]]:
             kinds[code] = _LETTERS + names.setdefault("han" if name == "kana" else name, len(names))
             small = character.lower()
             folded[code] = ord(small) if len(small) == 1 else code
-        elif category[0] == "P":
-            kinds[code] = _PUNCTUATION
-        elif category == "Nd":
-            kinds[code] = _DIGIT
-        elif category == "Zs":
-            kinds[code] = _SPACE
-        elif category in ("Cc", "Zl", "Zp"):
-            kinds[code] = _CONTROL
-    for characters, kind in (
-        ("\t\n", _SPACE),
-        ("\ufeff", _CONTROL),
-        ("\ufffd", _REPLACEMENT),
-        (QUESTION_MARKS, _QUESTION),
-    ):
+        else:
+            kinds[code] = _PUNCTUATION if category[0] == "P" else _CATEGORIES.get(category, _OTHER)
+    marks = {_SPACE: "\t\n", _CONTROL: "\ufeff", _REPLACEMENT: "\ufffd", _QUESTION: QUESTION_MARKS}
+    for kind, characters in marks.items():
         kinds[[ord(character) for character in characters]] = kind
     return kinds, folded, list(names)

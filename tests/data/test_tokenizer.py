@@ -180,7 +180,7 @@ def test_unigram_samples_follow_the_distribution(tokenizers):
     """Brute force over all segmentations of a word gives the frequencies that sampling must show."""
     tokenizer, strength, num = tokenizers["unigram"], 0.2, 20000
     tokenizer.encode_sampled([""], strength, 0)
-    pieces = tokenizer._sampler._pieces
+    pieces = tokenizer._sampler
 
     def all_ways(rest: str) -> list[tuple[tuple[int, ...], float]]:
         if not rest:
