@@ -13,9 +13,9 @@ the fingerprint from all that the corpus depends on (text files, tokenizers, fil
 
 from __future__ import annotations
 
-import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
@@ -72,9 +72,6 @@ class FilterCounts:
     empty: int = 0
     too_long: int = 0
     ratio: int = 0
-
-    def __add__(self, other: FilterCounts) -> FilterCounts:
-        return FilterCounts(*map(operator.add, astuple(self), astuple(other)))
 
     def __str__(self) -> str:
         return (
@@ -140,12 +137,12 @@ class Corpus:
     @cached_property
     def src_lengths(self) -> NDArray[np.int32]:
         """[pairs] source tokens, EOS included."""
-        return self._lengths("src")
+        return self._bounds("src", slice(None))[0].astype(np.int32)
 
     @cached_property
     def tgt_lengths(self) -> NDArray[np.int32]:
         """[pairs] target tokens, EOS included."""
-        return self._lengths("tgt")
+        return self._bounds("tgt", slice(None))[0].astype(np.int32)
 
     def src(self, i: int) -> Ids:
         """[length] ids of source sentence ``i``, EOS included; a read-only view."""
@@ -177,9 +174,6 @@ class Corpus:
             raise IndexError(f"sentence {i} of {self.num_pairs}")
         (length,), (start,) = self._bounds(side, np.array([i]))
         return self._checked(side, self._arrays[f"{side}.ids"][start : start + length])
-
-    def _lengths(self, side: Side) -> NDArray[np.int32]:
-        return self._bounds(side, slice(None))[0].astype(np.int32)
 
     def _bounds(self, side: Side, chosen: NDArray[np.int64] | slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Lengths and starts of sentences, checked to lie within the ids."""
@@ -251,14 +245,15 @@ def build_corpus(
     Pairs with a blank side, or beyond ``max_length`` or ``max_ratio`` (:func:`why_left_out`), are left out and counted.
     Raises DataError if no pair is kept or the disk is full; then, and if ``pairs`` raises, ``folder`` does not change.
     """
-    counts = FilterCounts()
+    total: Counter[str] = Counter()
     encode = partial(_encode_chunk, tokenizers=tokenizers, max_length=max_length, max_ratio=max_ratio)
     with CorpusWriter(folder, tokenizers) as writer, Workers() as workers:
         chunks = chunks_of(pairs, lambda pair: len(pair.src) + len(pair.tgt), _CHUNK_PAIRS, _CHUNK_CHARACTERS)
         # Columns pickle much faster than single pairs.
         for src, tgt, lines, new in workers.map(encode, (tuple(zip(*chunk, strict=True)) for chunk in chunks)):
             writer.add(src, tgt, lines)
-            counts += new
+            total += new
+        counts = FilterCounts(**total)
         if counts.kept == 0:
             raise DataError(f"{folder}: no pair is left for the corpus ({counts}); check the text and these limits")
         writer.finish(asdict(counts), fingerprint)
@@ -266,7 +261,7 @@ def build_corpus(
 
 
 _Columns = tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]  # of pairs: source, target, line
-_Encoded = tuple[Sentences, Sentences, NDArray[np.int64], FilterCounts]
+_Encoded = tuple[Sentences, Sentences, NDArray[np.int64], Counter[str]]
 
 
 def _encode_chunk(
@@ -274,18 +269,17 @@ def _encode_chunk(
 ) -> _Encoded:
     """Encode and filter one chunk; a pair that is left out counts for the first reason that applies."""
     src, tgt = tokenizers.src.encode(columns[0]), tokenizers.tgt.encode(columns[1])
-    tally = {"empty": 0, "too_long": 0, "ratio": 0}
+    counts = Counter(read=len(src))
     kept = []
     for i, (source, target, s, t) in enumerate(zip(*columns[:2], src, tgt, strict=True)):
         blank = not source.strip() or not target.strip()
         reason = "empty" if blank else why_left_out(len(s) + 1, len(t) + 1, max_length, max_ratio)
+        counts[reason or "kept"] += 1
         if reason is None:
             kept.append(i)
-        else:
-            tally[reason] += 1
     return (
         join_sentences([src[i] for i in kept], tokenizers.src.vocab_size),
         join_sentences([tgt[i] for i in kept], tokenizers.tgt.vocab_size),
         np.array(columns[2], dtype=np.int64)[kept],
-        FilterCounts(read=len(src), kept=len(kept), **tally),
+        counts,
     )

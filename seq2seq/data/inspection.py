@@ -144,12 +144,11 @@ def inspect_parts(
         on_lines: called with the number of lines done since the last call.
     """
     with Workers() as workers:
-        return {
-            name: PartFacts(
-                name, *([_inspect_file(path, workers, on_lines) for path in side] for side in (t.src, t.tgt))
-            )
-            for name, t in parts.items()
-        }
+
+        def inspected(paths: Iterable[Path]) -> list[FileFacts]:
+            return [_inspect_file(path, workers, on_lines) for path in paths]
+
+        return {name: PartFacts(name, inspected(text.src), inspected(text.tgt)) for name, text in parts.items()}
 
 
 def pair_keys(src: Lines, tgt: Lines, name: Literal["hash", "key"] = "key") -> NDArray[np.uint64]:
@@ -159,14 +158,10 @@ def pair_keys(src: Lines, tgt: Lines, name: Literal["hash", "key"] = "key") -> N
 
 def repeats(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the values that repeat an earlier value, ascending, and for each the index of the first such value."""
-    order = np.argsort(keys, kind="stable")
-    again = np.flatnonzero(np.diff(keys[order]) == 0) + 1
-    new = np.ones(len(keys), bool)
-    new[again] = False
-    first = order[np.maximum.accumulate(np.where(new, np.arange(len(keys)), 0))] if len(keys) else order
-    indices = order[again]
-    ascending = np.argsort(indices)
-    return indices[ascending], first[again][ascending]
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    earliest = first[inverse]
+    again = np.flatnonzero(earliest < np.arange(len(keys)))
+    return again, earliest[again]
 
 
 def unlike_lengths(src: Lines, tgt: Lines, factor: float, least: int) -> NDArray[np.int64]:

@@ -70,7 +70,7 @@ def test_sampling_keeps_the_pairs(corpus, tokenizers, sample, cores):
     changed = 0
     for i in range(corpus.num_pairs):
         for tokenizer, old, new in ((tokenizers.src, corpus.src, one.src), (tokenizers.tgt, corpus.tgt, one.tgt)):
-            assert tokenizer.decode(new(i)) == tokenizer.decode(old(i))
+            assert len(set(tokenizer.decode_batch([new(i), old(i)]))) == 1
             assert new(i)[-1] == EOS_ID
             changed += new(i).tolist() != old(i).tolist()
     assert changed > corpus.num_pairs // 2
