@@ -342,8 +342,7 @@ def test_files_that_are_no_tokenizer_for_us(tmp_path, monkeypatch):
         ["ka to mi", "to mi"] * 9,
         TokenizerConfig(kind="bpe", vocab_size=20, character_coverage=1.0, byte_fallback=False),
     )
-    model.save(tmp_path / "m")
-    proto = (tmp_path / "m").read_bytes()
+    proto = model.model
     (tmp_path / "m").write_bytes(proto.replace("\u2581".encode(), b"\xe2\x96\xff"))
     with pytest.raises(DataError, match=r"m: not a SentencePiece model .*utf-8"):
         Tokenizer.load(tmp_path / "m")
