@@ -144,14 +144,6 @@ class Corpus:
         """[pairs] target tokens, EOS included."""
         return self._bounds("tgt", slice(None))[0].astype(np.int32)
 
-    def src(self, i: int) -> Ids:
-        """[length] ids of source sentence ``i``, EOS included; a read-only view."""
-        return self.sentence("src", i)
-
-    def tgt(self, i: int) -> Ids:
-        """[length] ids of target sentence ``i``, EOS included; a read-only view."""
-        return self.sentence("tgt", i)
-
     def take(
         self, side: Side, indices: NDArray[np.integer] | Sequence[int]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

@@ -105,15 +105,13 @@ class FileFacts:
 class PartFacts:
     """The files of one part of the text: train, valid or test."""
 
-    name: str
     src: list[FileFacts]
     tgt: list[FileFacts]  # same number of files as src
 
     @cached_property
     def pairs(self) -> tuple[Lines, Lines]:
         """[pairs] source and target records of all files. Lines without a partner at the end of a file are left out."""
-        sizes = self._sizes()
-        sides = (self.src, self.tgt)
+        sizes, sides = self._sizes(), (self.src, self.tgt)
         src, tgt = ([facts.lines[:size] for facts, size in zip(side, sizes, strict=True)] for side in sides)
         return np.concatenate(src), np.concatenate(tgt)
 
@@ -148,7 +146,7 @@ def inspect_parts(
         def inspected(paths: Iterable[Path]) -> list[FileFacts]:
             return [_inspect_file(path, workers, on_lines) for path in paths]
 
-        return {name: PartFacts(name, inspected(text.src), inspected(text.tgt)) for name, text in parts.items()}
+        return {name: PartFacts(inspected(text.src), inspected(text.tgt)) for name, text in parts.items()}
 
 
 def pair_keys(src: Lines, tgt: Lines, name: Literal["hash", "key"] = "key") -> NDArray[np.uint64]:

@@ -156,12 +156,12 @@ def judge_characters(parts: Mapping[str, PartFacts], normalises: bool) -> Sectio
         normalises: whether source text is normalised for the model.
     """
     verdicts: list[Verdict] = []
-    for part in parts.values():
-        found = _judge(_flagged(part.src, _SPELLINGS, f"{part.name}, source: "), none=False)
+    for name, part in parts.items():
+        found = _judge(_flagged(part.src, _SPELLINGS, f"{name}, source: "), none=False)
         if normalises:
             note = "; tokenizer.normalise_source normalises them"
             found = [Verdict("ok", verdict.text + note, "", verdict.examples[:1]) for verdict in found]
-        verdicts += found + _judge(_flagged(part.tgt, _SPELLINGS, f"{part.name}, target: "), none=False)
+        verdicts += found + _judge(_flagged(part.tgt, _SPELLINGS, f"{name}, target: "), none=False)
     none = [Verdict("ok", f"none: {', '.join(_NAMES[kind] for kind in _SPELLINGS)}")]
     return Section("Spelling of characters", verdicts or none)
 
