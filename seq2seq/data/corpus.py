@@ -30,10 +30,10 @@ from seq2seq.data.corpus_writer import (
     META,
     SIDES,
     VERSION,
-    CorpusWriter,
     Ids,
     Sentences,
     Side,
+    corpus_writer,
     join_sentences,
 )
 from seq2seq.data.formats.pairs import SentencePair
@@ -239,7 +239,7 @@ def build_corpus(
     """
     total: Counter[str] = Counter()
     encode = partial(_encode_chunk, tokenizers=tokenizers, max_length=max_length, max_ratio=max_ratio)
-    with CorpusWriter(folder, tokenizers) as writer, Workers() as workers:
+    with corpus_writer(folder, tokenizers) as writer, Workers() as workers:
         chunks = chunks_of(pairs, lambda pair: len(pair.src) + len(pair.tgt), _CHUNK_PAIRS, _CHUNK_CHARACTERS)
         # Columns pickle much faster than single pairs.
         for src, tgt, lines, new in workers.map(encode, (tuple(zip(*chunk, strict=True)) for chunk in chunks)):

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from seq2seq.data.corpus import Corpus, open_corpus
-from seq2seq.data.corpus_writer import SIDES, CorpusWriter, Sentences, join_sentences
+from seq2seq.data.corpus_writer import SIDES, Sentences, corpus_writer, join_sentences
 from seq2seq.data.parallel import Workers
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError
@@ -78,7 +78,7 @@ class Resampler(AbstractContextManager["Resampler"]):
         starts = range(0, self._corpus.num_pairs, _CHUNK_PAIRS)
         chunks = list(enumerate(range(self._corpus.num_pairs)[start : start + _CHUNK_PAIRS] for start in starts))
         sample = partial(_sample, self._corpus, self._tokenizers, self._strength, self._max_length, seed)
-        with CorpusWriter(folder, self._tokenizers) as writer:
+        with corpus_writer(folder, self._tokenizers) as writer:
             sampled = self._workers.map(sample, chunks, few=1)
             for (_, pairs), (src, tgt) in zip(chunks, sampled, strict=True):
                 writer.add(src, tgt, self._corpus.lines[pairs.start : pairs.stop])

@@ -98,9 +98,8 @@ class Verdict:
     def __str__(self) -> str:
         lines = [*textwrap.wrap(self.text, _WIDTH), *textwrap.wrap(self.advice, _WIDTH)]
         lines += [f"  {example}" for example in self.examples]
-        return textwrap.indent("\n".join(lines), " " * _MARK_WIDTH).replace(
-            " " * _MARK_WIDTH, f"{self.mark:<{_MARK_WIDTH}}", 1
-        )
+        indented = textwrap.indent("\n".join(lines), " " * _MARK_WIDTH)
+        return f"{self.mark:<{_MARK_WIDTH}}{indented[_MARK_WIDTH:]}"
 
 
 @dataclass(frozen=True)
