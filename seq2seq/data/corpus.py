@@ -25,17 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from seq2seq.data.corpus_writer import (
-    FILES,
-    META,
-    SIDES,
-    VERSION,
-    Ids,
-    Sentences,
-    Side,
-    corpus_writer,
-    join_sentences,
-)
+from seq2seq.data.corpus_writer import FILES, META, SIDES, VERSION, Ids, Sentences, Side, corpus_writer, join_sentences
 from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.parallel import Workers, chunks_of
 from seq2seq.data.tokenizer import TokenizerPair

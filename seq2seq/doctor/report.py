@@ -83,7 +83,7 @@ LIMITS = {
     "bytes": Limit(0.005, 0.05, "raise tokenizer.character_coverage or tokenizer.vocab_size; names and emoji are fine"),
 }
 # Pieces per word (per character in text without spaces); above it, sentences are long and words are hard to learn.
-FERTILITY_WORDS, FERTILITY_CHARACTERS = 2.5, 1.1
+FERTILITY = {"word": 2.5, "character": 1.1}
 
 
 @dataclass(frozen=True)

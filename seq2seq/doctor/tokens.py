@@ -16,16 +16,7 @@ from seq2seq.data.inspection import PartFacts, main_script, read_places, script_
 from seq2seq.data.prepare import PreparedData
 from seq2seq.data.symbols import UNK_ID
 from seq2seq.data.tokenizer import Tokenizer
-from seq2seq.doctor.report import (
-    FERTILITY_CHARACTERS,
-    FERTILITY_WORDS,
-    NUM_EXAMPLES,
-    Section,
-    Verdict,
-    judged,
-    printable,
-    shown,
-)
+from seq2seq.doctor.report import FERTILITY, NUM_EXAMPLES, Section, Verdict, judged, printable, shown
 from seq2seq.languages import UNSPACED_SCRIPTS
 
 _NAMES = {"src": "source", "tgt": "target"}
@@ -53,15 +44,15 @@ def _judge_fertility(side: Side, corpus: Corpus, train: PartFacts) -> Verdict:
     lengths = corpus.src_lengths if side == "src" else corpus.tgt_lengths
     whole = train.pairs[SIDES.index(side)]
     lines = whole[corpus.lines]
-    pieces, words, characters = int(lengths.sum()) - len(lengths), int(lines["words"].sum()), int(lines["chars"].sum())
+    pieces = int(lengths.sum()) - len(lengths)
     spaced = script_names()[main_script(whole)] not in UNSPACED_SCRIPTS
-    fertility = pieces / max(1, words if spaced else characters)
-    text = f"{_NAMES[side]}: {fertility:.2f} pieces per {'word' if spaced else 'character'}"
-    if fertility <= (FERTILITY_WORDS if spaced else FERTILITY_CHARACTERS):
+    unit = "word" if spaced else "character"
+    fertility = pieces / max(1, int(lines["words" if spaced else "chars"].sum()))
+    text = f"{_NAMES[side]}: {fertility:.2f} pieces per {unit}"
+    if fertility <= FERTILITY[unit]:
         return Verdict("ok", text)
-    return Verdict(
-        "doubtful", text, "words are cut into many small pieces: raise tokenizer.vocab_size, or add training text"
-    )
+    advice = "words are cut into many small pieces: raise tokenizer.vocab_size, or add training text"
+    return Verdict("doubtful", text, advice)
 
 
 def _judge_unknown(side: Side, tokenizer: Tokenizer, corpus: Corpus, train: PartFacts) -> Iterator[Verdict]:
@@ -103,10 +94,8 @@ def _judge_lengths(config: Config, data: PreparedData) -> Iterator[Verdict]:
     numbers = [[int(np.quantile(lengths, share)) for lengths in sides] for share in (0.5, 0.99, 1.0)]
     words = [f"{src:,} and {tgt:,}" for src, tgt in numbers]
     yield Verdict("ok", f"tokens, source and target: median {words[0]}, 99 % up to {words[1]}, longest {words[2]}")
-    long = int(
-        ((data.valid.src_lengths > config.data.max_length) | (data.valid.tgt_lengths > config.data.max_length)).sum()
-    )
-    if long:
+    longer = np.maximum(data.valid.src_lengths, data.valid.tgt_lengths)
+    if long := int((longer > config.data.max_length).sum()):
         what = f"validation pairs above data.max_length ({config.data.max_length}): {{count}}"
         yield judged("too long", what, long, data.valid.num_pairs)
 
