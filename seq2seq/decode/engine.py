@@ -19,8 +19,7 @@ import torch
 
 from seq2seq.config import DecodeConfig
 from seq2seq.data.packed import pack_sentences
-from seq2seq.data.symbols import BOS_ID, EOS_ID
-from seq2seq.decode.search import Hypothesis, SearchOptions, SearchState, search
+from seq2seq.decode.search import Hypothesis, SearchState, search
 from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
 from seq2seq.device import compute_dtype
 from seq2seq.errors import UserError
@@ -75,10 +74,10 @@ def compute_in_fork(device: torch.device) -> None:
     torch.set_num_threads(1)
 
 
-def _describe(sources: Sequence[Source], beam_size: int, decode: DecodeConfig) -> str:
+def _describe(sources: Sequence[Source], decode: DecodeConfig) -> str:
     """The size of a search and which settings make it smaller, for an error message."""
     return (
-        f"a search of {len(sources):,} lines with {beam_size} hypotheses each and up to "
+        f"a search of {len(sources):,} lines with {decode.num_hypotheses} hypotheses each and up to "
         f"{max(len(source.ids) for source in sources):,} tokens per line: lower decode.batch_tokens "
         f"({decode.batch_tokens}) or the number of hypotheses (decode.{'n_best' if decode.sample else 'beam_size'})"
     )
@@ -120,8 +119,7 @@ class TorchEngine:
         """Search in batches of similar lengths, longest sources first."""
         compute_in_fork(self.device)
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i].ids))
-        beam_size = decode.n_best if decode.sample else decode.beam_size
-        budget = decode.batch_tokens
+        beam_size, budget = decode.num_hypotheses, decode.batch_tokens
         if self.device.type == "cpu":  # give every thread a batch, unless the batches become very small
             share = beam_size * sum(len(source.ids) for source in sources) // torch.get_num_threads()
             budget = min(budget, max(share, _SMALLEST_SHARE))
@@ -166,22 +164,12 @@ class TorchEngine:
     @torch.inference_mode()
     def _search(self, model: Transformer, sources: list[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
         max_lengths = [self.longest_output(len(source.ids), decode) for source in sources]
-        beam_size, uniforms = decode.beam_size, None
+        uniforms = None
         if decode.sample:  # each line has its own random numbers, so its samples do not depend on the batch
-            beam_size = decode.n_best
-            uniforms = np.zeros((len(sources), beam_size, max(max_lengths)))
+            uniforms = np.zeros((len(sources), decode.n_best, max(max_lengths)))
             for row, source in enumerate(sources):
                 rng = np.random.Generator(np.random.PCG64([decode.seed, *source.key]))
-                uniforms[row, :, : max_lengths[row]] = rng.random((max_lengths[row], beam_size)).T
-        options = SearchOptions(
-            bos_id=BOS_ID,
-            eos_id=EOS_ID,
-            beam_size=beam_size,
-            first_id=EOS_ID,  # smaller ids are padding, unknown and BOS, which training targets do not contain
-            temperature=decode.temperature,
-            top_k=decode.top_k,
-            top_p=decode.top_p,
-        )
+                uniforms[row, :, : max_lengths[row]] = rng.random((max_lengths[row], decode.n_best)).T
         # Kernels add in vectors of 16 numbers. If the length is a multiple of 16, more padding does not change any bit
         # of a sum. int8 needs that, because rounding can make a tiny difference large; it does not cost time.
         longest = max(len(source.ids) for source in sources)
@@ -189,12 +177,12 @@ class TorchEngine:
         grid_length = min(grid_length, model.max_length or grid_length)
         src = pack_sentences([source.ids for source in sources], grid_length).to(self.device)
         lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs serve one search at a time
-        with memory_explained(partial(_describe, sources, beam_size, decode)), self._autocast(), lock:
-            state = begin(model, src, max_lengths, options, uniforms)
-            stepper: SearchState = EagerStepper(model, state, options)
+        with memory_explained(partial(_describe, sources, decode)), self._autocast(), lock:
+            state = begin(model, src, max_lengths, decode, uniforms)
+            stepper: SearchState = EagerStepper(model, state, decode)
             if self._graphs is not None:
-                stepper = GraphStepper(self._graphs, model, state, options)
-            return search(stepper, max_lengths, beam_size, decode.length_penalty)
+                stepper = GraphStepper(self._graphs, model, state, decode)
+            return search(stepper, max_lengths, decode.num_hypotheses, decode.length_penalty)
 
     def _autocast(self) -> AbstractContextManager[object]:
         """Autocast. On CUDA without its cache: a graph's results must not outlive it, and weights are cast already."""

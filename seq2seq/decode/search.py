@@ -20,6 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from seq2seq.config import DecodeConfig
+from seq2seq.data.symbols import EOS_ID
+
+FIRST_ID = EOS_ID  # smaller ids (padding, unknown, BOS), which training targets do not contain, are never chosen
 _PIECE = 64  # tokens in a piece of the vocabulary (see _best_continuations)
 
 
@@ -35,19 +39,6 @@ class SearchState(Protocol):
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """Keep only these rows of the current sentences, [new B]."""
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """Options to extend hypotheses. The last three are used by sampling only."""
-
-    bos_id: int
-    eos_id: int
-    beam_size: int
-    first_id: int = 0  # ids below it (padding, unknown, BOS) are never chosen
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,9 +70,9 @@ def _filter(log_p: Tensor, top_k: int, top_p: float) -> Tensor:
     return torch.zeros_like(p).scatter_(-1, ids, p)
 
 
-def _sample(logits: Tensor, uniforms: Tensor, options: SearchOptions) -> Tensor:
+def _sample(logits: Tensor, uniforms: Tensor, decode: DecodeConfig) -> Tensor:
     """One token for each row of logits [rows, V], by inverting the cumulative distribution at ``uniforms`` [rows]."""
-    p = _filter(logits.double() / options.temperature, options.top_k, options.top_p)
+    p = _filter(logits.double() / decode.temperature, decode.top_k, decode.top_p)
     cumulative = p.cumsum(dim=-1)
     target = uniforms[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.size(-1) - 1)
@@ -184,9 +175,7 @@ class Extension(NamedTuple):
         return torch.stack([x.double() for x in (self.tokens, self.parents, self.ended, self.ended_parents)])
 
 
-def extend(
-    logits: Tensor, log_probs: Tensor, last: Tensor, uniforms: Tensor | None, options: SearchOptions
-) -> Extension:
+def extend(logits: Tensor, log_probs: Tensor, last: Tensor, uniforms: Tensor | None, decode: DecodeConfig) -> Extension:
     """Extend every hypothesis by one token; nothing is read back from the device.
 
     Args:
@@ -196,15 +185,14 @@ def extend(
         uniforms: [B, K] float64 in [0, 1), for sampling: one random number per token. None: beam search.
     """
     offsets = log_probs - logits.logsumexp(dim=-1)
-    if options.first_id:
-        own = logits if logits.stride(1) else logits[:, :1]  # equal hypotheses may share their logits
-        own[:, :, : options.first_id] = -math.inf
+    own = logits if logits.stride(1) else logits[:, :1]  # equal hypotheses may share their logits
+    own[:, :, :FIRST_ID] = -math.inf
     if uniforms is None:
-        return _extend_beams(logits, offsets, last, options)
-    return _extend_samples(logits, offsets, last, uniforms, options)
+        return _extend_beams(logits, offsets, last)
+    return _extend_samples(logits, offsets, last, uniforms, decode)
 
 
-def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor, options: SearchOptions) -> Extension:
+def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor) -> Extension:
     """The best K live hypotheses of each sentence, and those among its best K continuations that choose EOS.
 
     At most K of the best 2K continuations choose EOS, so at least K stay live. EOS counts only among the best K:
@@ -215,11 +203,11 @@ def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor, options: Search
     """
     num_hypotheses, last = offsets.size(1), last[:, None]
     totals, tokens, parents = _best_continuations(logits, offsets, 2 * num_hypotheses)
-    ended = tokens == options.eos_id
+    ended = tokens == EOS_ID
     live, chosen = totals.masked_fill(ended, -math.inf).topk(num_hypotheses, dim=1)
     best = slice(num_hypotheses)
     final = totals[:, best].masked_fill(~ended[:, best], -math.inf)
-    forced = logits[:, :, options.eos_id] + offsets
+    forced = logits[:, :, EOS_ID] + offsets
     final = torch.where(last, forced, final)
     all_parents = torch.arange(num_hypotheses, device=logits.device)
     all_parents = torch.where(forced < totals[:, num_hypotheses - 1, None], ~all_parents, all_parents)
@@ -254,17 +242,15 @@ def _best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Te
     return best, tokens, parents.gather(1, piece)
 
 
-def _extend_samples(
-    logits: Tensor, offsets: Tensor, last: Tensor, uniforms: Tensor, options: SearchOptions
-) -> Extension:
+def _extend_samples(logits: Tensor, offsets: Tensor, last: Tensor, uniforms: Tensor, decode: DecodeConfig) -> Extension:
     """Extend every sample by one token, drawn with its random number in ``uniforms``.
 
     A finished sample stays as a dead row (log-probability -inf) until all samples of its sentence are finished.
     """
-    tokens = _sample(logits.flatten(0, 1), uniforms.flatten(), options).view(uniforms.shape)
-    drawn, tokens = tokens, tokens.masked_fill(last[:, None], options.eos_id)
+    tokens = _sample(logits.flatten(0, 1), uniforms.flatten(), decode).view(uniforms.shape)
+    drawn, tokens = tokens, tokens.masked_fill(last[:, None], EOS_ID)
     totals = offsets + logits.gather(2, tokens[:, :, None]).squeeze(2)
     parents = torch.arange(tokens.size(1), device=logits.device).expand_as(tokens)
-    ended = tokens == options.eos_id
+    ended = tokens == EOS_ID
     live, final = totals.masked_fill(ended, -math.inf), totals.masked_fill(~ended, -math.inf)
     return Extension(tokens, parents, live, final, torch.where(drawn == tokens, parents, ~parents))
