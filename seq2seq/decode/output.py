@@ -41,8 +41,7 @@ class OutputFile:
         self.record_path = target.with_name(f".{target.name}.partial.json")
         self.complete = False  # whether ``target`` is the complete output
         self.size = 0
-        self.lines_kept = 0  # input lines whose translation is saved, even if this process is killed
-        self.disposable = False  # whether to delete the partial output if this process fails
+        self.lines_kept: int | None = None  # input lines whose translation is saved, even if this process is killed
         try:
             self._file = open_locked(self.partial)
         except BlockingIOError:
@@ -56,9 +55,13 @@ class OutputFile:
         Raises:
             UserError: the partial output or its record is damaged.
         """
-        record = self._read_record()
-        if record is None:
+        try:
+            record = Record(**json.loads(self.record_path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
             return None
+        except (ValueError, TypeError, RecursionError):
+            both = f"delete it and {self.partial} to start again"
+            raise UserError(f"{self.record_path}: damaged, or not a record of a translation; {both}") from None
         if self._file.seek(0, os.SEEK_END) == 0 and record.size > 0:  # finished, or deleted
             if self.target.is_file() and self.target.stat().st_size == record.size:
                 with self.target.open("rb") as file:
@@ -80,10 +83,9 @@ class OutputFile:
         self.record_path.unlink(missing_ok=True)  # first: without it, nothing can be resumed
         remove_leftovers(self.record_path.parent, re.escape(self.record_path.name))
         held = self._file.seek(0, os.SEEK_END)
-        self._file.seek(0)
+        self._checksum = read_checksum(self._file, 0)  # now at the start of the file
         self._file.truncate()
-        self._checksum = read_checksum(self._file, 0)
-        self.disposable = True
+        self.lines_kept = 0
         return held > 0
 
     def write(self, data: bytes) -> None:
@@ -98,7 +100,7 @@ class OutputFile:
         os.fsync(self._file.fileno())
         record = Record(run, num_lines, num_problems, input_checksum, self.size, self._checksum.hexdigest())
         write_text(self.record_path, json.dumps(asdict(record), indent=1) + "\n")
-        self.lines_kept, self.disposable = num_lines, False
+        self.lines_kept = num_lines
 
     def finish(self) -> None:
         """Give the complete output its name."""
@@ -113,15 +115,6 @@ class OutputFile:
         """Close the file and free its lock."""
         with suppress(OSError):  # bytes that could not be written before
             self._file.close()
-
-    def _read_record(self) -> Record | None:
-        try:
-            return Record(**json.loads(self.record_path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, RecursionError):
-            both = f"delete it and {self.partial} to start again"
-            raise UserError(f"{self.record_path}: damaged, or not a record of a translation; {both}") from None
 
 
 @contextmanager
@@ -147,7 +140,7 @@ def output_file(target: Path) -> Iterator[OutputFile]:
         raise unwritable(target, error) from error
     finally:
         if output is not None:
-            if not whole and output.disposable:
+            if not whole and output.lines_kept == 0:
                 output.discard()
             elif not whole and output.lines_kept:
                 kept = f"the first {output.lines_kept:,} lines are saved"
