@@ -89,8 +89,7 @@ class EagerStepper:
     def advance(self) -> NDArray[np.float64]:
         """See :class:`seq2seq.decode.search.SearchState`."""
         self._logits = self._model.step(self._state.of_sentences["tokens"], self._state).float()
-        read: NDArray[np.float64] = extend_hypotheses(self._state, self._logits, self._decode).numpy()
-        return read
+        return extend_hypotheses(self._state, self._logits, self._decode).numpy()
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """See :class:`seq2seq.decode.search.SearchState`."""
@@ -127,8 +126,7 @@ class GraphStepper:
             self._fit()
             self._graphs.run(self._key, self._capturable)
         self._length += 1
-        read: NDArray[np.float64] = self._read.cpu().numpy()
-        return read[:, self._rows]
+        return self._read.cpu().numpy()[:, self._rows]
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """See :class:`seq2seq.decode.search.SearchState`."""
