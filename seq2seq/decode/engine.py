@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -91,7 +92,6 @@ class TorchEngine:
         self.model = model
         self.device = model.output_weight.device
         self._dtype = compute_dtype("auto", self.device) if dtype is None else dtype
-        self._quantized: Transformer | None = None  # made when it is first needed
         self._graphs: Graphs | None = None
         if self.device.type == "cuda":
             self._graphs = Graphs(self.device)
@@ -123,17 +123,14 @@ class TorchEngine:
         if self.device.type == "cpu":  # give every thread a batch, unless the batches become very small
             share = beam_size * sum(len(source.ids) for source in sources) // torch.get_num_threads()
             budget = min(budget, max(share, _SMALLEST_SHARE))
-        batches: list[list[int]] = []
-        while order:
-            size = max(1, budget // (beam_size * len(sources[order[0]].ids)))
-            batches.append(order[:size])
-            order = order[size:]
-        results: list[list[Hypothesis]] = [[] for _ in sources]
-        found = self._search_all([[sources[i] for i in batch] for batch in batches], decode)
-        for batch, searched in zip(batches, found, strict=True):
-            for i, hypotheses in zip(batch, searched, strict=True):
-                results[i] = hypotheses
-        return results
+        batches: list[list[Source]] = []
+        left = [sources[i] for i in order]
+        while left:
+            size = max(1, budget // (beam_size * len(left[0].ids)))
+            batches.append(left[:size])
+            left = left[size:]
+        found = dict(zip(order, chain.from_iterable(self._search_all(batches, decode)), strict=True))
+        return [found[i] for i in range(len(sources))]
 
     def _search_all(self, batches: list[list[Source]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
         """Search batch by batch; on the CPU, several batches in parallel, each on one thread.
@@ -141,7 +138,9 @@ class TorchEngine:
         The matrices of a step are small. Four threads that share every matrix need 1/2 of the time of one thread;
         four threads with a batch each need 1/4.
         """
-        model = self._model_for(decode)
+        if decode.quantize is not None and self.device.type != "cpu":
+            raise UserError(f"decode.quantize: {decode.quantize} is for the CPU; set it to null or use device cpu")
+        model = self.model if decode.quantize is None else self._quantized
         num_threads = torch.get_num_threads()
         if len(batches) < 2 or num_threads == 1 or self.device.type != "cpu":
             yield from (self._search(model, batch, decode) for batch in batches)
@@ -152,14 +151,9 @@ class TorchEngine:
             finally:
                 torch.set_num_threads(num_threads)  # the workers have changed the default for new threads
 
-    def _model_for(self, decode: DecodeConfig) -> Transformer:
-        if decode.quantize is None:
-            return self.model
-        if self.device.type != "cpu":
-            raise UserError(f"decode.quantize: {decode.quantize} is for the CPU; set it to null or use device cpu")
-        if self._quantized is None:
-            self._quantized = quantize(self.model)
-        return self._quantized
+    @cached_property
+    def _quantized(self) -> Transformer:
+        return quantize(self.model)
 
     @torch.inference_mode()
     def _search(self, model: Transformer, sources: list[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
