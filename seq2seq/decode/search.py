@@ -51,29 +51,17 @@ class Hypothesis:
     cut: bool = False  # it reached the maximum length, where EOS was the only choice
 
 
-def length_penalty(length: int, alpha: float) -> float:
-    """((5 + length) / 6) ** alpha, Wu et al. 2016, equation 14; ``length`` counts EOS."""
-    return float(((5.0 + length) / 6.0) ** alpha)
-
-
-def _filter(log_p: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Probabilities, [rows, V], with unlikely tokens set to zero; they are not normalised again.
-
-    Keeps the ``top_k`` most likely tokens (0: all), then the fewest of these whose sum reaches ``top_p`` (Holtzman et
-    al. 2020).
-    """
-    p, ids = log_p.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-    if top_k:
-        p[:, top_k:] = 0.0
-    before = p.cumsum(dim=-1) - p
-    p = p.where(before < top_p * p.sum(dim=-1, keepdim=True), 0.0)
-    return torch.zeros_like(p).scatter_(-1, ids, p)
-
-
 def _sample(logits: Tensor, uniforms: Tensor, decode: DecodeConfig) -> Tensor:
-    """One token for each row of logits [rows, V], by inverting the cumulative distribution at ``uniforms`` [rows]."""
-    p = _filter(logits.double() / decode.temperature, decode.top_k, decode.top_p)
-    cumulative = p.cumsum(dim=-1)
+    """One token for each row of logits [rows, V], by inverting the cumulative distribution at ``uniforms`` [rows].
+
+    Only the ``top_k`` most likely tokens (0: all), then the fewest of these whose sum reaches ``top_p`` (Holtzman et
+    al. 2020), have a chance.
+    """
+    p, ids = (logits.double() / decode.temperature).softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+    if decode.top_k:
+        p[:, decode.top_k :] = 0.0
+    p = p.where(p.cumsum(dim=-1) - p < decode.top_p * p.sum(dim=-1, keepdim=True), 0.0)
+    cumulative = torch.zeros_like(p).scatter_(-1, ids, p).cumsum(dim=-1)
     target = uniforms[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.size(-1) - 1)
 
@@ -118,7 +106,7 @@ def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha
     Args:
         state: before the first token; made with the same ``max_lengths``.
         max_lengths: [B], maximum tokens of each output, EOS included; at least 1.
-        alpha: of :func:`length_penalty`.
+        alpha: of the length penalty, whose length counts EOS.
 
     Returns:
         For each sentence, ``beam_size`` finished hypotheses, best score first; fewer only if no more exist.
@@ -130,7 +118,7 @@ def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha
     longest = np.array(max_lengths)
     for length in range(1, max(max_lengths) + 1):
         tokens, parents, ended, ended_parents = state.advance()
-        penalty = length_penalty(length, alpha)
+        penalty = ((5.0 + length) / 6.0) ** alpha  # Wu et al. 2016, equation 14
         for row, at in np.argwhere(ended > -math.inf):
             log_prob, beam = float(ended[row, at]), int(ended_parents[row, at])
             lattice.finish(int(sentences[row]), log_prob / penalty, log_prob, beam)

@@ -101,30 +101,21 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.residuals = nn.ModuleList(Residual(config) for _ in range(3))
 
-    def _sublayers(
-        self, x: Tensor, attend_self: Callable[[Tensor], Tensor], attend_source: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        around_self, around_cross, around_feed_forward = self.residuals
-        x = around_cross(around_self(x, attend_self), attend_source)
-        return around_feed_forward(x, self.feed_forward)
-
     def forward(self, x: Tensor, tgt: Packed, rotation: Tensor | None, memory: Tensor, src: Packed) -> Tensor:
         """[T, D] -> [T, D]; memory: [S, D]."""
-        return self._sublayers(
-            x,
-            lambda h: self.self_attention(h, tgt, rotation),
-            lambda h: self.cross_attention(h, tgt, memory, src),
-        )
+        around_self, around_cross, around_feed_forward = self.residuals
+        x = around_self(x, lambda h: self.self_attention(h, tgt, rotation))
+        x = around_cross(x, lambda h: self.cross_attention(h, tgt, memory, src))
+        return around_feed_forward(x, self.feed_forward)
 
     def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, state: State, number: int) -> Tensor:
         """One decoding step, [B * K, D] -> [B * K, D]; mask: [B, 1, K, N], the tokens of each hypothesis."""
         kept = state.of_sentences
         source = kept[f"src_keys{number}"], kept[f"src_values{number}"], kept["src_mask"]
-        return self._sublayers(
-            x,
-            lambda h: self.self_attention.step(h, rotation, mask, state, number),
-            lambda h: self.cross_attention.step(h, *source),
-        )
+        around_self, around_cross, around_feed_forward = self.residuals
+        x = around_self(x, lambda h: self.self_attention.step(h, rotation, mask, state, number))
+        x = around_cross(x, lambda h: self.cross_attention.step(h, *source))
+        return around_feed_forward(x, self.feed_forward)
 
 
 class Transformer(Seq2SeqModel):
