@@ -66,36 +66,6 @@ def _sample(logits: Tensor, uniforms: Tensor, decode: DecodeConfig) -> Tensor:
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.size(-1) - 1)
 
 
-class _Lattice:
-    """All tokens chosen so far, with back-pointers, and the finished hypotheses of each sentence."""
-
-    def __init__(self, num_sentences: int) -> None:
-        self.rows: list[dict[int, int]] = []  # for each step: the row of each sentence
-        self.tokens: list[NDArray[np.int32]] = []  # [B, K]
-        self.parents: list[NDArray[np.int32]] = []  # [B, K], hypotheses of the previous step
-        self.finished: list[list[tuple[float, float, int, int, bool]]] = [[] for _ in range(num_sentences)]
-
-    def add_step(self, rows: dict[int, int], tokens: NDArray[np.float64], parents: NDArray[np.float64]) -> None:
-        self.rows.append(rows)
-        self.tokens.append(tokens.astype(np.int32))
-        self.parents.append(parents.astype(np.int32))
-
-    def finish(self, sentence: int, score: float, log_prob: float, beam: int) -> None:
-        """EOS follows hypothesis ``beam`` of the latest step (or the empty one); ``~beam`` means that it was cut."""
-        cut = beam < 0
-        self.finished[sentence].append((score, log_prob, len(self.tokens), ~beam if cut else beam, cut))
-
-    def hypothesis(self, sentence: int, finished: tuple[float, float, int, int, bool]) -> Hypothesis:
-        """Follow the back-pointers."""
-        score, log_prob, length, beam, cut = finished
-        ids: list[int] = []
-        for step in reversed(range(length)):
-            row = self.rows[step][sentence]
-            ids.append(self.tokens[step].item(row, beam))
-            beam = self.parents[step].item(row, beam)
-        return Hypothesis(tuple(reversed(ids)), log_prob, score, cut)
-
-
 def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha: float) -> list[list[Hypothesis]]:
     """Decode a batch of sentences.
 
@@ -106,36 +76,45 @@ def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha
     Args:
         state: before the first token; made with the same ``max_lengths``.
         max_lengths: [B], maximum tokens of each output, EOS included; at least 1.
-        alpha: of the length penalty, whose length counts EOS.
+        alpha: of the length penalty.
 
     Returns:
         For each sentence, ``beam_size`` finished hypotheses, best score first; fewer only if no more exist.
     """
-    num_sentences = len(max_lengths)
-    lattice = _Lattice(num_sentences)
-    sentences = np.arange(num_sentences)  # still being decoded, by row
-    rows = {s: s for s in range(num_sentences)}
+    chosen = np.zeros((2, max(max_lengths), len(max_lengths), beam_size), np.int32)  # tokens and parents at each step
+    finished: list[list[tuple[float, float, int, int]]] = [[] for _ in max_lengths]  # arguments of _trace
+    sentences = np.arange(len(max_lengths))  # still being decoded, by row
     longest = np.array(max_lengths)
-    for length in range(1, max(max_lengths) + 1):
+    for step in range(max(max_lengths)):
         tokens, parents, ended, ended_parents = state.advance()
-        penalty = ((5.0 + length) / 6.0) ** alpha  # Wu et al. 2016, equation 14
+        penalty = ((5.0 + step + 1) / 6.0) ** alpha  # Wu et al. 2016, equation 14; EOS counts
         for row, at in np.argwhere(ended > -math.inf):
-            log_prob, beam = float(ended[row, at]), int(ended_parents[row, at])
-            lattice.finish(int(sentences[row]), log_prob / penalty, log_prob, beam)
-        num_finished = np.array([len(lattice.finished[s]) for s in sentences])
-        going = (length < longest[sentences]) & (num_finished < beam_size)
+            log_prob = float(ended[row, at])
+            finished[sentences[row]].append((log_prob / penalty, log_prob, step, int(ended_parents[row, at])))
+        num_finished = np.array([len(finished[s]) for s in sentences])
+        going = (step + 1 < longest[sentences]) & (num_finished < beam_size)
         if not going.any():
             break
-        lattice.add_step(rows, tokens, parents)
+        chosen[:, step, sentences] = tokens, parents
         kept = _close_gaps(going)
-        if kept.size < len(sentences):
-            sentences = sentences[kept]
-            rows = {int(s): row for row, s in enumerate(sentences)}
+        sentences = sentences[kept]
         state.keep(kept)
     return [
-        [lattice.hypothesis(s, done) for done in sorted(finished, key=lambda f: -f[0])[:beam_size]]
-        for s, finished in enumerate(lattice.finished)
+        [_trace(chosen[:, :, s], *end) for end in sorted(ends, key=lambda end: -end[0])[:beam_size]]
+        for s, ends in enumerate(finished)
     ]
+
+
+def _trace(chosen: NDArray[np.int32], score: float, log_prob: float, num_steps: int, last: int) -> Hypothesis:
+    """Follow the back-pointers from hypothesis ``last`` after ``num_steps``; ``~last`` means that it was cut.
+
+    chosen: [2, steps, K], tokens and parents (hypotheses of the previous step) of a sentence.
+    """
+    at, ids = max(last, ~last), []
+    for step in reversed(range(num_steps)):
+        ids.append(chosen.item(0, step, at))
+        at = chosen.item(1, step, at)
+    return Hypothesis(tuple(reversed(ids)), log_prob, score, cut=last < 0)
 
 
 def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -154,13 +133,6 @@ class Extension(NamedTuple):
     log_probs: Tensor  # [B, K] of the whole hypothesis; -inf in an empty place
     ended: Tensor  # [B, K] log-probabilities of hypotheses that chose EOS; -inf in an empty place
     ended_parents: Tensor  # [B, K] the hypotheses of the previous step that these extend; ~k if k was cut
-
-    def to_read(self) -> Tensor:
-        """Tokens, parents, ``ended`` and ``ended_parents``, [4, B, K]: all that the host needs, in one transfer.
-
-        float64 represents the integers and the fp32 numbers exactly.
-        """
-        return torch.stack([x.double() for x in (self.tokens, self.parents, self.ended, self.ended_parents)])
 
 
 def extend(logits: Tensor, log_probs: Tensor, last: Tensor, uniforms: Tensor | None, decode: DecodeConfig) -> Extension:
