@@ -18,7 +18,7 @@ from seq2seq.config import DecodeConfig
 from seq2seq.data.formats.lines import read_lines
 from seq2seq.decode.output import OutputFile, Record, output_file
 from seq2seq.decode.streams import Arrivals, incoming_lines, is_stream, outgoing
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translator import Translator
 from seq2seq.errors import DataError, UserError
 from seq2seq.files import new_checksum
 
@@ -176,18 +176,15 @@ def _translated(
     translator: Translator, lines: _InputLines, decode: DecodeConfig, bar: tqdm[NoReturn]
 ) -> Iterator[bytes]:
     """The output for the remaining lines, window by window."""
-    first = lines.count + 1
-    done, none_is_there = lines.count, lines.none_is_there
-    for window in translator.translate_windows(lines, decode, lines.report, done, none_is_there):
-        if not decode.sample:
-            lines.short_lists += sum(len(found) < decode.n_best and found[0].text != "" for found in window)
-        numbered = enumerate(window, start=first)
-        yield "".join(_format(number, found, decode.n_best) for number, found in numbered).encode()
-        first += len(window)
+    number = lines.count  # of the latest line that is translated
+    for window in translator.translate_windows(lines, decode, lines.report, lines.count, lines.none_is_there):
+        texts = []
+        for number, found in enumerate(window, start=number + 1):
+            if decode.n_best == 1:
+                texts.append(f"{found[0].text}\n")
+            else:
+                texts += [f"{number}\t{translation.score:.4f}\t{translation.text}\n" for translation in found]
+            if len(found) < decode.n_best and not decode.sample and found[0].text:
+                lines.short_lists += 1
+        yield "".join(texts).encode()
         bar.update(len(window))
-
-
-def _format(number: int, translations: list[Translation], n_best: int) -> str:
-    if n_best == 1:
-        return f"{translations[0].text}\n"
-    return "".join(f"{number}\t{translation.score:.4f}\t{translation.text}\n" for translation in translations)

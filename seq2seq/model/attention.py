@@ -41,22 +41,6 @@ def _bias(q_side: Packed, k_side: Packed, *, causal: bool, window: int | None) -
     return seen if causal else seen + k_side.key_bias
 
 
-def _padded_attention(
-    q: Tensor, k: Tensor, v: Tensor, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None
-) -> Tensor:
-    """:func:`attention` by PyTorch's padded kernel."""
-    plain_causal = causal and window is None  # the kernel's own mask
-    out = scaled_dot_product_attention(
-        to_grid(q, q_side).transpose(1, 2),  # [B, L, H, E] -> [B, H, L, E]
-        to_grid(k, k_side).transpose(1, 2),
-        to_grid(v, k_side).transpose(1, 2),
-        attn_mask=None if plain_causal else _bias(q_side, k_side, causal=causal, window=window).to(q.dtype),
-        is_causal=plain_causal,
-        enable_gqa=k.size(1) != q.size(1),
-    )
-    return from_grid(out.transpose(1, 2), q_side)
-
-
 def has_packed_kernel(device: torch.device, dtype: torch.dtype, head_width: int) -> bool:
     """Whether attention runs without padding, so that batches (:class:`Packed`) need no grid."""
     half = dtype in (torch.bfloat16, torch.float16)
@@ -97,7 +81,16 @@ def attention(
         from seq2seq.model.kernels.varlen import varlen_attention  # it takes seconds in some releases of PyTorch
 
         return varlen_attention(q, k, v, q_side, k_side, causal=causal, window=window)
-    return _padded_attention(q, k, v, q_side, k_side, causal=causal, window=window)
+    plain_causal = causal and window is None  # the kernel's own mask
+    out = scaled_dot_product_attention(
+        to_grid(q, q_side).transpose(1, 2),  # [B, L, H, E] -> [B, H, L, E]
+        to_grid(k, k_side).transpose(1, 2),
+        to_grid(v, k_side).transpose(1, 2),
+        attn_mask=None if plain_causal else _bias(q_side, k_side, causal=causal, window=window).to(q.dtype),
+        is_causal=plain_causal,
+        enable_gqa=k.size(1) != q.size(1),
+    )
+    return from_grid(out.transpose(1, 2), q_side)
 
 
 def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -59,7 +59,3 @@ class Dropout(nn.Module):
         words.random_(_LOWEST_INT64, None, generator=self.generator)
         keep = (words.view(torch.int8)[: x.numel()].view(x.shape) >= self.threshold - 128).view(torch.int8).neg_()
         return _Dropped.apply(x, keep, 256 / (256 - self.threshold))
-
-    def extra_repr(self) -> str:
-        """The probability, rounded to 1/256."""
-        return f"p={self.threshold / 256:.4g}"
