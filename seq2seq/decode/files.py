@@ -16,7 +16,7 @@ from tqdm import tqdm
 from seq2seq import __version__
 from seq2seq.config import DecodeConfig
 from seq2seq.data.formats.lines import read_lines
-from seq2seq.decode.output import OutputFile, Record, output_file
+from seq2seq.decode.output import OutputFile, Record
 from seq2seq.decode.streams import Arrivals, incoming_lines, is_stream, outgoing
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import DataError, UserError
@@ -124,7 +124,7 @@ def translate_file(
         return
     run = {"version": __version__, **translator.identity()}
     run |= {f"decode.{name}": value for name, value in decode.model_dump(mode="json").items()}
-    with output_file(Path(os.path.realpath(target))) as output:
+    with OutputFile(Path(os.path.realpath(target))) as output:
         found = _resumed(output, source, invalid_bytes, run) if resume else None
         if output.complete and found is not None:
             output.discard()
@@ -176,10 +176,10 @@ def _translated(
     translator: Translator, lines: _InputLines, decode: DecodeConfig, bar: tqdm[NoReturn]
 ) -> Iterator[bytes]:
     """The output for the remaining lines, window by window."""
-    number = lines.count  # of the latest line that is translated
+    first = lines.count + 1  # of the window
     for window in translator.translate_windows(lines, decode, lines.report, lines.count, lines.none_is_there):
         texts = []
-        for number, found in enumerate(window, start=number + 1):
+        for number, found in enumerate(window, start=first):
             if decode.n_best == 1:
                 texts.append(f"{found[0].text}\n")
             else:
@@ -187,4 +187,5 @@ def _translated(
             if len(found) < decode.n_best and not decode.sample and found[0].text:
                 lines.short_lists += 1
         yield "".join(texts).encode()
+        first += len(window)
         bar.update(len(window))

@@ -11,8 +11,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,9 +33,19 @@ class Record:
 
 
 class OutputFile:
-    """An unfinished output file for ``target``; see :func:`output_file`."""
+    """An unfinished output file for ``target``, in a block that writes it and calls :meth:`finish`.
+
+    If the block fails, only the output saved by :meth:`keep` is left.
+
+    Raises:
+        UserError: the output cannot be written, or another process is writing it.
+    """
 
     def __init__(self, target: Path) -> None:
+        if target.is_dir():
+            raise UserError(f"{target}: cannot be written: it is a folder")
+        if target.is_symlink():
+            raise UserError(f"{target}: cannot be written: it is a link that points back to itself")
         self.target = target
         self.partial = target.with_name(f".{target.name}.partial")
         self.record_path = target.with_name(f".{target.name}.partial.json")
@@ -43,11 +53,17 @@ class OutputFile:
         self.size = 0
         self.lines_kept: int | None = None  # input lines whose translation is saved, even if this process is killed
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             self._file = open_locked(self.partial)
         except BlockingIOError:
             advice = "wait until it ends, or choose another output file"
             raise UserError(f"{self.partial}: another process is writing it; {advice}") from None
+        except OSError as error:
+            raise unwritable(target, error) from error
         self._checksum = read_checksum(self._file, 0)  # of the bytes written so far
+
+    def __enter__(self) -> OutputFile:
+        return self
 
     def recall(self) -> Record | None:
         """The record of an earlier process; None if there is nothing to resume. Changes nothing.
@@ -111,38 +127,13 @@ class OutputFile:
         """Delete the partial output."""
         self.partial.unlink(missing_ok=True)
 
-    def close(self) -> None:
-        """Close the file and free its lock."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and self.lines_kept == 0:
+            self.discard()
+        elif error is not None and self.lines_kept:
+            kept = f"the first {self.lines_kept:,} lines are saved"
+            print(f"{self.target}: {kept}; run the same command to continue", file=sys.stderr)
         with suppress(OSError):  # bytes that could not be written before
             self._file.close()
-
-
-@contextmanager
-def output_file(target: Path) -> Iterator[OutputFile]:
-    """Open the output for a block that writes it and calls ``finish``.
-
-    If the block fails, only the output saved by ``keep`` is left.
-
-    Raises:
-        UserError: the output cannot be written, or another process is writing it.
-    """
-    if target.is_dir():
-        raise UserError(f"{target}: cannot be written: it is a folder")
-    if target.is_symlink():
-        raise UserError(f"{target}: cannot be written: it is a link that points back to itself")
-    output, whole = None, False
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        output = OutputFile(target)
-        yield output
-        whole = True
-    except OSError as error:
-        raise unwritable(target, error) from error
-    finally:
-        if output is not None:
-            if not whole and output.lines_kept == 0:
-                output.discard()
-            elif not whole and output.lines_kept:
-                kept = f"the first {output.lines_kept:,} lines are saved"
-                print(f"{target}: {kept}; run the same command to continue", file=sys.stderr)
-            output.close()
+        if isinstance(error, OSError):
+            raise unwritable(self.target, error) from error
