@@ -135,12 +135,10 @@ class Transformer(Seq2SeqModel):
         self.src_embedding = self.tgt_embedding if config.tie_embeddings == "all" else nn.Embedding(src_vocab, d_model)
         self.output = self.tgt_embedding if config.tie_embeddings != "none" else nn.Embedding(tgt_vocab, d_model)
         room = max(512, 2 * max_length + 10)  # enough for the longest translations with default decode settings
-        # Absolute positions are added to the embeddings, rotary ones rotate the heads; a model has one of the two.
-        self.src_positions: Positions | None = None
-        self.tgt_positions: Positions | None = None
-        self.rotary: RotaryPositions | None = None
+        self.src_positions: Positions
+        self.tgt_positions: Positions
         if config.positions == "rotary":
-            self.rotary = RotaryPositions(d_model // config.num_heads, room)
+            self.src_positions = self.tgt_positions = RotaryPositions(d_model // config.num_heads, room)
         elif config.positions == "learned":
             self.src_positions = LearnedPositions(max_length, d_model)
             self.tgt_positions = LearnedPositions(max_length, d_model)
@@ -182,16 +180,14 @@ class Transformer(Seq2SeqModel):
 
     def encode(self, src: Packed) -> Tensor:
         """The encoded source, [S, D]."""
-        x = self._embed(self.src_embedding, self.src_positions, src)
-        rotation = self.rotary(src.positions, src.max_length) if self.rotary is not None else None
+        x, rotation = self._embed(self.src_embedding, src.ids, self.src_positions(src.positions, src.max_length))
         for layer in self.encoder_layers:
             x = layer(x, src, rotation)
         return self.encoder_norm(x)
 
     def decode(self, tgt: Packed, memory: Tensor, src: Packed) -> Tensor:
         """Hidden states of all target tokens at once, [T, D]; memory: [S, D]."""
-        x = self._embed(self.tgt_embedding, self.tgt_positions, tgt)
-        rotation = self.rotary(tgt.positions, tgt.max_length) if self.rotary is not None else None
+        x, rotation = self._embed(self.tgt_embedding, tgt.ids, self.tgt_positions(tgt.positions, tgt.max_length))
         for layer in self.decoder_layers:
             x = layer(x, tgt, rotation, memory, src)
         return self.decoder_norm(x)
@@ -211,27 +207,25 @@ class Transformer(Seq2SeqModel):
             assert isinstance(layer, DecoderLayer)
             keys, values = layer.cross_attention.project_once(memory, src)
             state.of_sentences |= {f"src_keys{number}": keys, f"src_values{number}": values}
-        positions = self.tgt_positions or self.rotary
-        assert positions is not None
-        state.shared["positions"] = positions.vectors(room)  # kept here, because a growing table is replaced
+        state.shared["positions"] = self.tgt_positions.vectors(room)  # kept here, because a growing table is replaced
         return state
 
     def step(self, tokens: Tensor, state: State) -> Tensor:
         """See :meth:`Seq2SeqModel.step`."""
         mask = state.mark(tokens)[:, None]
         position = state.shared["positions"].index_select(0, state.position)
-        x = self.tgt_embedding(tokens.flatten()) * math.sqrt(self.config.d_model)
-        if self.tgt_positions is not None:
-            x = x + position
-        rotation = position if self.rotary is not None else None
+        x, rotation = self._embed(self.tgt_embedding, tokens.flatten(), position)
         for number, layer in enumerate(self.decoder_layers):
             assert isinstance(layer, DecoderLayer)
             x = layer.step(x, rotation, mask, state, number)
         return self.logits(self.decoder_norm(x)).view(*tokens.shape, -1)
 
-    def _embed(self, embedding: nn.Embedding, positions: Positions | None, side: Packed) -> Tensor:
-        """Embeddings times D^1/2 (section 3.4) plus absolute positions: [tokens, D]."""
-        x = embedding(side.ids) * math.sqrt(self.config.d_model)
-        if positions is not None:
-            x = x + positions(side.positions, side.max_length)
-        return self.dropout(x)
+    def _embed(self, embedding: nn.Embedding, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embeddings times D^1/2 (section 3.4), [tokens, D], and the rotation of heads, if any, [tokens, E].
+
+        ``positions``: vectors of absolute positions, which are added to the embeddings, or of rotary ones.
+        """
+        x = embedding(ids) * math.sqrt(self.config.d_model)
+        if self.config.positions == "rotary":
+            return self.dropout(x), positions
+        return self.dropout(x + positions), None

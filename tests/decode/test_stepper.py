@@ -226,7 +226,7 @@ def test_positions_outlive_their_table(make_model, small_shapes, positions, devi
     model = make_model(positions=positions).eval()
     graphs = graphs_of(model, device)
     compare(graphs, model, [6, 5], beam(2))
-    table = graphs.model.rotary or graphs.model.tgt_positions
+    table = graphs.model.tgt_positions
     table.rows.fill_(7.0)
     table.rows = table.compute(2048).to(graphs.device)
     compare(graphs, model, [6, 5], beam(2))
