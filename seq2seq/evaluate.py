@@ -126,15 +126,14 @@ def score(
             raise DataError(f"{len(hypotheses)} translations but {len(reference)} lines in reference {number}")
     if not hypotheses:
         raise DataError("nothing to score: there are no lines")
-    notes = []
+    notes, lines = [], list(chain.from_iterable(references))
     if tokenize is None:
-        tokenize, note = tokenizer_for(language, list(chain.from_iterable(references)))
+        tokenize, note = tokenizer_for(language, lines)
         notes += [note] if note else []
-    elif tokenize in _WORDS and (script := script_in(chain.from_iterable(references))) in UNSPACED_SCRIPTS:
-        advised, _ = tokenizer_for(None, list(chain.from_iterable(references)))
+    elif tokenize in _WORDS and (script := script_in(lines)) in UNSPACED_SCRIPTS:
         notes.append(
             f"the references have no spaces between words ({script} script): BLEU with the tokenizer {tokenize} "
-            f"is not meaningful; use {advised}"
+            f"is not meaningful; use {tokenizer_for(None, lines)[0]}"
         )
     bleu, chrf = load_tokenizer(tokenize), CHRF()
     for name, texts in (("references", references), ("translations", [hypotheses])):

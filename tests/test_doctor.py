@@ -12,7 +12,7 @@ from seq2seq.cli.main import main
 from seq2seq.config import Config
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.doctor import machine
-from seq2seq.doctor.report import LIMITS, Section, Verdict, judged
+from seq2seq.doctor.report import LIMITS, Section, Verdict, judged, printable
 from seq2seq.errors import OutOfMemoryError
 from seq2seq.train.distributed import Processes
 from seq2seq.train.dry_run import DryRun
@@ -250,3 +250,10 @@ def test_limits_judge_shares() -> None:
     assert many.mark == "WRONG"
     assert judged("invalid", "{count}", 0, 0).mark == "ok"
     assert judged("invalid", "{count}", 1, 10**9).mark == "WRONG"
+
+
+def test_examples_can_be_shown_on_any_terminal() -> None:
+    """Guards against an example that rings the bell, breaks the line or fills the screen."""
+    assert printable(b"a\x07b\xffc", 20) == "a\\x07b\\xffc"
+    assert printable("你好世界".encode(), 4) == "你好世界"
+    assert printable(b"x" * 10**6, 10) == "x" * 9 + "…"

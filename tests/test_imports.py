@@ -60,11 +60,14 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "model.interface": ("data.packed", "model.state"),
     "model.kernels": ("data.packed", "model.kernels"),
     "model_folder": ("config", "data.tokenizer", "errors", "files", "model", "tensors"),
-    "decode.search": (),
-    "decode.stepper": ("data.packed", "decode.search", "model.interface", "model.kernels.cuda_graphs", "model.state"),
+    "decode.search": ("config", "data.symbols"),
+    "decode.stepper": (
+        *("config", "data.packed", "data.symbols", "decode.search"),
+        *("model.interface", "model.kernels.cuda_graphs", "model.state"),
+    ),
     # An engine knows no text, and a translator no model.
     "decode.engine": (
-        *("config", "data.packed", "data.symbols", "device", "errors", "memory"),
+        *("config", "data.packed", "device", "errors", "memory"),
         *("decode.search", "decode.stepper", "model"),
     ),
     "decode.translator": (*_BASE, "config", "data.symbols", "data.tokenizer", "device", "model_folder", "decode"),

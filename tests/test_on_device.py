@@ -23,10 +23,11 @@ from torch.amp import autocast_mode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from seq2seq.config import DecodeConfig
 from seq2seq.data.loader import load_steps
 from seq2seq.data.packed import Capacity, pack_pairs, pack_sentences
-from seq2seq.data.symbols import BOS_ID, EOS_ID
-from seq2seq.decode.search import SearchOptions, search
+from seq2seq.data.symbols import EOS_ID
+from seq2seq.decode.search import search
 from seq2seq.decode.stepper import GraphStepper, begin
 from seq2seq.device import compute_dtype
 from seq2seq.errors import UserError
@@ -176,13 +177,13 @@ def test_a_step_of_search_reads_once(
 
     monkeypatch.setattr(Tensor, "cpu", read)
     sentences = [[5, 6, EOS_ID] * (1 + i % 3) for i in range(20)]
-    options = SearchOptions(BOS_ID, EOS_ID, 2, top_k=5, top_p=0.9)
+    decode = DecodeConfig(sample=True, n_best=2, top_k=5, top_p=0.9) if sampling else DecodeConfig(beam_size=2)
     model = make_model(decoder_layers=1, positions=positions).eval().to(meta)
     src = pack_sentences(sentences, 16).to(meta)
     uniforms = numbers.random((20, 2, 33)) if sampling else None
     with Watch(), torch.inference_mode():
-        state = begin(model, src, [33] * 20, options, uniforms)
-        search(GraphStepper(Graphs(meta), model, state, options), [33] * 20, 2, 0.6)
+        state = begin(model, src, [33] * 20, decode, uniforms)
+        search(GraphStepper(Graphs(meta), model, state, decode), [33] * 20, 2, 0.6)
     assert len(reads) == 33
     assert (reads[:2], reads[-1]) == ([20, 32], 8)
 

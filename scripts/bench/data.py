@@ -22,6 +22,7 @@ from bench.process import checked, run_job
 from bench.report import Bar, Spread, draw_bars, table
 from bench.workload import SEED, StepPairs, TrainSpec, save_steps
 from seq2seq.config import ModelConfig
+from seq2seq.data.corpus_writer import SIDES
 from seq2seq.data.formats.lines import read_lines
 from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import PreparedData, prepare_data
@@ -102,7 +103,8 @@ def _write_steps(spec: TrainSpec, data: PreparedData, model: ModelConfig) -> dic
     steps = []
     for at in np.random.default_rng(SEED).permutation(number):
         pairs = alike[(2 * at + 1) * plan.num_steps // (2 * number)]  # the middle one of each of `number` ranges
-        steps.append(StepPairs([corpus.src(i).astype(int) for i in pairs], [corpus.tgt(i).astype(int) for i in pairs]))
+        src, tgt = ([corpus.sentence(side, i).astype(int) for i in pairs] for side in SIDES)
+        steps.append(StepPairs(src, tgt))
     vocab_size = data.tokenizers.tgt.vocab_size
     save_steps(spec.steps_file, steps, vocab_size)
     flops = training_flops(model, vocab_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -92,4 +93,4 @@ def load_translator(args: argparse.Namespace) -> tuple[Translator, DecodeConfig]
     words = {"true": True, "false": False, "none": None}
     given = {name: getattr(args, name) for name in DecodeConfig.model_fields if getattr(args, name) is not None}
     decode = override_decode(translator.config.decode, {name: words.get(value, value) for name, value in given.items()})
-    return translator, translator.settle(decode, lambda note: print(f"seq2seq {args.command}: {note}", file=sys.stderr))
+    return translator, translator.engine.settle(decode, partial(print, f"seq2seq {args.command}:", file=sys.stderr))

@@ -35,7 +35,7 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from seq2seq.decode.files import FileOptions, translate_file
+    from seq2seq.decode.files import translate_file
     from seq2seq.decode.streams import is_stream, refuse_same_file
 
     source = Path(args.input)
@@ -51,4 +51,4 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--resume: give --output FILE; output to a pipe cannot be continued")
     refuse_same_file(args.input, args.output)
     translator, decode = load_translator(args)
-    translate_file(translator, args.input, args.output, decode, FileOptions(args.invalid_bytes, args.resume))
+    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume)

@@ -343,6 +343,11 @@ class DecodeConfig(Section):
         1, "Sampling: seed of the random numbers. The same seed gives the same translations.", ge=0, lt=2**63
     )
 
+    @property
+    def num_hypotheses(self) -> int:
+        """The number of hypotheses of each sentence in a search."""
+        return self.n_best if self.sample else self.beam_size
+
     @model_validator(mode="after")
     def _check(self) -> "DecodeConfig":
         if self.sample:

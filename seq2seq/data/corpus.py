@@ -13,39 +13,27 @@ the fingerprint from all that the corpus depends on (text files, tokenizers, fil
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from seq2seq.data.corpus_writer import (
-    FILES,
-    META,
-    SIDES,
-    VERSION,
-    CorpusWriter,
-    Ids,
-    Sentences,
-    Side,
-    join_sentences,
-)
+from seq2seq.data.corpus_writer import FILES, META, SIDES, VERSION, Ids, Sentences, Side, corpus_writer, join_sentences
 from seq2seq.data.formats.pairs import SentencePair
-from seq2seq.data.parallel import Workers
+from seq2seq.data.parallel import Workers, chunks_of
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError
 from seq2seq.files import checksum_file, sealed_json
 
 _CHUNK_PAIRS = 8192
 _CHUNK_CHARACTERS = 1 << 21  # limits memory if lines are huge
-_FEW_CHUNKS = 4  # so few take less time than starting processes
 _AGAIN = "delete the folder to rebuild it"
 
 
@@ -74,9 +62,6 @@ class FilterCounts:
     empty: int = 0
     too_long: int = 0
     ratio: int = 0
-
-    def __add__(self, other: FilterCounts) -> FilterCounts:
-        return FilterCounts(*map(operator.add, astuple(self), astuple(other)))
 
     def __str__(self) -> str:
         return (
@@ -142,20 +127,12 @@ class Corpus:
     @cached_property
     def src_lengths(self) -> NDArray[np.int32]:
         """[pairs] source tokens, EOS included."""
-        return self._lengths("src")
+        return self._bounds("src", slice(None))[0].astype(np.int32)
 
     @cached_property
     def tgt_lengths(self) -> NDArray[np.int32]:
         """[pairs] target tokens, EOS included."""
-        return self._lengths("tgt")
-
-    def src(self, i: int) -> Ids:
-        """[length] ids of source sentence ``i``, EOS included; a read-only view."""
-        return self.sentence("src", i)
-
-    def tgt(self, i: int) -> Ids:
-        """[length] ids of target sentence ``i``, EOS included; a read-only view."""
-        return self.sentence("tgt", i)
+        return self._bounds("tgt", slice(None))[0].astype(np.int32)
 
     def take(
         self, side: Side, indices: NDArray[np.integer] | Sequence[int]
@@ -179,9 +156,6 @@ class Corpus:
             raise IndexError(f"sentence {i} of {self.num_pairs}")
         (length,), (start,) = self._bounds(side, np.array([i]))
         return self._checked(side, self._arrays[f"{side}.ids"][start : start + length])
-
-    def _lengths(self, side: Side) -> NDArray[np.int32]:
-        return self._bounds(side, slice(None))[0].astype(np.int32)
 
     def _bounds(self, side: Side, chosen: NDArray[np.int64] | slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Lengths and starts of sentences, checked to lie within the ids."""
@@ -247,79 +221,47 @@ def build_corpus(
     *,
     max_length: int | None = None,
     max_ratio: float | None = None,
-    on_progress: Callable[[int], None] | None = None,
 ) -> Corpus:
     """Encode ``pairs`` into ``folder`` and replace its content; memory does not grow with their number.
 
     Pairs with a blank side, or beyond ``max_length`` or ``max_ratio`` (:func:`why_left_out`), are left out and counted.
-    ``on_progress`` is called with the number of pairs read so far. Raises DataError if no pair is kept or the disk is
-    full; then, and if ``pairs`` raises, ``folder`` does not change.
+    Raises DataError if no pair is kept or the disk is full; then, and if ``pairs`` raises, ``folder`` does not change.
     """
-    counts = FilterCounts()
+    total: Counter[str] = Counter()
     encode = partial(_encode_chunk, tokenizers=tokenizers, max_length=max_length, max_ratio=max_ratio)
-    with CorpusWriter(folder, tokenizers) as writer, Workers() as workers:
-        chunks = _chunks(pairs)
-        first = list(islice(chunks, _FEW_CHUNKS + 1))
-        many = len(first) > _FEW_CHUNKS
-        encoded = workers.map(encode, chain(first, chunks)) if many else map(encode, first)
-        for chunk in encoded:
-            writer.add(chunk.src, chunk.tgt, chunk.lines)
-            counts += chunk.counts
-            if on_progress is not None:
-                on_progress(counts.read)
+    with corpus_writer(folder, tokenizers) as writer, Workers() as workers:
+        chunks = chunks_of(pairs, lambda pair: len(pair.src) + len(pair.tgt), _CHUNK_PAIRS, _CHUNK_CHARACTERS)
+        # Columns pickle much faster than single pairs.
+        for src, tgt, lines, new in workers.map(encode, (tuple(zip(*chunk, strict=True)) for chunk in chunks)):
+            writer.add(src, tgt, lines)
+            total += new
+        counts = FilterCounts(**total)
         if counts.kept == 0:
             raise DataError(f"{folder}: no pair is left for the corpus ({counts}); check the text and these limits")
         writer.finish(asdict(counts), fingerprint)
     return open_corpus(folder, fingerprint)
 
 
-class _Chunk(NamedTuple):
-    """Pairs to send to another process, as columns: these pickle much faster than single pairs."""
-
-    src: tuple[str, ...]
-    tgt: tuple[str, ...]
-    lines: tuple[int, ...]
-
-
-class _Encoded(NamedTuple):
-    """The pairs of a chunk that are kept, encoded."""
-
-    src: Sentences
-    tgt: Sentences
-    lines: NDArray[np.int64]
-    counts: FilterCounts
-
-
-def _chunks(pairs: Iterable[SentencePair]) -> Iterator[_Chunk]:
-    chunk: list[SentencePair] = []
-    characters = 0
-    for pair in pairs:
-        chunk.append(pair)
-        characters += len(pair.src) + len(pair.tgt)
-        if len(chunk) == _CHUNK_PAIRS or characters >= _CHUNK_CHARACTERS:
-            yield _Chunk(*zip(*chunk, strict=True))
-            chunk, characters = [], 0
-    if chunk:
-        yield _Chunk(*zip(*chunk, strict=True))
+_Columns = tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]  # of pairs: source, target, line
+_Encoded = tuple[Sentences, Sentences, NDArray[np.int64], Counter[str]]
 
 
 def _encode_chunk(
-    chunk: _Chunk, tokenizers: TokenizerPair, max_length: int | None, max_ratio: float | None
+    columns: _Columns, tokenizers: TokenizerPair, max_length: int | None, max_ratio: float | None
 ) -> _Encoded:
     """Encode and filter one chunk; a pair that is left out counts for the first reason that applies."""
-    src, tgt = tokenizers.src.encode(chunk.src), tokenizers.tgt.encode(chunk.tgt)
-    tally = {"empty": 0, "too_long": 0, "ratio": 0}
+    src, tgt = tokenizers.src.encode(columns[0]), tokenizers.tgt.encode(columns[1])
+    counts = Counter(read=len(src))
     kept = []
-    for i, (s, t) in enumerate(zip(src, tgt, strict=True)):
-        blank = not chunk.src[i].strip() or not chunk.tgt[i].strip()
+    for i, (source, target, s, t) in enumerate(zip(*columns[:2], src, tgt, strict=True)):
+        blank = not source.strip() or not target.strip()
         reason = "empty" if blank else why_left_out(len(s) + 1, len(t) + 1, max_length, max_ratio)
+        counts[reason or "kept"] += 1
         if reason is None:
             kept.append(i)
-        else:
-            tally[reason] += 1
-    return _Encoded(
+    return (
         join_sentences([src[i] for i in kept], tokenizers.src.vocab_size),
         join_sentences([tgt[i] for i in kept], tokenizers.tgt.vocab_size),
-        np.array(chunk.lines, dtype=np.int64)[kept],
-        FilterCounts(read=len(chunk.lines), kept=len(kept), **tally),
+        np.array(columns[2], dtype=np.int64)[kept],
+        counts,
     )

@@ -1,10 +1,10 @@
 """Writer of a corpus folder: a temporary folder, then one rename. ``corpus`` reads it and describes the files."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from io import BufferedWriter
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -42,41 +42,36 @@ def _ids_dtype(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
+@contextmanager
+def corpus_writer(folder: Path, tokenizers: TokenizerPair) -> Iterator["CorpusWriter"]:
+    """Give a writer to a temporary folder, which is put in place after the block; if that raises, nothing remains.
+
+    Raises DataError if the folder cannot be written or the disk is full.
+    """
+    try:
+        with temporary_folder(folder) as temporary:
+            with ExitStack() as opened:
+                files = {name: opened.enter_context((temporary / name).open("wb")) for name in FILES}
+                yield CorpusWriter(temporary, files, tokenizers)
+            put_folder_in_place(temporary, folder)
+    except OSError as error:
+        if is_full_disk(error):
+            raise DataError(f"{folder}: no space left on the disk; free some to build the corpus") from error
+        raise DataError(f"{folder}: cannot build the corpus ({error}); check the folder") from error
+
+
 class CorpusWriter:
-    """Writes a corpus to a temporary folder. :meth:`finish` puts it in place; without it, nothing remains."""
+    """Writes the files of a corpus, in a folder that :func:`corpus_writer` gives; :meth:`finish` must come last."""
 
-    def __init__(self, folder: Path, tokenizers: TokenizerPair) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, files: Mapping[str, BufferedWriter], tokenizers: TokenizerPair) -> None:
+        self._folder, self._files = folder, files
         self._vocab_sizes = {"src": tokenizers.src.vocab_size, "tgt": tokenizers.tgt.vocab_size}
-        self._dtypes: dict[str, str] = {"lines": "<i8"}
-        for side in SIDES:
-            self._dtypes[f"{side}.ids"] = _ids_dtype(self._vocab_sizes[side]).str
-            self._dtypes[f"{side}.offsets"] = "<i8"
-
-    def __enter__(self) -> "CorpusWriter":
-        self._cleanup = ExitStack()
-        try:
-            self._temporary = self._cleanup.enter_context(temporary_folder(self._folder))
-            self._files = {name: (self._temporary / name).open("wb") for name in FILES}
-        except OSError as error:
-            raise DataError(f"{self._folder}: cannot write here ({error.strerror}); check the folder") from None
+        self._dtypes = dict.fromkeys(FILES, "<i8")
         self._checksums = {name: new_checksum() for name in FILES}
         self._ends = dict.fromkeys(SIDES, 0)
         for side in SIDES:
+            self._dtypes[f"{side}.ids"] = _ids_dtype(self._vocab_sizes[side]).str
             self._append(f"{side}.offsets", np.zeros(1))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in self._files.values():
-            with suppress(OSError):  # the disk is full, which is reported below
-                file.close()
-        self._cleanup.close()
-        if is_full_disk(error):
-            raise DataError(f"{self._folder}: no space left on the disk; free some to build the corpus") from error
-        if isinstance(error, OSError):
-            raise DataError(f"{self._folder}: cannot build the corpus: {error}") from error
 
     def add(self, src: Sentences, tgt: Sentences, lines: Sequence[int] | NDArray[np.int64]) -> None:
         """Append sentence pairs."""
@@ -88,7 +83,7 @@ class CorpusWriter:
         self._append("lines", np.asarray(lines))
 
     def finish(self, counts: Mapping[str, int], fingerprint: str) -> None:
-        """Write ``meta.json``, force everything to disk, and rename the folder to its final name."""
+        """Write ``meta.json``."""
         files = {
             name: {"bytes": file.tell(), CHECKSUM: self._checksums[name].hexdigest()}
             for name, file in self._files.items()
@@ -102,10 +97,7 @@ class CorpusWriter:
             "dtypes": self._dtypes,
             "files": files,
         }
-        for file in self._files.values():
-            file.close()
-        (self._temporary / META).write_bytes(sealed_json(meta))
-        put_folder_in_place(self._temporary, self._folder)
+        (self._folder / META).write_bytes(sealed_json(meta))
 
     def _append(self, name: str, values: NDArray[Any]) -> None:
         data = values.astype(self._dtypes[name], copy=False).data

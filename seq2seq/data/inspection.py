@@ -13,8 +13,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import IntFlag
 from functools import cached_property, lru_cache
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from seq2seq.config import TextFiles, file_problem
 from seq2seq.data.formats.lines import read_lines
 from seq2seq.data.normalise import INVISIBLE
-from seq2seq.data.parallel import Workers
+from seq2seq.data.parallel import Workers, chunks_of
 from seq2seq.errors import DataError
 from seq2seq.languages import QUESTION_MARKS, script_of_letter
 from seq2seq.traces import has_capitals, has_subwords, is_tokenised
@@ -40,26 +41,32 @@ LINE = np.dtype(
         ("questions", "u1"),
         ("script", "u1"),  # index into script_names(): that of most letters; 0 for none
         ("capitals", "?"),  # whether it has capital letters
-        ("flags", "<u2"),  # sum of the flags below
+        ("flags", "<u2"),  # sum of members of Flag
     ]
 )
 Lines = NDArray[Any]  # [lines] records of LINE
 
-INVALID = 1  # not UTF-8
-BLANK = 2
-CONTROL = 4  # control characters, line separators, a byte order mark inside the text
-REPLACED = 8  # U+FFFD, in place of characters that an earlier program lost
-GARBLED = 16  # UTF-8 that was read as Latin-1 and encoded again
-MARKUP = 32  # HTML tags or entities
-SUBWORDS = 256  # marks of a subword tokenizer
-TOKENISED = 512  # spaces between words and punctuation, from a tokenizer
-SPACING = 1024  # white space except U+0020 and typographic no-break spaces
-INVISIBLES = 2048  # soft hyphens, zero-width characters, direction marks
-DECOMPOSED = 4096  # Unicode that is not in NFC
+Place = tuple[Path, int]  # a file and a 0-based line number
+
+
+class Flag(IntFlag):
+    """What looks wrong in a line."""
+
+    INVALID = 1  # not UTF-8
+    BLANK = 2
+    CONTROL = 4  # control characters, line separators, a byte order mark inside the text
+    REPLACED = 8  # U+FFFD, in place of characters that an earlier program lost
+    GARBLED = 16  # UTF-8 that was read as Latin-1 and encoded again
+    MARKUP = 32  # HTML tags or entities
+    SUBWORDS = 64  # marks of a subword tokenizer
+    TOKENISED = 128  # spaces between words and punctuation, from a tokenizer
+    SPACING = 256  # white space except U+0020 and typographic no-break spaces
+    INVISIBLE = 512  # soft hyphens, zero-width characters, direction marks
+    DECOMPOSED = 1024  # Unicode that is not in NFC
+
 
 CHUNK_LINES = 8192
 _CHUNK_BYTES = 1 << 22  # limits memory if lines are huge
-_FEW_CHUNKS = 4  # so few take less time than starting processes
 _MAIN_SCRIPT = 0.8
 _FEW_LETTERS = 4  # fewer show no script: many languages use foreign abbreviations
 
@@ -81,6 +88,7 @@ _INVISIBLES = re.compile(f"[{INVISIBLE}]")
 
 # Kinds of characters. _LETTERS + i is a letter of script i.
 _OTHER, _SPACE, _PUNCTUATION, _DIGIT, _QUESTION, _CONTROL, _REPLACEMENT, _LETTERS = range(8)
+_CATEGORIES = {"Nd": _DIGIT, "Zs": _SPACE, "Cc": _CONTROL, "Zl": _CONTROL, "Zp": _CONTROL}
 _NO_KEY = (_SPACE, _PUNCTUATION, _QUESTION, _CONTROL)
 
 
@@ -97,32 +105,28 @@ class FileFacts:
 class PartFacts:
     """The files of one part of the text: train, valid or test."""
 
-    name: str
     src: list[FileFacts]
     tgt: list[FileFacts]  # same number of files as src
 
     @cached_property
     def pairs(self) -> tuple[Lines, Lines]:
         """[pairs] source and target records of all files. Lines without a partner at the end of a file are left out."""
-        sizes = self._sizes()
-        sides = (self.src, self.tgt)
+        sizes, sides = self._sizes(), (self.src, self.tgt)
         src, tgt = ([facts.lines[:size] for facts, size in zip(side, sizes, strict=True)] for side in sides)
         return np.concatenate(src), np.concatenate(tgt)
 
-    def place(self, pair: int) -> tuple[int, int]:
-        """The index of the files that have pair ``pair``, and its line number there; all count from 0."""
+    @cached_property
+    def filled(self) -> NDArray[np.bool_]:
+        """[pairs] whether both sides have text."""
+        src, tgt = self.pairs
+        return np.asarray((src["flags"] | tgt["flags"]) & Flag.BLANK == 0)
+
+    def places(self, pair: int) -> tuple[Place, Place]:
+        """The source line and the target line of pair ``pair``, counted from 0."""
         ends = np.cumsum(self._sizes())
         number = int(np.searchsorted(ends, pair, side="right"))
-        return number, pair - int(ends[number - 1] if number else 0)
-
-    def texts(self, pairs: Iterable[int]) -> dict[int, tuple[bytes, bytes]]:
-        """Source and target line of each pair, by its 0-based number; reads every file at most once."""
-        places = {pair: self.place(pair) for pair in pairs}
-        wanted: dict[int, list[int]] = {}
-        for number, line in places.values():
-            wanted.setdefault(number, []).append(line)
-        src, tgt = ({n: raw_lines(side[n].path, lines) for n, lines in wanted.items()} for side in (self.src, self.tgt))
-        return {pair: (src[number][line], tgt[number][line]) for pair, (number, line) in places.items()}
+        line = pair - int(ends[number - 1] if number else 0)
+        return (self.src[number].path, line), (self.tgt[number].path, line)
 
     def _sizes(self) -> list[int]:
         return [min(len(src.lines), len(tgt.lines)) for src, tgt in zip(self.src, self.tgt, strict=True)]
@@ -138,12 +142,11 @@ def inspect_parts(
         on_lines: called with the number of lines done since the last call.
     """
     with Workers() as workers:
-        return {
-            name: PartFacts(
-                name, *([_inspect_file(path, workers, on_lines) for path in side] for side in (t.src, t.tgt))
-            )
-            for name, t in parts.items()
-        }
+
+        def inspected(paths: Iterable[Path]) -> list[FileFacts]:
+            return [_inspect_file(path, workers, on_lines) for path in paths]
+
+        return {name: PartFacts(inspected(text.src), inspected(text.tgt)) for name, text in parts.items()}
 
 
 def pair_keys(src: Lines, tgt: Lines, name: Literal["hash", "key"] = "key") -> NDArray[np.uint64]:
@@ -153,14 +156,10 @@ def pair_keys(src: Lines, tgt: Lines, name: Literal["hash", "key"] = "key") -> N
 
 def repeats(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the values that repeat an earlier value, ascending, and for each the index of the first such value."""
-    order = np.argsort(keys, kind="stable")
-    again = np.flatnonzero(np.diff(keys[order]) == 0) + 1
-    new = np.ones(len(keys), bool)
-    new[again] = False
-    first = order[np.maximum.accumulate(np.where(new, np.arange(len(keys)), 0))] if len(keys) else order
-    indices = order[again]
-    ascending = np.argsort(indices)
-    return indices[ascending], first[again][ascending]
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    earliest = first[inverse]
+    again = np.flatnonzero(earliest < np.arange(len(keys)))
+    return again, earliest[again]
 
 
 def unlike_lengths(src: Lines, tgt: Lines, factor: float, least: int) -> NDArray[np.int64]:
@@ -169,7 +168,7 @@ def unlike_lengths(src: Lines, tgt: Lines, factor: float, least: int) -> NDArray
     Pairs with fewer than ``least`` characters on both sides are skipped: ratios of short sentences vary widely.
     """
     ratios = np.log((src["chars"] + 1.0) / (tgt["chars"] + 1.0))
-    both = ((src["flags"] | tgt["flags"]) & (BLANK | INVALID)) == 0
+    both = ((src["flags"] | tgt["flags"]) & (Flag.BLANK | Flag.INVALID)) == 0
     if not both.any():
         return np.empty(0, np.int64)
     off = np.abs(ratios - np.median(ratios[both])) > np.log(factor)
@@ -187,11 +186,9 @@ def examine_lines(raw: Sequence[bytes]) -> Lines:
     """Records of lines, which come without their line endings."""
     records = np.zeros(len(raw), LINE)
     records["hash"] = _hashes(line.strip() for line in raw)
-    texts = []
-    for number, line in enumerate(raw):
-        text, flags = _decode(line)
-        texts.append(text)
-        records["flags"][number] = flags | _text_flags(text)
+    texts = [line.decode("utf-8", "ignore") for line in raw]
+    invalid = [text.encode() != line for text, line in zip(texts, raw, strict=True)]
+    records["flags"] = np.where(invalid, Flag.INVALID, 0) | np.fromiter(map(_text_flags, texts), np.int64, len(texts))
     records["chars"] = [len(text) for text in texts]
     records["capitals"] = [has_capitals(text) for text in texts]
     _count_characters(texts, records)
@@ -203,81 +200,56 @@ def script_names() -> list[str]:
     return _characters()[2]
 
 
-def raw_lines(path: Path, numbers: Iterable[int]) -> dict[int, bytes]:
-    """The lines with these 0-based numbers, except those that the file lacks or that cannot be read."""
-    wanted = set(numbers)
-    found: dict[int, bytes] = {}
-    with suppress(DataError):  # recorded in FileFacts.error
-        for number, raw in enumerate(read_lines(path)):
-            if number in wanted:
-                found[number] = raw
-            if len(found) == len(wanted):
-                break
+def read_places(places: Iterable[Place]) -> dict[Place, bytes]:
+    """The lines at these places, except those that a file lacks or that cannot be read; reads every file once."""
+    wanted: dict[Path, set[int]] = {}
+    for path, line in places:
+        wanted.setdefault(path, set()).add(line)
+    found: dict[Place, bytes] = {}
+    for path, lines in wanted.items():
+        with suppress(DataError):  # recorded in FileFacts.error
+            for number, raw in enumerate(islice(read_lines(path), max(lines) + 1)):
+                if number in lines:
+                    found[path, number] = raw
     return found
-
-
-def printable(raw: bytes, width: int) -> str:
-    """A line to show: at most ``width`` characters, with escapes for invalid bytes and invisible characters."""
-    text = raw[: 4 * width + 4].decode("utf-8", "backslashreplace")
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: width + 1])
-    return shown if len(text) <= width and len(shown) <= width else shown[: width - 1] + "…"
 
 
 def _inspect_file(path: Path, workers: Workers, on_lines: Callable[[int], object]) -> FileFacts:
     if path.exists() and (problem := file_problem(path)):  # a pipe cannot be read twice: the second time would block
         return FileFacts(path, np.empty(0, LINE), f"{path}: {problem}")
     errors: list[str] = []
-    chunks = _chunks(path, errors)
-    first = list(islice(chunks, _FEW_CHUNKS + 1))
-    many = len(first) > _FEW_CHUNKS
-    examined = workers.map(examine_lines, chain(first, chunks)) if many else map(examine_lines, first)
+
+    def lines() -> Iterator[bytes]:
+        try:
+            yield from read_lines(path)
+        except DataError as error:
+            errors.append(str(error))
+
     records = [np.empty(0, LINE)]
-    for lines in examined:
-        records.append(lines)
-        on_lines(len(lines))
+    for examined in workers.map(examine_lines, chunks_of(lines(), len, CHUNK_LINES, _CHUNK_BYTES)):
+        records.append(examined)
+        on_lines(len(examined))
     return FileFacts(path, np.concatenate(records), errors[0] if errors else None)
-
-
-def _chunks(path: Path, errors: list[str]) -> Iterator[list[bytes]]:
-    """The lines of a file in chunks; if reading fails, the error is appended to ``errors``."""
-    chunk: list[bytes] = []
-    size = 0
-    try:
-        for raw in read_lines(path):
-            chunk.append(raw)
-            size += len(raw)
-            if len(chunk) == CHUNK_LINES or size >= _CHUNK_BYTES:
-                yield chunk
-                chunk, size = [], 0
-    except DataError as error:
-        errors.append(str(error))
-    if chunk:
-        yield chunk
 
 
 def _hashes(texts: Iterable[bytes | memoryview]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts), "<u8")
 
 
-def _decode(raw: bytes) -> tuple[str, int]:
-    try:
-        return raw.decode("utf-8"), 0
-    except UnicodeDecodeError:
-        return raw.decode("utf-8", "ignore"), INVALID
-
-
 def _text_flags(text: str) -> int:
-    flags = 0 if text.strip() else BLANK
+    flags = 0 if text.strip() else Flag.BLANK
     if ("<" in text or "&" in text) and _MARKUP.search(text):
-        flags |= MARKUP
+        flags |= Flag.MARKUP
+    if has_subwords(text):
+        flags |= Flag.SUBWORDS
+    if is_tokenised(text):
+        flags |= Flag.TOKENISED
     if not text.isascii() and _GARBLED.search(text):
-        flags |= GARBLED
-    for flag, found in ((SUBWORDS, has_subwords), (TOKENISED, is_tokenised)):
-        flags |= flag if found(text) else 0
-    if not flags & GARBLED and text.strip() and (not text.isascii() or "\t" in text):
-        flags |= SPACING if _SPACING.search(text) else 0
-        flags |= INVISIBLES if _INVISIBLES.search(text) else 0
-        flags |= 0 if unicodedata.is_normalized("NFC", text) else DECOMPOSED
+        return flags | Flag.GARBLED
+    if text.strip() and (not text.isascii() or "\t" in text):
+        flags |= Flag.SPACING if _SPACING.search(text) else 0
+        flags |= Flag.INVISIBLE if _INVISIBLES.search(text) else 0
+        flags |= 0 if unicodedata.is_normalized("NFC", text) else Flag.DECOMPOSED
     return flags
 
 
@@ -295,8 +267,8 @@ def _count_characters(texts: Sequence[str], records: Lines) -> None:
     records["words"] = np.bincount(line[starts], minlength=len(texts))
     for field, wanted in (("punctuation", _PUNCTUATION), ("digits", _DIGIT), ("questions", _QUESTION)):
         records[field] = np.minimum(counts[:, wanted], 255)
-    records["flags"] |= np.where(counts[:, _CONTROL] > 0, CONTROL, 0).astype("u1")
-    records["flags"] |= np.where(counts[:, _REPLACEMENT] > 0, REPLACED, 0).astype("u1")
+    records["flags"] |= np.where(counts[:, _CONTROL] > 0, Flag.CONTROL, 0).astype("u2")
+    records["flags"] |= np.where(counts[:, _REPLACEMENT] > 0, Flag.REPLACED, 0).astype("u2")
     _fill_keys(folded[codes[ends | ~np.isin(kind, _NO_KEY)]], records)
     letters = counts[:, _LETTERS:]
     number, main = letters.sum(axis=1), letters.argmax(axis=1)
@@ -332,19 +304,9 @@ def _characters() -> tuple[NDArray[np.uint8], NDArray[np.uint32], list[str]]:
             kinds[code] = _LETTERS + names.setdefault("han" if name == "kana" else name, len(names))
             small = character.lower()
             folded[code] = ord(small) if len(small) == 1 else code
-        elif category[0] == "P":
-            kinds[code] = _PUNCTUATION
-        elif category == "Nd":
-            kinds[code] = _DIGIT
-        elif category == "Zs":
-            kinds[code] = _SPACE
-        elif category in ("Cc", "Zl", "Zp"):
-            kinds[code] = _CONTROL
-    for characters, kind in (
-        ("\t\n", _SPACE),
-        ("\ufeff", _CONTROL),
-        ("\ufffd", _REPLACEMENT),
-        (QUESTION_MARKS, _QUESTION),
-    ):
+        else:
+            kinds[code] = _PUNCTUATION if category[0] == "P" else _CATEGORIES.get(category, _OTHER)
+    marks = {_SPACE: "\t\n", _CONTROL: "\ufeff", _REPLACEMENT: "\ufffd", _QUESTION: QUESTION_MARKS}
+    for kind, characters in marks.items():
         kinds[[ord(character) for character in characters]] = kind
     return kinds, folded, list(names)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.packed import Indices, PackedBatch
+from seq2seq.data.parallel import map_ahead
 from seq2seq.data.plan import EpochPlan
 
 STEPS_AHEAD = 4
@@ -59,17 +59,9 @@ def load_steps(
         return Step(batches, num_labels, num_src, step)
 
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:
-        ahead: deque[Future[Step]] = deque()
-        for index in range(first, plan.num_steps):
-            ahead.append(pool.submit(prepare, index))
-            if len(ahead) > STEPS_AHEAD:
-                yield _receive(ahead.popleft(), device)
-        while ahead:
-            yield _receive(ahead.popleft(), device)
-
-
-def _receive(prepared: Future[Step], device: torch.device) -> Step:
-    started = time.monotonic()
-    step = prepared.result()
-    waited = time.monotonic() - started
-    return replace(step, batches=[batch.to(device) for batch in step.batches], waited=waited)
+        steps = map_ahead(pool, prepare, range(first, plan.num_steps), STEPS_AHEAD)
+        started = time.monotonic()
+        for step in steps:
+            waited = time.monotonic() - started
+            yield replace(step, batches=[batch.to(device) for batch in step.batches], waited=waited)
+            started = time.monotonic()

@@ -6,7 +6,7 @@ Shapes: ``B`` sentences, ``T`` tokens of one side of a batch, ``L`` tokens of it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Packed:
     cells: Tensor  # [T] int64, the grid cell of each token
     grid: Tensor  # [B * L] int64, the token of each grid cell
     key_bias: Tensor  # [B, 1, 1, L] fp32, added to attention scores: 0 for a token, minus infinity for padding
-    max_length: int  # L
+    max_length: int = field(kw_only=True)  # L
 
     @property
     def num_sentences(self) -> int:
@@ -139,16 +139,8 @@ def pack(
         grid[cells] = np.arange(ids.size)
         key_bias = np.full((num_sentences, 1, 1, max_length), -np.inf, dtype=np.float32)
         key_bias.reshape(-1)[cells] = 0
-    return Packed(
-        ids=torch.from_numpy(ids.astype(np.int64)),
-        positions=torch.from_numpy(positions),
-        offsets=torch.from_numpy(offsets.astype(np.int32)),
-        lengths=torch.from_numpy(lengths),
-        cells=torch.from_numpy(cells),
-        grid=torch.from_numpy(grid),
-        key_bias=torch.from_numpy(key_bias),
-        max_length=max_length,
-    )
+    arrays = ids.astype(np.int64), positions, offsets.astype(np.int32), lengths, cells, grid, key_bias
+    return Packed(*map(torch.from_numpy, arrays), max_length=max_length)
 
 
 def pack_sentences(sentences: Sequence[Sequence[int]], grid_length: int | None = None) -> Packed:

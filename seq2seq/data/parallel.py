@@ -1,4 +1,4 @@
-"""Worker processes, one per core: an ordered parallel ``map`` with bounded memory."""
+"""Work in other processes or threads: an ordered ``map`` with bounded memory, and chunks of items to give to it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from types import TracebackType
+from contextlib import AbstractContextManager
+from itertools import chain, islice
 from typing import TypeVar
 
 from seq2seq.errors import DataError
@@ -27,7 +28,36 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Workers:
+def chunks_of(items: Iterable[T], size: Callable[[T], int], most: int, most_size: int) -> Iterator[list[T]]:
+    """Divide items into lists of ``most`` items, or fewer where their sizes together reach ``most_size``."""
+    chunk: list[T] = []
+    total = 0
+    for item in items:
+        chunk.append(item)
+        total += size(item)
+        if len(chunk) == most or total >= most_size:
+            yield chunk
+            chunk, total = [], 0
+    if chunk:
+        yield chunk
+
+
+def map_ahead(pool: Executor, function: Callable[[T], R], items: Iterable[T], num_ahead: int) -> Iterator[R]:
+    """Yield ``function(item)`` for every item, in order; ``num_ahead`` items are submitted in advance."""
+    ahead: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) > num_ahead:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        for future in ahead:
+            future.cancel()
+
+
+class Workers(AbstractContextManager["Workers"]):
     """One process per core, started at first use. Close it, or use it as a context manager.
 
     Processes are spawned, not forked: the threads and CUDA of the trainer do not survive a fork.
@@ -40,36 +70,28 @@ class Workers:
             self._count, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(niceness,)
         )
 
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    def map(self, function: Callable[[T], R], items: Iterable[T], few: int = 4) -> Iterator[R]:
         """Yield ``function(item)`` for every item, in order; function, items and results must be picklable.
 
-        At most ``AHEAD`` items per process are read in advance, so memory does not grow with their number. Errors of
-        ``function`` and ``items`` are raised unchanged. Raises DataError if a process is killed.
+        At most ``AHEAD`` items per process are read in advance, so memory does not grow with their number. Up to
+        ``few`` items are done in this process, which takes less time than starting others. Errors of ``function`` and
+        ``items`` are raised unchanged. Raises DataError if a process is killed.
         """
-        ahead: deque[Future[R]] = deque()
+        items = iter(items)
+        first = list(islice(items, few + 1))
+        if len(first) <= few:
+            yield from map(function, first)
+            return
         try:
-            for item in items:
-                ahead.append(self._pool.submit(function, item))
-                if len(ahead) > AHEAD * self._count:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+            yield from map_ahead(self._pool, function, chain(first, items), AHEAD * self._count)
         except BrokenProcessPool:
             raise DataError(
                 "a process that prepares data was killed or could not start; check the free memory. A Python script "
                 "that calls train must do so under `if __name__ == '__main__':`"
             ) from None
-        finally:
-            for future in ahead:
-                future.cancel()
 
     def close(self) -> None:
         """End the processes after their current items; waiting for other items then raises CancelledError."""

@@ -7,8 +7,8 @@ the same text and settings can share the folder, and changed text or settings ne
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +17,14 @@ from tqdm import tqdm
 from seq2seq.config import Config, TextFiles, check_files
 from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.corpus import Corpus, build_corpus, open_corpus
-from seq2seq.data.formats.pairs import SentencePair, fingerprint_files, read_pairs
+from seq2seq.data.formats.pairs import fingerprint_files, read_pairs
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
 from seq2seq.files import fingerprint, write_text
 
 _FINGERPRINT = "fingerprint"  # written after the tokenizer: without this file it is incomplete
+_bar = partial(tqdm, unit=" pairs", unit_scale=True, leave=False)
 _RECIPE = 2  # raise it when the same text and settings give other ids than before
 
 
@@ -71,10 +72,6 @@ def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
     return PreparedData(tokenizers, train, valid, valid_texts, test_texts)
 
 
-def _with_progress(pairs: Iterable[SentencePair], title: str, show: bool) -> Iterator[SentencePair]:
-    yield from tqdm(pairs, desc=title, unit=" pairs", unit_scale=True, disable=not show, leave=False)
-
-
 def _prepare_tokenizers(config: Config, known: ChecksumMemory, show_progress: bool) -> TokenizerPair:
     text, max_length, max_ratio = config.data.train, config.data.max_length, config.data.max_ratio
     settings = {"kind", "vocab_size", "character_coverage", "byte_fallback", "joint", "normalise_source"}
@@ -86,7 +83,7 @@ def _prepare_tokenizers(config: Config, known: ChecksumMemory, show_progress: bo
             return _load_complete(folder)
         except DataError as error:  # training is deterministic, so the result is the same
             tqdm.write(f"{error} (seq2seq trains it again now)", file=sys.stderr)
-    pairs = _with_progress(read_pairs(text), "reading text for the tokenizer", show_progress)
+    pairs = _bar(read_pairs(text), desc="reading text for the tokenizer", disable=not show_progress)
     tokenizers, notices = learn_tokenizers(pairs, config.tokenizer, max_length=max_length, max_ratio=max_ratio)
     if show_progress:
         for notice in notices:
@@ -127,7 +124,7 @@ def _prepare_corpus(
             return open_corpus(folder, made_from, verify=True, checksum=known.checksum)
         except DataError as error:
             tqdm.write(f"{error} (seq2seq does this now)", file=sys.stderr)
-    pairs = _with_progress(read_pairs(text), f"building the {name} corpus", show_progress)
+    pairs = _bar(read_pairs(text), desc=f"building the {name} corpus", disable=not show_progress)
     corpus = build_corpus(folder, pairs, tokenizers, made_from, max_length=max_length, max_ratio=max_ratio)
     if show_progress:
         tqdm.write(f"{name}: {corpus.counts}")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 from tqdm import tqdm
 
 from seq2seq.data.corpus import Corpus, open_corpus
-from seq2seq.data.corpus_writer import CorpusWriter, Sentences, Side, join_sentences
+from seq2seq.data.corpus_writer import SIDES, Sentences, corpus_writer, join_sentences
 from seq2seq.data.parallel import Workers
-from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
+from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError
 from seq2seq.files import fingerprint
 
@@ -22,7 +23,7 @@ _CHUNK_PAIRS = 8192  # each chunk has its own seed, so another size gives other 
 _NICENESS = 10  # training has priority
 
 
-class Resampler:
+class Resampler(AbstractContextManager["Resampler"]):
     """Makes sampled corpora from a corpus, on demand or in advance. Close it, or use it in a ``with``.
 
     A sampled corpus has the same pairs in the same order. It depends only on the arguments, not on the number of cores.
@@ -38,12 +39,7 @@ class Resampler:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="resampler")
         self._ahead: list[Future[None]] = []
 
-    def __enter__(self) -> Resampler:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def sample(self, folder: Path, seed: int) -> Corpus:
@@ -54,73 +50,51 @@ class Resampler:
         """
         wait(self._ahead)
         self._ahead.clear()
-        task = self._task(seed)
+        made_from = self._fingerprint(seed)
         if folder.exists():
             try:
-                return open_corpus(folder, task.fingerprint, verify=True)
+                return open_corpus(folder, made_from, verify=True)
             except DataError as error:
                 tqdm.write(f"{error} (seq2seq does this now)", file=sys.stderr)
-        self._make(folder, task)
-        return open_corpus(folder, task.fingerprint, verify=True)
+        self._make(folder, seed)
+        return open_corpus(folder, made_from, verify=True)
 
     def sample_ahead(self, folder: Path, seed: int) -> None:
         """Start to make the corpus in the background, at low priority, unless it exists."""
         if not folder.exists():
-            self._ahead.append(self._thread.submit(self._make, folder, self._task(seed)))
+            self._ahead.append(self._thread.submit(self._make, folder, seed))
 
     def close(self) -> None:
         """Stop the work in the background; no incomplete file remains."""
         self._workers.close()
         self._thread.shutdown(cancel_futures=True)
 
-    def _task(self, seed: int) -> _Task:
-        return _Task(self._corpus, self._tokenizers, self._strength, self._max_length, seed, _CHUNK_PAIRS)
-
-    def _make(self, folder: Path, task: _Task) -> None:
-        parts = range(task.num_chunks)
-        few = len(parts) == 1  # takes less time than starting processes
-        chunks = map(task.sample, parts) if few else self._workers.map(task.sample, parts)
-        with CorpusWriter(folder, self._tokenizers) as writer:
-            for number, (src, tgt) in enumerate(chunks):
-                pairs = task.pairs(number)
-                writer.add(src, tgt, self._corpus.lines[pairs.start : pairs.stop])
-            writer.finish(asdict(self._corpus.counts), task.fingerprint)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One sampled corpus to make; any process can make any chunk."""
-
-    corpus: Corpus
-    tokenizers: TokenizerPair
-    strength: float
-    max_length: int
-    seed: int
-    chunk_pairs: int
-
-    @property
-    def fingerprint(self) -> str:
+    def _fingerprint(self, seed: int) -> str:
         """Hex fingerprint (16 bytes) of everything the sampled corpus depends on."""
-        sources = {"corpus": self.corpus.fingerprint, "tokenizers": self.tokenizers.fingerprint}
-        return fingerprint(**sources, strength=self.strength, seed=self.seed, max_length=self.max_length)
+        sources = {"corpus": self._corpus.fingerprint, "tokenizers": self._tokenizers.fingerprint}
+        return fingerprint(**sources, strength=self._strength, seed=seed, max_length=self._max_length)
 
-    @property
-    def num_chunks(self) -> int:
-        """Number of chunks."""
-        return -(-self.corpus.num_pairs // self.chunk_pairs)
+    def _make(self, folder: Path, seed: int) -> None:
+        starts = range(0, self._corpus.num_pairs, _CHUNK_PAIRS)
+        chunks = list(enumerate(range(self._corpus.num_pairs)[start : start + _CHUNK_PAIRS] for start in starts))
+        sample = partial(_sample, self._corpus, self._tokenizers, self._strength, self._max_length, seed)
+        with corpus_writer(folder, self._tokenizers) as writer:
+            sampled = self._workers.map(sample, chunks, few=1)
+            for (_, pairs), (src, tgt) in zip(chunks, sampled, strict=True):
+                writer.add(src, tgt, self._corpus.lines[pairs.start : pairs.stop])
+            writer.finish(asdict(self._corpus.counts), self._fingerprint(seed))
 
-    def pairs(self, number: int) -> range:
-        """The pairs of chunk ``number``."""
-        return range(self.corpus.num_pairs)[number * self.chunk_pairs : (number + 1) * self.chunk_pairs]
 
-    def sample(self, number: int) -> tuple[Sentences, Sentences]:
-        """Both sides of chunk ``number``, sampled."""
-        return self._side("src", self.tokenizers.src, number), self._side("tgt", self.tokenizers.tgt, number)
-
-    def _side(self, side: Side, tokenizer: Tokenizer, number: int) -> Sentences:
-        stored = [self.corpus.sentence(side, i).tolist()[:-1] for i in self.pairs(number)]
-        mixed = hashlib.blake2b(f"{self.seed} {side} {number}".encode()).digest()
-        seed = int.from_bytes(mixed[:8], "little")
-        sampled = tokenizer.encode_sampled(tokenizer.decode_batch(stored), self.strength, seed)
-        kept = [new if len(new) < self.max_length else old for new, old in zip(sampled, stored, strict=True)]
-        return join_sentences(kept, tokenizer.vocab_size)
+def _sample(
+    corpus: Corpus, tokenizers: TokenizerPair, strength: float, max_length: int, seed: int, chunk: tuple[int, range]
+) -> list[Sentences]:
+    """Both sides of a chunk (its number and its pairs), sampled. Any process can do this."""
+    number, pairs = chunk
+    sampled = []
+    for side, tokenizer in zip(SIDES, (tokenizers.src, tokenizers.tgt), strict=True):
+        stored = [corpus.sentence(side, i).tolist()[:-1] for i in pairs]
+        mixed = hashlib.blake2b(f"{seed} {side} {number}".encode()).digest()
+        new = tokenizer.encode_sampled(tokenizer.decode_batch(stored), strength, int.from_bytes(mixed[:8], "little"))
+        kept = [ids if len(ids) < max_length else old for ids, old in zip(new, stored, strict=True)]
+        sampled.append(join_sentences(kept, tokenizer.vocab_size))
+    return sampled

@@ -4,13 +4,16 @@ SentencePiece can sample, too, but its generator gives different samples in ever
 piece never spans a space, so a sentence is sampled word by word, and words are cached.
 """
 
+from __future__ import annotations
+
 import heapq
 import math
 import random
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import sentencepiece
 
@@ -20,24 +23,15 @@ _CACHED_WORDS = 1 << 16
 _CACHED_LENGTH = 24  # characters; longer words (whole clauses of Chinese) rarely repeat
 
 
-class Sampler(Protocol):
-    """Segments words at random."""
-
-    def draw(self, word: str, strength: float, rng: random.Random) -> Sequence[int]:
-        """The ids of one segmentation; :meth:`Tokenizer.encode_sampled` explains ``strength``."""
-
-
 def make_sampler(processor: sentencepiece.SentencePieceProcessor) -> Sampler:
     """The sampler for the model: unigram or BPE."""
-    pieces = _Pieces(processor)
     # BPE scores are negated merge ranks, so whole numbers; unigram scores are log-probabilities.
-    if all(score == round(score) for score in pieces.scores.values()):
-        return _BpeSampler(pieces)
-    return _UnigramSampler(pieces)
+    scores = processor.get_score(list(range(processor.get_piece_size())))
+    return _BpeSampler(processor) if all(map(float.is_integer, scores)) else _UnigramSampler(processor)
 
 
-class _Pieces:
-    """Ordinary pieces with their scores, and byte ids for characters that are not pieces."""
+class Sampler(ABC):
+    """Segments words at random. It has the ordinary pieces, and the byte ids for characters that are not pieces."""
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
         self.ids: dict[str, int] = {}
@@ -51,7 +45,11 @@ class _Pieces:
                 self.ids[piece] = i
                 self.scores[piece] = processor.get_score(i)
 
-    def spell(self, symbol: str) -> list[int]:
+    @abstractmethod
+    def draw(self, word: str, strength: float, rng: random.Random) -> Sequence[int]:
+        """The ids of one segmentation; :meth:`Tokenizer.encode_sampled` explains ``strength``."""
+
+    def _spell(self, symbol: str) -> list[int]:
         """The id of a piece; otherwise the ids of the character's bytes; without byte pieces, UNK_ID."""
         if symbol in self.ids:
             return [self.ids[symbol]]
@@ -66,13 +64,13 @@ class _Choice(NamedTuple):
     ends: list[int]
 
 
-class _UnigramSampler:
+class _UnigramSampler(Sampler):
     """Draws a segmentation with probability proportional to exp(strength * score), by backward sums."""
 
-    def __init__(self, pieces: _Pieces) -> None:
-        self._pieces = pieces
-        self._longest = max(map(len, pieces.scores), default=1)
-        self._unknown = min(pieces.scores.values(), default=0.0) - 10.0  # SentencePiece's penalty
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
+        super().__init__(processor)
+        self._longest = max(map(len, self.scores), default=1)
+        self._unknown = min(self.scores.values(), default=0.0) - 10.0  # SentencePiece's penalty
         self._cached = lru_cache(maxsize=_CACHED_WORDS)(self._choices)
 
     def draw(self, word: str, strength: float, rng: random.Random) -> list[int]:
@@ -87,7 +85,7 @@ class _UnigramSampler:
         return ids
 
     def _choices(self, word: str, strength: float) -> list[_Choice]:
-        scores = self._pieces.scores
+        scores = self.scores
         totals = [0.0] * (len(word) + 1)  # log of the summed weight of all segmentations of word[position:]
         choices = []
         for start in range(len(word) - 1, -1, -1):
@@ -104,15 +102,15 @@ class _UnigramSampler:
                 cumulative.append(mass)
             totals[start] = top + math.log(mass)
             cumulative = [part / mass for part in cumulative]  # the last is exactly 1.0, above every draw
-            choices.append(_Choice(cumulative, [self._pieces.spell(word[start:end]) for end in ends], ends))
+            choices.append(_Choice(cumulative, [self._spell(word[start:end]) for end in ends], ends))
         return choices[::-1]
 
 
-class _BpeSampler:
+class _BpeSampler(Sampler):
     """BPE-dropout: merges in order of rank, each skipped with probability ``strength``."""
 
-    def __init__(self, pieces: _Pieces) -> None:
-        self._pieces = pieces
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor) -> None:
+        super().__init__(processor)
         self._cached = lru_cache(maxsize=_CACHED_WORDS)(self._merge_all)
 
     def draw(self, word: str, strength: float, rng: random.Random) -> list[int]:
@@ -138,7 +136,7 @@ class _BpeSampler:
 
     def _merge(self, word: str, gap: int, gaps: Iterator[int]) -> tuple[list[int], int]:
         """Merge the best pair first, the leftmost of equals; returns the ids and the number of merges considered."""
-        scores = self._pieces.scores
+        scores = self.scores
         num = len(word)
         symbols = list(word)  # "" for a symbol that was merged into its left neighbour
         after = list(range(1, num + 1))
@@ -170,4 +168,4 @@ class _BpeSampler:
                 before[after[left]] = left
             push(before[left])
             push(left)
-        return [i for symbol in symbols if symbol for i in self._pieces.spell(symbol)], considered
+        return [i for symbol in symbols if symbol for i in self._spell(symbol)], considered

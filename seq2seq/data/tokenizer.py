@@ -82,10 +82,6 @@ class Tokenizer:
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
 
-    def save(self, path: Path) -> None:
-        """Write the model file, all of it or nothing; raises UserError if that fails."""
-        write_bytes(path, self.model)
-
     def byte_values(self) -> dict[int, int]:
         """The byte of each id that stands for one byte; empty without ``byte_fallback``."""
         pieces = self._processor
@@ -115,15 +111,11 @@ class Tokenizer:
             sampled.append(ids)
         return sampled
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, on one line: without LF and CR, and with U+FFFD for invalid bytes.
+    def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of sequences of ids, each on one line: without LF and CR, and with U+FFFD for invalid bytes.
 
         PAD_ID, BOS_ID and EOS_ID are skipped; UNK_ID becomes U+2047. Raises IndexError for ids out of range.
         """
-        return self.decode_batch([ids])[0]
-
-    def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
-        """:meth:`decode` for many sequences."""
         cleaned = [[int(i) for i in ids if i not in _CONTROL_IDS] for ids in batch]
         texts: list[str] = self._processor.decode(cleaned, num_threads=1) if cleaned else []
         return [text.replace("\n", " ").replace("\r", " ") for text in texts]

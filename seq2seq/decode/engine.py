@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -19,8 +20,7 @@ import torch
 
 from seq2seq.config import DecodeConfig
 from seq2seq.data.packed import pack_sentences
-from seq2seq.data.symbols import BOS_ID, EOS_ID
-from seq2seq.decode.search import Hypothesis, SearchOptions, SearchState, search
+from seq2seq.decode.search import Hypothesis, SearchState, search
 from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
 from seq2seq.device import compute_dtype
 from seq2seq.errors import UserError
@@ -75,10 +75,10 @@ def compute_in_fork(device: torch.device) -> None:
     torch.set_num_threads(1)
 
 
-def _describe(sources: Sequence[Source], beam_size: int, decode: DecodeConfig) -> str:
+def _describe(sources: Sequence[Source], decode: DecodeConfig) -> str:
     """The size of a search and which settings make it smaller, for an error message."""
     return (
-        f"a search of {len(sources):,} lines with {beam_size} hypotheses each and up to "
+        f"a search of {len(sources):,} lines with {decode.num_hypotheses} hypotheses each and up to "
         f"{max(len(source.ids) for source in sources):,} tokens per line: lower decode.batch_tokens "
         f"({decode.batch_tokens}) or the number of hypotheses (decode.{'n_best' if decode.sample else 'beam_size'})"
     )
@@ -92,7 +92,6 @@ class TorchEngine:
         self.model = model
         self.device = model.output_weight.device
         self._dtype = compute_dtype("auto", self.device) if dtype is None else dtype
-        self._quantized: Transformer | None = None  # made when it is first needed
         self._graphs: Graphs | None = None
         if self.device.type == "cuda":
             self._graphs = Graphs(self.device)
@@ -120,22 +119,18 @@ class TorchEngine:
         """Search in batches of similar lengths, longest sources first."""
         compute_in_fork(self.device)
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i].ids))
-        beam_size = decode.n_best if decode.sample else decode.beam_size
-        budget = decode.batch_tokens
+        beam_size, budget = decode.num_hypotheses, decode.batch_tokens
         if self.device.type == "cpu":  # give every thread a batch, unless the batches become very small
             share = beam_size * sum(len(source.ids) for source in sources) // torch.get_num_threads()
             budget = min(budget, max(share, _SMALLEST_SHARE))
-        batches: list[list[int]] = []
-        while order:
-            size = max(1, budget // (beam_size * len(sources[order[0]].ids)))
-            batches.append(order[:size])
-            order = order[size:]
-        results: list[list[Hypothesis]] = [[] for _ in sources]
-        found = self._search_all([[sources[i] for i in batch] for batch in batches], decode)
-        for batch, searched in zip(batches, found, strict=True):
-            for i, hypotheses in zip(batch, searched, strict=True):
-                results[i] = hypotheses
-        return results
+        batches: list[list[Source]] = []
+        left = [sources[i] for i in order]
+        while left:
+            size = max(1, budget // (beam_size * len(left[0].ids)))
+            batches.append(left[:size])
+            left = left[size:]
+        found = dict(zip(order, chain.from_iterable(self._search_all(batches, decode)), strict=True))
+        return [found[i] for i in range(len(sources))]
 
     def _search_all(self, batches: list[list[Source]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
         """Search batch by batch; on the CPU, several batches in parallel, each on one thread.
@@ -143,7 +138,9 @@ class TorchEngine:
         The matrices of a step are small. Four threads that share every matrix need 1/2 of the time of one thread;
         four threads with a batch each need 1/4.
         """
-        model = self._model_for(decode)
+        if decode.quantize is not None and self.device.type != "cpu":
+            raise UserError(f"decode.quantize: {decode.quantize} is for the CPU; set it to null or use device cpu")
+        model = self.model if decode.quantize is None else self._quantized
         num_threads = torch.get_num_threads()
         if len(batches) < 2 or num_threads == 1 or self.device.type != "cpu":
             yield from (self._search(model, batch, decode) for batch in batches)
@@ -154,34 +151,19 @@ class TorchEngine:
             finally:
                 torch.set_num_threads(num_threads)  # the workers have changed the default for new threads
 
-    def _model_for(self, decode: DecodeConfig) -> Transformer:
-        if decode.quantize is None:
-            return self.model
-        if self.device.type != "cpu":
-            raise UserError(f"decode.quantize: {decode.quantize} is for the CPU; set it to null or use device cpu")
-        if self._quantized is None:
-            self._quantized = quantize(self.model)
-        return self._quantized
+    @cached_property
+    def _quantized(self) -> Transformer:
+        return quantize(self.model)
 
     @torch.inference_mode()
     def _search(self, model: Transformer, sources: list[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
         max_lengths = [self.longest_output(len(source.ids), decode) for source in sources]
-        beam_size, uniforms = decode.beam_size, None
+        uniforms = None
         if decode.sample:  # each line has its own random numbers, so its samples do not depend on the batch
-            beam_size = decode.n_best
-            uniforms = np.zeros((len(sources), beam_size, max(max_lengths)))
+            uniforms = np.zeros((len(sources), decode.n_best, max(max_lengths)))
             for row, source in enumerate(sources):
                 rng = np.random.Generator(np.random.PCG64([decode.seed, *source.key]))
-                uniforms[row, :, : max_lengths[row]] = rng.random((max_lengths[row], beam_size)).T
-        options = SearchOptions(
-            bos_id=BOS_ID,
-            eos_id=EOS_ID,
-            beam_size=beam_size,
-            first_id=EOS_ID,  # smaller ids are padding, unknown and BOS, which training targets do not contain
-            temperature=decode.temperature,
-            top_k=decode.top_k,
-            top_p=decode.top_p,
-        )
+                uniforms[row, :, : max_lengths[row]] = rng.random((max_lengths[row], decode.n_best)).T
         # Kernels add in vectors of 16 numbers. If the length is a multiple of 16, more padding does not change any bit
         # of a sum. int8 needs that, because rounding can make a tiny difference large; it does not cost time.
         longest = max(len(source.ids) for source in sources)
@@ -189,12 +171,12 @@ class TorchEngine:
         grid_length = min(grid_length, model.max_length or grid_length)
         src = pack_sentences([source.ids for source in sources], grid_length).to(self.device)
         lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs serve one search at a time
-        with memory_explained(partial(_describe, sources, beam_size, decode)), self._autocast(), lock:
-            state = begin(model, src, max_lengths, options, uniforms)
-            stepper: SearchState = EagerStepper(model, state, options)
+        with memory_explained(partial(_describe, sources, decode)), self._autocast(), lock:
+            state = begin(model, src, max_lengths, decode, uniforms)
+            stepper: SearchState = EagerStepper(model, state, decode)
             if self._graphs is not None:
-                stepper = GraphStepper(self._graphs, model, state, options)
-            return search(stepper, max_lengths, beam_size, decode.length_penalty)
+                stepper = GraphStepper(self._graphs, model, state, decode)
+            return search(stepper, max_lengths, decode.num_hypotheses, decode.length_penalty)
 
     def _autocast(self) -> AbstractContextManager[object]:
         """Autocast. On CUDA without its cache: a graph's results must not outlive it, and weights are cast already."""

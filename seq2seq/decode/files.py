@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -16,53 +16,24 @@ from tqdm import tqdm
 from seq2seq import __version__
 from seq2seq.config import DecodeConfig
 from seq2seq.data.formats.lines import read_lines
-from seq2seq.decode.output import OutputFile, Record, output_file
+from seq2seq.decode.output import OutputFile, Record
 from seq2seq.decode.streams import Arrivals, incoming_lines, is_stream, outgoing
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translator import Translator
 from seq2seq.errors import DataError, UserError
 from seq2seq.files import new_checksum
 
 _REPORTS = 20  # problems printed one by one; the rest are only counted
 
 
-@dataclass(frozen=True)
-class FileOptions:
-    """Options to read and write files; they do not depend on the model."""
-
-    invalid_bytes: Literal["replace", "blank", "fail"] = "replace"  # how to treat a line that is not UTF-8
-    resume: bool = False  # continue an interrupted translation; progress is saved, so this one can be continued, too
-
-
-class _Problems:
-    """Lines that could not be translated as requested; printed to standard error."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.count = 0
-        self.lines_reported = 0  # the first lines: an earlier process printed their problems, and count includes them
-        self.short_lists = 0  # lines of this process with fewer different translations than n_best
-
-    def add(self, line: int, message: str) -> None:
-        if line <= self.lines_reported:
-            return
-        self.count += 1
-        if self.count <= _REPORTS:
-            tqdm.write(f"{self.source}:{line}: {message}", file=sys.stderr)
-
-    def summarise(self, n_best: int) -> None:
-        if self.short_lists:
-            what = f"{self.short_lists:,} lines have fewer than {n_best} different translations"
-            print(f"{self.source}: {what}; raise decode.beam_size to find more", file=sys.stderr)
-        if self.count > _REPORTS:
-            print(f"{self.source}: {self.count - _REPORTS:,} more lines have such problems", file=sys.stderr)
-
-
 class _InputLines:
-    """The lines of the input, decoded for the model; counts them and computes their checksum."""
+    """The lines of the input, decoded for the model, with their number, checksum and problems."""
 
     def __init__(self, source: str, invalid_bytes: str) -> None:
+        self.name = "stdin" if source == "-" else source
         self.count = 0
-        self.problems = _Problems("stdin" if source == "-" else source)
+        self.num_problems = 0  # with those that an earlier process reported
+        self.short_lists = 0  # lines of this process with fewer different translations than n_best
+        self._num_reported = 0  # lines whose problems an earlier process reported
         self._raw = incoming_lines(source)
         self._invalid_bytes = invalid_bytes
         self._checksum = new_checksum()
@@ -84,14 +55,26 @@ class _InputLines:
 
     def begin_with(self, record: Record) -> bool:
         """Skip the lines that ``record`` counts; False if they differ from the recorded ones."""
-        self.problems.lines_reported, self.problems.count = record.num_lines, record.num_problems
+        self._num_reported, self.num_problems = record.num_lines, record.num_problems
         for _ in islice(self, record.num_lines):
             pass
         return (self.count, self.checksum) == (record.num_lines, record.input)
 
-    def end_here(self) -> bool:
-        """Whether no line is left; reads one line and drops it."""
-        return next(iter(self), None) is None
+    def report(self, line: int, problem: str) -> None:
+        """Print why a line cannot be translated as requested, for the first few lines."""
+        if line <= self._num_reported:
+            return
+        self.num_problems += 1
+        if self.num_problems <= _REPORTS:
+            tqdm.write(f"{self.name}:{line}: {problem}", file=sys.stderr)
+
+    def summarise(self, n_best: int) -> None:
+        """Print how many lines had problems that were not printed."""
+        if self.short_lists:
+            what = f"{self.short_lists:,} lines have fewer than {n_best} different translations"
+            print(f"{self.name}: {what}; raise decode.beam_size to find more", file=sys.stderr)
+        if self.num_problems > _REPORTS:
+            print(f"{self.name}: {self.num_problems - _REPORTS:,} more lines have such problems", file=sys.stderr)
 
     def _decode(self, raw: bytes) -> str:
         try:
@@ -100,16 +83,21 @@ class _InputLines:
             what = f"not valid UTF-8 (byte 0x{raw[error.start]:02x})"
         if self._invalid_bytes == "fail":
             advice = "convert the file to UTF-8, or use --invalid-bytes replace or blank"
-            raise DataError(f"{self.problems.source}:{self.count}: {what}; {advice}")
+            raise DataError(f"{self.name}:{self.count}: {what}; {advice}")
         if self._invalid_bytes == "blank":
-            self.problems.add(self.count, f"{what}; its translation is left blank")
+            self.report(self.count, f"{what}; its translation is left blank")
             return ""
-        self.problems.add(self.count, f"{what}; invalid bytes are read as U+FFFD")
+        self.report(self.count, f"{what}; invalid bytes are read as U+FFFD")
         return raw.decode("utf-8", errors="replace")
 
 
 def translate_file(
-    translator: Translator, source: str, target: str, decode: DecodeConfig, options: FileOptions | None = None
+    translator: Translator,
+    source: str,
+    target: str,
+    decode: DecodeConfig,
+    invalid_bytes: Literal["replace", "blank", "fail"] = "replace",
+    resume: bool = False,
 ) -> None:
     """Translate ``source`` to ``target``; "-" is standard input or output. A file appears only when it is complete.
 
@@ -117,63 +105,63 @@ def translate_file(
     each line gives up to n_best output lines: number, score and translation, separated by tabs. A link is followed.
     If the target is not a regular file, for example a pipe, each translation is written as soon as it is ready.
 
+    Args:
+        invalid_bytes: how to treat a line that is not UTF-8.
+        resume: continue an interrupted translation; progress is saved, so this one can be continued, too.
+
     Raises:
-        DataError: the input cannot be read, or it is not UTF-8 and ``options.invalid_bytes`` is "fail".
+        DataError: the input cannot be read, or it is not UTF-8 and ``invalid_bytes`` is "fail".
         UserError: the output cannot be written, or the translation to resume is a different one.
     """
-    options = options or FileOptions()
-    pack: Callable[[bytes], bytes] = _gzipped if target.endswith(".gz") else bytes
+    pack = partial(gzip.compress, compresslevel=6, mtime=0) if target.endswith(".gz") else bytes
     if is_stream(target):
-        lines = _InputLines(source, options.invalid_bytes)
+        lines = _InputLines(source, invalid_bytes)
         with outgoing(target) as file, _bar(lines, source, hidden=target == "-" and not sys.stderr.isatty()) as bar:
             for text in _translated(translator, lines, decode, bar):
                 file.write(pack(text))
                 file.flush()  # a reader may be waiting for it
-        lines.problems.summarise(decode.n_best)
+        lines.summarise(decode.n_best)
         return
     run = {"version": __version__, **translator.identity()}
     run |= {f"decode.{name}": value for name, value in decode.model_dump(mode="json").items()}
-    with output_file(Path(os.path.realpath(target))) as output:
-        found = _begin(output, source, run, options)
-        if found is None:
+    with OutputFile(Path(os.path.realpath(target))) as output:
+        found = _resumed(output, source, invalid_bytes, run) if resume else None
+        if output.complete and found is not None:
+            output.discard()
             print(f"{target}: this translation is already complete; nothing is left to do", file=sys.stderr)
             return
-        lines = found
+        if found is None and output.clear():
+            print(f"{output.target}: an unfinished translation was deleted; starting again", file=sys.stderr)
+        lines = found or _InputLines(source, invalid_bytes)
         with _bar(lines, source, hidden=False) as bar:
             for text in _translated(translator, lines, decode, bar):
                 output.write(pack(text))
-                if options.resume:
-                    output.keep(run, lines.count, lines.problems.count, lines.checksum)
+                if resume:
+                    output.keep(run, lines.count, lines.num_problems, lines.checksum)
         if output.size == 0:
             output.write(pack(b""))
         output.finish()
-    lines.problems.summarise(decode.n_best)
+    lines.summarise(decode.n_best)
 
 
-def _begin(output: OutputFile, source: str, run: Mapping[str, object], options: FileOptions) -> _InputLines | None:
-    """The input, without the lines that are already translated; None if nothing is left to do."""
-    lines = _InputLines(source, options.invalid_bytes)
-    record = output.recall() if options.resume else None
-    if record is not None:
-        differences = [
-            f"{name} was {record.run.get(name)}, now it is {run.get(name)}"
-            for name in {**record.run, **run}
-            if record.run.get(name) != run.get(name)
-        ]
-        fits = not differences and lines.begin_with(record)
-        if fits and not output.complete:
-            output.resume(record)
-            return lines
-        if fits and lines.end_here():
-            output.discard()
-            return None
-        if not output.complete:
-            what = "; ".join(differences) or f"the first {record.num_lines:,} lines of {source} have changed"
-            advice = f"repeat the earlier command, or delete {output.partial} to start again"
-            raise UserError(f"{output.target}: --resume cannot continue the interrupted translation: {what}; {advice}")
-        lines = _InputLines(source, options.invalid_bytes)
-    if output.clear():
-        print(f"{output.target}: an unfinished translation was deleted; starting again", file=sys.stderr)
+def _resumed(output: OutputFile, source: str, invalid_bytes: str, run: Mapping[str, object]) -> _InputLines | None:
+    """The input after the lines that are already translated; None if there is nothing to continue."""
+    lines, record = _InputLines(source, invalid_bytes), output.recall()
+    if record is None:
+        return None
+    differences = [
+        f"{name} was {record.run.get(name)}, now it is {run.get(name)}"
+        for name in {**record.run, **run}
+        if record.run.get(name) != run.get(name)
+    ]
+    fits = not differences and lines.begin_with(record)
+    if output.complete:
+        return lines if fits and next(iter(lines), None) is None else None
+    if not fits:
+        what = "; ".join(differences) or f"the first {record.num_lines:,} lines of {source} have changed"
+        advice = f"repeat the earlier command, or delete {output.partial} to start again"
+        raise UserError(f"{output.target}: --resume cannot continue the interrupted translation: {what}; {advice}")
+    output.resume(record)
     return lines
 
 
@@ -188,22 +176,16 @@ def _translated(
     translator: Translator, lines: _InputLines, decode: DecodeConfig, bar: tqdm[NoReturn]
 ) -> Iterator[bytes]:
     """The output for the remaining lines, window by window."""
-    first = lines.count + 1
-    done, none_is_there = lines.count, lines.none_is_there
-    for window in translator.translate_windows(lines, decode, lines.problems.add, done, none_is_there):
-        if not decode.sample:
-            lines.problems.short_lists += sum(len(found) < decode.n_best and found[0].text != "" for found in window)
-        numbered = enumerate(window, start=first)
-        yield "".join(_format(number, found, decode.n_best) for number, found in numbered).encode()
+    first = lines.count + 1  # of the window
+    for window in translator.translate_windows(lines, decode, lines.report, lines.count, lines.none_is_there):
+        texts = []
+        for number, found in enumerate(window, start=first):
+            if decode.n_best == 1:
+                texts.append(f"{found[0].text}\n")
+            else:
+                texts += [f"{number}\t{translation.score:.4f}\t{translation.text}\n" for translation in found]
+            if len(found) < decode.n_best and not decode.sample and found[0].text:
+                lines.short_lists += 1
+        yield "".join(texts).encode()
         first += len(window)
         bar.update(len(window))
-
-
-def _format(number: int, translations: list[Translation], n_best: int) -> str:
-    if n_best == 1:
-        return f"{translations[0].text}\n"
-    return "".join(f"{number}\t{translation.score:.4f}\t{translation.text}\n" for translation in translations)
-
-
-def _gzipped(text: bytes) -> bytes:
-    return gzip.compress(text, compresslevel=6, mtime=0)

@@ -11,8 +11,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,22 +33,37 @@ class Record:
 
 
 class OutputFile:
-    """An unfinished output file for ``target``; see :func:`output_file`."""
+    """An unfinished output file for ``target``, in a block that writes it and calls :meth:`finish`.
+
+    If the block fails, only the output saved by :meth:`keep` is left.
+
+    Raises:
+        UserError: the output cannot be written, or another process is writing it.
+    """
 
     def __init__(self, target: Path) -> None:
+        if target.is_dir():
+            raise UserError(f"{target}: cannot be written: it is a folder")
+        if target.is_symlink():
+            raise UserError(f"{target}: cannot be written: it is a link that points back to itself")
         self.target = target
         self.partial = target.with_name(f".{target.name}.partial")
         self.record_path = target.with_name(f".{target.name}.partial.json")
         self.complete = False  # whether ``target`` is the complete output
         self.size = 0
-        self.lines_kept = 0  # input lines whose translation is saved, even if this process is killed
-        self.disposable = False  # whether to delete the partial output if this process fails
+        self.lines_kept: int | None = None  # input lines whose translation is saved, even if this process is killed
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             self._file = open_locked(self.partial)
         except BlockingIOError:
             advice = "wait until it ends, or choose another output file"
             raise UserError(f"{self.partial}: another process is writing it; {advice}") from None
+        except OSError as error:
+            raise unwritable(target, error) from error
         self._checksum = read_checksum(self._file, 0)  # of the bytes written so far
+
+    def __enter__(self) -> OutputFile:
+        return self
 
     def recall(self) -> Record | None:
         """The record of an earlier process; None if there is nothing to resume. Changes nothing.
@@ -56,9 +71,13 @@ class OutputFile:
         Raises:
             UserError: the partial output or its record is damaged.
         """
-        record = self._read_record()
-        if record is None:
+        try:
+            record = Record(**json.loads(self.record_path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
             return None
+        except (ValueError, TypeError, RecursionError):
+            both = f"delete it and {self.partial} to start again"
+            raise UserError(f"{self.record_path}: damaged, or not a record of a translation; {both}") from None
         if self._file.seek(0, os.SEEK_END) == 0 and record.size > 0:  # finished, or deleted
             if self.target.is_file() and self.target.stat().st_size == record.size:
                 with self.target.open("rb") as file:
@@ -80,10 +99,9 @@ class OutputFile:
         self.record_path.unlink(missing_ok=True)  # first: without it, nothing can be resumed
         remove_leftovers(self.record_path.parent, re.escape(self.record_path.name))
         held = self._file.seek(0, os.SEEK_END)
-        self._file.seek(0)
+        self._checksum = read_checksum(self._file, 0)  # now at the start of the file
         self._file.truncate()
-        self._checksum = read_checksum(self._file, 0)
-        self.disposable = True
+        self.lines_kept = 0
         return held > 0
 
     def write(self, data: bytes) -> None:
@@ -98,7 +116,7 @@ class OutputFile:
         os.fsync(self._file.fileno())
         record = Record(run, num_lines, num_problems, input_checksum, self.size, self._checksum.hexdigest())
         write_text(self.record_path, json.dumps(asdict(record), indent=1) + "\n")
-        self.lines_kept, self.disposable = num_lines, False
+        self.lines_kept = num_lines
 
     def finish(self) -> None:
         """Give the complete output its name."""
@@ -109,47 +127,13 @@ class OutputFile:
         """Delete the partial output."""
         self.partial.unlink(missing_ok=True)
 
-    def close(self) -> None:
-        """Close the file and free its lock."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and self.lines_kept == 0:
+            self.discard()
+        elif error is not None and self.lines_kept:
+            kept = f"the first {self.lines_kept:,} lines are saved"
+            print(f"{self.target}: {kept}; run the same command to continue", file=sys.stderr)
         with suppress(OSError):  # bytes that could not be written before
             self._file.close()
-
-    def _read_record(self) -> Record | None:
-        try:
-            return Record(**json.loads(self.record_path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, RecursionError):
-            both = f"delete it and {self.partial} to start again"
-            raise UserError(f"{self.record_path}: damaged, or not a record of a translation; {both}") from None
-
-
-@contextmanager
-def output_file(target: Path) -> Iterator[OutputFile]:
-    """Open the output for a block that writes it and calls ``finish``.
-
-    If the block fails, only the output saved by ``keep`` is left.
-
-    Raises:
-        UserError: the output cannot be written, or another process is writing it.
-    """
-    if target.is_dir():
-        raise UserError(f"{target}: cannot be written: it is a folder")
-    if target.is_symlink():
-        raise UserError(f"{target}: cannot be written: it is a link that points back to itself")
-    output, whole = None, False
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        output = OutputFile(target)
-        yield output
-        whole = True
-    except OSError as error:
-        raise unwritable(target, error) from error
-    finally:
-        if output is not None:
-            if not whole and output.disposable:
-                output.discard()
-            elif not whole and output.lines_kept:
-                kept = f"the first {output.lines_kept:,} lines are saved"
-                print(f"{target}: {kept}; run the same command to continue", file=sys.stderr)
-            output.close()
+        if isinstance(error, OSError):
+            raise unwritable(self.target, error) from error

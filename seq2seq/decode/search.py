@@ -20,6 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from seq2seq.config import DecodeConfig
+from seq2seq.data.symbols import EOS_ID
+
+FIRST_ID = EOS_ID  # smaller ids (padding, unknown, BOS), which training targets do not contain, are never chosen
 _PIECE = 64  # tokens in a piece of the vocabulary (see _best_continuations)
 
 
@@ -38,19 +42,6 @@ class SearchState(Protocol):
 
 
 @dataclass(frozen=True)
-class SearchOptions:
-    """Options to extend hypotheses. The last three are used by sampling only."""
-
-    bos_id: int
-    eos_id: int
-    beam_size: int
-    first_id: int = 0  # ids below it (padding, unknown, BOS) are never chosen
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-
-
-@dataclass(frozen=True)
 class Hypothesis:
     """A finished output."""
 
@@ -60,61 +51,19 @@ class Hypothesis:
     cut: bool = False  # it reached the maximum length, where EOS was the only choice
 
 
-def length_penalty(length: int, alpha: float) -> float:
-    """((5 + length) / 6) ** alpha, Wu et al. 2016, equation 14; ``length`` counts EOS."""
-    return float(((5.0 + length) / 6.0) ** alpha)
+def _sample(logits: Tensor, uniforms: Tensor, decode: DecodeConfig) -> Tensor:
+    """One token for each row of logits [rows, V], by inverting the cumulative distribution at ``uniforms`` [rows].
 
-
-def _filter(log_p: Tensor, top_k: int, top_p: float) -> Tensor:
-    """Probabilities, [rows, V], with unlikely tokens set to zero; they are not normalised again.
-
-    Keeps the ``top_k`` most likely tokens (0: all), then the fewest of these whose sum reaches ``top_p`` (Holtzman et
-    al. 2020).
+    Only the ``top_k`` most likely tokens (0: all), then the fewest of these whose sum reaches ``top_p`` (Holtzman et
+    al. 2020), have a chance.
     """
-    p, ids = log_p.softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
-    if top_k:
-        p[:, top_k:] = 0.0
-    before = p.cumsum(dim=-1) - p
-    p = p.where(before < top_p * p.sum(dim=-1, keepdim=True), 0.0)
-    return torch.zeros_like(p).scatter_(-1, ids, p)
-
-
-def _sample(logits: Tensor, uniforms: Tensor, options: SearchOptions) -> Tensor:
-    """One token for each row of logits [rows, V], by inverting the cumulative distribution at ``uniforms`` [rows]."""
-    p = _filter(logits.double() / options.temperature, options.top_k, options.top_p)
-    cumulative = p.cumsum(dim=-1)
+    p, ids = (logits.double() / decode.temperature).softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
+    if decode.top_k:
+        p[:, decode.top_k :] = 0.0
+    p = p.where(p.cumsum(dim=-1) - p < decode.top_p * p.sum(dim=-1, keepdim=True), 0.0)
+    cumulative = torch.zeros_like(p).scatter_(-1, ids, p).cumsum(dim=-1)
     target = uniforms[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.size(-1) - 1)
-
-
-class _Lattice:
-    """All tokens chosen so far, with back-pointers, and the finished hypotheses of each sentence."""
-
-    def __init__(self, num_sentences: int) -> None:
-        self.rows: list[dict[int, int]] = []  # for each step: the row of each sentence
-        self.tokens: list[NDArray[np.int32]] = []  # [B, K]
-        self.parents: list[NDArray[np.int32]] = []  # [B, K], hypotheses of the previous step
-        self.finished: list[list[tuple[float, float, int, int, bool]]] = [[] for _ in range(num_sentences)]
-
-    def add_step(self, rows: dict[int, int], tokens: NDArray[np.float64], parents: NDArray[np.float64]) -> None:
-        self.rows.append(rows)
-        self.tokens.append(tokens.astype(np.int32))
-        self.parents.append(parents.astype(np.int32))
-
-    def finish(self, sentence: int, score: float, log_prob: float, beam: int) -> None:
-        """EOS follows hypothesis ``beam`` of the latest step (or the empty one); ``~beam`` means that it was cut."""
-        cut = beam < 0
-        self.finished[sentence].append((score, log_prob, len(self.tokens), ~beam if cut else beam, cut))
-
-    def hypothesis(self, sentence: int, finished: tuple[float, float, int, int, bool]) -> Hypothesis:
-        """Follow the back-pointers."""
-        score, log_prob, length, beam, cut = finished
-        ids: list[int] = []
-        for step in reversed(range(length)):
-            row = self.rows[step][sentence]
-            ids.append(self.tokens[step].item(row, beam))
-            beam = self.parents[step].item(row, beam)
-        return Hypothesis(tuple(reversed(ids)), log_prob, score, cut)
 
 
 def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha: float) -> list[list[Hypothesis]]:
@@ -127,36 +76,45 @@ def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha
     Args:
         state: before the first token; made with the same ``max_lengths``.
         max_lengths: [B], maximum tokens of each output, EOS included; at least 1.
-        alpha: of :func:`length_penalty`.
+        alpha: of the length penalty.
 
     Returns:
         For each sentence, ``beam_size`` finished hypotheses, best score first; fewer only if no more exist.
     """
-    num_sentences = len(max_lengths)
-    lattice = _Lattice(num_sentences)
-    sentences = np.arange(num_sentences)  # still being decoded, by row
-    rows = {s: s for s in range(num_sentences)}
+    chosen = np.zeros((2, max(max_lengths), len(max_lengths), beam_size), np.int32)  # tokens and parents at each step
+    finished: list[list[tuple[float, float, int, int]]] = [[] for _ in max_lengths]  # arguments of _trace
+    sentences = np.arange(len(max_lengths))  # still being decoded, by row
     longest = np.array(max_lengths)
-    for length in range(1, max(max_lengths) + 1):
+    for step in range(max(max_lengths)):
         tokens, parents, ended, ended_parents = state.advance()
-        penalty = length_penalty(length, alpha)
+        penalty = ((5.0 + step + 1) / 6.0) ** alpha  # Wu et al. 2016, equation 14; EOS counts
         for row, at in np.argwhere(ended > -math.inf):
-            log_prob, beam = float(ended[row, at]), int(ended_parents[row, at])
-            lattice.finish(int(sentences[row]), log_prob / penalty, log_prob, beam)
-        num_finished = np.array([len(lattice.finished[s]) for s in sentences])
-        going = (length < longest[sentences]) & (num_finished < beam_size)
+            log_prob = float(ended[row, at])
+            finished[sentences[row]].append((log_prob / penalty, log_prob, step, int(ended_parents[row, at])))
+        num_finished = np.array([len(finished[s]) for s in sentences])
+        going = (step + 1 < longest[sentences]) & (num_finished < beam_size)
         if not going.any():
             break
-        lattice.add_step(rows, tokens, parents)
+        chosen[:, step, sentences] = tokens, parents
         kept = _close_gaps(going)
-        if kept.size < len(sentences):
-            sentences = sentences[kept]
-            rows = {int(s): row for row, s in enumerate(sentences)}
+        sentences = sentences[kept]
         state.keep(kept)
     return [
-        [lattice.hypothesis(s, done) for done in sorted(finished, key=lambda f: -f[0])[:beam_size]]
-        for s, finished in enumerate(lattice.finished)
+        [_trace(chosen[:, :, s], *end) for end in sorted(ends, key=lambda end: -end[0])[:beam_size]]
+        for s, ends in enumerate(finished)
     ]
+
+
+def _trace(chosen: NDArray[np.int32], score: float, log_prob: float, num_steps: int, last: int) -> Hypothesis:
+    """Follow the back-pointers from hypothesis ``last`` after ``num_steps``; ``~last`` means that it was cut.
+
+    chosen: [2, steps, K], tokens and parents (hypotheses of the previous step) of a sentence.
+    """
+    at, ids = max(last, ~last), []
+    for step in reversed(range(num_steps)):
+        ids.append(chosen.item(0, step, at))
+        at = chosen.item(1, step, at)
+    return Hypothesis(tuple(reversed(ids)), log_prob, score, cut=last < 0)
 
 
 def _close_gaps(going: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -176,17 +134,8 @@ class Extension(NamedTuple):
     ended: Tensor  # [B, K] log-probabilities of hypotheses that chose EOS; -inf in an empty place
     ended_parents: Tensor  # [B, K] the hypotheses of the previous step that these extend; ~k if k was cut
 
-    def to_read(self) -> Tensor:
-        """Tokens, parents, ``ended`` and ``ended_parents``, [4, B, K]: all that the host needs, in one transfer.
 
-        float64 represents the integers and the fp32 numbers exactly.
-        """
-        return torch.stack([x.double() for x in (self.tokens, self.parents, self.ended, self.ended_parents)])
-
-
-def extend(
-    logits: Tensor, log_probs: Tensor, last: Tensor, uniforms: Tensor | None, options: SearchOptions
-) -> Extension:
+def extend(logits: Tensor, log_probs: Tensor, last: Tensor, uniforms: Tensor | None, decode: DecodeConfig) -> Extension:
     """Extend every hypothesis by one token; nothing is read back from the device.
 
     Args:
@@ -196,15 +145,14 @@ def extend(
         uniforms: [B, K] float64 in [0, 1), for sampling: one random number per token. None: beam search.
     """
     offsets = log_probs - logits.logsumexp(dim=-1)
-    if options.first_id:
-        own = logits if logits.stride(1) else logits[:, :1]  # equal hypotheses may share their logits
-        own[:, :, : options.first_id] = -math.inf
+    own = logits if logits.stride(1) else logits[:, :1]  # equal hypotheses may share their logits
+    own[:, :, :FIRST_ID] = -math.inf
     if uniforms is None:
-        return _extend_beams(logits, offsets, last, options)
-    return _extend_samples(logits, offsets, last, uniforms, options)
+        return _extend_beams(logits, offsets, last)
+    return _extend_samples(logits, offsets, last, uniforms, decode)
 
 
-def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor, options: SearchOptions) -> Extension:
+def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor) -> Extension:
     """The best K live hypotheses of each sentence, and those among its best K continuations that choose EOS.
 
     At most K of the best 2K continuations choose EOS, so at least K stay live. EOS counts only among the best K:
@@ -215,11 +163,11 @@ def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor, options: Search
     """
     num_hypotheses, last = offsets.size(1), last[:, None]
     totals, tokens, parents = _best_continuations(logits, offsets, 2 * num_hypotheses)
-    ended = tokens == options.eos_id
+    ended = tokens == EOS_ID
     live, chosen = totals.masked_fill(ended, -math.inf).topk(num_hypotheses, dim=1)
     best = slice(num_hypotheses)
     final = totals[:, best].masked_fill(~ended[:, best], -math.inf)
-    forced = logits[:, :, options.eos_id] + offsets
+    forced = logits[:, :, EOS_ID] + offsets
     final = torch.where(last, forced, final)
     all_parents = torch.arange(num_hypotheses, device=logits.device)
     all_parents = torch.where(forced < totals[:, num_hypotheses - 1, None], ~all_parents, all_parents)
@@ -254,17 +202,15 @@ def _best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Te
     return best, tokens, parents.gather(1, piece)
 
 
-def _extend_samples(
-    logits: Tensor, offsets: Tensor, last: Tensor, uniforms: Tensor, options: SearchOptions
-) -> Extension:
+def _extend_samples(logits: Tensor, offsets: Tensor, last: Tensor, uniforms: Tensor, decode: DecodeConfig) -> Extension:
     """Extend every sample by one token, drawn with its random number in ``uniforms``.
 
     A finished sample stays as a dead row (log-probability -inf) until all samples of its sentence are finished.
     """
-    tokens = _sample(logits.flatten(0, 1), uniforms.flatten(), options).view(uniforms.shape)
-    drawn, tokens = tokens, tokens.masked_fill(last[:, None], options.eos_id)
+    tokens = _sample(logits.flatten(0, 1), uniforms.flatten(), decode).view(uniforms.shape)
+    drawn, tokens = tokens, tokens.masked_fill(last[:, None], EOS_ID)
     totals = offsets + logits.gather(2, tokens[:, :, None]).squeeze(2)
     parents = torch.arange(tokens.size(1), device=logits.device).expand_as(tokens)
-    ended = tokens == options.eos_id
+    ended = tokens == EOS_ID
     live, final = totals.masked_fill(ended, -math.inf), totals.masked_fill(~ended, -math.inf)
     return Extension(tokens, parents, live, final, torch.where(drawn == tokens, parents, ~parents))

@@ -77,6 +77,6 @@ def with_split_sentences(config: Config, corpus: Corpus, tokenizer: Tokenizer) -
         return config
     count = len(corpus.lines)
     chosen = np.linspace(0, count - 1, min(count, _SAMPLE)).astype(int).tolist()
-    lines = tokenizer.decode_batch([corpus.src(i).tolist() for i in chosen])
+    lines = tokenizer.decode_batch([corpus.sentence("src", i).tolist() for i in chosen])
     single = share_of_several(lines, config.data.source_language) < _FEW
     return config.model_copy(update={"decode": config.decode.model_copy(update={"split_sentences": single})})

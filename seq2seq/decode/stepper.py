@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from seq2seq.config import DecodeConfig
 from seq2seq.data.packed import Packed
-from seq2seq.decode.search import SearchOptions, extend
+from seq2seq.data.symbols import BOS_ID
+from seq2seq.decode.search import extend
 from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.state import FixedState, State, round_up
@@ -29,19 +31,19 @@ def begin(
     model: Seq2SeqModel,
     src: Packed,
     max_lengths: Sequence[int],
-    options: SearchOptions,
+    decode: DecodeConfig,
     uniforms: NDArray[np.float64] | None = None,
 ) -> State:
     """A model's state before the first step of a search; it also holds the search's own tensors.
 
     ``uniforms``: as for :func:`seq2seq.decode.search.extend`, but for all steps, [B, K, steps].
     """
-    num_sentences, state = len(max_lengths), model.begin(src, options.beam_size, max(max_lengths))
+    num_sentences, state = len(max_lengths), model.begin(src, decode.num_hypotheses, max(max_lengths))
     # All hypotheses are equal at first: in beam search only one may count, in sampling all do.
-    log_probs = torch.full((num_sentences, options.beam_size), 0.0 if uniforms is not None else -torch.inf)
+    log_probs = torch.full((num_sentences, decode.num_hypotheses), 0.0 if uniforms is not None else -torch.inf)
     log_probs[:, 0] = 0.0
     tensors = {
-        "tokens": torch.full((num_sentences, 1), options.bos_id),  # [B, 1], because all are equal; then [B, K]
+        "tokens": torch.full((num_sentences, 1), BOS_ID),  # [B, 1], because all are equal; then [B, K]
         "log_probs": log_probs,  # [B, K]
         "last": torch.tensor(max_lengths) - 1,  # [B], the position at which only EOS may follow
     }
@@ -53,33 +55,35 @@ def begin(
     return state
 
 
-def extend_hypotheses(state: State, logits: Tensor, options: SearchOptions) -> Tensor:
+def extend_hypotheses(state: State, logits: Tensor, decode: DecodeConfig) -> Tensor:
     """Extend every hypothesis by one token; nothing is read back from the device.
 
     Args:
         logits: [B, K, V], or [B, 1, V] while all hypotheses are equal.
 
     Returns:
-        The numbers for the host, [4, B, K] (:meth:`seq2seq.decode.search.Extension.to_read`).
+        Tokens, parents, ``ended`` and ``ended_parents``, [4, B, K]: all that the host needs, in one transfer. float64
+        represents the integers and the fp32 numbers exactly.
     """
     mine = state.of_sentences
     uniforms = mine.get("uniforms")
     if uniforms is not None:
         uniforms = uniforms.index_select(2, state.position).squeeze(2)
-    logits = logits.expand(-1, options.beam_size, -1)
-    extension = extend(logits, mine["log_probs"], mine["last"] == state.position, uniforms, options)
+    logits = logits.expand(-1, decode.num_hypotheses, -1)
+    extension = extend(logits, mine["log_probs"], mine["last"] == state.position, uniforms, decode)
     state.replace("tokens", extension.tokens)
     state.replace("log_probs", extension.log_probs)
     state.follow(extension.parents)
-    return extension.to_read()
+    read = (extension.tokens, extension.parents, extension.ended, extension.ended_parents)
+    return torch.stack([x.double() for x in read])
 
 
 class EagerStepper:
     """Eager steps; the tensors shrink when sentences finish."""
 
-    def __init__(self, model: Seq2SeqModel, state: State, options: SearchOptions) -> None:
+    def __init__(self, model: Seq2SeqModel, state: State, decode: DecodeConfig) -> None:
         """``state``: from :func:`begin`."""
-        self._model, self._state, self._options = model, state, options
+        self._model, self._state, self._decode = model, state, decode
         # Kept until the next step replaces it. Otherwise the C library returns this memory to the system and gets it
         # back page by page at every step, which takes 1/5 of a small model's time.
         self._logits: Tensor
@@ -87,8 +91,7 @@ class EagerStepper:
     def advance(self) -> NDArray[np.float64]:
         """See :class:`seq2seq.decode.search.SearchState`."""
         self._logits = self._model.step(self._state.of_sentences["tokens"], self._state).float()
-        read: NDArray[np.float64] = extend_hypotheses(self._state, self._logits, self._options).numpy()
-        return read
+        return extend_hypotheses(self._state, self._logits, self._decode).numpy()
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """See :class:`seq2seq.decode.search.SearchState`."""
@@ -107,12 +110,12 @@ class GraphStepper:
     The free row is still computed, until the remaining sentences fit into half of the rows.
     """
 
-    def __init__(self, graphs: Graphs, model: Seq2SeqModel, state: State, options: SearchOptions) -> None:
+    def __init__(self, graphs: Graphs, model: Seq2SeqModel, state: State, decode: DecodeConfig) -> None:
         """``state``: from :func:`begin`; ``graphs``: of this model, used by one search at a time.
 
         Every grid length of the source has its own graphs, so there should be few lengths.
         """
-        self._graphs, self._model, self.state, self._options = graphs, model, state, options
+        self._graphs, self._model, self.state, self._decode = graphs, model, state, decode
         self._length = 0
         self._rows = np.arange(state.num_sentences)  # the rows of the sentences still being decoded
         self.shape = (0, 0)  # number of sentences, rounded up, and of steps that fit into the caches
@@ -125,8 +128,7 @@ class GraphStepper:
             self._fit()
             self._graphs.run(self._key, self._capturable)
         self._length += 1
-        read: NDArray[np.float64] = self._read.cpu().numpy()
-        return read[:, self._rows]
+        return self._read.cpu().numpy()[:, self._rows]
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """See :class:`seq2seq.decode.search.SearchState`."""
@@ -137,7 +139,7 @@ class GraphStepper:
 
     def _step(self) -> Tensor:
         logits = self._model.step(self.state.of_sentences["tokens"], self.state).float()
-        return extend_hypotheses(self.state, logits, self._options)
+        return extend_hypotheses(self.state, logits, self._decode)
 
     def _fit(self) -> None:
         """Move to the shape for the next step."""
@@ -147,8 +149,9 @@ class GraphStepper:
         # Copied without waiting for earlier work on the device.
         rows = torch.from_numpy(self._rows).to(self.state.position.device, non_blocking=True)
         self.state = FixedState(self.state, self._length, rows, shape[0], self._graphs.place)
-        self._read = self._graphs.place("read", (4, shape[0], self._options.beam_size), torch.float64)
+        self._read = self._graphs.place("read", (4, shape[0], self._decode.num_hypotheses), torch.float64)
         self._rows, self.shape = np.arange(len(self._rows)), shape
         tensors = {**self.state.shared, **self.state.of_sentences, **self.state.of_hypotheses}
         # Everything that affects the step, except the numbers in the tensors.
-        self._key = (self._options, *((name, x.shape) for name, x in tensors.items()))
+        sampling = (self._decode.temperature, self._decode.top_k, self._decode.top_p)
+        self._key = (sampling, *((name, x.shape) for name, x in tensors.items()))

@@ -55,7 +55,7 @@ class Arrivals:
         try:
             for line in lines:
                 with self._changed:
-                    self._changed.wait_for(self._has_room)
+                    self._changed.wait_for(lambda: len(self._lines) < _AHEAD_LINES and self._num_bytes < _AHEAD_BYTES)
                     self._lines.append(line)
                     self._num_bytes += len(line)
                     self._changed.notify()
@@ -64,9 +64,6 @@ class Arrivals:
         with self._changed:
             self._ended = True
             self._changed.notify()
-
-    def _has_room(self) -> bool:
-        return len(self._lines) < _AHEAD_LINES and self._num_bytes < _AHEAD_BYTES
 
 
 def incoming_lines(source: str) -> Iterable[bytes]:

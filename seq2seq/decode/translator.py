@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from seq2seq.config import Config, DecodeConfig
@@ -37,19 +37,13 @@ class Translation:
     cut: bool = False  # it reached its length limit before it was complete
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A line, or a part of a line that is too long for the model."""
-
-    line: int  # index in the window
-    source: Source  # with the key (line of the whole input, part)
-
-
 def _windows(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterator[list[str]]:
     """Windows of lines, limited in lines and characters; a window ends early when the next line is not there yet."""
     window: list[str] = []
     num_characters = 0
-    for line in lines:
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, str):
+            raise TypeError(f"line {number} is {type(line).__name__}, not str")
         window.append(line)
         num_characters += len(line)
         if len(window) == WINDOW_LINES or num_characters >= WINDOW_CHARACTERS or none_is_there():
@@ -57,14 +51,6 @@ def _windows(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterato
             window, num_characters = [], 0
     if window:
         yield window
-
-
-def _checked(lines: Iterable[str]) -> Iterator[str]:
-    """The same lines; raises TypeError if one is not a string."""
-    for number, line in enumerate(lines, start=1):
-        if not isinstance(line, str):
-            raise TypeError(f"line {number} is {type(line).__name__}, not str")
-        yield line
 
 
 def _distinct(translations: list[Translation]) -> list[Translation]:
@@ -75,6 +61,7 @@ def _distinct(translations: list[Translation]) -> list[Translation]:
     return list(first.values())
 
 
+@dataclass(eq=False)
 class Translator:
     """A trained model, ready to translate.
 
@@ -82,13 +69,11 @@ class Translator:
     ['Ein Mann reitet auf einem Pferd.']
     """
 
-    def __init__(self, engine: Engine, config: Config, tokenizers: TokenizerPair) -> None:
-        """``engine``: over a model of this config and these tokenizers."""
-        self.metadata: dict[str, str] = {}  # of the model folder, if the model was loaded from one
-        self.edited: tuple[str, ...] = ()  # its settings that were edited after training
-        self.engine = engine
-        self.config = config
-        self.tokenizers = tokenizers
+    engine: Engine  # over a model of this config and these tokenizers
+    config: Config
+    tokenizers: TokenizerPair
+    metadata: dict[str, str] = field(default_factory=dict)  # of the model folder, if the model was loaded from one
+    edited: tuple[str, ...] = ()  # its settings that were edited after training
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", precision: str = "auto") -> Translator:
@@ -106,10 +91,7 @@ class Translator:
         compute_in_fork(chosen)
         loaded = load_model_folder(Path(path))
         engine = TorchEngine(loaded.model.to(chosen), compute_dtype(precision, chosen))
-        translator = cls(engine, loaded.config, loaded.tokenizers)
-        translator.metadata = loaded.metadata
-        translator.edited = loaded.edited
-        return translator
+        return cls(engine, loaded.config, loaded.tokenizers, loaded.metadata, loaded.edited)
 
     def translate(self, lines: Sequence[str], decode: DecodeConfig | None = None) -> list[str]:
         """The best translation of every line; a blank line gives an empty one.
@@ -141,7 +123,8 @@ class Translator:
         Raises:
             TypeError: ``lines`` is a single string, or one of them is not a string.
         """
-        for window in self.translate_windows(lines, self.settle(decode or self.config.decode), on_problem):
+        settled = self.engine.settle(decode or self.config.decode, warnings.warn)
+        for window in self.translate_windows(lines, settled, on_problem):
             yield from window
 
     def translate_windows(
@@ -161,30 +144,26 @@ class Translator:
         """
         if isinstance(lines, (str, bytes)) or not isinstance(lines, Iterable):
             raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: translate(["..."])')
-        for window in _windows(_checked(lines), none_is_there):
+        for window in _windows(lines, none_is_there):
             yield self._translate_window(window, done, decode, on_problem)
             done += len(window)
 
-    def settle(self, decode: DecodeConfig, say: Callable[[str], None] = warnings.warn) -> DecodeConfig:
-        """The options that the engine will use here instead of ``decode``; ``say`` gets the reason for each change."""
-        return self.engine.settle(decode, say)
-
     def identity(self) -> dict[str, str]:
         """Everything about a loaded model that affects its translations; it does not depend on the folder's name."""
-        config = [
+        parts = [
+            self.metadata,  # with the weights' checksum
+            self.tokenizers.fingerprint,
             self.config.model.model_dump(mode="json"),
             self.config.data.max_length,
             script_of(self.config.data.target_language),
         ]
-        parts = json.dumps([self.metadata, self.tokenizers.fingerprint, *config], sort_keys=True)
-        model = checksum(parts.encode())  # the metadata contain the weights' checksum
-        return {"model": model, **self.engine.identity}
+        return {"model": checksum(json.dumps(parts, sort_keys=True).encode()), **self.engine.identity}
 
     def _translate_window(
         self, lines: list[str], first: int, decode: DecodeConfig, on_problem: Callable[[int, str], None]
     ) -> list[list[Translation]]:
         limit = self.config.data.max_length - 1  # room for EOS
-        parts: list[_Part] = []
+        parts: list[Source] = []  # lines, or parts of lines that are too long; keys: line of the input, part
         filled = [line if line.strip() else "" for line in lines]  # white space has no translation
         for index, sentences in enumerate(self._encode(filled, decode)):
             pieces: list[list[int]] = []
@@ -192,18 +171,17 @@ class Translator:
                 pieces += self._cut(text, limit) if len(ids) > limit else [ids]
             if len(pieces) > len(sentences):
                 on_problem(first + index + 1, f"longer than {limit} tokens; translated in {len(pieces)} parts")
-            for number, piece in enumerate(pieces):
-                if piece:
-                    parts.append(_Part(index, Source([*piece, EOS_ID], (first + index, number))))
+            parts += [Source([*ids, EOS_ID], (first + index, part)) for part, ids in enumerate(pieces) if ids]
         found: list[list[list[Translation]]] = [[] for _ in lines]
         cut: dict[int, str] = {}
         translated = self._translate_parts(parts, decode)
         for part, translations in zip(parts, translated, strict=True):
-            found[part.line].append(translations)
+            line = part.key[0]
+            found[line - first].append(translations)
             if translations[0].cut:
-                cut.setdefault(part.line, self._limit_reached(part, decode))
-        for index, message in cut.items():
-            on_problem(first + index + 1, message)
+                cut.setdefault(line + 1, self._limit_reached(len(part.ids), decode))
+        for number, message in cut.items():
+            on_problem(number, message)
         return [self._join(translations, decode) for translations in found]
 
     def _encode(self, lines: list[str], decode: DecodeConfig) -> list[list[tuple[str, list[int]]]]:
@@ -215,18 +193,17 @@ class Translator:
         encoded = iter(self.tokenizers.src.encode([text for sentences in texts for text in sentences]))
         return [[(text, next(encoded)) for text in sentences] for sentences in texts]
 
-    def _limit_reached(self, part: _Part, decode: DecodeConfig) -> str:
-        """The message for a part whose translation is cut."""
-        num_tokens = len(part.source.ids)
+    def _limit_reached(self, num_tokens: int, decode: DecodeConfig) -> str:
+        """The message for a source of ``num_tokens`` whose translation is cut."""
         longest = self.engine.longest_output(num_tokens, decode)
         raised = decode.model_copy(update={"max_length_offset": decode.max_length_offset + 1})
         more = self.engine.longest_output(num_tokens, raised) > longest
         advice = "raise decode.max_length_ratio" if more else "the model does not allow longer ones"
         return f"the translation reached its length limit of {longest} tokens; {advice}"
 
-    def _translate_parts(self, parts: list[_Part], decode: DecodeConfig) -> list[list[Translation]]:
+    def _translate_parts(self, parts: list[Source], decode: DecodeConfig) -> list[list[Translation]]:
         """The translations of each part, best first; at least one."""
-        found = self.engine.search([part.source for part in parts], decode)
+        found = self.engine.search(parts, decode)
         if not all(found):  # every hypothesis ends at the maximum length, so no score was finite
             raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
         best = [hypotheses[: 1 if decode.n_best == 1 else None] for hypotheses in found]

@@ -7,8 +7,7 @@ from contextlib import ExitStack
 
 from seq2seq.config import Config
 from seq2seq.data.prepare import PreparedData
-from seq2seq.doctor.report import Section, Verdict
-from seq2seq.doctor.text import short_path
+from seq2seq.doctor.report import Section, Verdict, short_path
 from seq2seq.errors import OutOfMemoryError, UserError
 from seq2seq.files import free_space, locked_run
 from seq2seq.memory import show_bytes
@@ -23,33 +22,25 @@ _PLENTY = 1.2  # times the disk space that a run needs, because other files may 
 
 def judge_machine(config: Config, data: PreparedData) -> Section:
     """Findings about the run folder, the disk and a dry run."""
-    verdicts = [*_judge_folder(config), _judge_disk(config, data)]
+    verdicts = []
+    if checkpoints := list_checkpoints(config.run_dir):
+        text = f"{short_path(config.run_dir)} has a run with {len(checkpoints)} checkpoints; doctor does not change it"
+        verdicts.append(Verdict("ok", text, "train continues this run; choose another run_dir for a new one"))
+    verdicts.append(_judge_disk(config, data))
     with ExitStack() as stack:
         try:
             stack.enter_context(locked_run(config.run_dir))
         except UserError as error:
-            verdicts.append(Verdict("not tried", str(error)))
-        else:
-            processes = stack.enter_context(joined_processes(config.train.device))
-            verdicts += _try_out(config, data, processes)
+            return Section("Dry run", [*verdicts, Verdict("not tried", str(error))])
+        processes = stack.enter_context(joined_processes(config.train.device))
+        try:
+            config = with_batch_tokens(config, data.train, processes)
+            verdicts += _judge_dry_run(config, processes, dry_run(config, processes))
+        except OutOfMemoryError as error:
+            verdicts.append(Verdict("WRONG", str(error)))
+        except UserError as error:
+            verdicts.append(Verdict("WRONG", f"the dry run failed: {error}"))
     return Section("Dry run", verdicts)
-
-
-def _try_out(config: Config, data: PreparedData, processes: Processes) -> list[Verdict]:
-    try:
-        config = with_batch_tokens(config, data.train, processes)
-        return list(_judge_dry_run(config, processes, dry_run(config, processes)))
-    except OutOfMemoryError as error:
-        return [Verdict("WRONG", str(error))]
-    except UserError as error:
-        return [Verdict("WRONG", f"the dry run failed: {error}")]
-
-
-def _judge_folder(config: Config) -> Iterator[Verdict]:
-    checkpoints = list_checkpoints(config.run_dir)
-    if checkpoints:
-        text = f"{short_path(config.run_dir)} has a run with {len(checkpoints)} checkpoints; doctor does not change it"
-        yield Verdict("ok", text, "train continues this run; choose another run_dir for a new one")
 
 
 def _judge_dry_run(config: Config, processes: Processes, found: DryRun) -> Iterator[Verdict]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
+from seq2seq.data.inspection import Place
+
+Spot = tuple[Place, ...]  # of one side, or of both
 Mark = Literal["ok", "doubtful", "WRONG", "not tried"]
 _MARK_WIDTH = 11
 _WIDTH = 108  # of lines, except examples
+_SHOWN = 60  # characters of an example, for each side
+NUM_EXAMPLES = 3
 
 
 class Limit(NamedTuple):
@@ -76,7 +83,7 @@ LIMITS = {
     "bytes": Limit(0.005, 0.05, "raise tokenizer.character_coverage or tokenizer.vocab_size; names and emoji are fine"),
 }
 # Pieces per word (per character in text without spaces); above it, sentences are long and words are hard to learn.
-FERTILITY_WORDS, FERTILITY_CHARACTERS = 2.5, 1.1
+FERTILITY = {"word": 2.5, "character": 1.1}
 
 
 @dataclass(frozen=True)
@@ -91,9 +98,8 @@ class Verdict:
     def __str__(self) -> str:
         lines = [*textwrap.wrap(self.text, _WIDTH), *textwrap.wrap(self.advice, _WIDTH)]
         lines += [f"  {example}" for example in self.examples]
-        return textwrap.indent("\n".join(lines), " " * _MARK_WIDTH).replace(
-            " " * _MARK_WIDTH, f"{self.mark:<{_MARK_WIDTH}}", 1
-        )
+        indented = textwrap.indent("\n".join(lines), " " * _MARK_WIDTH)
+        return f"{self.mark:<{_MARK_WIDTH}}{indented[_MARK_WIDTH:]}"
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,25 @@ def judged(kind: str, what: str, count: int, of: int, examples: Sequence[str] = 
     if share < limit.doubtful:
         return Verdict("ok", text, examples=examples[:1])
     return Verdict("WRONG" if share >= limit.wrong else "doubtful", text, limit.advice, examples)
+
+
+def shown(spot: Spot, texts: Mapping[Place, bytes], note: str = "") -> str:
+    """An example, ``file:line: source | target (note)``; ``texts`` has the lines of both places."""
+    path, line = spot[0]
+    both = [printable(texts.get(place, b""), _SHOWN).strip() or "(blank)" for place in spot]
+    return f"{short_path(path)}:{line + 1}: {' | '.join(dict.fromkeys(both))}{note and f' ({note})'}"
+
+
+def printable(raw: bytes, width: int) -> str:
+    """A line to show: at most ``width`` characters, with escapes for invalid bytes and invisible characters."""
+    text = raw[: 4 * width + 4].decode("utf-8", "backslashreplace")
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: width + 1])
+    return shown if len(text) <= width and len(shown) <= width else shown[: width - 1] + "…"
+
+
+def short_path(path: Path) -> str:
+    """The shorter form of the path: relative or as given."""
+    return min(str(path), os.path.relpath(path), key=len)
 
 
 def per_cent(share: float) -> str:

@@ -11,9 +11,8 @@ from tqdm import tqdm
 from seq2seq.config import Config
 from seq2seq.data.inspection import PartFacts, inspect_parts
 from seq2seq.data.prepare import prepare_data
-from seq2seq.doctor.characters import judge_characters
 from seq2seq.doctor.report import Section, Verdict
-from seq2seq.doctor.text import judge_text, readable
+from seq2seq.doctor.text import judge_characters, judge_text, readable
 from seq2seq.doctor.tokens import judge_tokens
 from seq2seq.errors import UserError
 

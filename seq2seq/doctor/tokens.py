@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +12,17 @@ from numpy.typing import NDArray
 from seq2seq.config import Config
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.corpus_writer import SIDES, Side
-from seq2seq.data.inspection import BLANK, PartFacts, main_script, printable, script_names
+from seq2seq.data.inspection import PartFacts, main_script, read_places, script_names
 from seq2seq.data.prepare import PreparedData
 from seq2seq.data.symbols import UNK_ID
 from seq2seq.data.tokenizer import Tokenizer
-from seq2seq.doctor.report import FERTILITY_CHARACTERS, FERTILITY_WORDS, Section, Verdict, judged
-from seq2seq.doctor.text import short_path
+from seq2seq.doctor.report import FERTILITY, NUM_EXAMPLES, Section, Verdict, judged, printable, shown
 from seq2seq.languages import UNSPACED_SCRIPTS
 
 _NAMES = {"src": "source", "tgt": "target"}
 _PORTION = 100_000  # pairs in memory at a time
 _MANY_SPELLED = 10_000  # byte pieces to find the most frequent characters in
 _UNLIKE = 4.0  # times the tokens of the other side
-_NUM_EXAMPLES = 3
 
 
 def judge_tokens(config: Config, data: PreparedData, train: PartFacts) -> Section:
@@ -45,15 +44,15 @@ def _judge_fertility(side: Side, corpus: Corpus, train: PartFacts) -> Verdict:
     lengths = corpus.src_lengths if side == "src" else corpus.tgt_lengths
     whole = train.pairs[SIDES.index(side)]
     lines = whole[corpus.lines]
-    pieces, words, characters = int(lengths.sum()) - len(lengths), int(lines["words"].sum()), int(lines["chars"].sum())
+    pieces = int(lengths.sum()) - len(lengths)
     spaced = script_names()[main_script(whole)] not in UNSPACED_SCRIPTS
-    fertility = pieces / max(1, words if spaced else characters)
-    text = f"{_NAMES[side]}: {fertility:.2f} pieces per {'word' if spaced else 'character'}"
-    if fertility <= (FERTILITY_WORDS if spaced else FERTILITY_CHARACTERS):
+    unit = "word" if spaced else "character"
+    fertility = pieces / max(1, int(lines["words" if spaced else "chars"].sum()))
+    text = f"{_NAMES[side]}: {fertility:.2f} pieces per {unit}"
+    if fertility <= FERTILITY[unit]:
         return Verdict("ok", text)
-    return Verdict(
-        "doubtful", text, "words are cut into many small pieces: raise tokenizer.vocab_size, or add training text"
-    )
+    advice = "words are cut into many small pieces: raise tokenizer.vocab_size, or add training text"
+    return Verdict("doubtful", text, advice)
 
 
 def _judge_unknown(side: Side, tokenizer: Tokenizer, corpus: Corpus, train: PartFacts) -> Iterator[Verdict]:
@@ -75,8 +74,8 @@ def _judge_unknown(side: Side, tokenizer: Tokenizer, corpus: Corpus, train: Part
     total = int(counts.sum()) - corpus.num_pairs
     for kind, name in (("unknown", "unknown characters"), ("bytes", "characters spelled as bytes")):
         number = int(counts[special[kind]].sum())
-        shown = train.texts([int(corpus.lines[first[kind]])] if kind in first else [])
-        examples = [_example(train, pair, side, texts) for pair, texts in shown.items()]
+        found = [train.places(int(corpus.lines[first[kind]]))[SIDES.index(side)]] if kind in first else []
+        examples = [shown((place,), read_places(found)) for place in found]
         if kind == "bytes" and spelled:
             examples.insert(0, "mostly " + " ".join(printable(c.encode(), 12) for c, _ in spelled.most_common(12)))
         yield judged(kind, f"{_NAMES[side]}: {name}: {{count}} of the pieces", number, total, examples)
@@ -95,10 +94,8 @@ def _judge_lengths(config: Config, data: PreparedData) -> Iterator[Verdict]:
     numbers = [[int(np.quantile(lengths, share)) for lengths in sides] for share in (0.5, 0.99, 1.0)]
     words = [f"{src:,} and {tgt:,}" for src, tgt in numbers]
     yield Verdict("ok", f"tokens, source and target: median {words[0]}, 99 % up to {words[1]}, longest {words[2]}")
-    long = int(
-        ((data.valid.src_lengths > config.data.max_length) | (data.valid.tgt_lengths > config.data.max_length)).sum()
-    )
-    if long:
+    longer = np.maximum(data.valid.src_lengths, data.valid.tgt_lengths)
+    if long := int((longer > config.data.max_length).sum()):
         what = f"validation pairs above data.max_length ({config.data.max_length}): {{count}}"
         yield judged("too long", what, long, data.valid.num_pairs)
 
@@ -107,37 +104,25 @@ def _judge_left_out(config: Config, data: PreparedData, train: PartFacts) -> Ite
     """Pairs that the filters skip, and pairs that data.max_ratio could skip."""
     corpus = data.train
     counts = corpus.counts
-    left_out = np.ones(counts.read, bool)
+    left_out = train.filled.copy()
     left_out[corpus.lines] = False
-    src, tgt = train.pairs
-    candidates = np.flatnonzero(left_out & (((src["flags"] | tgt["flags"]) & BLANK) == 0))
+    spots = [train.places(pair) for pair in np.flatnonzero(left_out)[: 20 * NUM_EXAMPLES].tolist()]
+    texts = read_places(chain.from_iterable(spots))
     examples: dict[str, list[str]] = {"too long": [], "ratio": []}
-    for pair, texts in train.texts(candidates[: 20 * _NUM_EXAMPLES].tolist()).items():
-        lengths = [len(ids) for ids in _encode(data, texts)]
-        kind = "too long" if max(lengths) >= config.data.max_length else "ratio"
-        tokens = f"{lengths[0] + 1:,} and {lengths[1] + 1:,} tokens"
-        examples[kind].append(f"{_example(train, pair, 'src', texts)} ({tokens})")
+    for spot in spots:
+        both = zip((data.tokenizers.src, data.tokenizers.tgt), spot, strict=True)
+        lengths = [len(tokenizer.encode([texts[place].decode()])[0]) + 1 for tokenizer, place in both]
+        kind = "too long" if max(lengths) > config.data.max_length else "ratio"
+        examples[kind].append(shown(spot[:1], texts, f"{lengths[0]:,} and {lengths[1]:,} tokens"))
     what = f"pairs above data.max_length ({config.data.max_length} tokens): {{count}}"
-    yield judged("too long", what, counts.too_long, counts.read, examples["too long"][:_NUM_EXAMPLES])
+    yield judged("too long", what, counts.too_long, counts.read, examples["too long"][:NUM_EXAMPLES])
     if config.data.max_ratio is not None:
         what = f"pairs above data.max_ratio ({config.data.max_ratio:g}): {{count}}"
-        yield judged("ratio", what, counts.ratio, counts.read, examples["ratio"][:_NUM_EXAMPLES])
+        yield judged("ratio", what, counts.ratio, counts.read, examples["ratio"][:NUM_EXAMPLES])
         return
     shorter, longer = np.sort(np.stack([corpus.src_lengths, corpus.tgt_lengths]), axis=0)
     unlike = np.flatnonzero(longer > _UNLIKE * shorter)
-    found = train.texts(corpus.lines[unlike[:_NUM_EXAMPLES]].tolist())
-    shown = [_example(train, pair, "both", texts) for pair, texts in found.items()]
+    spots = [train.places(pair) for pair in corpus.lines[unlike[:NUM_EXAMPLES]].tolist()]
+    texts = read_places(chain.from_iterable(spots))
     what = f"pairs that data.max_ratio: {_UNLIKE:g} would skip: {{count}}"
-    yield judged("unlike", what, len(unlike), corpus.num_pairs, shown)
-
-
-def _encode(data: PreparedData, texts: tuple[bytes, bytes]) -> tuple[Sequence[int], Sequence[int]]:
-    src, tgt = (text.decode() for text in texts)
-    return data.tokenizers.src.encode([src])[0], data.tokenizers.tgt.encode([tgt])[0]
-
-
-def _example(train: PartFacts, pair: int, side: str, texts: tuple[bytes, bytes]) -> str:
-    number, line = train.place(pair)
-    file = (train.tgt if side == "tgt" else train.src)[number]
-    shown = {"src": texts[:1], "tgt": texts[1:], "both": texts}[side]
-    return f"{short_path(file.path)}:{line + 1}: {' | '.join(printable(text, 60) for text in shown)}"
+    yield judged("unlike", what, len(unlike), corpus.num_pairs, [shown(spot, texts) for spot in spots])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from seq2seq.config import ModelConfig
 from seq2seq.data.packed import Packed
 from seq2seq.model.kernels.grid import from_grid, to_grid
 from seq2seq.model.kernels.short_attention import ShortAttention, split_parts
@@ -26,14 +27,6 @@ SHORT = 64
 FLASH_LENGTH = 64
 
 
-def _window_bias(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
-    """[L, L]: 0 for keys at most ``window`` tokens away, and none ahead if ``causal``; else minus infinity."""
-    at = torch.arange(length, device=device)
-    distance = at[:, None] - at
-    outside = (distance > window) | (distance < (0 if causal else -window))
-    return torch.zeros(length, length, device=device).masked_fill_(outside, -math.inf)
-
-
 def _bias(q_side: Packed, k_side: Packed, *, causal: bool, window: int | None) -> Tensor:
     """[1 or B, 1, 1 or L, L], added to the scores: 0 for a visible key, else minus infinity.
 
@@ -41,25 +34,13 @@ def _bias(q_side: Packed, k_side: Packed, *, causal: bool, window: int | None) -
     """
     if window is None and not causal:
         return k_side.key_bias
-    length = q_side.max_length
-    seen = _window_bias(length, length if window is None else window, causal, k_side.key_bias.device)[None, None]
+    length, device = q_side.max_length, k_side.key_bias.device
+    reach = length if window is None else window
+    at = torch.arange(length, device=device)
+    distance = at[:, None] - at
+    outside = (distance > reach) | (distance < (0 if causal else -reach))
+    seen = torch.zeros(1, 1, length, length, device=device).masked_fill_(outside, -math.inf)
     return seen if causal else seen + k_side.key_bias
-
-
-def _padded_attention(
-    q: Tensor, k: Tensor, v: Tensor, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None
-) -> Tensor:
-    """:func:`attention` by PyTorch's padded kernel."""
-    plain_causal = causal and window is None  # the kernel's own mask
-    out = scaled_dot_product_attention(
-        to_grid(q, q_side).transpose(1, 2),  # [B, L, H, E] -> [B, H, L, E]
-        to_grid(k, k_side).transpose(1, 2),
-        to_grid(v, k_side).transpose(1, 2),
-        attn_mask=None if plain_causal else _bias(q_side, k_side, causal=causal, window=window).to(q.dtype),
-        is_causal=plain_causal,
-        enable_gqa=k.size(1) != q.size(1),
-    )
-    return from_grid(out.transpose(1, 2), q_side)
 
 
 def _has_flash(dtype: torch.dtype, head_width: int) -> bool:
@@ -84,8 +65,7 @@ def _varlen_attention(
     if window is not None or (_has_flash(q.dtype, q.size(2)) and (is_long or grouped)):
         return varlen.flash_attention(q, k, v, q_side, k_side, causal=causal, window=window)
     if len(heads) == 1 and not grouped:
-        mixed: Tensor = varlen.EfficientSelfAttention.apply(heads[0], q_side, causal)
-        return mixed
+        return varlen.EfficientSelfAttention.apply(heads[0], q_side, causal)
     return varlen.efficient_attention(q, k, v, q_side, k_side, causal=causal)
 
 
@@ -117,12 +97,20 @@ def attention(
     short = max(q_side.max_length, k_side.max_length) <= SHORT
     if short and all(part.device.type == "cpu" and part.dtype == torch.float32 for part in heads):
         bias = _bias(q_side, k_side, causal=causal, window=window)
-        mixed: Tensor = ShortAttention.apply(q_side, k_side, num_heads, bias, *heads)
-        return mixed
+        return ShortAttention.apply(q_side, k_side, num_heads, bias, *heads)
     if has_packed_kernel(heads[0].device, heads[0].dtype, heads[0].size(2), window):
         return _varlen_attention(heads, num_heads, q_side, k_side, causal=causal, window=window)
     q, k, v = split_parts(heads, num_heads, dim=1)
-    return _padded_attention(q, k, v, q_side, k_side, causal=causal, window=window)
+    plain_causal = causal and window is None  # the kernel's own mask
+    out = scaled_dot_product_attention(
+        to_grid(q, q_side).transpose(1, 2),  # [B, L, H, E] -> [B, H, L, E]
+        to_grid(k, k_side).transpose(1, 2),
+        to_grid(v, k_side).transpose(1, 2),
+        attn_mask=None if plain_causal else _bias(q_side, k_side, causal=causal, window=window).to(q.dtype),
+        is_causal=plain_causal,
+        enable_gqa=k.size(1) != q.size(1),
+    )
+    return from_grid(out.transpose(1, 2), q_side)
 
 
 def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -163,20 +151,17 @@ class SelfAttention(nn.Module):
     Grouped heads: Ainslie et al. 2023; window: Beltagy et al. 2020, section 3.1.
     """
 
-    def __init__(
-        self, d_model: int, num_heads: int, num_kv_heads: int, *, causal: bool, window: int | None = None
-    ) -> None:
+    def __init__(self, config: ModelConfig, *, causal: bool) -> None:
         super().__init__()
-        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
-        self.head_width = d_model // num_heads
-        self.causal, self.window = causal, window
-        self.qkv = FusedLinear(d_model, [n * self.head_width for n in (num_heads, num_kv_heads, num_kv_heads)])
-        self.out = nn.Linear(d_model, d_model)
+        self.num_heads, self.head_width = config.num_heads, config.d_model // config.num_heads
+        self.causal, self.window = causal, config.attention_window
+        self.heads = [config.num_heads, config.num_kv_heads, config.num_kv_heads]  # queries, keys, values
+        self.qkv = FusedLinear(config.d_model, [n * self.head_width for n in self.heads])
+        self.out = nn.Linear(config.d_model, config.d_model)
 
     def _project(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """x: [T, D] -> q [T, H, E], k and v [T, G, E]."""
-        heads = self.qkv(x).view(x.size(0), -1, self.head_width)
-        q, k, v = heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=1)
+        q, k, v = self.qkv(x).view(x.size(0), -1, self.head_width).split(self.heads, dim=1)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         return q, k, v
@@ -188,8 +173,7 @@ class SelfAttention(nn.Module):
         else:
             heads = self._project(x, rotation)
         mixed = attention(heads, self.num_heads, side, side, causal=self.causal, window=self.window)
-        out: Tensor = self.out(mixed.flatten(1))
-        return out
+        return self.out(mixed.flatten(1))
 
     def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, state: State, number: int) -> Tensor:
         """One decoding step: the next token of every hypothesis, with the earlier keys and values in ``state``.
@@ -204,38 +188,30 @@ class SelfAttention(nn.Module):
             keys = state.append(f"keys{number}", k.transpose(2, 3), 3)
         else:  # one row times a transposed matrix is equally fast, and a key is written as one block, not as E numbers
             keys = state.append(f"keys{number}", k, 2).transpose(2, 3)
-        out: Tensor = self.out(attend_step(q, keys, values, mask))
-        return out
+        return self.out(attend_step(q, keys, values, mask))
 
 
 class CrossAttention(nn.Module):
     """Multi-head attention from the target over the encoded source (Vaswani et al. 2017, section 3.2.3)."""
 
-    def __init__(self, d_model: int, num_heads: int, num_kv_heads: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
-        self.head_width = d_model // num_heads
-        self.q = nn.Linear(d_model, d_model)
-        self.kv = FusedLinear(d_model, [num_kv_heads * self.head_width] * 2)
-        self.out = nn.Linear(d_model, d_model)
-
-    def _project_memory(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """memory: [S, D] -> k and v, [S, G, E]."""
-        k, v = self.kv(memory).view(memory.size(0), 2 * self.num_kv_heads, self.head_width).chunk(2, dim=1)
-        return k, v
+        self.num_heads, self.head_width = config.num_heads, config.d_model // config.num_heads
+        self.q = nn.Linear(config.d_model, config.d_model)
+        self.kv = FusedLinear(config.d_model, [config.num_kv_heads * self.head_width] * 2)
+        self.out = nn.Linear(config.d_model, config.d_model)
 
     def forward(self, x: Tensor, side: Packed, memory: Tensor, memory_side: Packed) -> Tensor:
         """x: [T, D]; memory: [S, D], the encoded source. Returns [T, D]."""
-        q = self.q(x).view(x.size(0), self.num_heads, self.head_width)
-        kv = self.kv(memory).view(memory.size(0), 2 * self.num_kv_heads, self.head_width)
-        out: Tensor = self.out(attention([q, kv], self.num_heads, side, memory_side, causal=False).flatten(1))
-        return out
+        heads = [y.view(y.size(0), -1, self.head_width) for y in (self.q(x), self.kv(memory))]
+        return self.out(attention(heads, self.num_heads, side, memory_side, causal=False).flatten(1))
 
     def project_once(self, memory: Tensor, memory_side: Packed) -> tuple[Tensor, Tensor]:
         """Source keys [B, G, E, L] and values [B, G, L, E] for all steps of a search."""
-        k, v = (x.index_select(0, memory_side.grid) for x in self._project_memory(memory))
-        shape = (memory_side.num_sentences, memory_side.max_length, self.num_kv_heads, self.head_width)
-        return k.view(shape).permute(0, 2, 3, 1).contiguous(), v.view(shape).transpose(1, 2).contiguous()
+        grid = self.kv(memory).index_select(0, memory_side.grid)
+        shape = (memory_side.num_sentences, memory_side.max_length, 2, -1, self.head_width)
+        k, v = grid.view(shape).unbind(2)  # [B, L, G, E]
+        return k.permute(0, 2, 3, 1).contiguous(), v.transpose(1, 2).contiguous()
 
     def step(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """One decoding step; all hypotheses of a sentence use the same copy of its source.
@@ -243,5 +219,4 @@ class CrossAttention(nn.Module):
         x: [B * K, D]; keys: [B, G, E, L]; values: [B, G, L, E]; mask: [B, 1, 1, L]. Returns [B * K, D].
         """
         q = self.q(x).view(x.size(0), self.num_heads, self.head_width)
-        out: Tensor = self.out(attend_step(q, keys, values, mask))
-        return out
+        return self.out(attend_step(q, keys, values, mask))

@@ -17,7 +17,19 @@ def _angles(num_positions: int, width: int) -> Tensor:
     return torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None] * frequencies
 
 
-class _Table(nn.Module):
+class Positions(nn.Module):
+    """A table with a vector for each position."""
+
+    def vectors(self, max_length: int) -> Tensor:
+        """The vectors of at least ``max_length`` positions: [L, D], or [L, E] for rotary positions."""
+        raise NotImplementedError
+
+    def forward(self, positions: Tensor, max_length: int) -> Tensor:
+        """The vectors of ``positions`` [T], which are below ``max_length``: [T, D] or [T, E]."""
+        return functional.embedding(positions, self.vectors(max_length))
+
+
+class _Table(Positions):
     """A table of vectors computed from positions; it grows when a longer sentence comes, and is not saved."""
 
     rows: Tensor
@@ -33,7 +45,7 @@ class _Table(nn.Module):
         raise NotImplementedError
 
     def vectors(self, max_length: int) -> Tensor:
-        """The vectors of at least ``max_length`` positions: [L, width]."""
+        """See :meth:`Positions.vectors`."""
         rows = self.rows  # read once: another thread may replace them
         if max_length > rows.size(0):
             self.rows = rows = self.compute(2 * max_length).to(rows.device)
@@ -48,12 +60,8 @@ class SinusoidalPositions(_Table):
         angles = _angles(num_positions, self.width)
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
 
-    def forward(self, positions: Tensor, max_length: int) -> Tensor:
-        """positions: [T] below ``max_length``. Returns the vectors to add to the embeddings, [T, D]."""
-        return self.vectors(max_length)[positions]
 
-
-class LearnedPositions(nn.Module):
+class LearnedPositions(Positions):
     """A trained vector for each position (Gehring et al. 2017); sentences cannot be longer than the table."""
 
     def __init__(self, max_positions: int, d_model: int) -> None:
@@ -61,13 +69,9 @@ class LearnedPositions(nn.Module):
         self.table = nn.Embedding(max_positions, d_model)
 
     def vectors(self, max_length: int) -> Tensor:
-        """The vectors of at least ``max_length`` positions: [L, D]."""
+        """See :meth:`Positions.vectors`."""
         assert max_length <= self.table.num_embeddings
         return self.table.weight
-
-    def forward(self, positions: Tensor, max_length: int) -> Tensor:
-        """positions: [T] below ``max_length``. Returns the vectors to add to the embeddings, [T, D]."""
-        return functional.embedding(positions, self.vectors(max_length))
 
 
 class RotaryPositions(_Table):
@@ -77,10 +81,6 @@ class RotaryPositions(_Table):
         """[L, E] float32: E / 2 cosines, then E / 2 sines."""
         angles = _angles(num_positions, self.width)
         return torch.cat([angles.cos(), angles.sin()], dim=-1).float()
-
-    def forward(self, positions: Tensor, max_length: int) -> Tensor:
-        """positions: [T] below ``max_length``. Returns the rotation of each token, [T, E], for :func:`rotate`."""
-        return self.vectors(max_length)[positions]
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from seq2seq.model.attention import CrossAttention, FusedLinear, SelfAttention
 from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.kernels.linear_relu import linear_relu
-from seq2seq.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
+from seq2seq.model.positions import LearnedPositions, Positions, RotaryPositions, SinusoidalPositions
 from seq2seq.model.state import MASKED, State
 
 
@@ -59,8 +59,7 @@ class FeedForward(nn.Module):
         else:
             gate, up = self.inner(x).chunk(2, dim=-1)
             h = F.silu(gate) * up
-        out: Tensor = self.outer(h)
-        return out
+        return self.outer(h)
 
 
 class Residual(nn.Module):
@@ -74,13 +73,12 @@ class Residual(nn.Module):
         self.pre = config.norm_position == "pre"
 
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        """[tokens, D] -> [tokens, D], in the sub-layer's dtype: the sum and the norm are computed in fp32."""
+        """[tokens, D] -> [tokens, D], in the sub-layer's dtype; sum and norm are computed in fp32."""
         if self.pre:
-            branch: Tensor = self.dropout(sublayer(self.norm(x)))
+            branch = self.dropout(sublayer(self.norm(x)))
             return (x + branch).to(branch.dtype)
         branch = self.dropout(sublayer(x))
-        out: Tensor = self.norm(x + branch)
-        return out.to(branch.dtype)
+        return self.norm(x + branch).to(branch.dtype)
 
 
 class EncoderLayer(nn.Module):
@@ -88,8 +86,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        heads = (config.d_model, config.num_heads, config.num_kv_heads)
-        self.self_attention = SelfAttention(*heads, causal=False, window=config.attention_window)
+        self.self_attention = SelfAttention(config, causal=False)
         self.feed_forward = FeedForward(config)
         self.residuals = nn.ModuleList(Residual(config) for _ in range(2))
 
@@ -97,8 +94,7 @@ class EncoderLayer(nn.Module):
         """[S, D] -> [S, D]."""
         around_attention, around_feed_forward = self.residuals
         x = around_attention(x, lambda h: self.self_attention(h, src, rotation))
-        out: Tensor = around_feed_forward(x, self.feed_forward)
-        return out
+        return around_feed_forward(x, self.feed_forward)
 
 
 class DecoderLayer(nn.Module):
@@ -106,37 +102,26 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        heads = (config.d_model, config.num_heads, config.num_kv_heads)
-        self.self_attention = SelfAttention(*heads, causal=True, window=config.attention_window)
-        self.cross_attention = CrossAttention(*heads)
+        self.self_attention = SelfAttention(config, causal=True)
+        self.cross_attention = CrossAttention(config)
         self.feed_forward = FeedForward(config)
         self.residuals = nn.ModuleList(Residual(config) for _ in range(3))
 
-    def _sublayers(
-        self, x: Tensor, attend_self: Callable[[Tensor], Tensor], attend_source: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        around_self, around_cross, around_feed_forward = self.residuals
-        x = around_cross(around_self(x, attend_self), attend_source)
-        out: Tensor = around_feed_forward(x, self.feed_forward)
-        return out
-
     def forward(self, x: Tensor, tgt: Packed, rotation: Tensor | None, memory: Tensor, src: Packed) -> Tensor:
         """[T, D] -> [T, D]; memory: [S, D]."""
-        return self._sublayers(
-            x,
-            lambda h: self.self_attention(h, tgt, rotation),
-            lambda h: self.cross_attention(h, tgt, memory, src),
-        )
+        around_self, around_cross, around_feed_forward = self.residuals
+        x = around_self(x, lambda h: self.self_attention(h, tgt, rotation))
+        x = around_cross(x, lambda h: self.cross_attention(h, tgt, memory, src))
+        return around_feed_forward(x, self.feed_forward)
 
     def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, state: State, number: int) -> Tensor:
         """One decoding step, [B * K, D] -> [B * K, D]; mask: [B, 1, K, N], the tokens of each hypothesis."""
         kept = state.of_sentences
         source = kept[f"src_keys{number}"], kept[f"src_values{number}"], kept["src_mask"]
-        return self._sublayers(
-            x,
-            lambda h: self.self_attention.step(h, rotation, mask, state, number),
-            lambda h: self.cross_attention.step(h, *source),
-        )
+        around_self, around_cross, around_feed_forward = self.residuals
+        x = around_self(x, lambda h: self.self_attention.step(h, rotation, mask, state, number))
+        x = around_cross(x, lambda h: self.cross_attention.step(h, *source))
+        return around_feed_forward(x, self.feed_forward)
 
 
 class Transformer(Seq2SeqModel):
@@ -156,12 +141,10 @@ class Transformer(Seq2SeqModel):
         self.src_embedding = self.tgt_embedding if config.tie_embeddings == "all" else nn.Embedding(src_vocab, d_model)
         self.output = self.tgt_embedding if config.tie_embeddings != "none" else nn.Embedding(tgt_vocab, d_model)
         room = max(512, 2 * max_length + 10)  # enough for the longest translations with default decode settings
-        # Absolute positions are added to the embeddings, rotary ones rotate the heads; a model has one of the two.
-        self.src_positions: nn.Module | None = None
-        self.tgt_positions: nn.Module | None = None
-        self.rotary: RotaryPositions | None = None
+        self.src_positions: Positions
+        self.tgt_positions: Positions
         if config.positions == "rotary":
-            self.rotary = RotaryPositions(d_model // config.num_heads, room)
+            self.src_positions = self.tgt_positions = RotaryPositions(d_model // config.num_heads, room)
         elif config.positions == "learned":
             self.src_positions = LearnedPositions(max_length, d_model)
             self.tgt_positions = LearnedPositions(max_length, d_model)
@@ -203,28 +186,23 @@ class Transformer(Seq2SeqModel):
 
     def encode(self, src: Packed) -> Tensor:
         """The encoded source, [S, D]."""
-        x = self._embed(self.src_embedding, self.src_positions, src)
-        rotation = self.rotary(src.positions, src.max_length) if self.rotary is not None else None
+        x, rotation = self._embed(self.src_embedding, src.ids, self.src_positions(src.positions, src.max_length))
         for layer in self.encoder_layers:
             x = layer(x, src, rotation)
-        out: Tensor = self.encoder_norm(x)
-        return out
+        return self.encoder_norm(x)
 
     def decode(self, tgt: Packed, memory: Tensor, src: Packed) -> Tensor:
         """Hidden states of all target tokens at once, [T, D]; memory: [S, D]."""
-        x = self._embed(self.tgt_embedding, self.tgt_positions, tgt)
-        rotation = self.rotary(tgt.positions, tgt.max_length) if self.rotary is not None else None
+        x, rotation = self._embed(self.tgt_embedding, tgt.ids, self.tgt_positions(tgt.positions, tgt.max_length))
         for layer in self.decoder_layers:
             x = layer(x, tgt, rotation, memory, src)
-        out: Tensor = self.decoder_norm(x)
-        return out
+        return self.decoder_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[T, D] -> [T, V]."""
         if self.quantized_output is None:
             return F.linear(hidden, self.output_weight)
-        out: Tensor = self.quantized_output(hidden)
-        return out
+        return self.quantized_output(hidden)
 
     def begin(self, src: Packed, num_hypotheses: int, room: int) -> State:
         """See :meth:`Seq2SeqModel.begin`."""
@@ -235,28 +213,25 @@ class Transformer(Seq2SeqModel):
             assert isinstance(layer, DecoderLayer)
             keys, values = layer.cross_attention.project_once(memory, src)
             state.of_sentences |= {f"src_keys{number}": keys, f"src_values{number}": values}
-        positions = self.tgt_positions or self.rotary
-        assert isinstance(positions, LearnedPositions | SinusoidalPositions | RotaryPositions)
-        state.shared["positions"] = positions.vectors(room)  # kept here, because a growing table is replaced
+        state.shared["positions"] = self.tgt_positions.vectors(room)  # kept here, because a growing table is replaced
         return state
 
     def step(self, tokens: Tensor, state: State) -> Tensor:
         """See :meth:`Seq2SeqModel.step`."""
         mask = state.mark(tokens)[:, None]
         position = state.shared["positions"].index_select(0, state.position)
-        x = self.tgt_embedding(tokens.flatten()) * math.sqrt(self.config.d_model)
-        if self.tgt_positions is not None:
-            x = x + position
-        rotation = position if self.rotary is not None else None
+        x, rotation = self._embed(self.tgt_embedding, tokens.flatten(), position)
         for number, layer in enumerate(self.decoder_layers):
             assert isinstance(layer, DecoderLayer)
             x = layer.step(x, rotation, mask, state, number)
         return self.logits(self.decoder_norm(x)).view(*tokens.shape, -1)
 
-    def _embed(self, embedding: nn.Embedding, positions: nn.Module | None, side: Packed) -> Tensor:
-        """Embeddings times D^1/2 (section 3.4) plus absolute positions: [tokens, D]."""
-        x = embedding(side.ids) * math.sqrt(self.config.d_model)
-        if positions is not None:
-            x = x + positions(side.positions, side.max_length)
-        out: Tensor = self.dropout(x)
-        return out
+    def _embed(self, embedding: nn.Embedding, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embeddings times D^1/2 (section 3.4), [tokens, D], and the rotation of heads, if any, [tokens, E].
+
+        ``positions``: vectors of absolute positions, which are added to the embeddings, or of rotary ones.
+        """
+        x = embedding(ids) * math.sqrt(self.config.d_model)
+        if self.config.positions == "rotary":
+            return self.dropout(x), positions
+        return self.dropout(x + positions), None

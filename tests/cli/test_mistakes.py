@@ -61,7 +61,7 @@ def other_tokenizer(place: Path) -> None:
     from seq2seq.data.tokenizer import TokenizerConfig, train_tokenizer
 
     model, _ = train_tokenizer([f"other words {i}" for i in range(40)], TokenizerConfig(kind="unigram", vocab_size=330))
-    model.save(place / "model/best/tokenizer.model")
+    (place / "model/best/tokenizer.model").write_bytes(model.model)
 
 
 def gzipped_and_cut(place: Path) -> None:

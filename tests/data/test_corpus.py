@@ -6,6 +6,7 @@ import pickle
 import random
 import socket
 import tempfile
+from functools import partial, partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from seq2seq.config import TextFiles, TokenizerConfig
 from seq2seq.data import corpus as corpus_module
 from seq2seq.data import parallel
 from seq2seq.data.corpus import build_corpus, open_corpus
-from seq2seq.data.corpus_writer import CorpusWriter
+from seq2seq.data.corpus_writer import SIDES, CorpusWriter
 from seq2seq.data.formats.pairs import SentencePair, read_pairs
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, train_tokenizer
@@ -66,8 +67,8 @@ def test_round_trip_of_any_text(tokenizers, texts, first):
         assert corpus.counts.empty == len(pairs) - len(kept)
         assert corpus.lines.tolist() == [line for _, _, line in kept]
         for i, (src, tgt, _) in enumerate(kept):
-            assert corpus.src(i).tolist() == [*src, EOS_ID]
-            assert corpus.tgt(i).tolist() == [*tgt, EOS_ID]
+            assert corpus.sentence("src", i).tolist() == [*src, EOS_ID]
+            assert corpus.sentence("tgt", i).tolist() == [*tgt, EOS_ID]
             assert corpus.src_lengths[i] == len(src) + 1
             assert corpus.tgt_lengths[i] == len(tgt) + 1
 
@@ -76,7 +77,8 @@ def test_take_gathers_like_single_reads(tokenizers, tmp_path, small_chunks):
     """Guards against offsets off by one, also across chunks; indices repeat, go backwards, or are none."""
     corpus = build_corpus(tmp_path / "c", made_up_pairs(40), tokenizers, "f")
     for indices in ([3, 0, 39, 39, 6, 7, 8], [5], list(range(40)), np.array([13, 14])):
-        for side, one in (("src", corpus.src), ("tgt", corpus.tgt)):
+        for side in SIDES:
+            one = partial(corpus.sentence, side)
             ids, lengths = corpus.take(side, indices)
             assert ids.dtype == np.int64
             assert lengths.dtype == np.int32
@@ -88,19 +90,19 @@ def test_take_gathers_like_single_reads(tokenizers, tmp_path, small_chunks):
         with pytest.raises(IndexError):
             corpus.take("src", [0, bad])
         with pytest.raises(IndexError):
-            corpus.src(bad)
+            corpus.sentence("src", bad)
 
 
 def test_corpus_is_read_only_and_travels_by_path(tokenizers, tmp_path):
     """Guards against a training run that writes into its data, and workers that copy the corpus."""
     corpus = build_corpus(tmp_path / "c", made_up_pairs(2000), tokenizers, "f")
-    assert corpus.src(0).dtype == np.uint16
+    assert corpus.sentence("src", 0).dtype == np.uint16
     assert corpus.src_lengths.dtype == np.int32
     with pytest.raises(ValueError, match="read-only"):
-        corpus.src(0)[0] = 1
+        corpus.sentence("src", 0)[0] = 1
     data = pickle.dumps(corpus)
     assert len(data) < 1000
-    assert pickle.loads(data).tgt(7).tolist() == corpus.tgt(7).tolist()
+    assert pickle.loads(data).sentence("tgt", 7).tolist() == corpus.sentence("tgt", 7).tolist()
 
 
 def test_large_vocabulary_takes_wider_ids(tmp_path):
@@ -113,9 +115,9 @@ def test_large_vocabulary_takes_wider_ids(tmp_path):
             return [[65_536 + len(text)] for text in texts]
 
     corpus = build_corpus(tmp_path / "c", [SentencePair("a", "bb", 0)], TokenizerPair(Wide(), Wide()), "f")
-    assert corpus.src(0).dtype == np.uint32
-    assert corpus.src(0).tolist() == [65_537, EOS_ID]
-    assert corpus.tgt(0).tolist() == [65_538, EOS_ID]
+    assert corpus.sentence("src", 0).dtype == np.uint32
+    assert corpus.sentence("src", 0).tolist() == [65_537, EOS_ID]
+    assert corpus.sentence("tgt", 0).tolist() == [65_538, EOS_ID]
 
 
 def test_filters_count_every_pair_once(tokenizers, tmp_path, small_chunks):
@@ -136,11 +138,9 @@ def test_filters_count_every_pair_once(tokenizers, tmp_path, small_chunks):
         ({"max_length": length[long] - 1, "max_ratio": 1.5}, (18, 9, 4, 5, 0)),
     ]
     for bounds, expected in cases:
-        progress = []
-        corpus = build_corpus(tmp_path / "c", pairs, both, "f", on_progress=progress.append, **bounds)
+        corpus = build_corpus(tmp_path / "c", pairs, both, "f", **bounds)
         counts = corpus.counts
         assert (counts.read, counts.kept, counts.empty, counts.too_long, counts.ratio) == expected
-        assert progress == [7, 14, 18]
         assert f"{expected[1]} of 18 pairs kept" in str(counts)
     with pytest.raises(DataError, match=r"no pair is left .*0 of 2 pairs kept; left out: 2 with a blank side"):
         build_corpus(tmp_path / "none", pairs[9:11], both, "f")
@@ -151,9 +151,11 @@ def test_the_result_does_not_depend_on_chunks_or_cores(tokenizers, tmp_path, mon
     """Guards against state carried over, or lost, between chunks, and against processes whose results change places."""
     pairs = [*made_up_pairs(60), SentencePair("ka", " ", 60), SentencePair("ka " * 300, "to", 61)]
 
+    map_with_workers = parallel.Workers.map
+
     def build(name: str, cores: int, num_pairs: int, characters: int = 1 << 21, few: int = 0) -> dict[str, bytes]:
         monkeypatch.setattr(parallel, "num_cores", lambda: cores)
-        monkeypatch.setattr(corpus_module, "_FEW_CHUNKS", few)
+        monkeypatch.setattr(parallel.Workers, "map", partialmethod(map_with_workers, few=few))
         monkeypatch.setattr(corpus_module, "_CHUNK_PAIRS", num_pairs)
         monkeypatch.setattr(corpus_module, "_CHUNK_CHARACTERS", characters)
         build_corpus(tmp_path / name, iter(pairs), tokenizers, "f", max_length=256)
@@ -203,10 +205,10 @@ def test_a_failing_build_leaves_nothing(tokenizers, tmp_path, small_chunks):
 def test_a_new_build_replaces_the_old(tokenizers, tmp_path):
     """Guards against a rename that fails because the place is taken; readers of the old one keep it."""
     old = build_corpus(tmp_path / "c", made_up_pairs(20), tokenizers, "old")
-    sentence = old.src(3).tolist()
+    sentence = old.sentence("src", 3).tolist()
     new = build_corpus(tmp_path / "c", made_up_pairs(30, seed=1), tokenizers, "new")
     assert new.num_pairs == 30
-    assert old.src(3).tolist() == sentence
+    assert old.sentence("src", 3).tolist() == sentence
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
@@ -373,9 +375,9 @@ def test_sentences_outside_the_file_are_refused(tokenizers, tmp_path, value):
     for read in (
         lambda: corpus.src_lengths,
         lambda: corpus.take("src", np.arange(20)),
-        lambda: [corpus.src(i) for i in range(20)],
+        lambda: [corpus.sentence("src", i) for i in range(20)],
         lambda: corpus.take("src", [6]),
-        lambda: corpus.src(7 if value else 6),  # 0 could be its start
+        lambda: corpus.sentence("src", 7 if value else 6),  # 0 could be its start
     ):
         with pytest.raises(DataError, match=r"src\.offsets: damaged, a sentence ends before"):
             read()
@@ -392,6 +394,6 @@ def test_an_id_beyond_the_vocabulary_is_refused(tokenizers, tmp_path):
     ids[3] = tokenizers.tgt.vocab_size
     forge(tmp_path / "c", {}, "tgt.ids", ids.tobytes())
     corpus = open_corpus(tmp_path / "c", verify=True)
-    for read in (lambda: corpus.take("tgt", [0, 1]), lambda: [corpus.tgt(i) for i in range(3)]):
+    for read in (lambda: corpus.take("tgt", [0, 1]), lambda: [corpus.sentence("tgt", i) for i in range(3)]):
         with pytest.raises(DataError, match=r"tgt\.ids: damaged, id 330 is outside the vocabulary"):
             read()

@@ -9,23 +9,12 @@ import pytest
 from seq2seq.config import TextFiles
 from seq2seq.data import inspection
 from seq2seq.data.inspection import (
-    BLANK,
-    CONTROL,
-    DECOMPOSED,
-    GARBLED,
-    INVALID,
-    INVISIBLES,
-    MARKUP,
-    REPLACED,
-    SPACING,
-    SUBWORDS,
-    TOKENISED,
+    Flag,
     examine_lines,
     inspect_parts,
     main_script,
     pair_keys,
-    printable,
-    raw_lines,
+    read_places,
     repeats,
     script_names,
     unlike_lengths,
@@ -47,30 +36,30 @@ def two_files(folder: Path) -> TextFiles:
     ("raw", "flags"),
     [
         (b"plain text", 0),
-        (b"caf\xe9", INVALID),
-        (b"", BLANK),
-        (" \t\u3000".encode(), BLANK),
-        (b"a\tb", SPACING),
-        ("a\u00a0b".encode(), SPACING),
-        ("a\u3000b\u00adc".encode(), SPACING | INVISIBLES),
-        ("e\u0301 \u05e9\u200f".encode(), DECOMPOSED | INVISIBLES),
+        (b"caf\xe9", Flag.INVALID),
+        (b"", Flag.BLANK),
+        (" \t\u3000".encode(), Flag.BLANK),
+        (b"a\tb", Flag.SPACING),
+        ("a\u00a0b".encode(), Flag.SPACING),
+        ("a\u3000b\u00adc".encode(), Flag.SPACING | Flag.INVISIBLE),
+        ("e\u0301 \u05e9\u200f".encode(), Flag.DECOMPOSED | Flag.INVISIBLE),
         ("10\u202f000\u00a0€, می\u200cخواهم".encode(), 0),
-        (b"a\x00b", CONTROL),
-        ("a\u2028b".encode(), CONTROL),
-        ("a\ufeffb".encode(), CONTROL | INVISIBLES),
-        ("lost \ufffd".encode(), REPLACED),
-        (twice("über"), GARBLED),
-        (twice("a “quoted” word", "latin-1"), GARBLED | CONTROL),
-        (twice("你好", "latin-1"), GARBLED),
-        (twice("да нет", "latin-1"), GARBLED | CONTROL),
+        (b"a\x00b", Flag.CONTROL),
+        ("a\u2028b".encode(), Flag.CONTROL),
+        ("a\ufeffb".encode(), Flag.CONTROL | Flag.INVISIBLE),
+        ("lost \ufffd".encode(), Flag.REPLACED),
+        (twice("über"), Flag.GARBLED),
+        (twice("a “quoted” word", "latin-1"), Flag.GARBLED | Flag.CONTROL),
+        (twice("你好", "latin-1"), Flag.GARBLED),
+        (twice("да нет", "latin-1"), Flag.GARBLED | Flag.CONTROL),
         ("« L’été\u00a0», dit-il. “Où\u00a0?”".encode(), 0),
         ("CAFÉ», AMANHû, ESPAÑA», ÂNGULO, 5 °C ± 1".encode(), 0),
-        (b"R&amp;D", MARKUP),
-        ("▁das ▁Haus".encode(), SUBWORDS),
-        (b"the hou@@ se .", SUBWORDS | TOKENISED),
-        (b"it &apos;s", MARKUP | TOKENISED),
-        ("我们 喜欢 猫".encode(), TOKENISED),
-        (b"<p class='a'>text</p>", MARKUP),
+        (b"R&amp;D", Flag.MARKUP),
+        ("▁das ▁Haus".encode(), Flag.SUBWORDS),
+        (b"the hou@@ se .", Flag.SUBWORDS | Flag.TOKENISED),
+        (b"it &apos;s", Flag.MARKUP | Flag.TOKENISED),
+        ("我们 喜欢 猫".encode(), Flag.TOKENISED),
+        (b"<p class='a'>text</p>", Flag.MARKUP),
         (b"AT&T; a < b, c > d; <3", 0),
     ],
 )
@@ -152,12 +141,8 @@ def test_many_chunks_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     part = inspect_parts({"train": files})["train"]
     np.testing.assert_array_equal(part.src[0].lines, examine_lines(lines))
-    assert [part.place(pair) for pair in (0, 99, 100, 119)] == [(0, 0), (0, 99), (1, 0), (1, 19)]
-    assert raw_lines(tmp_path / "a.en", [3, 60, 200]) == {3: b"xxx", 60: b"x" * 10}
-
-
-def test_examples_can_be_shown_on_any_terminal() -> None:
-    """Guards against an example that rings the bell, breaks the line or fills the screen."""
-    assert printable(b"a\x07b\xffc", 20) == "a\\x07b\\xffc"
-    assert printable("你好世界".encode(), 4) == "你好世界"
-    assert printable(b"x" * 10**6, 10) == "x" * 9 + "…"
+    a, b = tmp_path / "a.en", tmp_path / "b.en"
+    assert [part.places(pair)[0] for pair in (0, 99, 100, 119)] == [(a, 0), (a, 99), (b, 0), (b, 19)]
+    assert part.places(100) == ((b, 0), (tmp_path / "b.de", 0))
+    found = read_places([(a, 3), (b, 4), (a, 60), (a, 200), (tmp_path / "none", 1)])
+    assert found == {(a, 3): b"xxx", (a, 60): b"x" * 10, (b, 4): b"xxxx"}

@@ -50,7 +50,7 @@ def pairs_of(batch):
 
 
 def stored(corpus, step):
-    return sorted((tuple(corpus.src(i).tolist()), tuple(corpus.tgt(i).tolist())) for i in step)
+    return sorted((tuple(corpus.sentence("src", i).tolist()), tuple(corpus.sentence("tgt", i).tolist())) for i in step)
 
 
 def test_steps_are_the_plans(corpus, plan):

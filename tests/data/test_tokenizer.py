@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,10 @@ from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, train_tokenizer
 from seq2seq.errors import DataError
 
 SYLLABLES = ["ka", "to", "mi", "ren", "sol", "pu", "da", "lor", "fi", "ne"]
+
+
+def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    return tokenizer.decode_batch([ids])[0]
 
 
 def made_up_text(num: int = 400, seed: int = 0) -> list[str]:
@@ -59,10 +64,10 @@ def test_any_text_comes_back(tokenizers, text):
     for tokenizer in tokenizers.values():
         (ids,) = tokenizer.encode([text])
         assert not {PAD_ID, UNK_ID, BOS_ID, EOS_ID} & set(ids)
-        assert tokenizer.decode(ids) == spaces_normalised(text)
+        assert decode(tokenizer, ids) == spaces_normalised(text)
         (sampled,) = tokenizer.encode_sampled([text], 0.3, seed=1)
         assert not {PAD_ID, UNK_ID, BOS_ID, EOS_ID} & set(sampled)
-        assert tokenizer.decode(sampled) == spaces_normalised(text)
+        assert decode(tokenizer, sampled) == spaces_normalised(text)
 
 
 @pytest.mark.parametrize(
@@ -78,15 +83,15 @@ def test_any_text_comes_back(tokenizers, text):
 def test_awkward_text_comes_back_exactly(tokenizer, text):
     """Guards against full-width forms turned into ASCII, and control symbols typed as text acting as such."""
     (ids,) = tokenizer.encode([text])
-    assert tokenizer.decode(ids) == text
+    assert decode(tokenizer, ids) == text
     assert not {PAD_ID, UNK_ID, BOS_ID, EOS_ID} & set(ids)
 
 
 def test_space_mark_line_breaks_and_surrogates(tokenizer):
     """Guards against a typed U+2581 or a line break becoming pieces, and against a crash for a lone surrogate."""
     assert tokenizer.encode(["a\u2581\u2581b\r\nc", " \u2581 ", ""]) == [*tokenizer.encode(["a b c"]), [], []]
-    assert set(tokenizer.decode(tokenizer.encode(["a\ud800b"])[0])) == {"a", "b", "\ufffd"}
-    assert tokenizer.decode(tokenizer.encode_sampled(["\ud800"], 0.1, 0)[0]) == "\ufffd" * 3
+    assert set(decode(tokenizer, tokenizer.encode(["a\ud800b"])[0])) == {"a", "b", "\ufffd"}
+    assert decode(tokenizer, tokenizer.encode_sampled(["\ud800"], 0.1, 0)[0]) == "\ufffd" * 3
 
 
 @settings(deadline=None, max_examples=200)
@@ -95,17 +100,17 @@ def test_decode_takes_any_ids(tokenizers, data):
     """Guards against a crash or a line break when a model writes arbitrary pieces, broken byte sequences included."""
     for tokenizer in tokenizers.values():
         ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=30))
-        text = tokenizer.decode(ids)
+        text = decode(tokenizer, ids)
         assert "\n" not in text
         assert "\r" not in text
         assert text == text.encode("utf-8").decode("utf-8")
         plain = [i for i in ids if i not in (PAD_ID, BOS_ID, EOS_ID)]
-        assert tokenizer.decode([BOS_ID, *plain, EOS_ID, PAD_ID, PAD_ID]) == tokenizer.decode(plain) == text
+        assert decode(tokenizer, [BOS_ID, *plain, EOS_ID, PAD_ID, PAD_ID]) == decode(tokenizer, plain) == text
         assert tokenizer.decode_batch([ids, [], plain]) == [text, "", text]
         broken = tokenizer.encode(["\u4e01"])[0]  # three bytes, the last behind ids that do not count
-        assert tokenizer.decode([*broken[:-1], EOS_ID, PAD_ID, broken[-1]]) == "\u4e01"
+        assert decode(tokenizer, [*broken[:-1], EOS_ID, PAD_ID, broken[-1]]) == "\u4e01"
         with pytest.raises(IndexError):
-            tokenizer.decode([tokenizer.vocab_size])
+            decode(tokenizer, [tokenizer.vocab_size])
 
 
 def test_sampling_is_a_pure_function(tokenizer):
@@ -130,7 +135,7 @@ def test_a_process_loads_a_model_once(tokenizers):
 def test_sampling_is_the_same_in_another_process(tokenizer, tmp_path):
     """Guards against a generator salted per process (SentencePiece's own is), which would break exact resume."""
     path = tmp_path / "model"
-    tokenizer.save(path)
+    path.write_bytes(tokenizer.model)
     text = "kato miren solpu dalorfi 你好 nekamito"
     program = (
         "import sys; from pathlib import Path; from seq2seq.data.tokenizer import Tokenizer\n"
@@ -180,7 +185,7 @@ def test_unigram_samples_follow_the_distribution(tokenizers):
     """Brute force over all segmentations of a word gives the frequencies that sampling must show."""
     tokenizer, strength, num = tokenizers["unigram"], 0.2, 20000
     tokenizer.encode_sampled([""], strength, 0)
-    pieces = tokenizer._sampler._pieces
+    pieces = tokenizer._sampler
 
     def all_ways(rest: str) -> list[tuple[tuple[int, ...], float]]:
         if not rest:
@@ -238,7 +243,7 @@ def test_the_source_side_alone_normalises(tokenizers, tmp_path):
         assert pair.src.encode([odd]) == plain.src.encode([even])
         assert pair.src.encode_sampled([odd], 0.3, 1) == plain.src.encode_sampled([even], 0.3, 1)
         assert pair.src.encode(["\u200b \u00ad\u3000"]) == [[]]
-        assert pair.tgt.decode(pair.tgt.encode([odd])[0]) == odd
+        assert decode(pair.tgt, pair.tgt.encode([odd])[0]) == odd
         assert plain.src.encode([odd]) != plain.src.encode([even])
     plain.save(tmp_path)
     assert TokenizerPair.load(tmp_path).fingerprint == plain.fingerprint
@@ -255,7 +260,7 @@ def test_vocabulary_adapts_to_a_tiny_text(kind):
     assert notice is not None
     assert f"from 8000 to {tokenizer.vocab_size}" in notice
     text = made_up_text(20)[0]
-    assert tokenizer.decode(tokenizer.encode([text])[0]) == text
+    assert decode(tokenizer, tokenizer.encode([text])[0]) == text
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
@@ -281,7 +286,7 @@ def test_training_takes_odd_lines(kind):
     odd = ["a\0b\x01\ttab", "x\ud800y", "\u2028", "<s></s>", long_line]
     tokenizer, _ = train_tokenizer(made_up_text(50) + odd, spec(kind, 8000))
     assert min(tokenizer.encode(["qzwx"])[0]) >= 260  # letters of the long line alone: known, not spelt as bytes
-    assert tokenizer.decode(tokenizer.encode(odd[:1])[0]) == odd[0]
+    assert decode(tokenizer, tokenizer.encode(odd[:1])[0]) == odd[0]
 
 
 def test_without_byte_fallback_the_unknown_is_unknown():
@@ -293,11 +298,11 @@ def test_without_byte_fallback_the_unknown_is_unknown():
 
 def test_save_and_load(tokenizer, tmp_path):
     """Guards against temporary files left behind, and a model that changes on its way."""
-    tokenizer.save(tmp_path / "a.model")
-    loaded = Tokenizer.load(tmp_path / "a.model")
+    TokenizerPair(tokenizer, tokenizer).save(tmp_path)
+    loaded = Tokenizer.load(tmp_path / "tokenizer.model")
     assert loaded.fingerprint == tokenizer.fingerprint
     assert loaded.encode(["kato"]) == tokenizer.encode(["kato"])
-    assert [path.name for path in tmp_path.iterdir()] == ["a.model"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.model"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model", b"\x0a\x05half"])
@@ -337,8 +342,7 @@ def test_files_that_are_no_tokenizer_for_us(tmp_path, monkeypatch):
         ["ka to mi", "to mi"] * 9,
         TokenizerConfig(kind="bpe", vocab_size=20, character_coverage=1.0, byte_fallback=False),
     )
-    model.save(tmp_path / "m")
-    proto = (tmp_path / "m").read_bytes()
+    proto = model.model
     (tmp_path / "m").write_bytes(proto.replace("\u2581".encode(), b"\xe2\x96\xff"))
     with pytest.raises(DataError, match=r"m: not a SentencePiece model .*utf-8"):
         Tokenizer.load(tmp_path / "m")

@@ -79,7 +79,7 @@ def test_the_source_is_learnt_as_it_is_read():
     assert learn(pairs, normalise_source=False).src.model == learn(pairs).src.model
     target = [(src, tgt.replace(" ", "\u202f")) for src, tgt in pairs]
     tokenizer = learn(target).tgt
-    assert tokenizer.decode(tokenizer.encode([target[0][1]])[0]) == target[0][1]
+    assert tokenizer.decode_batch(tokenizer.encode([target[0][1]])) == [target[0][1]]
 
 
 def test_a_sample_of_many_pairs():

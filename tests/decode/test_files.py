@@ -15,7 +15,7 @@ import torch
 from seq2seq.cli.main import main
 from seq2seq.data.tokenizer import Tokenizer
 from seq2seq.decode import translator as translator_module
-from seq2seq.decode.output import output_file
+from seq2seq.decode.output import OutputFile
 from seq2seq.decode.translator import Translator
 from tests.toy import command, environment, run_command, sentences, toy_model, write_lines
 
@@ -392,7 +392,7 @@ def test_what_does_not_fit_is_refused_and_kept(model: Path, tmp_path: Path, caps
     changed("in", b"kato", b"kata", "the first 8 lines of")
     changed(".out.partial", b"\t", b" ", "damaged")
     changed(".out.partial.json", b"{", b"", "damaged")
-    with output_file(tmp_path / "a/out"):
+    with OutputFile(tmp_path / "a/out"):
         refused("another process is writing it")
     assert main([*arguments[:-1], "--seed", "7"]) == 0  # without --resume
     assert "an unfinished translation was deleted" in capsys.readouterr().err

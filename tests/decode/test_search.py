@@ -14,13 +14,20 @@ import pytest
 import torch
 from torch.nn import functional
 
+from seq2seq.config import DecodeConfig
 from seq2seq.data.packed import pack_sentences
 from seq2seq.decode import search as search_module
-from seq2seq.decode.search import SearchOptions, search
+from seq2seq.decode.search import search
 from seq2seq.decode.stepper import EagerStepper, begin
 from seq2seq.model.state import State
 
 BOS, EOS = 2, 3
+
+
+@pytest.fixture(autouse=True)
+def all_ids_are_words(monkeypatch):
+    """In the toy's small vocabularies, ids below EOS may be chosen, too."""
+    monkeypatch.setattr(search_module, "FIRST_ID", 0)
 
 
 @cache
@@ -75,10 +82,10 @@ class ToyModel:
 
 def run(names, max_lengths, vocabulary=5, sharpness=1.0, alpha=1.0, uniforms=None, make_model=ToyModel, **options):
     """The hypotheses of the sentences ``names``, and the model at the end."""
-    options = SearchOptions(**{"bos_id": BOS, "eos_id": EOS, "beam_size": 4, **options})
+    decode = DecodeConfig().model_copy(update={"beam_size": 4, **options})
     model = make_model(vocabulary, sharpness)
-    stepper = EagerStepper(model, begin(model, names, max_lengths, options, uniforms), options)
-    return search(stepper, max_lengths, options.beam_size, alpha), model
+    stepper = EagerStepper(model, begin(model, names, max_lengths, decode, uniforms), decode)
+    return search(stepper, max_lengths, decode.num_hypotheses, alpha), model
 
 
 def log_prob(name, ids, vocabulary=5, sharpness=1.0):
@@ -264,14 +271,15 @@ def test_a_sample_at_the_longest_length_says_whether_it_was_cut():
 
 @pytest.mark.parametrize("beam_size", [1, 5, 30])
 @pytest.mark.parametrize("sampling", [False, True])
-def test_banned_tokens_are_never_chosen(beam_size, sampling):
+def test_banned_tokens_are_never_chosen(beam_size, sampling, monkeypatch):
     """Guards against outputs with padding, unknown or BOS, also at the first step, where all hypotheses share their
     logits, and where fewer continuations than beams are left; scores stay the model's."""
+    monkeypatch.setattr(search_module, "FIRST_ID", EOS)
     names = list(range(12))
     search_for = (
         sample if sampling else lambda names, longest, k, **options: run(names, longest, beam_size=k, **options)
     )
-    found, _ = search_for(names, [4] * 12, beam_size, vocabulary=6, first_id=3)
+    found, _ = search_for(names, [4] * 12, beam_size, vocabulary=6)
     for name, hypotheses in enumerate(found):
         assert hypotheses
         for h in hypotheses:
@@ -312,10 +320,10 @@ def test_with_the_real_model(make_model, make_pairs):
     """Guards against a cache that does not follow the search: scores are those of the whole model, teacher-forced."""
     model = make_model(positions="rotary").eval()
     sources = [src for src, _ in make_pairs([(4, 1), (9, 1), (2, 1)])]
-    options, max_lengths = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=3), [9, 4, 7]
+    decode, max_lengths = DecodeConfig(beam_size=3), [9, 4, 7]
     with torch.no_grad():
-        state = begin(model, pack_sentences(sources), max_lengths, options)
-        found = search(EagerStepper(model, state, options), max_lengths, 3, 1.0)
+        state = begin(model, pack_sentences(sources), max_lengths, decode)
+        found = search(EagerStepper(model, state, decode), max_lengths, 3, 1.0)
         for source, hypotheses in zip(sources, found, strict=True):
             for h in hypotheses:
                 src, tgt = pack_sentences([source]), pack_sentences([[BOS, *h.ids]])
@@ -330,7 +338,7 @@ def test_with_the_real_model(make_model, make_pairs):
 def sample(names, max_lengths, num_samples, seed=0, **options):
     rngs = [np.random.default_rng([seed, name]) for name in names]
     uniforms = np.stack([rng.random((12, num_samples)).T for rng in rngs])
-    return run(names, max_lengths, beam_size=num_samples, uniforms=uniforms, **options)
+    return run(names, max_lengths, sample=True, n_best=num_samples, uniforms=uniforms, **options)
 
 
 def test_samples_follow_the_distribution():
@@ -402,8 +410,7 @@ def rank(p):
 def test_extreme_random_numbers(uniform):
     """Guards against a token of probability 0, or an index past the vocabulary, at the ends of the unit interval."""
     p = torch.tensor([0.0, 0.4, 0.0, 0.6, 0.0])
-    options = SearchOptions(bos_id=BOS, eos_id=EOS, beam_size=1)
-    token = search_module._sample(p.log()[None], torch.tensor([uniform], dtype=torch.float64), options)
+    token = search_module._sample(p.log()[None], torch.tensor([uniform], dtype=torch.float64), DecodeConfig())
     assert token.tolist() == [1 if uniform == 0 else 3]
 
 

@@ -13,11 +13,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from seq2seq.config import ModelConfig
+from seq2seq.config import DecodeConfig, ModelConfig
 from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.decode import stepper as stepper_module
-from seq2seq.decode.search import SearchOptions, search
+from seq2seq.decode.search import search
 from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
 from seq2seq.model import state as state_module
 from seq2seq.model.kernels.cuda_graphs import Graphs
@@ -91,26 +91,26 @@ def graphs_of(model, device):
 
 
 def beam(size):
-    return SearchOptions(BOS_ID, EOS_ID, size)
+    return DecodeConfig(beam_size=size)
 
 
-def both(graphs, model, sources, max_lengths, options, uniforms=None):
+def both(graphs, model, sources, max_lengths, decode, uniforms=None):
     """A search in fixed shapes and the eager one."""
     src = pack_sentences(sources, grid_length=10)
-    there = begin(graphs.model, src.to(graphs.device), max_lengths, options, uniforms)
-    here = begin(model, src, max_lengths, options, uniforms)
-    return GraphStepper(graphs, graphs.model, there, options), EagerStepper(model, here, options)
+    there = begin(graphs.model, src.to(graphs.device), max_lengths, decode, uniforms)
+    here = begin(model, src, max_lengths, decode, uniforms)
+    return GraphStepper(graphs, graphs.model, there, decode), EagerStepper(model, here, decode)
 
 
-def compare(graphs, model, max_lengths, options, seed=0, sampling=False):
+def compare(graphs, model, max_lengths, decode, seed=0):
     """Drive both searches side by side to the end; sentences leave at random, too, and change places.
 
     Returns the shapes after the first step, in order.
     """
     rng = np.random.default_rng(seed)
     sources = [[*rng.integers(4, 23, n - 1).tolist(), EOS_ID] for n in rng.integers(1, 10, len(max_lengths))]
-    uniforms = rng.random((len(max_lengths), options.beam_size, max(max_lengths))) if sampling else None
-    found, expected = both(graphs, model, sources, max_lengths, options, uniforms)
+    uniforms = rng.random((len(max_lengths), decode.num_hypotheses, max(max_lengths))) if decode.sample else None
+    found, expected = both(graphs, model, sources, max_lengths, decode, uniforms)
     longest, shapes = np.array(max_lengths), []
     for length in range(1, max(max_lengths) + 1):
         ours, theirs = found.advance(), expected.advance()
@@ -156,10 +156,9 @@ def test_samples_are_the_same(make_model, small_shapes, device):
     model = make_model(positions="rotary").eval()
     graphs = graphs_of(model, device)
     for seed, lengths in enumerate([[9, 4, 7, 1], [5, 2, 8, 3, 3]]):
-        for options in ({}, {"temperature": 3.0}, {"top_k": 3}, {"top_p": 0.6}, {"eos_id": 7}):
-            options = SearchOptions(**{"bos_id": BOS_ID, "eos_id": EOS_ID, "beam_size": 3, **options})
-            for sampling in (True, False):
-                compare(graphs, model, lengths, options, seed, sampling=sampling)
+        for options in ({}, {"temperature": 3.0}, {"top_k": 3}, {"top_p": 0.6}):
+            compare(graphs, model, lengths, DecodeConfig(sample=True, n_best=3, **options), seed)
+        compare(graphs, model, lengths, beam(3), seed)
 
 
 @devices
@@ -185,7 +184,7 @@ def test_a_search_starts_clean(make_model, small_shapes):
     graphs = graphs_of(model, "cpu")
     for _ in range(2):
         compare(graphs, model, [4, 9, 2], beam(2))
-        compare(graphs, model, [4, 9, 2], beam(2), sampling=True)
+        compare(graphs, model, [4, 9, 2], DecodeConfig(sample=True, n_best=2))
         for memory in graphs._places.values():
             memory.fill_(math.nan if memory.is_floating_point() else 5)
 
@@ -227,7 +226,7 @@ def test_positions_outlive_their_table(make_model, small_shapes, positions, devi
     model = make_model(positions=positions).eval()
     graphs = graphs_of(model, device)
     compare(graphs, model, [6, 5], beam(2))
-    table = graphs.model.rotary or graphs.model.tgt_positions
+    table = graphs.model.tgt_positions
     table.rows.fill_(7.0)
     table.rows = table.compute(2048).to(graphs.device)
     compare(graphs, model, [6, 5], beam(2))

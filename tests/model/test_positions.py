@@ -32,7 +32,7 @@ def test_tables_are_not_saved():
 def test_training_changes_no_table(make_model, make_pairs, batch_of, kind):
     """Guards against a table that grows with the first long sentence: on CUDA all would be compiled once more."""
     model = make_model(max_length=600, positions=kind)
-    table = model.rotary or model.src_positions
+    table = model.src_positions
     before = table.rows
     model(batch_of(make_pairs([(600, 600)])))
     assert table.rows is before

@@ -192,9 +192,7 @@ class TokenizerFile(Reader):
     def __init__(self, folder):
         self.valid = []
         for model in (_tokenizer(), _tokenizer("unigram"), _tokenizer("unigram", byte_fallback=True)):
-            model.save(folder / "m")
-            data = (folder / "m").read_bytes()
-            self.valid += [(data,), _split_fields(data)]
+            self.valid += [(model.model,), _split_fields(model.model)]
 
     def check(self, files):
         tokenizer = Tokenizer(files[0] if len(files) == 1 else b"".join(map(_join_field, files)))

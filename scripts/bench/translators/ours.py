@@ -24,7 +24,7 @@ def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
     limits = translator.config.decode.model_dump(include={"max_length_ratio", "max_length_offset", "batch_tokens"})
     options = {**limits, "beam_size": spec.beam_size, "length_penalty": spec.length_penalty}
     options["quantize"] = "int8" if spec.number_format == "int8" else None
-    decode = translator.settle(DecodeConfig.model_validate(options), _refuse)
+    decode = translator.engine.settle(DecodeConfig.model_validate(options), _refuse)
 
     def translate(lines: list[str]) -> list[str]:
         return translator.translate(lines, decode)

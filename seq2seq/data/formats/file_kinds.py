@@ -4,28 +4,24 @@ import re
 
 HEAD = 512  # number of first bytes that are needed
 
-_UNPACK = "unpack it first: {tool} FILE > text.txt"
+_unpack = "unpack it first: {} FILE > text.txt".format
 _EXPORT = "export it as plain text in UTF-8, one sentence per line"
-_RECODE = "convert it first: iconv -f {code} -t utf-8 FILE > text.txt"
+_recode = "convert it first: iconv -f {} -t utf-8 FILE > text.txt".format
 
 # Regular expression for the start of a file, what the file is, and what to do.
 _KINDS = [
-    (rb"\xfd7zXZ\x00", "compressed with xz", _UNPACK.format(tool="xz -dc")),
-    (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "compressed with bzip2", _UNPACK.format(tool="bzip2 -dc")),
-    (rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", "compressed with zstd", _UNPACK.format(tool="zstd -dc")),
-    (rb"\x04\x22\x4d\x18", "compressed with lz4", _UNPACK.format(tool="lz4 -dc")),
-    (
-        rb"\x5d\x00\x00.[\x00-\x0f](\xff{8}|.{5}\x00{3})",
-        "compressed with lzma",
-        _UNPACK.format(tool="xz --format=lzma -dc"),
-    ),
-    (rb"LZIP\x01", "compressed with lzip", _UNPACK.format(tool="lzip -dc")),
-    (rb"\x1f[\x9d\xa0]", "compressed with compress", _UNPACK.format(tool="gzip -dc")),
+    (rb"\xfd7zXZ\x00", "compressed with xz", _unpack("xz -dc")),
+    (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "compressed with bzip2", _unpack("bzip2 -dc")),
+    (rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", "compressed with zstd", _unpack("zstd -dc")),
+    (rb"\x04\x22\x4d\x18", "compressed with lz4", _unpack("lz4 -dc")),
+    (rb"\x5d\x00\x00.[\x00-\x0f](\xff{8}|.{5}\x00{3})", "compressed with lzma", _unpack("xz --format=lzma -dc")),
+    (rb"LZIP\x01", "compressed with lzip", _unpack("lzip -dc")),
+    (rb"\x1f[\x9d\xa0]", "compressed with compress", _unpack("gzip -dc")),
     (rb"PK(\x03\x04|\x05\x06|\x07\x08).{0,500}?(word/|xl/|ppt/|\[Content_Types\])", "an Office file", _EXPORT),
-    (rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a zip archive (or an Office file)", _UNPACK.format(tool="unzip -p")),
-    (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK.format(tool="7z x -so")),
-    (rb"Rar!\x1a\x07", "a rar archive", _UNPACK.format(tool="unrar p -inul")),
-    (rb".{257}ustar", "a tar archive", _UNPACK.format(tool="tar -xOf")),
+    (rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a zip archive (or an Office file)", _unpack("unzip -p")),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", _unpack("7z x -so")),
+    (rb"Rar!\x1a\x07", "a rar archive", _unpack("unrar p -inul")),
+    (rb".{257}ustar", "a tar archive", _unpack("tar -xOf")),
     (rb"%PDF-", "a PDF", "extract its text: pdftotext FILE text.txt"),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office file", _EXPORT),
     (rb"\{\\rtf", "an RTF document", _EXPORT),
@@ -37,10 +33,9 @@ _KINDS = [
     (rb"\x80[\x02-\x05](\x95|\}|\]|c|\()", "a Python pickle", _EXPORT),
     (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\x00|MM\x00\*|RIFF....(WAVE|WEBP|AVI )", "an image or sound", _EXPORT),
     (rb"\x7fELF|MZ.\x00.{0,4}\x00", "a program", _EXPORT),
-    (rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff", "UTF-32", _RECODE.format(code="utf-32")),
-    (rb"\xff\xfe|\xfe\xff", "UTF-16", _RECODE.format(code="utf-16")),
+    (rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff", "UTF-32", _recode("utf-32")),
+    (rb"\xff\xfe|\xfe\xff", "UTF-16", _recode("utf-16")),
 ]
-_PATTERNS = [(re.compile(pattern, re.DOTALL), what, advice) for pattern, what, advice in _KINDS]
 
 
 def not_text(head: bytes) -> str | None:
@@ -48,11 +43,11 @@ def not_text(head: bytes) -> str | None:
 
     Text may contain NUL. The caller handles gzip.
     """
-    for pattern, what, advice in _PATTERNS:
-        if pattern.match(head):
+    for pattern, what, advice in _KINDS:
+        if re.match(pattern, head, re.DOTALL):  # re keeps the compiled patterns
             return f"is {what}, not text; {advice}"
     code = _wide_code(head)
-    return code and f"is {code.upper()}, not UTF-8; {_RECODE.format(code=code)}"
+    return code and f"is {code.upper()}, not UTF-8; {_recode(code)}"
 
 
 def _wide_code(head: bytes) -> str | None:

@@ -52,16 +52,26 @@ def read_stream(file: BinaryIO, name: str) -> Iterator[bytes]:
         head, stream = _read_head(file)
     except OSError as error:
         raise unreadable(name, error) from None
-    if head.startswith(_GZIP_MAGIC):
-        try:
-            head, stream = _read_head(cast(BinaryIO, gzip.GzipFile(fileobj=stream)))
-        except (EOFError, zlib.error, OSError) as error:
-            raise _damaged(name, 1, error) from None
+    number = 0
+    try:
         if head.startswith(_GZIP_MAGIC):
-            raise DataError(f"{name}: is compressed with gzip twice; unpack it once: gzip -dc FILE > text.gz")
-    if (problem := not_text(head)) is not None:
-        raise DataError(f"{name}: {problem}")
-    yield from _lines(stream, name)
+            head, stream = _read_head(cast(BinaryIO, gzip.GzipFile(fileobj=stream)))
+            if head.startswith(_GZIP_MAGIC):
+                raise DataError(f"{name}: is compressed with gzip twice; unpack it once: gzip -dc FILE > text.gz")
+        if (problem := not_text(head)) is not None:
+            raise DataError(f"{name}: {problem}")
+        for number, raw in enumerate(iter(partial(stream.readline, _LONGEST_LINE + 1), b""), start=1):
+            if len(raw) > _LONGEST_LINE:
+                raise DataError(
+                    f"{name}:{number}: the line is longer than {_LONGEST_LINE >> 20} MiB; "
+                    "if this is text, put one sentence on each line"
+                )
+            line = raw.removeprefix(_BOM) if number == 1 else raw
+            if line:  # a file with only a byte order mark has no lines
+                yield line.removesuffix(b"\n").removesuffix(b"\r")
+    except (EOFError, zlib.error, OSError) as error:
+        advice = "the file is damaged or cut short, copy it again"
+        raise DataError(f"{name}:{number + 1}: cannot read further ({error}); {advice}") from None
 
 
 def read_text(path: Path) -> list[str]:
@@ -69,12 +79,12 @@ def read_text(path: Path) -> list[str]:
 
     Raises DataError with the line number if a line is not valid UTF-8.
     """
-    if str(path) != "-":
-        return [decode_line(raw, path, number) for number, raw in enumerate(read_lines(path), start=1)]
-    if sys.stdin is None:
-        raise DataError("stdin: is closed; name a file")
-    lines = read_stream(sys.stdin.buffer, "stdin")
-    return [decode_line(raw, "stdin", number) for number, raw in enumerate(lines, start=1)]
+    lines, name = read_lines(path), str(path)
+    if name == "-":
+        if sys.stdin is None:
+            raise DataError("stdin: is closed; name a file")
+        lines, name = read_stream(sys.stdin.buffer, "stdin"), "stdin"
+    return [decode_line(raw, name, number) for number, raw in enumerate(lines, start=1)]
 
 
 def _read_head(file: BinaryIO) -> tuple[bytes, io.BufferedReader]:
@@ -101,24 +111,6 @@ class _Unread(io.RawIOBase):
         return len(data)
 
 
-def _lines(file: BinaryIO, name: str) -> Iterator[bytes]:
-    """Cut a stream into lines; the module's docstring has the rule."""
-    number = 0
-    try:
-        for raw in iter(partial(file.readline, _LONGEST_LINE + 1), b""):
-            if len(raw) > _LONGEST_LINE:
-                raise DataError(
-                    f"{name}:{number + 1}: the line is longer than {_LONGEST_LINE >> 20} MiB; "
-                    "if this is text, put one sentence on each line"
-                )
-            line = raw.removeprefix(_BOM) if number == 0 else raw
-            number += 1
-            if line:  # a file with only a byte order mark has no lines
-                yield line.removesuffix(b"\n").removesuffix(b"\r")
-    except (EOFError, zlib.error, OSError) as error:
-        raise _damaged(name, number + 1, error) from None
-
-
 def decode_line(raw: bytes, path: Path | str, number: int) -> str:
     """Decode a line as strict UTF-8; invalid bytes raise DataError with ``number``, which counts from 1."""
     try:
@@ -128,7 +120,3 @@ def decode_line(raw: bytes, path: Path | str, number: int) -> str:
             f"{path}:{number}: not valid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1}); "
             "convert the file to UTF-8, or remove this line on both sides"
         ) from None
-
-
-def _damaged(name: str, number: int, error: Exception) -> DataError:
-    return DataError(f"{name}:{number}: cannot read further ({error}); the file is damaged or cut short, copy it again")

@@ -58,9 +58,4 @@ class Dropout(nn.Module):
         words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
         words.random_(_LOWEST_INT64, None, generator=self.generator)
         keep = (words.view(torch.int8)[: x.numel()].view(x.shape) >= self.threshold - 128).view(torch.int8).neg_()
-        dropped: Tensor = _Dropped.apply(x, keep, 256 / (256 - self.threshold))
-        return dropped
-
-    def extra_repr(self) -> str:
-        """The probability, rounded to 1/256."""
-        return f"p={self.threshold / 256:.4g}"
+        return _Dropped.apply(x, keep, 256 / (256 - self.threshold))

@@ -46,14 +46,12 @@ class _FromGrid(torch.autograd.Function):
 
 def to_grid(x: Tensor, side: Packed) -> Tensor:
     """[T, ...] -> [B, L, ...], with a gradient."""
-    grid: Tensor = _ToGrid.apply(x, side)
-    return grid.view(side.num_sentences, side.max_length, *x.shape[1:])
+    return _ToGrid.apply(x, side).view(side.num_sentences, side.max_length, *x.shape[1:])
 
 
 def from_grid(grid: Tensor, side: Packed) -> Tensor:
     """[B, L, ...] -> [T, ...]: the inverse of :func:`to_grid`, with a gradient."""
-    x: Tensor = _FromGrid.apply(grid.flatten(0, 1), side)
-    return x
+    return _FromGrid.apply(grid.flatten(0, 1), side)
 
 
 def heads_to_grid(x: Tensor, side: Packed) -> Tensor:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 def linear_relu(x: Tensor, linear: nn.Linear) -> Tensor:
     """``relu(linear(x))``: [T, D] -> [T, F]."""
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-    out: Tensor = _linear_relu(x.to(dtype), linear.weight.to(dtype), linear.bias.to(dtype))
-    return out
+    return _linear_relu(x.to(dtype), linear.weight.to(dtype), linear.bias.to(dtype))
 
 
 @torch.library.custom_op("seq2seq::linear_relu", mutates_args=())  # so that the compiler does not take it apart

@@ -62,8 +62,7 @@ def efficient_attention(q: Tensor, k: Tensor, v: Tensor, q_side: Packed, k_side:
         _FROM_TOP_LEFT if causal else 0,
         compute_log_sumexp=True,
     )
-    mixed: Tensor = out.squeeze(0)
-    return mixed
+    return out.squeeze(0)
 
 
 class EfficientSelfAttention(torch.autograd.Function):
@@ -81,8 +80,7 @@ class EfficientSelfAttention(torch.autograd.Function):
             q, k, v, None, *lengths, 0.0, ctx.mask, compute_log_sumexp=True
         )
         ctx.save_for_backward(heads, out, log_sums, seed, offset)
-        mixed: Tensor = out.squeeze(0)
-        return mixed
+        return out.squeeze(0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
