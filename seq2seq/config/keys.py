@@ -31,11 +31,6 @@ def _as_paths(value: object) -> object:
     return tuple(Path(os.path.expanduser(item)) for item in items)
 
 
-def as_tuple(value: object) -> object:
-    """YAML has lists only."""
-    return tuple(value) if isinstance(value, list) else value
-
-
 Key: TypeAlias = tuple[str, ...]  # ("optim", "lr") is the key optim.lr
 
 _PATHS_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
@@ -44,17 +39,9 @@ Paths: TypeAlias = Annotated[tuple[Path, ...], BeforeValidator(_as_paths), WithJ
 _NOTHING = object()  # what a tree never holds
 
 
-def option(
-    default: Any,
-    description: str,
-    *,
-    gt: float | None = None,
-    ge: float | None = None,
-    lt: float | None = None,
-    le: float | None = None,
-) -> Any:
-    """A field that need not be stated, with its limits."""
-    return Field(default=default, description=description, gt=gt, ge=ge, lt=lt, le=le)
+def option(default: Any, description: str, **limits: Any) -> Any:
+    """A field that need not be stated, with its limits (gt, ge, lt, le)."""
+    return Field(default=default, description=description, **limits)
 
 
 def refuse(problems: Sequence[tuple[str, str]]) -> None:

@@ -6,9 +6,9 @@ Defaults and presets are filled in when a section is made, so other modules read
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from seq2seq.config.keys import OnePath, Paths, Section, as_tuple, option, refuse
+from seq2seq.config.keys import OnePath, Paths, Section, option, refuse
 from seq2seq.languages import language_of
 
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -194,7 +194,7 @@ class OptimConfig(Section):
         "adamw", "Optimizer. muon updates the matrices of the layers, and adamw updates the rest."
     )
     lr: float = option(1e-3, "Peak learning rate, reached at the end of the warmup.", gt=0)
-    betas: Annotated[tuple[Beta, Beta], BeforeValidator(as_tuple)] = option(
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = option(
         (0.9, 0.98), "Decay rates of Adam's running averages: of the gradient, and of its square."
     )
     eps: float = option(1e-9, "Small number added to Adam's denominator, to avoid a division by zero.", gt=0)

@@ -35,16 +35,6 @@ from seq2seq.config.sections import (
 from seq2seq.errors import ConfigError
 
 
-def _with_default(stated: dict[str, Any], name: str, kind: type[Section], key: str, default: object) -> dict[str, Any]:
-    """What is stated, with another default for one key of the section ``name``, given as a mapping or as a section."""
-    section = stated.get(name, {})
-    if isinstance(section, dict):
-        return {**stated, name: {key: default, **section}}
-    if isinstance(section, kind) and key not in section.model_fields_set:
-        return {**stated, name: section.model_copy(update={key: default})}
-    return stated
-
-
 class Config(Section):
     """Everything that decides a run."""
 
@@ -64,25 +54,14 @@ class Config(Section):
         """Folder of the tokenised corpus."""
         return self.data.cache_dir or self.run_dir / "data"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_other_sections(cls, stated: Any) -> Any:
-        """Separate vocabularies untie the source; a short run without a stated warmup gets a shorter one."""
-        if not isinstance(stated, dict):
-            return stated
-        joint, steps = (
-            section.get(name) if isinstance(section, dict) else getattr(section, name, None)
-            for section, name in ((stated.get("tokenizer"), "joint"), (stated.get("train"), "max_steps"))
-        )
-        if joint is False:
-            stated = _with_default(stated, "model", ModelConfig, "tie_embeddings", "target")
-        if type(steps) is int and 0 < steps <= WARMUP_STEPS:
-            stated = _with_default(stated, "optim", OptimConfig, "warmup_steps", steps // 2)
-        return stated
-
     @model_validator(mode="after")
     def _check(self) -> "Config":
+        """Fill in the defaults that depend on other sections, then check the rules between sections."""
         problems, steps, schedule = [], self.train.max_steps, self.optim.schedule
+        if not self.tokenizer.joint:
+            self._set_default("model", "tie_embeddings", "target")
+        if steps is not None and steps <= WARMUP_STEPS:
+            self._set_default("optim", "warmup_steps", steps // 2)
         if self.model.tie_embeddings == "all" and not self.tokenizer.joint:
             problems.append(
                 ("model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true, or use target")
@@ -94,6 +73,11 @@ class Config(Section):
             problems.append(("optim.warmup_steps", warmup))
         refuse(problems)
         return self
+
+    def _set_default(self, name: str, key: str, value: object) -> None:
+        section = getattr(self, name)
+        if key not in section.model_fields_set:
+            self.__dict__[name] = section.model_copy(update={key: value})  # the config is frozen for others
 
 
 # How YAML reads a plain word. The rules of YAML 1.2, because those of 1.1, PyYAML's own, make text of 1e-4 and false
