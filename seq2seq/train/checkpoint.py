@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
+from pydantic import ConfigDict, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
 from seq2seq.data.plan import PLAN_VERSION
@@ -25,21 +27,23 @@ from seq2seq.tensors import load_tensors, save_tensors
 
 @dataclass
 class Progress:
-    """How far a run has come."""
+    """How far a run has come. Read from JSON, an absent field has its default, and an unknown one is an error."""
 
-    step: int = 0  # optimizer steps done
-    epoch: int = 0  # counted from 0
-    step_in_epoch: int = 0  # steps of this epoch done
+    __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid")
+
+    step: NonNegativeInt = 0  # optimizer steps done
+    epoch: NonNegativeInt = 0  # counted from 0
+    step_in_epoch: NonNegativeInt = 0  # steps of this epoch done
     seconds: float = 0.0  # of training and validation, over all starts of the run
-    validated_step: int = 0  # of the latest validation
+    validated_step: NonNegativeInt = 0  # of the latest validation
     best_score: float | None = None  # of the chosen metric; a loss counts negative, so that higher is better
     best_chrf: float | None = None  # what decides between equal scores; None in an earlier version's checkpoint
     best_loss: float | None = None
     lowest_loss: float | None = None  # of all validations
-    best_step: int = 0
-    validations_since_best: int = 0
-    bad_in_a_row: int = 0  # this and what follows belong to the guard
-    losses_seen: int = 0
+    best_step: NonNegativeInt = 0
+    validations_since_best: NonNegativeInt = 0
+    bad_in_a_row: NonNegativeInt = 0  # this and what follows belong to the guard
+    losses_seen: NonNegativeInt = 0
     loss_mean: float = 0.0
     loss_variance: float = 0.0
     loss_limit: float | None = None  # above it a loss is bad
@@ -142,24 +146,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for name, tensor in tensors.items():
             group, rest = name.split("/", 1)
             groups[group][rest] = tensor
-        progress = _read_progress(metadata["progress"])
+        progress = TypeAdapter(Progress).validate_json(metadata["progress"])
         config, data, metrics = metadata["config"], metadata["data"], metadata["metrics"]
         return Checkpoint(progress, **groups, config=config, data_fingerprint=data, metrics=metrics)
-    except (KeyError, ValueError, TypeError, RecursionError):
+    except (KeyError, ValueError):
         raise ModelError(f"{path}: not a checkpoint of this version of seq2seq") from None
-
-
-def _read_progress(text: str) -> Progress:
-    """A field that the checkpoint lacks gets its default; a field that this version lacks raises TypeError."""
-    saved = json.loads(text)
-    if not isinstance(saved, dict) or "step" not in saved:
-        raise TypeError("no progress")
-    progress = Progress(**saved)
-    for field in fields(Progress):
-        value, whole = getattr(progress, field.name), isinstance(field.default, int)
-        if (type(value) is not int or value < 0) if whole else type(value) not in (int, float, type(field.default)):
-            raise TypeError(f"{field.name} is {value!r}")
-    return progress
 
 
 def whole_checkpoints(
