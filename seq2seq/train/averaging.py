@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,11 +34,6 @@ def _home(path: Path) -> Path:
     return path.parent if path.name == WEIGHTS else find_model_folder(path.parent.parent)
 
 
-def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Tensor]]]:
-    for path in paths:
-        yield path, _weights(path)
-
-
 def average_models(models: Sequence[Path], output: Path) -> int:
     """Write the mean of the models' weights as a new model folder; returns how many there were.
 
@@ -57,7 +52,7 @@ def average_models(models: Sequence[Path], output: Path) -> int:
     for other in others:
         _check_alike(other, load_model_folder(other), model)
     total: dict[str, Tensor] = {}
-    for path, weights in _read_all(paths):
+    for path, weights in zip(paths, map(_weights, paths), strict=True):
         if total and {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in total.items()}:
             raise ModelError(f"{path}: names or shapes of its weights differ from those of {paths[0]}")
         for name, tensor in weights.items():
