@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +15,7 @@ from seq2seq.config import TrainConfig
 from seq2seq.data.packed import Indices
 from seq2seq.model.flops import FlopsPerToken
 from seq2seq.train.distributed import Processes
-from seq2seq.train.metrics import BAD_LINES, MetricsLog
+from seq2seq.train.metrics import BAD_LINES, METRICS, TIMING, MetricsLog
 
 _READ_BACK_EVERY = 20  # steps between readings of the loss on CUDA, each of which waits for the device
 
@@ -90,18 +89,12 @@ class Reporter:
             disable=not processes.is_main,
         )
 
-    def say(self, text: str) -> None:
-        """Print a line without breaking the bar."""
-        if self._processes.is_main:
-            with suppress(OSError):  # the terminal is gone, but the run continues
-                tqdm.write(text, file=sys.stderr)
-
     def notes(self, notes: Iterable[str]) -> None:
         """Print notes on scores, each of them once."""
         for note in notes:
             if note not in self._noted:
                 self._noted.add(note)
-                self.say(f"note: {note}")
+                self._processes.say(f"note: {note}")
 
     def step(self, record: StepRecord) -> None:
         """Add the record of a step."""
@@ -126,7 +119,7 @@ class Reporter:
             fields |= {"lr": record.lr, "tokens": record.tokens}
             reason = judge(record.step, loss, norm, bool(numbers[3]))
             if self._log is not None:
-                self._log.metrics(record.step, fields if reason is None else {**fields, "bad": reason})
+                self._log.add(METRICS, record.step, fields if reason is None else {**fields, "bad": reason})
             if reason is not None:
                 yield record, reason
         self._show_speed(records, nll)
@@ -136,14 +129,14 @@ class Reporter:
         if self._log is not None:
             self._log.bad_lines(step, lines)
             self.flush()
-        self.say(f"step {step:,} skipped: {reason}; its sentence pairs are in {BAD_LINES}")
+        self._processes.say(f"step {step:,} skipped: {reason}; its sentence pairs are in {BAD_LINES}")
 
     def _show_speed(self, records: Sequence[StepRecord], nll: float) -> None:
         latest, now = records[-1], time.monotonic()
         seconds, self._last_read = now - self._last_read, now
         speed = self._speedometer.add(records, seconds)
         if self._log is not None:
-            self._log.timing(latest.step, speed)
+            self._log.add(TIMING, latest.step, speed)
         text = f"epoch {latest.epoch}, loss {nll:.3f}, {self._speedometer}{self.best}"
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(latest.step - self._bar.n)
@@ -151,9 +144,9 @@ class Reporter:
     def validation(self, step: int, values: Mapping[str, float], seconds: float) -> None:
         """Log a validation and print its line."""
         if self._log is not None:
-            self._log.metrics(step, values)
-            self._log.timing(step, {"validation_seconds": seconds})
-        self.say(
+            self._log.add(METRICS, step, values)
+            self._log.add(TIMING, step, {"validation_seconds": seconds})
+        self._processes.say(
             f"step {step:,}: validation loss {values['valid_loss']:.3f}, perplexity {values['valid_ppl']:.2f}, "
             f"BLEU {values['valid_bleu']:.2f}, chrF {values['valid_chrf']:.2f} ({seconds:.0f} s)"
         )

@@ -13,11 +13,9 @@ The run folder::
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from seq2seq.config import Config, dump_config
 from seq2seq.data.prepare import PreparedData, prepare_data
@@ -94,7 +92,10 @@ def set_up(config: Config, processes: Processes) -> Run:
     model = build_model(config, data.tokenizers).to(processes.device).train()
     optimizer = Optimizer(model, config.optim)
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
-    progress = _continued(config, processes, data, model, average, optimizer)
+    checkpoint, progress = checkpoint_to_continue(config, data.fingerprint, processes.say), Progress()
+    if checkpoint is not None:
+        restore(checkpoint, config.run_dir, model, average, optimizer)
+        progress = checkpoint.progress
     processes.check_same("the text's fingerprint", data.fingerprint)
     processes.check_same("the step to continue after", progress.step)
     microbatches = microbatches_of(config, data.train, processes)
@@ -115,27 +116,6 @@ def set_up(config: Config, processes: Processes) -> Run:
     )
     _introduce(run)
     return run
-
-
-def _continued(
-    config: Config,
-    processes: Processes,
-    data: PreparedData,
-    model: Transformer,
-    average: MovingAverage | None,
-    optimizer: Optimizer,
-) -> Progress:
-    """Load weights and optimizer from the checkpoint that the run continues from; returns its progress."""
-
-    def say(text: str) -> None:
-        if processes.is_main:
-            tqdm.write(text, file=sys.stderr)
-
-    checkpoint = checkpoint_to_continue(config, data.fingerprint, say)
-    if checkpoint is None:
-        return Progress()
-    restore(checkpoint, config.run_dir, model, average, optimizer)
-    return checkpoint.progress
 
 
 def _gradients(
@@ -167,9 +147,9 @@ def _reporter(
 def _introduce(run: Run) -> None:
     num_parameters = sum(p.numel() for p in run.model.parameters())
     train, processes = run.data.train, run.processes
-    run.report.say(
+    processes.say(
         f"{run.config.run_dir}: {num_parameters / 1e6:.1f} million parameters on {processes.world_size} x "
         f"{processes.device.type}; {train.num_pairs:,} pairs, {train.tgt_lengths.sum():,} target tokens"
     )
     if run.progress.step:
-        run.report.say(f"continuing after step {run.progress.step:,}")
+        processes.say(f"continuing after step {run.progress.step:,}")

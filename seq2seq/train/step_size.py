@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import yaml
-from tqdm import tqdm
 
 from seq2seq.config import Config, dump_config
 from seq2seq.data.corpus import Corpus
@@ -47,7 +45,7 @@ def with_batch_tokens(config: Config, corpus: Corpus, processes: Processes) -> C
                 f"train.batch_tokens: auto: a step of {_LEAST:,} tokens, a validation and a search do not fit into "
                 "memory; choose a smaller model, lower data.max_length or decode.batch_tokens, or free memory"
             )
-    _say(f"train.batch_tokens: auto is {number:,}", processes)
+    processes.say(f"train.batch_tokens: auto is {number:,}")
     return _with_number(config, number)
 
 
@@ -104,20 +102,20 @@ def _find(config: Config, corpus: Corpus, processes: Processes) -> int:
     """The number for this process."""
 
     def measure(tokens: int) -> DryRun | None:
-        _say(f"train.batch_tokens: auto: dry run with steps of {tokens:,} tokens", processes)
+        processes.say(f"train.batch_tokens: auto: dry run with steps of {tokens:,} tokens")
         started = time.monotonic()
         try:
             found = dry_run(_with_number(config, tokens), processes)
         except OutOfMemoryError as error:
-            _say(f"  does not fit: {str(error).split(':')[0]}", processes)
+            processes.say(f"  does not fit: {str(error).split(':')[0]}")
             return None
         seconds = time.monotonic() - started
         if found.peak is None or found.room is None:
-            _say(f"  done in {seconds:.0f} s; this system does not report how much memory was used", processes)
+            processes.say(f"  done in {seconds:.0f} s; this system does not report how much memory was used")
         else:
             verdict = "" if found.fits else ", which is too much"
             amounts = f"{show_bytes(found.peak)} of {show_bytes(found.room)}"
-            _say(f"  {amounts} of memory{verdict} ({seconds:.0f} s)", processes)
+            processes.say(f"  {amounts} of memory{verdict} ({seconds:.0f} s)")
         return found
 
     return largest_that_fits(largest_sensible(int(corpus.tgt_lengths.sum()), processes.world_size), measure)
@@ -138,8 +136,3 @@ def _number_of(config: Config) -> int | None:
 
 def _with_number(config: Config, number: int) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update={"batch_tokens": number})})
-
-
-def _say(text: str, processes: Processes) -> None:
-    if processes.is_main:
-        tqdm.write(text, file=sys.stderr)

@@ -60,7 +60,7 @@ def train(run: Run, stop_after: int | None = None) -> Summary:
     """
     progress = run.progress
     try:
-        with StopSignals(run.report.say, run.processes.others_live) as signals:
+        with StopSignals(run.processes.say, run.processes.others_live) as signals:
 
             def is_asked_to_stop() -> bool:
                 return signals.received is not None or progress.step >= (stop_after or math.inf)
@@ -195,12 +195,12 @@ def _roll_back(run: Run) -> None:
         # Others exist only after a signal, or (later ones) if this start continued from an earlier checkpoint.
         return step % every == 0 and step < now
 
-    checkpoint = next(whole_checkpoints(run.config.run_dir, run.report.say, wanted), None)
+    checkpoint = next(whole_checkpoints(run.config.run_dir, run.processes.say, wanted), None)
     if checkpoint is None:
-        run.report.say("no regular checkpoint yet, so the weights stay as they are")
+        run.processes.say("no regular checkpoint yet, so the weights stay as they are")
         return
     restore(checkpoint, run.config.run_dir, run.model, run.average, run.optimizer)
-    run.report.say(f"went back to the weights of step {checkpoint.progress.step:,}")
+    run.processes.say(f"went back to the weights of step {checkpoint.progress.step:,}")
 
 
 def _why_stop(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
@@ -221,15 +221,15 @@ def _why_stop(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
 
 def validate_run(run: Run) -> Validation:
     """Measure the model, log the result, and save the model as ``best`` if it is."""
-    config, data, progress, report = run.config, run.data, run.progress, run.report
+    config, processes, progress, report = run.config, run.processes, run.progress, run.report
     started = time.monotonic()
-    result = validate(run.evaluated, data.valid, data.valid_texts, data.tokenizers, config, run.processes, run.dtype)
+    result = validate(run.evaluated, run.data, config, processes, run.dtype)
     run.model.train()
     report.validation(progress.step, result.metrics(), time.monotonic() - started)
     progress.validated_step = progress.step
     report.notes(result.scores.notes)
     if not result.is_finite:
-        report.say(f"step {progress.step:,}: the validation is not a finite number; the best model stays as it is")
+        processes.say(f"step {progress.step:,}: the validation is not a finite number; the best model stays as it is")
     if update_best(progress, result, config.train.metric):
         report.best = f", best {config.train.metric} {abs(result.score(config.train.metric)):.2f}"
         _save_model(run, "best")
