@@ -3,12 +3,12 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from seq2seq.config.keys import (
     Key,
@@ -79,6 +79,8 @@ class Config(Section):
         if key not in section.model_fields_set:
             self.__dict__[name] = section.model_copy(update={key: value})  # the config is frozen for others
 
+
+_TREE = TypeAdapter(dict[str, Any])  # of JSON
 
 # How YAML reads a plain word. The rules of YAML 1.2, because those of 1.1, PyYAML's own, make text of 1e-4 and false
 # of the language code no.
@@ -155,20 +157,24 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def diff_configs(old: Config | Mapping[str, Any], new: Config, sections: Sequence[str]) -> list[str]:
+def diff_configs(old: Config | str, new: Config, sections: Sequence[str]) -> list[str]:
     """Lines such as ``train.batch_tokens: 4096 -> 8192`` for what differs below the given dotted keys.
 
     Args:
-        old: a config, or its values as read from a file. Keys that the file lacks, as another version of the package
-            wrote it, take their defaults.
+        old: a config, or the JSON of one. Keys that it lacks, as another version of the package wrote it, take their
+            defaults.
 
     Raises:
-        ConfigError: ``old`` has keys that this version does not know.
+        ConfigError: ``old`` is damaged, or has keys that this version does not know.
     """
+    try:
+        tree = old.model_dump(mode="json") if isinstance(old, Config) else _TREE.validate_json(old)
+    except ValueError:
+        raise ConfigError("has no settings that can be read") from None
     wanted = [tuple(section.split(".")) for section in sections]
     fields = fields_of(type(new))
     assert all(key in fields for key in wanted), sections
-    before = dict(_leaves(old.model_dump(mode="json") if isinstance(old, Config) else old, ()))
+    before = dict(_leaves(tree, ()))
     values = new.model_dump(mode="json")
     after = dict(_leaves(values, ()))
     lacking = [key for key in before if without_numbers(key) not in fields]

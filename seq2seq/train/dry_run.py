@@ -33,7 +33,6 @@ from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
 from seq2seq.data.prepare import PreparedData
 from seq2seq.errors import ModelError, OutOfMemoryError, UserError
 from seq2seq.memory import memory_explained, memory_room, peak_memory
-from seq2seq.model_folder import unique_tensors
 from seq2seq.train.checkpoint import load_latest_checkpoint
 from seq2seq.train.distributed import Processes
 from seq2seq.train.validation import BATCH_TOKENS
@@ -241,8 +240,8 @@ def _heaviest_data(run: Run) -> PreparedData:
 def _compare_checkpoint(run: Run) -> None:
     """Raise ModelError if the checkpoint that is read back differs from the model."""
     read = load_latest_checkpoint(run.config.run_dir, on_damage=lambda message: None)
-    written = unique_tensors(run.model.state_dict())
-    if read is None or not all(torch.equal(read.weights[name], tensor.cpu()) for name, tensor in written.items()):
+    written = run.model.named_parameters()
+    if read is None or not all(torch.equal(read.weights[name], tensor.cpu()) for name, tensor in written):
         raise ModelError(f"{run.config.run_dir}: a checkpoint that was read back differs from what was written")
 
 

@@ -29,7 +29,7 @@ from seq2seq.errors import UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.files import seal, write_text
 from seq2seq.memory import memory_explained
-from seq2seq.model_folder import load_model_folder, save_model_folder, unique_tensors
+from seq2seq.model_folder import load_model_folder, save_model_folder
 from seq2seq.train.checkpoint import Checkpoint, Progress, save_checkpoint, whole_checkpoints
 from seq2seq.train.guard import describe, losses_of_pairs
 from seq2seq.train.metrics import BAD_LINES, METRICS
@@ -244,8 +244,8 @@ def save_run(run: Run) -> None:
         return
     checkpoint = Checkpoint(
         progress=run.progress,
-        weights=unique_tensors(run.model.state_dict()),
-        average={} if run.average is None else unique_tensors(run.average.model.state_dict()),
+        weights=dict(run.model.named_parameters()),
+        average={} if run.average is None else dict(run.average.model.named_parameters()),
         optimizer=run.optimizer.tensors(),
         config=run.config.model_dump_json(),
         data_fingerprint=run.data.fingerprint,
@@ -257,7 +257,7 @@ def save_run(run: Run) -> None:
 def _save_model(run: Run, name: str) -> None:
     if run.processes.is_main:
         metadata = {"step": str(run.progress.step), "data": run.data.fingerprint}
-        weights = run.evaluated.state_dict()
+        weights = dict(run.evaluated.named_parameters())
         save_model_folder(run.config.run_dir / name, weights, run.config, run.data.tokenizers, metadata)
 
 

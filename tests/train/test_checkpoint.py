@@ -175,7 +175,7 @@ def test_a_checkpoint_under_anothers_name_is_found(tmp_path, damages):
 @pytest.fixture
 def save_best(tmp_path, tiny_config, tiny_tokenizers):
     """``save_best(step)`` writes the folder ``best``."""
-    weights = build_model(tiny_config(), tiny_tokenizers).state_dict()
+    weights = dict(build_model(tiny_config(), tiny_tokenizers).named_parameters())
 
     def save(step):
         save_model_folder(tmp_path / "best", weights, tiny_config(), tiny_tokenizers, {"step": str(step)})
