@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from pydantic import ConfigDict, NonNegativeInt, TypeAdapter
-from torch import Tensor
+from torch import Tensor, nn
 
+from seq2seq.config import TrainConfig
 from seq2seq.data.plan import PLAN_VERSION
 from seq2seq.errors import ModelError
-from seq2seq.files import check_space, remove_leftovers
+from seq2seq.files import remove_leftovers
 from seq2seq.model_folder import WEIGHTS, load_model_folder
 from seq2seq.tensors import load_tensors, save_tensors
 
@@ -80,30 +81,14 @@ def _step_of(path: Path) -> int:
     return int(path.stem[5:])
 
 
-def _path(run_dir: Path, step: int) -> Path:
-    return _folder(run_dir) / f"step-{step:09d}.safetensors"
-
-
-def run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> int:
+def run_space(run_dir: Path, model: nn.Module, config: TrainConfig) -> int:
     """Bytes that a run still needs when it keeps most: ``keep_last`` checkpoints, the folders best and last, and a new
     file beside the one that it replaces. Files of the run that exist already are subtracted.
-
-    Args:
-        model: bytes of the weights that a model folder holds.
-        checkpoint: bytes of all tensors of a checkpoint.
     """
     kept = [*list_checkpoints(run_dir), *(run_dir / name / WEIGHTS for name in ("best", "last"))]
     there = sum(path.stat().st_size for path in kept if path.is_file())
-    return (keep_last + 1) * checkpoint + 2 * model - there
-
-
-def check_run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> None:
-    """Check, before a run starts, that the disk has room for all that the run keeps (:func:`run_space`).
-
-    Raises:
-        UserError: it has not.
-    """
-    check_space(run_dir, run_space(run_dir, model, checkpoint, keep_last))
+    copies = 4 if config.ema_decay else 3  # in a checkpoint: the weights, two moments in the optimizer, the average
+    return ((config.keep_last + 1) * copies + 2) * sum(tensor.nbytes for tensor in model.parameters()) - there
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
@@ -115,7 +100,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Pa
         UserError: it cannot be written; the earlier ones are untouched.
     """
     remove_leftovers(_folder(run_dir), r"step-\d+\.safetensors")  # of a run that was killed while it saved
-    path = _path(run_dir, checkpoint.progress.step)
+    path = _folder(run_dir) / f"step-{checkpoint.progress.step:09d}.safetensors"
     groups = {"weights": checkpoint.weights, "average": checkpoint.average, "optimizer": checkpoint.optimizer}
     tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
     metadata = {

@@ -22,12 +22,12 @@ from seq2seq.data.prepare import PreparedData, prepare_data
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak
-from seq2seq.files import write_text
+from seq2seq.files import check_space, write_text
 from seq2seq.model.flops import training_flops
 from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import CONFIG, build_model
-from seq2seq.train.checkpoint import Progress, check_run_space, list_checkpoints
+from seq2seq.train.checkpoint import Progress, list_checkpoints, run_space
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
 from seq2seq.train.guard import Guard
@@ -132,9 +132,7 @@ def _reporter(
     """What writes the metrics; the main process also checks the disk space, and writes the config."""
     log = None
     if processes.is_main:
-        size = sum(parameter.nbytes for parameter in model.parameters())
-        copies = 4 if config.train.ema_decay else 3  # the weights, two moments in the optimizer, the average
-        check_run_space(config.run_dir, size, copies * size, config.train.keep_last)
+        check_space(config.run_dir, run_space(config.run_dir, model, config.train))
         if not list_checkpoints(config.run_dir):
             record_beginning(config, data.fingerprint)
         write_text(config.run_dir / CONFIG, dump_config(config))
