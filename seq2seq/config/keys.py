@@ -56,6 +56,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    def fill(self, **defaults: Any) -> None:
+        """Set those of these keys that were not stated. Only for validators: a section is frozen for all others."""
+        self.__dict__.update({key: value for key, value in defaults.items() if key not in self.model_fields_set})
+
 
 def sections_in(annotation: Any) -> tuple[type[Section], ...]:
     """The sections that a field may hold: one, one of several (a union), or a list of them."""

@@ -4,7 +4,7 @@ Defaults and presets are filled in when a section is made, so other modules read
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -157,19 +157,10 @@ class ModelConfig(Section):
         None, "Self-attention sees this number of tokens on each side. null is no limit.", gt=0, lt=2**31
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, stated: Any) -> Any:
-        preset = stated.get("preset", "small") if isinstance(stated, dict) else None
-        if not isinstance(preset, str) or preset not in PRESETS:
-            return stated
-        merged = {**PRESETS[preset], **stated}
-        if type(merged["num_heads"]) is int and merged["num_heads"] > 0:
-            merged.setdefault("num_kv_heads", merged["num_heads"])
-        return merged
-
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
+        self.fill(**PRESETS[self.preset])
+        self.fill(num_kv_heads=self.num_heads)
         problems = []
         if self.d_model % self.num_heads:
             problems.append(("d_model", f"must be a multiple of num_heads ({self.num_heads}), not {self.d_model}"))
@@ -287,17 +278,12 @@ class TrainConfig(Section):
         assert self.batch_tokens != "auto", "train/step_size.py replaces auto before it is used"
         return self.batch_tokens
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_bound(cls, stated: Any) -> Any:
-        bounds = ("max_steps", "max_epochs", "max_minutes")
-        if isinstance(stated, dict) and not any(key in stated for key in bounds):
-            return {**stated, "max_steps": 20_000}
-        return stated
-
     @model_validator(mode="after")
     def _check(self) -> "TrainConfig":
-        if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
+        bounds = {"max_steps", "max_epochs", "max_minutes"}
+        if not bounds & self.model_fields_set:
+            self.fill(max_steps=20_000)
+        elif all(getattr(self, bound) is None for bound in bounds):
             refuse([("max_steps", "training needs an end; set one of max_steps, max_epochs, max_minutes")])
         return self
 

@@ -58,10 +58,11 @@ class Config(Section):
     def _check(self) -> "Config":
         """Fill in the defaults that depend on other sections, then check the rules between sections."""
         problems, steps, schedule = [], self.train.max_steps, self.optim.schedule
+        self.__dict__ |= {"model": self.model.model_copy(), "optim": self.optim.model_copy()}  # another config's, too
         if not self.tokenizer.joint:
-            self._set_default("model", "tie_embeddings", "target")
+            self.model.fill(tie_embeddings="target")
         if steps is not None and steps <= WARMUP_STEPS:
-            self._set_default("optim", "warmup_steps", steps // 2)
+            self.optim.fill(warmup_steps=steps // 2)
         if self.model.tie_embeddings == "all" and not self.tokenizer.joint:
             problems.append(
                 ("model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true, or use target")
@@ -73,11 +74,6 @@ class Config(Section):
             problems.append(("optim.warmup_steps", warmup))
         refuse(problems)
         return self
-
-    def _set_default(self, name: str, key: str, value: object) -> None:
-        section = getattr(self, name)
-        if key not in section.model_fields_set:
-            self.__dict__[name] = section.model_copy(update={key: value})  # the config is frozen for others
 
 
 _TREE = TypeAdapter(dict[str, Any])  # of JSON
