@@ -185,8 +185,7 @@ def load_model_folder(path: Path) -> LoadedModel:
     settings = metadata.pop("config", None)  # older folders have none
     edited = _compare_config(folder, config, settings) if settings is not None else ()
     # Older folders do not have this setting, and their tokenizers do not normalise.
-    normalises = config.tokenizer.model_copy(update={"normalise_source": tokenizers.src.normalises})
-    config = config.model_copy(update={"tokenizer": normalises})
+    config = config.replace("tokenizer", normalise_source=tokenizers.src.normalises)
     if config.model.tie_embeddings == "all" and not tokenizers.joint:
         raise ModelError(f"{folder}: model.tie_embeddings is all, but source and target tokenizers differ")
     _check_config(config, tokenizers, weights, folder / WEIGHTS)

@@ -54,11 +54,16 @@ class Config(Section):
         """Folder of the tokenised corpus."""
         return self.data.cache_dir or self.run_dir / "data"
 
+    def replace(self, section: str, **values: Any) -> "Config":
+        """A copy with other values for these keys of a section. They are not checked."""
+        return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
+
     @model_validator(mode="after")
     def _check(self) -> "Config":
         """Fill in the defaults that depend on other sections, then check the rules between sections."""
         problems, steps, schedule = [], self.train.max_steps, self.optim.schedule
-        self.__dict__ |= {"model": self.model.model_copy(), "optim": self.optim.model_copy()}  # another config's, too
+        # Copies, as the caller may use the same sections in another config.
+        self.__dict__ |= {"model": self.model.model_copy(), "optim": self.optim.model_copy()}
         if not self.tokenizer.joint:
             self.model.fill(tie_embeddings="target")
         if steps is not None and steps <= WARMUP_STEPS:
@@ -81,18 +86,14 @@ _TREE = TypeAdapter(dict[str, Any])  # of JSON
 # How YAML reads a plain word. The rules of YAML 1.2, because those of 1.1, PyYAML's own, make text of 1e-4 and false
 # of the language code no.
 _NUMBER = r"\d+(_\d+)*"
+_WORDS = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": rf"[-+]?{_NUMBER}",
+    "float": rf"[-+]?(({_NUMBER}(\.\d*)?|\.\d+)([eE][-+]?\d+)?|\.(inf|Inf|INF))|\.(nan|NaN|NAN)",
+}
 YAML_WORDS: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {
-    None: [
-        ("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$")),
-        ("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$")),
-        ("tag:yaml.org,2002:int", re.compile(rf"^[-+]?{_NUMBER}$", re.ASCII)),
-        (
-            "tag:yaml.org,2002:float",
-            re.compile(
-                rf"^[-+]?(({_NUMBER}(\.\d*)?|\.\d+)([eE][-+]?\d+)?|\.(inf|Inf|INF))$|^\.(nan|NaN|NAN)$", re.ASCII
-            ),
-        ),
-    ]
+    None: [(f"tag:yaml.org,2002:{kind}", re.compile(f"^({word})$", re.ASCII)) for kind, word in _WORDS.items()]
 }
 _WORDS_TO_QUOTE = {**yaml.SafeDumper.yaml_implicit_resolvers, **YAML_WORDS}  # what either version does not read as text
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import seq2seq
 from seq2seq.config import Config
@@ -35,6 +34,7 @@ from seq2seq.errors import ModelError, OutOfMemoryError, UserError
 from seq2seq.memory import memory_explained, memory_room, peak_memory
 from seq2seq.train.checkpoint import load_latest_checkpoint
 from seq2seq.train.distributed import Processes
+from seq2seq.train.microbatches import Lengths
 from seq2seq.train.validation import BATCH_TOKENS
 
 if TYPE_CHECKING:
@@ -83,19 +83,16 @@ def dry_run(config: Config, processes: Processes) -> DryRun:
     """
     folder = config.run_dir / f"dry-run-{processes.rank}"
     tokens = -(-config.train.step_tokens // processes.world_size)
-    train = {"batch_tokens": tokens, "threads": config.train.threads or torch.get_num_threads(), "keep_last": 1}
-    updates = {
-        "run_dir": folder,
-        "data": config.data.model_copy(update={"cache_dir": config.cache_dir}),
-        "train": config.train.model_copy(update=train),
-    }
+    threads = config.train.threads or torch.get_num_threads()
+    trial = config.replace("train", batch_tokens=tokens, threads=threads, keep_last=1)
+    trial = trial.replace("data", cache_dir=config.cache_dir).model_copy(update={"run_dir": folder})
     package = Path(seq2seq.__file__).resolve().parents[1]  # found, even if it is not installed
     python_path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
     shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
     try:
         done = subprocess.run(
             [sys.executable, "-m", "seq2seq.train.dry_run", str(processes.device)],
-            input=config.model_copy(update=updates).model_dump_json().encode(),
+            input=trial.model_dump_json().encode(),
             capture_output=True,
             env={**os.environ, "PYTHONPATH": python_path},
         )
@@ -114,7 +111,7 @@ def dry_run(config: Config, processes: Processes) -> DryRun:
 
 
 def heaviest_steps(
-    src_lengths: NDArray[np.integer], tgt_lengths: NDArray[np.integer], plan: EpochPlan, budgets: tuple[int, int]
+    src_lengths: Lengths, tgt_lengths: Lengths, plan: EpochPlan, budgets: tuple[int, int]
 ) -> list[Indices]:
     """The steps of any epoch that may take most memory on a CPU, where sentences are padded.
 
@@ -138,7 +135,7 @@ def heaviest_steps(
     return steps
 
 
-def heaviest_lines(lengths: NDArray[np.integer], tokens: int) -> Indices:
+def heaviest_lines(lengths: Lengths, tokens: int) -> Indices:
     """The longest lines and the shortest ones, about ``tokens`` tokens of each.
 
     In a search, the longest need most memory for keys and values. The shortest make the batches with most lines, each

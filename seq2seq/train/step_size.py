@@ -46,7 +46,7 @@ def with_batch_tokens(config: Config, corpus: Corpus, processes: Processes) -> C
                 "memory; choose a smaller model, lower data.max_length or decode.batch_tokens, or free memory"
             )
     processes.say(f"train.batch_tokens: auto is {number:,}")
-    return _with_number(config, number)
+    return config.replace("train", batch_tokens=number)
 
 
 def largest_sensible(epoch_tokens: int, num_processes: int) -> int:
@@ -105,7 +105,7 @@ def _find(config: Config, corpus: Corpus, processes: Processes) -> int:
         processes.say(f"train.batch_tokens: auto: dry run with steps of {tokens:,} tokens")
         started = time.monotonic()
         try:
-            found = dry_run(_with_number(config, tokens), processes)
+            found = dry_run(config.replace("train", batch_tokens=tokens), processes)
         except OutOfMemoryError as error:
             processes.say(f"  does not fit: {str(error).split(':')[0]}")
             return None
@@ -129,10 +129,6 @@ def _number_of(config: Config) -> int | None:
     with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
         text = (config.run_dir / CONFIG).read_text(encoding="utf-8")
         number = yaml.safe_load(text)["train"]["batch_tokens"]
-        if isinstance(number, int) and text == dump_config(_with_number(config, number)):
+        if isinstance(number, int) and text == dump_config(config.replace("train", batch_tokens=number)):
             return number
     return None
-
-
-def _with_number(config: Config, number: int) -> Config:
-    return config.model_copy(update={"train": config.train.model_copy(update={"batch_tokens": number})})
