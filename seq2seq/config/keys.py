@@ -7,11 +7,11 @@ between the names: ``("data", "train", "1", "src")``.
 import json
 import os
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -44,20 +44,27 @@ def option(default: Any, description: str, **limits: Any) -> Any:
     return Field(default=default, description=description, **limits)
 
 
-def refuse(problems: Sequence[tuple[str, str]]) -> None:
-    """Turn broken rules, given as (key below the section, message), into one pydantic error; nothing if none broke."""
-    if problems:
-        text = "; ".join(f"{key}: {message}" for key, message in problems)
-        raise PydanticCustomError("rules", "{text}", {"text": text, "problems": list(problems)})
-
-
 class Section(BaseModel):
     """What all sections share: immutable, no unknown keys, no conversion of ``"8"`` or ``true`` to a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Fill in the defaults that depend on other keys; then give the broken rules: key below the section, message.
+
+        Called when every single key is right.
+        """
+        yield from ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Section":
+        if problems := list(self._broken_rules()):
+            text = "; ".join(f"{key}: {message}" for key, message in problems)
+            raise PydanticCustomError("rules", "{text}", {"text": text, "problems": problems})
+        return self
+
     def fill(self, **defaults: Any) -> None:
-        """Set those of these keys that were not stated. Only for validators: a section is frozen for all others."""
+        """Set those of these keys that were not stated. Only for ``_broken_rules``: a section is frozen for others."""
         self.__dict__.update({key: value for key, value in defaults.items() if key not in self.model_fields_set})
 
 

@@ -3,12 +3,12 @@
 Defaults and presets are filled in when a section is made, so other modules read plain values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from seq2seq.config.keys import OnePath, Paths, Section, option, refuse
+from seq2seq.config.keys import OnePath, Paths, Section, option
 from seq2seq.languages import language_of
 
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -22,11 +22,9 @@ class TextFiles(Section):
         description="Target text: the same number of files as src. Line n of each translates line n of its source file."
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> "TextFiles":
-        counts = f"must have the same number of files as src ({len(self.src)}), not {len(self.tgt)}"
-        refuse([("tgt", counts)] if len(self.src) != len(self.tgt) else [])
-        return self
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        if len(self.src) != len(self.tgt):
+            yield "tgt", f"must have the same number of files as src ({len(self.src)}), not {len(self.tgt)}"
 
 
 class DataConfig(Section):
@@ -157,22 +155,17 @@ class ModelConfig(Section):
         None, "Self-attention sees this number of tokens on each side. null is no limit.", gt=0, lt=2**31
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> "ModelConfig":
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
         self.fill(**PRESETS[self.preset])
         self.fill(num_kv_heads=self.num_heads)
-        problems = []
         if self.d_model % self.num_heads:
-            problems.append(("d_model", f"must be a multiple of num_heads ({self.num_heads}), not {self.d_model}"))
-        elif self.positions == "rotary" and (self.d_model // self.num_heads) % 2:
-            size = self.d_model // self.num_heads
-            problems.append(("positions", f"rotary needs an even head size, but d_model / num_heads is {size}"))
+            yield "d_model", f"must be a multiple of num_heads ({self.num_heads}), not {self.d_model}"
+        elif self.positions == "rotary" and (size := self.d_model // self.num_heads) % 2:
+            yield "positions", f"rotary needs an even head size, but d_model / num_heads is {size}"
         if self.num_heads % self.num_kv_heads:
-            problems.append(("num_kv_heads", f"must divide num_heads ({self.num_heads}), not {self.num_kv_heads}"))
+            yield "num_kv_heads", f"must divide num_heads ({self.num_heads}), not {self.num_kv_heads}"
         if self.positions == "sinusoidal" and self.d_model % 2:
-            problems.append(("positions", f"sinusoidal needs an even d_model, not {self.d_model}"))
-        refuse(problems)
-        return self
+            yield "positions", f"sinusoidal needs an even d_model, not {self.d_model}"
 
 
 WARMUP_STEPS = 1000
@@ -278,14 +271,12 @@ class TrainConfig(Section):
         assert self.batch_tokens != "auto", "train/step_size.py replaces auto before it is used"
         return self.batch_tokens
 
-    @model_validator(mode="after")
-    def _check(self) -> "TrainConfig":
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
         bounds = {"max_steps", "max_epochs", "max_minutes"}
         if not bounds & self.model_fields_set:
             self.fill(max_steps=20_000)
         elif all(getattr(self, bound) is None for bound in bounds):
-            refuse([("max_steps", "training needs an end; set one of max_steps, max_epochs, max_minutes")])
-        return self
+            yield "max_steps", "training needs an end; set one of max_steps, max_epochs, max_minutes"
 
 
 class DecodeConfig(Section):
@@ -329,17 +320,11 @@ class DecodeConfig(Section):
         1, "Sampling: seed of the random numbers. The same seed gives the same translations.", ge=0, lt=2**63
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> "DecodeConfig":
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
         if self.sample:
-            return self
-        problems = []
+            return
         if self.n_best > self.beam_size:
-            problems.append(
-                ("n_best", f"must be at most beam_size ({self.beam_size}) without sample, not {self.n_best}")
-            )
+            yield "n_best", f"must be at most beam_size ({self.beam_size}) without sample, not {self.n_best}"
         for key, off in (("temperature", 1.0), ("top_k", 0), ("top_p", 1.0)):
             if getattr(self, key) != off:
-                problems.append((key, "has no effect in beam search; set decode.sample: true, or remove this key"))
-        refuse(problems)
-        return self
+                yield key, "has no effect in beam search; set decode.sample: true, or remove this key"

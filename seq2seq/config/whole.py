@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter
 
 from seq2seq.config.keys import (
     Key,
@@ -19,7 +19,6 @@ from seq2seq.config.keys import (
     fields_of,
     get_key,
     option,
-    refuse,
     without_numbers,
 )
 from seq2seq.config.sections import (
@@ -58,10 +57,8 @@ class Config(Section):
         """A copy with other values for these keys of a section. They are not checked."""
         return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
 
-    @model_validator(mode="after")
-    def _check(self) -> "Config":
-        """Fill in the defaults that depend on other sections, then check the rules between sections."""
-        problems, steps, schedule = [], self.train.max_steps, self.optim.schedule
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        steps, schedule = self.train.max_steps, self.optim.schedule
         # Copies, as the caller may use the same sections in another config.
         self.__dict__ |= {"model": self.model.model_copy(), "optim": self.optim.model_copy()}
         if not self.tokenizer.joint:
@@ -69,16 +66,11 @@ class Config(Section):
         if steps is not None and steps <= WARMUP_STEPS:
             self.optim.fill(warmup_steps=steps // 2)
         if self.model.tie_embeddings == "all" and not self.tokenizer.joint:
-            problems.append(
-                ("model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true, or use target")
-            )
+            yield "model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true, or use target"
         if schedule in ("cosine", "linear") and steps is None:
-            problems.append(("optim.schedule", f"{schedule} ends at the last step; set train.max_steps"))
+            yield "optim.schedule", f"{schedule} ends at the last step; set train.max_steps"
         if steps is not None and self.optim.warmup_steps >= steps:
-            warmup = f"must be below train.max_steps ({steps}), not {self.optim.warmup_steps}"
-            problems.append(("optim.warmup_steps", warmup))
-        refuse(problems)
-        return self
+            yield "optim.warmup_steps", f"must be below train.max_steps ({steps}), not {self.optim.warmup_steps}"
 
 
 _TREE = TypeAdapter(dict[str, Any])  # of JSON
