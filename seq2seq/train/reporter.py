@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seq2seq.config import TrainConfig
-from seq2seq.data.packed import Indices
+from seq2seq.data.loader import Step
 from seq2seq.model.flops import FlopsPerToken
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import BAD_LINES, METRICS, TIMING, MetricsLog
@@ -27,10 +27,7 @@ class StepRecord:
     step: int
     epoch: int  # counted from 1
     lr: float
-    tokens: int  # target tokens of all processes
-    src_tokens: int  # source tokens of all processes
-    waited: float  # seconds until the step's data was ready
-    pairs: Indices  # the sentence pairs of all processes
+    work: Step  # without its batches, which need memory
     numbers: Tensor  # fp32 [4]: loss and negative log-likelihood, summed over the tokens; the gradient norm; 1 if bad
 
 
@@ -48,8 +45,8 @@ class Speedometer:
 
     def add(self, records: Sequence[StepRecord], seconds: float) -> dict[str, float]:
         """Add the steps of the last ``seconds``; returns their speed, for the log."""
-        tokens, src_tokens = sum(r.tokens for r in records), sum(r.src_tokens for r in records)
-        operations, waited = self._flops.total(src_tokens, tokens), sum(r.waited for r in records)
+        tokens, src_tokens = sum(r.work.num_labels for r in records), sum(r.work.num_src for r in records)
+        operations, waited = self._flops.total(src_tokens, tokens), sum(r.work.waited for r in records)
         self._peak = max(self._peak, operations / seconds)  # no step can be faster, so the measured peak was too low
         kept = 0.95 ** len(records)
         self._seconds, self._tokens = kept * self._seconds + seconds, kept * self._tokens + tokens
@@ -114,9 +111,10 @@ class Reporter:
             return
         records, self._unread = self._unread, []
         for record, numbers in zip(records, torch.stack([r.numbers for r in records]).tolist(), strict=True):
-            loss, nll, norm = numbers[0] / record.tokens, numbers[1] / record.tokens, numbers[2]
+            tokens, norm = record.work.num_labels, numbers[2]
+            loss, nll = numbers[0] / tokens, numbers[1] / tokens
             fields = {"epoch": record.epoch, "loss": loss, "nll": nll, "grad_norm": norm}
-            fields |= {"lr": record.lr, "tokens": record.tokens}
+            fields |= {"lr": record.lr, "tokens": tokens}
             reason = judge(record.step, loss, norm, bool(numbers[3]))
             if self._log is not None:
                 self._log.add(METRICS, record.step, fields if reason is None else {**fields, "bad": reason})

@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -140,18 +140,8 @@ def train_step(run: Run, step: Step) -> None:
         run.optimizer.step(lr, bad)
         if run.average is not None:
             run.average.update(progress.step)
-        run.report.step(
-            StepRecord(
-                step=progress.step,
-                epoch=progress.epoch + 1,
-                lr=lr,
-                tokens=step.num_labels,
-                src_tokens=step.num_src,
-                waited=step.waited,
-                pairs=step.pairs,
-                numbers=torch.cat([sums, norm.reshape(1), bad.reshape(1)]),
-            )
-        )
+        numbers = torch.cat([sums, norm.reshape(1), bad.reshape(1)])
+        run.report.step(StepRecord(progress.step, progress.epoch + 1, lr, replace(step, batches=[]), numbers))
 
 
 def _describe(run: Run, step: Step) -> str:
@@ -172,7 +162,7 @@ def read_back(run: Run, corpus: Corpus) -> None:
     config = run.config.train
     for record, reason in run.report.read_back(run.guard.judge):
         if run.processes.is_main:
-            losses = losses_of_pairs(run.model, corpus, record.pairs, run.dtype)
+            losses = losses_of_pairs(run.model, corpus, record.work.pairs, run.dtype)
             run.report.bad_step(record.step, reason, describe(losses, corpus, run.config.data.train))
         in_a_row = run.progress.bad_in_a_row
         if config.on_bad_step == "stop" or in_a_row >= config.max_bad_steps:
