@@ -103,10 +103,8 @@ def dry_run(config: Config, processes: Processes) -> DryRun:
     if done.returncode != 0:
         raise RuntimeError(f"the dry run failed:\n{done.stderr.decode(errors='replace')}")
     answer = json.loads(done.stdout.splitlines()[-1])
-    if "out_of_memory" in answer:
-        raise OutOfMemoryError(answer["out_of_memory"])
     if "error" in answer:
-        raise UserError(answer["error"])
+        raise (OutOfMemoryError if answer["memory"] else UserError)(answer["error"])
     return DryRun(**answer)
 
 
@@ -255,10 +253,8 @@ def main() -> None:
     try:
         with memory_explained(lambda: "the start, or while a checkpoint was written or read"):
             answer = asdict(_measure(Config.model_validate(json.load(sys.stdin)), device))
-    except OutOfMemoryError as error:
-        answer = {"out_of_memory": str(error)}
     except UserError as error:
-        answer = {"error": str(error)}
+        answer = {"error": str(error), "memory": isinstance(error, OutOfMemoryError)}
     print(json.dumps(answer), flush=True)
 
 

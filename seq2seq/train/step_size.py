@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 
 import yaml
@@ -63,39 +63,35 @@ def largest_that_fits(most: int, measure: Callable[[int], DryRun | None]) -> int
     Args:
         measure: makes a dry run with steps of this number of tokens; gives None if memory runs out.
     """
-    measured: dict[int, DryRun | None] = {}
 
-    def fits(tokens: int) -> bool:
-        found = measured[tokens] = measure(tokens)
-        return found is not None and found.fits
+    def fitting(tokens: int) -> DryRun | None:
+        found = measure(tokens)
+        return found if found is not None and found.fits else None
 
-    if fits(most):
+    if fitting(most):
         return most
-    if most <= _LEAST or not fits(_LEAST):
+    if most <= _LEAST or not (small := fitting(_LEAST)):
         return 0
     best, guess, middle = _LEAST, most // 2, max(2 * _LEAST, most // 8)
     if middle < most:
-        if fits(middle):
-            best, guess = middle, min(most * 9 // 10, _predicted(measured, _LEAST, middle))
+        if large := fitting(middle):
+            best, guess = middle, min(most * 9 // 10, _predicted(small, large, middle))
         else:
             guess = middle // 2
     while guess > best:
-        if fits(guess):
+        if fitting(guess):
             return guess
         guess //= 2
     return best
 
 
-def _predicted(measured: Mapping[int, DryRun | None], small: int, large: int) -> int:
-    """The step that fills the memory that a run may use, on a straight line through two measured steps."""
-    first, second = measured[small], measured[large]
-    assert first is not None
-    assert second is not None
-    if first.peak is None or second.peak is None or second.room is None or second.peak <= first.peak:
+def _predicted(small: DryRun, large: DryRun, tokens: int) -> int:
+    """The step that fills the memory that a run may use, on a straight line through steps of _LEAST and ``tokens``."""
+    if small.peak is None or large.peak is None or large.room is None or large.peak <= small.peak:
         return 2**62
-    slope = (second.peak - first.peak) / (large - small)
-    tokens = large + (second.usable * second.room - second.peak) / slope
-    return int(tokens) // 128 * 128
+    slope = (large.peak - small.peak) / (tokens - _LEAST)
+    tokens += int((large.usable * large.room - large.peak) / slope)
+    return tokens // 128 * 128
 
 
 def _find(config: Config, corpus: Corpus, processes: Processes) -> int:
