@@ -93,16 +93,6 @@ def script_of_letter(character: str) -> str | None:
     return _LETTER_NAMES.get(name, name) or None
 
 
-def scripts_in(lines: Iterable[str]) -> Counter[str]:
-    """The number of letters of each script in the first lines of a text."""
-    letters = Counter("".join(islice(lines, _ENOUGH_LINES)))
-    found: Counter[str] = Counter()
-    for character, count in letters.items():
-        if script := script_of_letter(character):
-            found[script] += count
-    return found
-
-
 def script_in(lines: Iterable[str], expected: str | None = None) -> str | None:
     """The script of a text, from its first lines; None if it has no letters.
 
@@ -110,7 +100,11 @@ def script_in(lines: Iterable[str], expected: str | None = None) -> str | None:
         expected: the script that the text should have. It is returned if 10 % of the letters belong to it, because
             technical text in Japanese may have more Latin letters than kana.
     """
-    found = scripts_in(lines)
+    letters = Counter("".join(islice(lines, _ENOUGH_LINES)))
+    found: Counter[str] = Counter()
+    for character, count in letters.items():
+        if script := script_of_letter(character):
+            found[script] += count
     total = found.total()
     if not total:
         return None

@@ -52,7 +52,7 @@ _PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 class DryRun:
     """What was measured. Memory is the device's on CUDA, else main memory, in bytes; None if it is not known."""
 
-    peak: int | None  # the most that the process used
+    peak: int  # the most that the process used
     room: int | None  # what it could have used
     usable: float  # the share of the room that a run may need
     heaviest: str  # the heaviest training step, in words
@@ -65,7 +65,7 @@ class DryRun:
     @property
     def fits(self) -> bool:
         """Whether the run may start: it leaves some memory free, as far as that is known."""
-        return self.peak is None or self.room is None or self.peak <= self.usable * self.room
+        return self.room is None or self.peak <= self.usable * self.room
 
 
 def dry_run(config: Config, processes: Processes) -> DryRun:

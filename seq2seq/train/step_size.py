@@ -87,7 +87,7 @@ def largest_that_fits(most: int, measure: Callable[[int], DryRun | None]) -> int
 
 def _predicted(small: DryRun, large: DryRun, tokens: int) -> int:
     """The step that fills the memory that a run may use, on a straight line through steps of _LEAST and ``tokens``."""
-    if small.peak is None or large.peak is None or large.room is None or large.peak <= small.peak:
+    if large.room is None or large.peak <= small.peak:
         return 2**62
     slope = (large.peak - small.peak) / (tokens - _LEAST)
     tokens += int((large.usable * large.room - large.peak) / slope)
@@ -106,7 +106,7 @@ def _find(config: Config, corpus: Corpus, processes: Processes) -> int:
             processes.say(f"  does not fit: {str(error).split(':')[0]}")
             return None
         seconds = time.monotonic() - started
-        if found.peak is None or found.room is None:
+        if found.room is None:
             processes.say(f"  done in {seconds:.0f} s; this system does not report how much memory was used")
         else:
             verdict = "" if found.fits else ", which is too much"

@@ -180,12 +180,9 @@ def _roll_back(run: Run) -> None:
     """Go back to the weights of the last regular checkpoint, but not to its place in the data."""
     run.processes.barrier()  # until the main process has written it
     every, now = run.config.train.save_every, run.progress.step
-
-    def wanted(step: int) -> bool:
-        # Others exist only after a signal, or (later ones) if this start continued from an earlier checkpoint.
-        return step % every == 0 and step < now
-
-    checkpoint = next(whole_checkpoints(run.config.run_dir, run.processes.say, wanted), None)
+    # Others exist only after a signal, or (later ones) if this start continued from an earlier checkpoint.
+    regular = whole_checkpoints(run.config.run_dir, run.processes.say, lambda step: step % every == 0 and step < now)
+    checkpoint = next(regular, None)
     if checkpoint is None:
         run.processes.say("no regular checkpoint yet, so the weights stay as they are")
         return
