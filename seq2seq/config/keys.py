@@ -17,10 +17,8 @@ from pydantic_core import PydanticCustomError
 
 
 def _as_path(value: object) -> object:
-    if isinstance(value, str) and value:
+    if value and isinstance(value, (str, Path)):
         return Path(os.path.expanduser(value))
-    if isinstance(value, Path):
-        return value
     raise ValueError(f"must be a path, not {show(value)}")
 
 

@@ -99,6 +99,12 @@ def set_up(config: Config, processes: Processes) -> Run:
     processes.check_same("the text's fingerprint", data.fingerprint)
     processes.check_same("the step to continue after", progress.step)
     microbatches = microbatches_of(config, data.train, processes)
+    loss, threads = LossOf(model, config.train.label_smoothing, dtype), torch.get_num_threads()
+    gradients: SequentialGradients | ThreadedGradients
+    if processes.device.type == "cpu":
+        gradients = ThreadedGradients(loss, processes, at_once(threads, microbatches.accumulate))
+    else:
+        gradients = SequentialGradients(loss, processes)
     run = Run(
         config=config,
         processes=processes,
@@ -110,20 +116,12 @@ def set_up(config: Config, processes: Processes) -> Run:
         optimizer=optimizer,
         progress=progress,
         microbatches=microbatches,
-        gradients=_gradients(config, processes, LossOf(model, config.train.label_smoothing, dtype), microbatches),
+        gradients=gradients,
         guard=Guard(config.train, progress),
         report=_reporter(config, processes, data, model, dtype, progress.step),
     )
     _introduce(run)
     return run
-
-
-def _gradients(
-    config: Config, processes: Processes, loss: LossOf, microbatches: MicroBatches
-) -> SequentialGradients | ThreadedGradients:
-    if processes.device.type == "cpu":
-        return ThreadedGradients(loss, processes, at_once(torch.get_num_threads(), microbatches.accumulate))
-    return SequentialGradients(loss, processes)
 
 
 def _reporter(
