@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import yaml
-
-from seq2seq.config import Config, dump_config
+from seq2seq.config import Config, dump_config, load_saved_config
 from seq2seq.data.corpus import Corpus
-from seq2seq.errors import ModelError, OutOfMemoryError
+from seq2seq.errors import ConfigError, ModelError, OutOfMemoryError
 from seq2seq.memory import show_bytes
 from seq2seq.model_folder import CONFIG
 from seq2seq.tensors import read_metadata
@@ -122,9 +120,11 @@ def _number_of(config: Config) -> int | None:
     for path in reversed(list_checkpoints(config.run_dir)):
         with suppress(ModelError, KeyError, TypeError, ValueError):  # a damaged one
             return int(json.loads(read_metadata(path)["config"])["train"]["batch_tokens"])
-    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-        text = (config.run_dir / CONFIG).read_text(encoding="utf-8")
-        number = yaml.safe_load(text)["train"]["batch_tokens"]
-        if isinstance(number, int) and text == dump_config(config.replace("train", batch_tokens=number)):
-            return number
+    with suppress(ConfigError):
+        saved = load_saved_config(config.run_dir / CONFIG)
+        again = config.replace("train", batch_tokens=saved.train.batch_tokens)
+        if config.decode.split_sentences == "auto":  # the run has decided that, too
+            again = again.replace("decode", split_sentences=saved.decode.split_sentences)
+        if saved.train.batch_tokens != "auto" and dump_config(saved) == dump_config(again):
+            return saved.train.batch_tokens
     return None
