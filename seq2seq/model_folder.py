@@ -77,14 +77,12 @@ def save_model_folder(
     config = portable(config)
     tokenizers.save(folder)
     write_text(folder / CONFIG, dump_config(config, absolute=False))
-    added = {"tokenizer": tokenizers.fingerprint, "config": json.dumps(_settings(config))}
-    save_tensors(folder / WEIGHTS, weights, {**metadata, **added})
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """The settings that affect translations: without paths and training, so that equal models have equal files."""
+    # What affects translations: without paths and training, so that equal models have equal files.
     data = {"max_length", "src_lang", "tgt_lang"}
-    return config.model_dump(mode="json", include={"model": True, "tokenizer": True, "decode": True, "data": data})
+    sections = {"model": True, "tokenizer": True, "decode": True}
+    settings = config.model_dump(mode="json", include={**sections, "data": data})
+    added = {"tokenizer": tokenizers.fingerprint, "config": json.dumps(settings)}
+    save_tensors(folder / WEIGHTS, weights, {**metadata, **added})
 
 
 def _compare_config(folder: Path, config: Config, settings: str) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ class Reporter:
         return self._processes.device.type == "cpu" or step % _READ_BACK_EVERY == 0
 
     def read_back(self, judge: Judge) -> Iterator[tuple[StepRecord, str]]:
-        """Fetch the losses of the latest steps from the device and log them.
+        """Fetch the losses of the latest steps from the device, log them, and show the speed.
 
         Yields:
             The bad steps among them with what is wrong, each before the next step is judged.
@@ -120,7 +120,13 @@ class Reporter:
                 self._log.add(METRICS, record.step, fields if reason is None else {**fields, "bad": reason})
             if reason is not None:
                 yield record, reason
-        self._show_speed(records, nll)
+        now = time.monotonic()
+        speed, self._last_read = self._speedometer.add(records, now - self._last_read), now
+        if self._log is not None:
+            self._log.add(TIMING, record.step, speed)
+        text = f"epoch {record.epoch}, loss {nll:.3f}, {self._speedometer}{self.best}"
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(record.step - self._bar.n)
 
     def bad_step(self, step: int, reason: str, lines: Iterable[Mapping[str, object]]) -> None:
         """Print a message about a bad step and save its lines."""
@@ -128,16 +134,6 @@ class Reporter:
             self._log.bad_lines(step, lines)
             self.flush()
         self._processes.say(f"step {step:,} skipped: {reason}; its sentence pairs are in {BAD_LINES}")
-
-    def _show_speed(self, records: Sequence[StepRecord], nll: float) -> None:
-        latest, now = records[-1], time.monotonic()
-        seconds, self._last_read = now - self._last_read, now
-        speed = self._speedometer.add(records, seconds)
-        if self._log is not None:
-            self._log.add(TIMING, latest.step, speed)
-        text = f"epoch {latest.epoch}, loss {nll:.3f}, {self._speedometer}{self.best}"
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update(latest.step - self._bar.n)
 
     def validation(self, step: int, values: Mapping[str, float], seconds: float) -> None:
         """Log a validation and print its line."""
