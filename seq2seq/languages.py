@@ -13,41 +13,28 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-# Scripts without spaces between words, by the first word of their letters' Unicode names ("tai" and "new": Tai Le, Tai
-# Tham, Tai Viet, New Tai Lue). Japanese is "kana": its text mixes kana and Chinese characters.
-UNSPACED_SCRIPTS = frozenset(
-    ("han", "kana", "thai", "lao", "khmer", "myanmar", "tibetan", "javanese", "balinese", "tai", "new", "yi")
-)
-# By script: languages that usually have no other script, as ISO 639 codes and English names. "cn" and "jp" are country
-# codes that are often used for languages.
-_LANGUAGES = {
-    "han": "zh zho chi cmn yue lzh wuu gan hsn cjy cn chinese mandarin cantonese",
-    "kana": "ja jpn jp japanese",
-    "hangul": "ko kor korean",
-    "thai": "th tha thai",
-    "lao": "lo lao",
-    "khmer": "km khm khmer",
-    "myanmar": "my mya bur burmese",
-    "tibetan": "bo bod tib dz dzo tibetan dzongkha",
+# By script, which is the first word of its letters' Unicode names: languages that usually have no other script, as ISO
+# 639 codes and English names ("cn" and "jp" are country codes that are often used for languages), and the script's ISO
+# 15924 codes, which follow a language code as in zho_Hans or jv-Java. "tai" and "new" are Tai Le, Tai Tham, Tai Viet,
+# New Tai Lue. Japanese is "kana": its text mixes kana and Chinese characters.
+_SCRIPTS = {
+    "han": ("zh zho chi cmn yue lzh wuu gan hsn cjy cn chinese mandarin cantonese", "hani hans hant hanb"),
+    "kana": ("ja jpn jp japanese", "jpan hira kana hrkt"),
+    "hangul": ("ko kor korean", "hang kore"),
+    "thai": ("th tha thai", "thai"),
+    "lao": ("lo lao", "laoo"),
+    "khmer": ("km khm khmer", "khmr"),
+    "myanmar": ("my mya bur burmese", "mymr"),
+    "tibetan": ("bo bod tib dz dzo tibetan dzongkha", "tibt"),
+    "javanese": ("", "java"),
+    "balinese": ("", "bali"),
+    "tai": ("", "lana tale tavt"),
+    "new": ("", "talu"),
+    "yi": ("", "yiii"),
 }
-# By script: its ISO 15924 codes, which follow a language code as in zho_Hans or jv-Java.
-_SCRIPT_CODES = {
-    "han": "hani hans hant hanb",
-    "kana": "jpan hira kana hrkt",
-    "hangul": "hang kore",
-    "thai": "thai",
-    "lao": "laoo",
-    "khmer": "khmr",
-    "myanmar": "mymr",
-    "tibetan": "tibt",
-    "javanese": "java",
-    "balinese": "bali",
-    "tai": "lana tale tavt",
-    "new": "talu",
-    "yi": "yiii",
-}
-_OF_LANGUAGE = {code: script for script, codes in _LANGUAGES.items() for code in codes.split()}
-_OF_SCRIPT_CODE = {code: script for script, codes in _SCRIPT_CODES.items() for code in codes.split()}
+UNSPACED_SCRIPTS = frozenset(_SCRIPTS) - {"hangul"}  # without spaces between words
+_OF_LANGUAGE = {code: script for script, (codes, _) in _SCRIPTS.items() for code in codes.split()}
+_OF_SCRIPT_CODE = {code: script for script, (_, codes) in _SCRIPTS.items() for code in codes.split()}
 
 # First words of Unicode names that are not names of scripts.
 _LETTER_NAMES = {"cjk": "han", "ideographic": "han", "bopomofo": "han", "fullwidth": "latin"}
@@ -106,16 +93,6 @@ def script_of_letter(character: str) -> str | None:
     return _LETTER_NAMES.get(name, name) or None
 
 
-def scripts_in(lines: Iterable[str]) -> Counter[str]:
-    """The number of letters of each script in the first lines of a text."""
-    letters = Counter("".join(islice(lines, _ENOUGH_LINES)))
-    found: Counter[str] = Counter()
-    for character, count in letters.items():
-        if script := script_of_letter(character):
-            found[script] += count
-    return found
-
-
 def script_in(lines: Iterable[str], expected: str | None = None) -> str | None:
     """The script of a text, from its first lines; None if it has no letters.
 
@@ -123,7 +100,11 @@ def script_in(lines: Iterable[str], expected: str | None = None) -> str | None:
         expected: the script that the text should have. It is returned if 10 % of the letters belong to it, because
             technical text in Japanese may have more Latin letters than kana.
     """
-    found = scripts_in(lines)
+    letters = Counter("".join(islice(lines, _ENOUGH_LINES)))
+    found: Counter[str] = Counter()
+    for character, count in letters.items():
+        if script := script_of_letter(character):
+            found[script] += count
     total = found.total()
     if not total:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ import torch
 
 from seq2seq.errors import OutOfMemoryError
 
+_THIS_PROCESS = Path("/proc/self/status")
 # Messages of libraries that have no error class for it.
 _MESSAGES = re.compile(r"can't allocate memory|bad_alloc|out of memory|_ALLOC_FAILED", re.IGNORECASE)
 _AMOUNT = re.compile(r"[Tt]ried to allocate ([\d.]+) ?(\w+)")
@@ -50,29 +52,21 @@ def memory_room(device: torch.device) -> int | None:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
-    free_now, resident = _kilobytes(Path("/proc/meminfo"), "MemAvailable"), _of_this_process("VmRSS")
+    free_now, resident = _kilobytes(Path("/proc/meminfo"), "MemAvailable"), _kilobytes(_THIS_PROCESS, "VmRSS")
     if free_now is None or resident is None:
         return None
     limited = control_group_room(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
     return min(free_now, *limited) + resident if limited else free_now + resident
 
 
-def peak_memory(device: torch.device) -> int | None:
-    """Peak memory of this process in bytes, of the device on CUDA, else of main memory. None: unknown here."""
+def peak_memory(device: torch.device) -> int:
+    """Peak memory of this process in bytes, of the device on CUDA, else of main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
-    if (peak := _of_this_process("VmHWM")) is not None:
+    if (peak := _kilobytes(_THIS_PROCESS, "VmHWM")) is not None:
         return peak
-    if sys.platform == "win32":
-        return None
-    import resource
-
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _of_this_process(name: str) -> int | None:
-    return _kilobytes(Path("/proc/self/status"), name)
 
 
 def _kilobytes(file: Path, name: str) -> int | None:
@@ -93,16 +87,17 @@ def control_group_room(membership: Path, root: Path) -> list[int]:
         root: where the hierarchies are mounted. Both versions of control groups are read; a line of version 2 has no
             controllers.
     """
+    files = {
+        "": (root, "memory.max", "memory.current"),
+        "memory": (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    }
+    left = []
     with suppress(OSError):
-        left = []
         for line in membership.read_text(encoding="utf-8").splitlines():
             _, controllers, group = line.split(":", 2)
-            if controllers == "":
-                top, names = root, ("memory.max", "memory.current")
-            elif controllers == "memory":
-                top, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            else:
+            if controllers not in files:
                 continue
+            top, *names = files[controllers]
             inner = top / group.lstrip("/")
             for folder in (inner, *inner.parents):  # limits of parents count, too; a container's top is its own group
                 with suppress(OSError, ValueError):  # no such group here, or the limit is "max"
@@ -110,8 +105,7 @@ def control_group_room(membership: Path, root: Path) -> list[int]:
                     left.append(limit - used + _idle_cache(folder))
                 if folder == top:
                     break
-        return left
-    return []
+    return left
 
 
 def _idle_cache(group: Path) -> int:

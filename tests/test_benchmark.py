@@ -406,7 +406,9 @@ def test_a_small_decoding_benchmark_from_end_to_end(
     loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Everybody's translations are counted and scored alike, beside ours."""
-    save_model_folder(tmp_path / "best", loaded.model.state_dict(), loaded.config, loaded.tokenizers, {"step": "1"})
+    save_model_folder(
+        tmp_path / "best", dict(loaded.model.named_parameters()), loaded.config, loaded.tokenizers, {"step": "1"}
+    )
     monkeypatch.setattr(decode, "run_job", _in_this_process)
     (tmp_path / "text").write_text("ka to\n\nmi ren sol ka\n")
     files = ["--model", str(tmp_path), "--src", str(tmp_path / "text"), "--tgt", str(tmp_path / "text")]
@@ -431,7 +433,9 @@ def test_on_cuda_texts_are_compared_with_those_of_the_cpu(
     loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In fp32, translated once; the rows say how many sentences are the same."""
-    save_model_folder(tmp_path / "best", loaded.model.state_dict(), loaded.config, loaded.tokenizers, {"step": "1"})
+    save_model_folder(
+        tmp_path / "best", dict(loaded.model.named_parameters()), loaded.config, loaded.tokenizers, {"step": "1"}
+    )
     (tmp_path / "text").write_text("ka\nto\n")
     asked: list[tuple[str, str, int]] = []
 

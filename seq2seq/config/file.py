@@ -116,13 +116,13 @@ class Draft(Generic[T]):
         self.problems: dict[Key, tuple[float, str]] = {}
         self._overridden: list[Key] = []
         self._read: dict[int, tuple[yaml.Node, Any]] = {}
-        self._children: dict[int, dict[str, tuple[yaml.Node, yaml.Node]]] = {}
+        self._lines: dict[Key, int] = {}
         try:
             with path.open("rb") as file:
                 content = file.read(_LARGEST + 1)
             if len(content) > _LARGEST:
                 raise ValueError(f"larger than {_LARGEST >> 10} KiB, so it is not a config file")
-            self._root = _compose(content.decode("utf-8-sig"))
+            root = _compose(content.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             raise ConfigError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
@@ -131,7 +131,7 @@ class Draft(Generic[T]):
             raise ConfigError(f"{path}: cannot be read: {reason}") from None
         except _YamlError as error:
             raise ConfigError(f"{path}:{error.args[0]}: not valid YAML: {error.args[1]}") from None
-        tree = {} if self._root is None else self._plain(self._root, ())
+        tree = {} if root is None else self._plain(root, ())
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}:1: must have keys such as run_dir: and data:, not {show(tree)}")
         self.tree: dict[str, Any] = tree
@@ -206,24 +206,8 @@ class Draft(Generic[T]):
 
     def _line(self, key: Key) -> int:
         """Line of a key in the file, or of the deepest section above it that the file has."""
-        line, node = 1, self._root
-        for part in key:
-            found = self._children_of(node).get(part) if node else None
-            if found is None:
-                break
-            line, node = found[0].start_mark.line + 1, found[1]
-        return line
-
-    def _children_of(self, node: yaml.Node) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """By name or number, what a mapping or list holds, and the node that stands where it begins."""
-        if id(node) not in self._children:  # kept: a file of many mistakes asks for many lines
-            children: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-            if isinstance(node, yaml.MappingNode):
-                children = {name.value: (name, item) for name, item in node.value if isinstance(name, yaml.ScalarNode)}
-            elif isinstance(node, yaml.SequenceNode):
-                children = {str(number): (item, item) for number, item in enumerate(node.value)}
-            self._children[id(node)] = children
-        return self._children[id(node)]
+        above = (key[:length] for length in range(len(key), 0, -1))
+        return next((self._lines[section] for section in above if section in self._lines), 1)
 
     def _plain(self, node: yaml.Node, key: Key, above: tuple[int, ...] = ()) -> Any:
         """The plain value of a YAML node. Nothing in it can run code."""
@@ -236,8 +220,11 @@ class Draft(Generic[T]):
             if node.tag == "tag:yaml.org,2002:map" and isinstance(node, yaml.MappingNode):
                 value = self._plain_mapping(node, key, inside)
             elif node.tag == "tag:yaml.org,2002:seq" and isinstance(node, yaml.SequenceNode):
-                keys = [(*key, str(i)) if isinstance(n, yaml.MappingNode) else key for i, n in enumerate(node.value)]
-                value = [self._plain(item, place, inside) for item, place in zip(node.value, keys, strict=True)]
+                value = []
+                for number, item in enumerate(node.value):
+                    place = (*key, str(number))
+                    self._lines[place] = item.start_mark.line + 1
+                    value.append(self._plain(item, place if isinstance(item, yaml.MappingNode) else key, inside))
             else:
                 try:
                     value = _scalar(node)
@@ -248,15 +235,15 @@ class Draft(Generic[T]):
 
     def _plain_mapping(self, node: yaml.MappingNode, key: Key, inside: tuple[int, ...]) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        lines: dict[str, int] = {}
         for name, child in node.value:
             if not isinstance(name, yaml.ScalarNode) or _SURROGATE.search(name.value):
                 self.report(key, "a key must be one word", name)
                 continue
+            place = (*key, name.value)
             if name.value in values:
-                self.report((*key, name.value), f"set twice, first in line {lines[name.value]}", name)
-            lines[name.value] = name.start_mark.line + 1
-            values[name.value] = self._plain(child, (*key, name.value), inside)
+                self.report(place, f"set twice, first in line {self._lines[place]}", name)
+            self._lines[place] = name.start_mark.line + 1
+            values[name.value] = self._plain(child, place, inside)
         return values
 
 

@@ -7,20 +7,18 @@ between the names: ``("data", "train", "1", "src")``.
 import json
 import os
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 
 def _as_path(value: object) -> object:
-    if isinstance(value, str) and value:
+    if value and isinstance(value, (str, Path)):
         return Path(os.path.expanduser(value))
-    if isinstance(value, Path):
-        return value
     raise ValueError(f"must be a path, not {show(value)}")
 
 
@@ -31,11 +29,6 @@ def _as_paths(value: object) -> object:
     return tuple(Path(os.path.expanduser(item)) for item in items)
 
 
-def as_tuple(value: object) -> object:
-    """YAML has lists only."""
-    return tuple(value) if isinstance(value, list) else value
-
-
 Key: TypeAlias = tuple[str, ...]  # ("optim", "lr") is the key optim.lr
 
 _PATHS_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
@@ -44,30 +37,33 @@ Paths: TypeAlias = Annotated[tuple[Path, ...], BeforeValidator(_as_paths), WithJ
 _NOTHING = object()  # what a tree never holds
 
 
-def option(
-    default: Any,
-    description: str,
-    *,
-    gt: float | None = None,
-    ge: float | None = None,
-    lt: float | None = None,
-    le: float | None = None,
-) -> Any:
-    """A field that need not be stated, with its limits."""
-    return Field(default=default, description=description, gt=gt, ge=ge, lt=lt, le=le)
-
-
-def refuse(problems: Sequence[tuple[str, str]]) -> None:
-    """Turn broken rules, given as (key below the section, message), into one pydantic error; nothing if none broke."""
-    if problems:
-        text = "; ".join(f"{key}: {message}" for key, message in problems)
-        raise PydanticCustomError("rules", "{text}", {"text": text, "problems": list(problems)})
+def option(default: Any, description: str, **limits: Any) -> Any:
+    """A field that need not be stated, with its limits (gt, ge, lt, le)."""
+    return Field(default=default, description=description, **limits)
 
 
 class Section(BaseModel):
     """What all sections share: immutable, no unknown keys, no conversion of ``"8"`` or ``true`` to a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        """Fill in the defaults that depend on other keys; then give the broken rules: key below the section, message.
+
+        Called when every single key is right.
+        """
+        yield from ()
+
+    @model_validator(mode="after")
+    def _check(self) -> "Section":
+        if problems := list(self._broken_rules()):
+            text = "; ".join(f"{key}: {message}" for key, message in problems)
+            raise PydanticCustomError("rules", "{text}", {"text": text, "problems": problems})
+        return self
+
+    def fill(self, **defaults: Any) -> None:
+        """Set those of these keys that were not stated. Only for ``_broken_rules``: a section is frozen for others."""
+        self.__dict__.update({key: value for key, value in defaults.items() if key not in self.model_fields_set})
 
 
 def sections_in(annotation: Any) -> tuple[type[Section], ...]:

@@ -3,12 +3,12 @@
 Defaults and presets are filled in when a section is made, so other modules read plain values.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field
 
-from seq2seq.config.keys import OnePath, Paths, Section, as_tuple, option, refuse
+from seq2seq.config.keys import OnePath, Paths, Section, option
 from seq2seq.languages import language_of
 
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -22,11 +22,9 @@ class TextFiles(Section):
         description="Target text: the same number of files as src. Line n of each translates line n of its source file."
     )
 
-    @model_validator(mode="after")
-    def _check(self) -> "TextFiles":
-        counts = f"must have the same number of files as src ({len(self.src)}), not {len(self.tgt)}"
-        refuse([("tgt", counts)] if len(self.src) != len(self.tgt) else [])
-        return self
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        if len(self.src) != len(self.tgt):
+            yield "tgt", f"must have the same number of files as src ({len(self.src)}), not {len(self.tgt)}"
 
 
 class DataConfig(Section):
@@ -157,31 +155,17 @@ class ModelConfig(Section):
         None, "Self-attention sees this number of tokens on each side. null is no limit.", gt=0, lt=2**31
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_preset(cls, stated: Any) -> Any:
-        preset = stated.get("preset", "small") if isinstance(stated, dict) else None
-        if not isinstance(preset, str) or preset not in PRESETS:
-            return stated
-        merged = {**PRESETS[preset], **stated}
-        if type(merged["num_heads"]) is int and merged["num_heads"] > 0:
-            merged.setdefault("num_kv_heads", merged["num_heads"])
-        return merged
-
-    @model_validator(mode="after")
-    def _check(self) -> "ModelConfig":
-        problems = []
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        self.fill(**PRESETS[self.preset])
+        self.fill(num_kv_heads=self.num_heads)
         if self.d_model % self.num_heads:
-            problems.append(("d_model", f"must be a multiple of num_heads ({self.num_heads}), not {self.d_model}"))
-        elif self.positions == "rotary" and (self.d_model // self.num_heads) % 2:
-            size = self.d_model // self.num_heads
-            problems.append(("positions", f"rotary needs an even head size, but d_model / num_heads is {size}"))
+            yield "d_model", f"must be a multiple of num_heads ({self.num_heads}), not {self.d_model}"
+        elif self.positions == "rotary" and (size := self.d_model // self.num_heads) % 2:
+            yield "positions", f"rotary needs an even head size, but d_model / num_heads is {size}"
         if self.num_heads % self.num_kv_heads:
-            problems.append(("num_kv_heads", f"must divide num_heads ({self.num_heads}), not {self.num_kv_heads}"))
+            yield "num_kv_heads", f"must divide num_heads ({self.num_heads}), not {self.num_kv_heads}"
         if self.positions == "sinusoidal" and self.d_model % 2:
-            problems.append(("positions", f"sinusoidal needs an even d_model, not {self.d_model}"))
-        refuse(problems)
-        return self
+            yield "positions", f"sinusoidal needs an even d_model, not {self.d_model}"
 
 
 WARMUP_STEPS = 1000
@@ -194,7 +178,7 @@ class OptimConfig(Section):
         "adamw", "Optimizer. muon updates the matrices of the layers, and adamw updates the rest."
     )
     lr: float = option(1e-3, "Peak learning rate, reached at the end of the warmup.", gt=0)
-    betas: Annotated[tuple[Beta, Beta], BeforeValidator(as_tuple)] = option(
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = option(
         (0.9, 0.98), "Decay rates of Adam's running averages: of the gradient, and of its square."
     )
     eps: float = option(1e-9, "Small number added to Adam's denominator, to avoid a division by zero.", gt=0)
@@ -287,19 +271,12 @@ class TrainConfig(Section):
         assert self.batch_tokens != "auto", "train/step_size.py replaces auto before it is used"
         return self.batch_tokens
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_bound(cls, stated: Any) -> Any:
-        bounds = ("max_steps", "max_epochs", "max_minutes")
-        if isinstance(stated, dict) and not any(key in stated for key in bounds):
-            return {**stated, "max_steps": 20_000}
-        return stated
-
-    @model_validator(mode="after")
-    def _check(self) -> "TrainConfig":
-        if self.max_steps is None and self.max_epochs is None and self.max_minutes is None:
-            refuse([("max_steps", "training needs an end; set one of max_steps, max_epochs, max_minutes")])
-        return self
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        bounds = {"max_steps", "max_epochs", "max_minutes"}
+        if not bounds & self.model_fields_set:
+            self.fill(max_steps=20_000)
+        elif all(getattr(self, bound) is None for bound in bounds):
+            yield "max_steps", "training needs an end; set one of max_steps, max_epochs, max_minutes"
 
 
 class DecodeConfig(Section):
@@ -348,17 +325,11 @@ class DecodeConfig(Section):
         """The number of hypotheses of each sentence in a search."""
         return self.n_best if self.sample else self.beam_size
 
-    @model_validator(mode="after")
-    def _check(self) -> "DecodeConfig":
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
         if self.sample:
-            return self
-        problems = []
+            return
         if self.n_best > self.beam_size:
-            problems.append(
-                ("n_best", f"must be at most beam_size ({self.beam_size}) without sample, not {self.n_best}")
-            )
+            yield "n_best", f"must be at most beam_size ({self.beam_size}) without sample, not {self.n_best}"
         for key, off in (("temperature", 1.0), ("top_k", 0), ("top_p", 1.0)):
             if getattr(self, key) != off:
-                problems.append((key, "has no effect in beam search; set decode.sample: true, or remove this key"))
-        refuse(problems)
-        return self
+                yield key, "has no effect in beam search; set decode.sample: true, or remove this key"

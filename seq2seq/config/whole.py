@@ -3,12 +3,12 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter
 
 from seq2seq.config.keys import (
     Key,
@@ -19,7 +19,6 @@ from seq2seq.config.keys import (
     fields_of,
     get_key,
     option,
-    refuse,
     without_numbers,
 )
 from seq2seq.config.sections import (
@@ -33,16 +32,6 @@ from seq2seq.config.sections import (
     TrainConfig,
 )
 from seq2seq.errors import ConfigError
-
-
-def _with_default(stated: dict[str, Any], name: str, kind: type[Section], key: str, default: object) -> dict[str, Any]:
-    """What is stated, with another default for one key of the section ``name``, given as a mapping or as a section."""
-    section = stated.get(name, {})
-    if isinstance(section, dict):
-        return {**stated, name: {key: default, **section}}
-    if isinstance(section, kind) and key not in section.model_fields_set:
-        return {**stated, name: section.model_copy(update={key: default})}
-    return stated
 
 
 class Config(Section):
@@ -64,53 +53,39 @@ class Config(Section):
         """Folder of the tokenised corpus."""
         return self.data.cache_dir or self.run_dir / "data"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_from_other_sections(cls, stated: Any) -> Any:
-        """Separate vocabularies untie the source; a short run without a stated warmup gets a shorter one."""
-        if not isinstance(stated, dict):
-            return stated
-        joint, steps = (
-            section.get(name) if isinstance(section, dict) else getattr(section, name, None)
-            for section, name in ((stated.get("tokenizer"), "joint"), (stated.get("train"), "max_steps"))
-        )
-        if joint is False:
-            stated = _with_default(stated, "model", ModelConfig, "tie_embeddings", "target")
-        if type(steps) is int and 0 < steps <= WARMUP_STEPS:
-            stated = _with_default(stated, "optim", OptimConfig, "warmup_steps", steps // 2)
-        return stated
+    def replace(self, section: str, **values: Any) -> "Config":
+        """A copy with other values for these keys of a section. They are not checked."""
+        return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
 
-    @model_validator(mode="after")
-    def _check(self) -> "Config":
-        problems, steps, schedule = [], self.train.max_steps, self.optim.schedule
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        steps, schedule = self.train.max_steps, self.optim.schedule
+        # Copies, as the caller may use the same sections in another config.
+        self.__dict__ |= {"model": self.model.model_copy(), "optim": self.optim.model_copy()}
+        if not self.tokenizer.joint:
+            self.model.fill(tie_embeddings="target")
+        if steps is not None and steps <= WARMUP_STEPS:
+            self.optim.fill(warmup_steps=steps // 2)
         if self.model.tie_embeddings == "all" and not self.tokenizer.joint:
-            problems.append(
-                ("model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true, or use target")
-            )
+            yield "model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true, or use target"
         if schedule in ("cosine", "linear") and steps is None:
-            problems.append(("optim.schedule", f"{schedule} ends at the last step; set train.max_steps"))
+            yield "optim.schedule", f"{schedule} ends at the last step; set train.max_steps"
         if steps is not None and self.optim.warmup_steps >= steps:
-            warmup = f"must be below train.max_steps ({steps}), not {self.optim.warmup_steps}"
-            problems.append(("optim.warmup_steps", warmup))
-        refuse(problems)
-        return self
+            yield "optim.warmup_steps", f"must be below train.max_steps ({steps}), not {self.optim.warmup_steps}"
 
+
+_TREE = TypeAdapter(dict[str, Any])  # of JSON
 
 # How YAML reads a plain word. The rules of YAML 1.2, because those of 1.1, PyYAML's own, make text of 1e-4 and false
 # of the language code no.
 _NUMBER = r"\d+(_\d+)*"
+_WORDS = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": rf"[-+]?{_NUMBER}",
+    "float": rf"[-+]?(({_NUMBER}(\.\d*)?|\.\d+)([eE][-+]?\d+)?|\.(inf|Inf|INF))|\.(nan|NaN|NAN)",
+}
 YAML_WORDS: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {
-    None: [
-        ("tag:yaml.org,2002:null", re.compile(r"^(~|null|Null|NULL|)$")),
-        ("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$")),
-        ("tag:yaml.org,2002:int", re.compile(rf"^[-+]?{_NUMBER}$", re.ASCII)),
-        (
-            "tag:yaml.org,2002:float",
-            re.compile(
-                rf"^[-+]?(({_NUMBER}(\.\d*)?|\.\d+)([eE][-+]?\d+)?|\.(inf|Inf|INF))$|^\.(nan|NaN|NAN)$", re.ASCII
-            ),
-        ),
-    ]
+    None: [(f"tag:yaml.org,2002:{kind}", re.compile(f"^({word})$", re.ASCII)) for kind, word in _WORDS.items()]
 }
 _WORDS_TO_QUOTE = {**yaml.SafeDumper.yaml_implicit_resolvers, **YAML_WORDS}  # what either version does not read as text
 
@@ -171,20 +146,24 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def diff_configs(old: Config | Mapping[str, Any], new: Config, sections: Sequence[str]) -> list[str]:
+def diff_configs(old: Config | str, new: Config, sections: Sequence[str]) -> list[str]:
     """Lines such as ``train.batch_tokens: 4096 -> 8192`` for what differs below the given dotted keys.
 
     Args:
-        old: a config, or its values as read from a file. Keys that the file lacks, as another version of the package
-            wrote it, take their defaults.
+        old: a config, or the JSON of one. Keys that it lacks, as another version of the package wrote it, take their
+            defaults.
 
     Raises:
-        ConfigError: ``old`` has keys that this version does not know.
+        ConfigError: ``old`` is damaged, or has keys that this version does not know.
     """
+    try:
+        tree = old.model_dump(mode="json") if isinstance(old, Config) else _TREE.validate_json(old)
+    except ValueError:
+        raise ConfigError("has no settings that can be read") from None
     wanted = [tuple(section.split(".")) for section in sections]
     fields = fields_of(type(new))
     assert all(key in fields for key in wanted), sections
-    before = dict(_leaves(old.model_dump(mode="json") if isinstance(old, Config) else old, ()))
+    before = dict(_leaves(tree, ()))
     values = new.model_dump(mode="json")
     after = dict(_leaves(values, ()))
     lacking = [key for key in before if without_numbers(key) not in fields]

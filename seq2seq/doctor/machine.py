@@ -62,7 +62,7 @@ def _judge_dry_run(config: Config, processes: Processes, found: DryRun) -> Itera
 
 
 def _judge_memory(found: DryRun) -> Verdict:
-    if found.peak is None or found.room is None:
+    if found.room is None:
         return Verdict("ok", "memory: enough; this system does not report how much was used")
     text = f"memory: peak {show_bytes(found.peak)} of {show_bytes(found.room)}"
     if found.fits:
@@ -73,9 +73,7 @@ def _judge_memory(found: DryRun) -> Verdict:
 
 def _judge_disk(config: Config, data: PreparedData) -> Verdict:
     """Compares the most disk space that the run will need with the free space."""
-    size = sum(parameter.nbytes for parameter in build_model(config, data.tokenizers).parameters())
-    copies = 4 if config.train.ema_decay else 3  # weights, two optimizer moments, average
-    needed = run_space(config.run_dir, size, copies * size, config.train.keep_last)
+    needed = run_space(config.run_dir, build_model(config, data.tokenizers), config.train)
     free = free_space(config.run_dir)
     text = f"disk: up to {show_bytes(max(0, needed))} more in {short_path(config.run_dir)}"
     if free is None:

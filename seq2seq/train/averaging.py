@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seq2seq.config import diff_configs
 from seq2seq.errors import ModelError, UserError
-from seq2seq.model_folder import WEIGHTS, LoadedModel, find_model_folder, load_model_folder, save_model_folder
+from seq2seq.model_folder import WEIGHTS, find_model_folder, load_model_folder, save_model_folder
 from seq2seq.tensors import load_tensors, read_metadata
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 
@@ -34,11 +34,6 @@ def _home(path: Path) -> Path:
     return path.parent if path.name == WEIGHTS else find_model_folder(path.parent.parent)
 
 
-def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, dict[str, Tensor]]]:
-    for path in paths:
-        yield path, _weights(path)
-
-
 def average_models(models: Sequence[Path], output: Path) -> int:
     """Write the mean of the models' weights as a new model folder; returns how many there were.
 
@@ -55,9 +50,15 @@ def average_models(models: Sequence[Path], output: Path) -> int:
     first, *others = dict.fromkeys(_home(path) for path in paths)
     model = load_model_folder(first)
     for other in others:
-        _check_alike(other, load_model_folder(other), model)
+        candidate = load_model_folder(other)
+        if differences := diff_configs(model.config, candidate.config, ["model"]):
+            raise UserError(
+                f"{other}: its architecture differs from that of the first model ({'; '.join(differences)})"
+            )
+        if candidate.tokenizers.fingerprint != model.tokenizers.fingerprint:
+            raise UserError(f"{other}: its tokenizer differs from that of the first model")
     total: dict[str, Tensor] = {}
-    for path, weights in _read_all(paths):
+    for path, weights in zip(paths, map(_weights, paths), strict=True):
         if total and {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in total.items()}:
             raise ModelError(f"{path}: names or shapes of its weights differ from those of {paths[0]}")
         for name, tensor in weights.items():
@@ -67,10 +68,3 @@ def average_models(models: Sequence[Path], output: Path) -> int:
     save_model_folder(output, mean, model.config, model.tokenizers, {"step": "", "average_of": names})
     load_model_folder(output)  # proves that it is a model
     return len(paths)
-
-
-def _check_alike(folder: Path, model: LoadedModel, first: LoadedModel) -> None:
-    if differences := diff_configs(first.config, model.config, ["model"]):
-        raise UserError(f"{folder}: its architecture differs from that of the first model ({'; '.join(differences)})")
-    if model.tokenizers.fingerprint != first.tokenizers.fingerprint:
-        raise UserError(f"{folder}: its tokenizer differs from that of the first model")

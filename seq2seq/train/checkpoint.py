@@ -11,35 +11,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
-from torch import Tensor
+from pydantic import ConfigDict, NonNegativeInt, TypeAdapter
+from torch import Tensor, nn
 
+from seq2seq.config import TrainConfig
 from seq2seq.data.plan import PLAN_VERSION
 from seq2seq.errors import ModelError
-from seq2seq.files import check_space, remove_leftovers
+from seq2seq.files import remove_leftovers
 from seq2seq.model_folder import WEIGHTS, load_model_folder
 from seq2seq.tensors import load_tensors, save_tensors
 
 
 @dataclass
 class Progress:
-    """How far a run has come."""
+    """How far a run has come. Read from JSON, an absent field has its default, and an unknown one is an error."""
 
-    step: int = 0  # optimizer steps done
-    epoch: int = 0  # counted from 0
-    step_in_epoch: int = 0  # steps of this epoch done
+    __pydantic_config__: ClassVar = ConfigDict(strict=True, extra="forbid")
+
+    step: NonNegativeInt = 0  # optimizer steps done
+    epoch: NonNegativeInt = 0  # counted from 0
+    step_in_epoch: NonNegativeInt = 0  # steps of this epoch done
     seconds: float = 0.0  # of training and validation, over all starts of the run
-    validated_step: int = 0  # of the latest validation
+    validated_step: NonNegativeInt = 0  # of the latest validation
     best_score: float | None = None  # of the chosen metric; a loss counts negative, so that higher is better
     best_chrf: float | None = None  # what decides between equal scores; None in an earlier version's checkpoint
     best_loss: float | None = None
     lowest_loss: float | None = None  # of all validations
-    best_step: int = 0
-    validations_since_best: int = 0
-    bad_in_a_row: int = 0  # this and what follows belong to the guard
-    losses_seen: int = 0
+    best_step: NonNegativeInt = 0
+    validations_since_best: NonNegativeInt = 0
+    bad_in_a_row: NonNegativeInt = 0  # this and what follows belong to the guard
+    losses_seen: NonNegativeInt = 0
     loss_mean: float = 0.0
     loss_variance: float = 0.0
     loss_limit: float | None = None  # above it a loss is bad
@@ -76,30 +81,14 @@ def _step_of(path: Path) -> int:
     return int(path.stem[5:])
 
 
-def _path(run_dir: Path, step: int) -> Path:
-    return _folder(run_dir) / f"step-{step:09d}.safetensors"
-
-
-def run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> int:
+def run_space(run_dir: Path, model: nn.Module, config: TrainConfig) -> int:
     """Bytes that a run still needs when it keeps most: ``keep_last`` checkpoints, the folders best and last, and a new
     file beside the one that it replaces. Files of the run that exist already are subtracted.
-
-    Args:
-        model: bytes of the weights that a model folder holds.
-        checkpoint: bytes of all tensors of a checkpoint.
     """
     kept = [*list_checkpoints(run_dir), *(run_dir / name / WEIGHTS for name in ("best", "last"))]
     there = sum(path.stat().st_size for path in kept if path.is_file())
-    return (keep_last + 1) * checkpoint + 2 * model - there
-
-
-def check_run_space(run_dir: Path, model: int, checkpoint: int, keep_last: int) -> None:
-    """Check, before a run starts, that the disk has room for all that the run keeps (:func:`run_space`).
-
-    Raises:
-        UserError: it has not.
-    """
-    check_space(run_dir, run_space(run_dir, model, checkpoint, keep_last))
+    copies = 4 if config.ema_decay else 3  # in a checkpoint: the weights, two moments in the optimizer, the average
+    return ((config.keep_last + 1) * copies + 2) * sum(tensor.nbytes for tensor in model.parameters()) - there
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Path:
@@ -111,7 +100,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Pa
         UserError: it cannot be written; the earlier ones are untouched.
     """
     remove_leftovers(_folder(run_dir), r"step-\d+\.safetensors")  # of a run that was killed while it saved
-    path = _path(run_dir, checkpoint.progress.step)
+    path = _folder(run_dir) / f"step-{checkpoint.progress.step:09d}.safetensors"
     groups = {"weights": checkpoint.weights, "average": checkpoint.average, "optimizer": checkpoint.optimizer}
     tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
     metadata = {
@@ -142,24 +131,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for name, tensor in tensors.items():
             group, rest = name.split("/", 1)
             groups[group][rest] = tensor
-        progress = _read_progress(metadata["progress"])
+        progress = TypeAdapter(Progress).validate_json(metadata["progress"])
         config, data, metrics = metadata["config"], metadata["data"], metadata["metrics"]
         return Checkpoint(progress, **groups, config=config, data_fingerprint=data, metrics=metrics)
-    except (KeyError, ValueError, TypeError, RecursionError):
+    except (KeyError, ValueError):
         raise ModelError(f"{path}: not a checkpoint of this version of seq2seq") from None
-
-
-def _read_progress(text: str) -> Progress:
-    """A field that the checkpoint lacks gets its default; a field that this version lacks raises TypeError."""
-    saved = json.loads(text)
-    if not isinstance(saved, dict) or "step" not in saved:
-        raise TypeError("no progress")
-    progress = Progress(**saved)
-    for field in fields(Progress):
-        value, whole = getattr(progress, field.name), isinstance(field.default, int)
-        if (type(value) is not int or value < 0) if whole else type(value) not in (int, float, type(field.default)):
-            raise TypeError(f"{field.name} is {value!r}")
-    return progress
 
 
 def whole_checkpoints(

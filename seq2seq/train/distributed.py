@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tqdm import tqdm
 
 from seq2seq.device import choose_device
 from seq2seq.errors import ReportedElsewhereError, UserError
@@ -71,6 +73,12 @@ class Processes:
     def is_main(self) -> bool:
         """Whether this process writes the files and the messages of the run."""
         return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print a line on standard error in the main process, without breaking a progress bar."""
+        if self.is_main:
+            with suppress(OSError):  # the terminal is gone, but the run continues
+                tqdm.write(text, file=sys.stderr)
 
     def barrier(self) -> None:
         """Return when every process has come here."""

@@ -149,10 +149,8 @@ class ThreadedGradients:
         threads_each = max(1, num_threads // num_replicas)
         torch.set_num_threads(threads_each)  # the matrix library has one number for the whole process
         try:
-            parts = []
-            for first in range(num_replicas):
-                mine = range(first, len(batches), num_replicas)
-                parts.append(self._pool.submit(self._run, first, mine, batches, num_labels, seed, threads_each))
+            work = (batches, num_labels, seed, threads_each)
+            parts = [self._pool.submit(self._run, replica, *work) for replica in range(num_replicas)]
             wait(parts)  # no thread may still be working when the error of another one is raised
             sums = torch.stack([sums for part in parts for sums in part.result()]).sum(dim=0)
         finally:
@@ -175,20 +173,14 @@ class ThreadedGradients:
         return replica, generator
 
     def _run(
-        self,
-        replica: int,
-        numbers: range,
-        batches: Sequence[PackedBatch],
-        num_labels: int,
-        seed: int,
-        num_threads: int,
+        self, replica: int, batches: Sequence[PackedBatch], num_labels: int, seed: int, num_threads: int
     ) -> list[Tensor]:
-        """In a thread: compute the micro-batches ``numbers``, one after another; returns the two sums of each."""
+        """In a thread: compute the micro-batches of a replica, one after another; returns the two sums of each."""
         torch.set_num_threads(num_threads)
         loss_of, generator = self._replicas[replica]
         sums = []
         try:
-            for number in numbers:
+            for number in range(replica, len(batches), len(self._replicas)):
                 self._running.number = number
                 generator.manual_seed(seed ^ number)
                 loss, nll = loss_of(batches[number])

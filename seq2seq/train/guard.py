@@ -61,19 +61,14 @@ class Guard:
                 reason = f"the loss jumped to {loss:.3f} from a mean of {progress.loss_mean:.3f}"
         else:
             progress.bad_in_a_row = 0
-            self._learn(loss)
+            progress.losses_seen += 1
+            weight = max(_FORGET, 1 / progress.losses_seen)  # of an exponentially weighted mean and variance
+            difference = loss - progress.loss_mean
+            progress.loss_mean += weight * difference
+            progress.loss_variance = (1 - weight) * (progress.loss_variance + weight * difference**2)
         if self._sigmas is not None and step % _STEPS_OF_A_LIMIT == 0 and progress.losses_seen >= _FIRST_JUDGED:
             progress.loss_limit = progress.loss_mean + self._sigmas * math.sqrt(progress.loss_variance)
         return reason
-
-    def _learn(self, loss: float) -> None:
-        """Exponentially weighted mean and variance."""
-        progress = self._progress
-        progress.losses_seen += 1
-        weight = max(_FORGET, 1 / progress.losses_seen)
-        difference = loss - progress.loss_mean
-        progress.loss_mean += weight * difference
-        progress.loss_variance = (1 - weight) * (progress.loss_variance + weight * difference**2)
 
 
 @torch.no_grad()

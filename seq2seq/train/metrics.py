@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from seq2seq.files import write_text
 
@@ -43,8 +43,7 @@ class MetricsLog:
 
     def __init__(self, run_dir: Path, last_step: int) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
-        self._metrics = self._reopen(run_dir / METRICS, last_step)
-        self._timing = self._reopen(run_dir / TIMING, last_step)
+        self._files = {name: self._reopen(run_dir / name, last_step) for name in (METRICS, TIMING)}
         self._bad_lines = run_dir / BAD_LINES
         if self._bad_lines.exists():
             self._reopen(self._bad_lines, last_step).close()
@@ -58,40 +57,32 @@ class MetricsLog:
         write_text(path, "".join(kept))
         return path.open("a", encoding="utf-8")
 
-    def metrics(self, step: int, values: Mapping[str, float | int | str]) -> None:
-        """Add a record of a step or a validation."""
-        self._add(self._metrics, step, values)
-
-    def timing(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a record of speed."""
-        self._add(self._timing, step, values)
+    def add(self, name: str, step: int, values: Mapping[str, float | int | str]) -> None:
+        """Add a record to the file ``name``: METRICS (of a step or a validation) or TIMING (speed)."""
+        self._files[name].write(json.dumps({"step": step, **values}) + "\n")
+        if self._board is not None:
+            for key, value in values.items():
+                if not isinstance(value, str):
+                    self._board.add(key, value, step)
 
     def bad_lines(self, step: int, lines: Iterable[Mapping[str, object]]) -> None:
         """Add the sentence pairs of a bad step, one record each."""
         with self._bad_lines.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({"step": step, **line}, ensure_ascii=False) + "\n" for line in lines)
 
-    def _add(self, file: TextIO, step: int, values: Mapping[str, float | int | str]) -> None:
-        file.write(json.dumps({"step": step, **values}) + "\n")
-        if self._board is not None:
-            for name, value in values.items():
-                if not isinstance(value, str):
-                    self._board.add(name, value, step)
-
     def flush(self) -> None:
         """Pass all records to the operating system, so that they are kept even if the process is killed."""
-        self._metrics.flush()
-        self._timing.flush()
-        if self._board is not None:
-            self._board.file.flush()
+        for file in self._open():
+            file.flush()
 
     def close(self) -> None:
         """Close all files, even if the disk is too full for the rest of one of them."""
         with ExitStack() as files:
-            files.callback(self._metrics.close)
-            files.callback(self._timing.close)
-            if self._board is not None:
-                files.callback(self._board.file.close)
+            for file in self._open():
+                files.callback(file.close)
+
+    def _open(self) -> list[IO[Any]]:
+        return [*self._files.values(), *([] if self._board is None else [self._board.file])]
 
 
 class _Board:

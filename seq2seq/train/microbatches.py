@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from seq2seq.data.plan import step_budgets
 from seq2seq.device import compute_dtype
 from seq2seq.model.attention import has_packed_kernel
 from seq2seq.train.distributed import Processes
+
+Lengths: TypeAlias = NDArray[np.integer]  # of sentences, in tokens with EOS
 
 _CPU_TOKENS = 1024  # target tokens of a micro-batch on the CPU; with fewer, threads wait for each other in Python
 _FILLINGS = 4  # filling sentences, of a token at least, that there is room for beyond a full batch
@@ -85,11 +88,7 @@ def at_once(threads: int, micro_batches: int) -> int:
 
 
 def capacity_of(
-    src_lengths: NDArray[np.integer],
-    tgt_lengths: NDArray[np.integer],
-    batch_tokens: int,
-    num_parts: int,
-    max_length: int,
+    src_lengths: Lengths, tgt_lengths: Lengths, batch_tokens: int, num_parts: int, max_length: int
 ) -> Capacity:
     """Room for nearly every part when steps of ``batch_tokens`` are split into ``num_parts`` mixed ones.
 
@@ -115,12 +114,7 @@ def capacity_of(
 
 
 def split_step(
-    step: Indices,
-    src_lengths: NDArray[np.integer],
-    tgt_lengths: NDArray[np.integer],
-    num_parts: int,
-    *,
-    by_length: bool,
+    step: Indices, src_lengths: Lengths, tgt_lengths: Lengths, num_parts: int, *, by_length: bool
 ) -> list[Indices]:
     """A step's sentences cut into parts of equal tokens, up to half a sentence at either end; some may be empty.
 

@@ -57,10 +57,7 @@ class Optimizer:
                 self._updated[name] = [nn.Parameter(view) for view in views]
             alone = [matrix for name in matrices for matrix in self._updated[name]]
             self._parts.append(torch.optim.Muon(alone, config.lr, config.weight_decay, adjust_lr_fn="match_rms_adamw"))
-        groups = [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self._parts.append(torch.optim.AdamW(groups, config.lr, config.betas, config.eps, fused=True))
 
     def step(self, lr: float, bad: Tensor) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seq2seq.config import TrainConfig
-from seq2seq.data.packed import Indices
+from seq2seq.data.loader import Step
 from seq2seq.model.flops import FlopsPerToken
 from seq2seq.train.distributed import Processes
-from seq2seq.train.metrics import BAD_LINES, MetricsLog
+from seq2seq.train.metrics import BAD_LINES, METRICS, TIMING, MetricsLog
 
 _READ_BACK_EVERY = 20  # steps between readings of the loss on CUDA, each of which waits for the device
 
@@ -28,10 +27,7 @@ class StepRecord:
     step: int
     epoch: int  # counted from 1
     lr: float
-    tokens: int  # target tokens of all processes
-    src_tokens: int  # source tokens of all processes
-    waited: float  # seconds until the step's data was ready
-    pairs: Indices  # the sentence pairs of all processes
+    work: Step  # without its batches, which need memory
     numbers: Tensor  # fp32 [4]: loss and negative log-likelihood, summed over the tokens; the gradient norm; 1 if bad
 
 
@@ -49,8 +45,8 @@ class Speedometer:
 
     def add(self, records: Sequence[StepRecord], seconds: float) -> dict[str, float]:
         """Add the steps of the last ``seconds``; returns their speed, for the log."""
-        tokens, src_tokens = sum(r.tokens for r in records), sum(r.src_tokens for r in records)
-        operations, waited = self._flops.total(src_tokens, tokens), sum(r.waited for r in records)
+        tokens, src_tokens = sum(r.work.num_labels for r in records), sum(r.work.num_src for r in records)
+        operations, waited = self._flops.total(src_tokens, tokens), sum(r.work.waited for r in records)
         self._peak = max(self._peak, operations / seconds)  # no step can be faster, so the measured peak was too low
         kept = 0.95 ** len(records)
         self._seconds, self._tokens = kept * self._seconds + seconds, kept * self._tokens + tokens
@@ -90,18 +86,12 @@ class Reporter:
             disable=not processes.is_main,
         )
 
-    def say(self, text: str) -> None:
-        """Print a line without breaking the bar."""
-        if self._processes.is_main:
-            with suppress(OSError):  # the terminal is gone, but the run continues
-                tqdm.write(text, file=sys.stderr)
-
     def notes(self, notes: Iterable[str]) -> None:
         """Print notes on scores, each of them once."""
         for note in notes:
             if note not in self._noted:
                 self._noted.add(note)
-                self.say(f"note: {note}")
+                self._processes.say(f"note: {note}")
 
     def step(self, record: StepRecord) -> None:
         """Add the record of a step."""
@@ -112,7 +102,7 @@ class Reporter:
         return self._processes.device.type == "cpu" or step % _READ_BACK_EVERY == 0
 
     def read_back(self, judge: Judge) -> Iterator[tuple[StepRecord, str]]:
-        """Fetch the losses of the latest steps from the device and log them.
+        """Fetch the losses of the latest steps from the device, log them, and show the speed.
 
         Yields:
             The bad steps among them with what is wrong, each before the next step is judged.
@@ -121,39 +111,36 @@ class Reporter:
             return
         records, self._unread = self._unread, []
         for record, numbers in zip(records, torch.stack([r.numbers for r in records]).tolist(), strict=True):
-            loss, nll, norm = numbers[0] / record.tokens, numbers[1] / record.tokens, numbers[2]
+            tokens, norm = record.work.num_labels, numbers[2]
+            loss, nll = numbers[0] / tokens, numbers[1] / tokens
             fields = {"epoch": record.epoch, "loss": loss, "nll": nll, "grad_norm": norm}
-            fields |= {"lr": record.lr, "tokens": record.tokens}
+            fields |= {"lr": record.lr, "tokens": tokens}
             reason = judge(record.step, loss, norm, bool(numbers[3]))
             if self._log is not None:
-                self._log.metrics(record.step, fields if reason is None else {**fields, "bad": reason})
+                self._log.add(METRICS, record.step, fields if reason is None else {**fields, "bad": reason})
             if reason is not None:
                 yield record, reason
-        self._show_speed(records, nll)
+        now = time.monotonic()
+        speed, self._last_read = self._speedometer.add(records, now - self._last_read), now
+        if self._log is not None:
+            self._log.add(TIMING, record.step, speed)
+        text = f"epoch {record.epoch}, loss {nll:.3f}, {self._speedometer}{self.best}"
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(record.step - self._bar.n)
 
     def bad_step(self, step: int, reason: str, lines: Iterable[Mapping[str, object]]) -> None:
         """Print a message about a bad step and save its lines."""
         if self._log is not None:
             self._log.bad_lines(step, lines)
             self.flush()
-        self.say(f"step {step:,} skipped: {reason}; its sentence pairs are in {BAD_LINES}")
-
-    def _show_speed(self, records: Sequence[StepRecord], nll: float) -> None:
-        latest, now = records[-1], time.monotonic()
-        seconds, self._last_read = now - self._last_read, now
-        speed = self._speedometer.add(records, seconds)
-        if self._log is not None:
-            self._log.timing(latest.step, speed)
-        text = f"epoch {latest.epoch}, loss {nll:.3f}, {self._speedometer}{self.best}"
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update(latest.step - self._bar.n)
+        self._processes.say(f"step {step:,} skipped: {reason}; its sentence pairs are in {BAD_LINES}")
 
     def validation(self, step: int, values: Mapping[str, float], seconds: float) -> None:
         """Log a validation and print its line."""
         if self._log is not None:
-            self._log.metrics(step, values)
-            self._log.timing(step, {"validation_seconds": seconds})
-        self.say(
+            self._log.add(METRICS, step, values)
+            self._log.add(TIMING, step, {"validation_seconds": seconds})
+        self._processes.say(
             f"step {step:,}: validation loss {values['valid_loss']:.3f}, perplexity {values['valid_ppl']:.2f}, "
             f"BLEU {values['valid_bleu']:.2f}, chrF {values['valid_chrf']:.2f} ({seconds:.0f} s)"
         )

@@ -69,11 +69,8 @@ def check_same_run(config: Config, data_fingerprint: str, saved_config: str, sav
     """
     fixed = [*_FIXED, *(["train.max_steps"] if config.optim.schedule in ("cosine", "linear") else [])]
     try:
-        saved = json.loads(saved_config)
-        if not isinstance(saved, dict):
-            raise ConfigError("has no settings")
-        differences = diff_configs(saved, config, fixed)
-    except (ConfigError, ValueError, RecursionError) as error:
+        differences = diff_configs(saved_config, config, fixed)
+    except ConfigError as error:
         raise ConfigError(
             f"{config.run_dir}: its run {error}; continue it with the version that wrote it, or choose another run_dir"
         ) from None

@@ -14,23 +14,21 @@ The run folder::
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
 
 from seq2seq.config import Config, dump_config
 from seq2seq.data.prepare import PreparedData, prepare_data
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak, why_not_compiled
-from seq2seq.files import write_text
+from seq2seq.files import check_space, write_text
 from seq2seq.model.flops import training_flops
 from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import CONFIG, build_model
-from seq2seq.train.checkpoint import Progress, check_run_space, list_checkpoints
+from seq2seq.train.checkpoint import Progress, list_checkpoints, run_space
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
 from seq2seq.train.guard import Guard
@@ -97,10 +95,19 @@ def set_up(config: Config, processes: Processes) -> Run:
     model = build_model(config, data.tokenizers).to(processes.device).train()
     optimizer = Optimizer(model, config.optim)
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
-    progress = _continued(config, processes, data, model, average, optimizer)
+    checkpoint, progress = checkpoint_to_continue(config, data.fingerprint, processes.say), Progress()
+    if checkpoint is not None:
+        restore(checkpoint, config.run_dir, model, average, optimizer)
+        progress = checkpoint.progress
     processes.check_same("the text's fingerprint", data.fingerprint)
     processes.check_same("the step to continue after", progress.step)
     microbatches = microbatches_of(config, data.train, processes)
+    loss, threads = LossOf(model, config.train.label_smoothing, dtype), torch.get_num_threads()
+    gradients: SequentialGradients | ThreadedGradients
+    if processes.device.type == "cpu":
+        gradients = ThreadedGradients(loss, processes, at_once(threads, microbatches.accumulate))
+    else:
+        gradients = SequentialGradients(loss, processes)
     run = Run(
         config=config,
         processes=processes,
@@ -112,7 +119,7 @@ def set_up(config: Config, processes: Processes) -> Run:
         optimizer=optimizer,
         progress=progress,
         microbatches=microbatches,
-        gradients=_gradients(config, processes, LossOf(model, config.train.label_smoothing, dtype), microbatches),
+        gradients=gradients,
         guard=Guard(config.train, progress),
         report=_reporter(config, processes, data, model, dtype, progress.step),
     )
@@ -123,37 +130,8 @@ def set_up(config: Config, processes: Processes) -> Run:
 def _prepare_compiler(config: Config, processes: Processes) -> None:
     """Keep compiled code beside the data, where a restarted run finds it; report if nothing can be compiled here."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((config.cache_dir / "compiled").absolute()))
-    if processes.is_main and (reason := why_not_compiled(processes.device)) is not None:
-        tqdm.write(f"training without compiled kernels, which is slower: {reason}", file=sys.stderr)
-
-
-def _continued(
-    config: Config,
-    processes: Processes,
-    data: PreparedData,
-    model: Transformer,
-    average: MovingAverage | None,
-    optimizer: Optimizer,
-) -> Progress:
-    """Load weights and optimizer from the checkpoint that the run continues from; returns its progress."""
-
-    def say(text: str) -> None:
-        if processes.is_main:
-            tqdm.write(text, file=sys.stderr)
-
-    checkpoint = checkpoint_to_continue(config, data.fingerprint, say)
-    if checkpoint is None:
-        return Progress()
-    restore(checkpoint, config.run_dir, model, average, optimizer)
-    return checkpoint.progress
-
-
-def _gradients(
-    config: Config, processes: Processes, loss: LossOf, microbatches: MicroBatches
-) -> SequentialGradients | ThreadedGradients:
-    if processes.device.type == "cpu":
-        return ThreadedGradients(loss, processes, at_once(torch.get_num_threads(), microbatches.accumulate))
-    return SequentialGradients(loss, processes)
+    if (reason := why_not_compiled(processes.device)) is not None:
+        processes.say(f"training without compiled kernels, which is slower: {reason}")
 
 
 def _reporter(
@@ -162,9 +140,7 @@ def _reporter(
     """What writes the metrics; the main process also checks the disk space, and writes the config."""
     log = None
     if processes.is_main:
-        size = sum(parameter.nbytes for parameter in model.parameters())
-        copies = 4 if config.train.ema_decay else 3  # the weights, two moments in the optimizer, the average
-        check_run_space(config.run_dir, size, copies * size, config.train.keep_last)
+        check_space(config.run_dir, run_space(config.run_dir, model, config.train))
         if not list_checkpoints(config.run_dir):
             record_beginning(config, data.fingerprint)
         write_text(config.run_dir / CONFIG, dump_config(config))
@@ -177,9 +153,9 @@ def _reporter(
 def _introduce(run: Run) -> None:
     num_parameters = sum(p.numel() for p in run.model.parameters())
     train, processes = run.data.train, run.processes
-    run.report.say(
+    processes.say(
         f"{run.config.run_dir}: {num_parameters / 1e6:.1f} million parameters on {processes.world_size} x "
         f"{processes.device.type}; {train.num_pairs:,} pairs, {train.tgt_lengths.sum():,} target tokens"
     )
     if run.progress.step:
-        run.report.say(f"continuing after step {run.progress.step:,}")
+        processes.say(f"continuing after step {run.progress.step:,}")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 
-import yaml
-from tqdm import tqdm
-
-from seq2seq.config import Config, dump_config
+from seq2seq.config import Config, dump_config, load_saved_config
 from seq2seq.data.corpus import Corpus
-from seq2seq.errors import ModelError, OutOfMemoryError
+from seq2seq.errors import ConfigError, ModelError, OutOfMemoryError
 from seq2seq.memory import show_bytes
 from seq2seq.model_folder import CONFIG
 from seq2seq.tensors import read_metadata
@@ -47,8 +43,8 @@ def with_batch_tokens(config: Config, corpus: Corpus, processes: Processes) -> C
                 f"train.batch_tokens: auto: a step of {_LEAST:,} tokens, a validation and a search do not fit into "
                 "memory; choose a smaller model, lower data.max_length or decode.batch_tokens, or free memory"
             )
-    _say(f"train.batch_tokens: auto is {number:,}", processes)
-    return _with_number(config, number)
+    processes.say(f"train.batch_tokens: auto is {number:,}")
+    return config.replace("train", batch_tokens=number)
 
 
 def largest_sensible(epoch_tokens: int, num_processes: int) -> int:
@@ -65,59 +61,55 @@ def largest_that_fits(most: int, measure: Callable[[int], DryRun | None]) -> int
     Args:
         measure: makes a dry run with steps of this number of tokens; gives None if memory runs out.
     """
-    measured: dict[int, DryRun | None] = {}
 
-    def fits(tokens: int) -> bool:
-        found = measured[tokens] = measure(tokens)
-        return found is not None and found.fits
+    def fitting(tokens: int) -> DryRun | None:
+        found = measure(tokens)
+        return found if found is not None and found.fits else None
 
-    if fits(most):
+    if fitting(most):
         return most
-    if most <= _LEAST or not fits(_LEAST):
+    if most <= _LEAST or not (small := fitting(_LEAST)):
         return 0
     best, guess, middle = _LEAST, most // 2, max(2 * _LEAST, most // 8)
     if middle < most:
-        if fits(middle):
-            best, guess = middle, min(most * 9 // 10, _predicted(measured, _LEAST, middle))
+        if large := fitting(middle):
+            best, guess = middle, min(most * 9 // 10, _predicted(small, large, middle))
         else:
             guess = middle // 2
     while guess > best:
-        if fits(guess):
+        if fitting(guess):
             return guess
         guess //= 2
     return best
 
 
-def _predicted(measured: Mapping[int, DryRun | None], small: int, large: int) -> int:
-    """The step that fills the memory that a run may use, on a straight line through two measured steps."""
-    first, second = measured[small], measured[large]
-    assert first is not None
-    assert second is not None
-    if first.peak is None or second.peak is None or second.room is None or second.peak <= first.peak:
+def _predicted(small: DryRun, large: DryRun, tokens: int) -> int:
+    """The step that fills the memory that a run may use, on a straight line through steps of _LEAST and ``tokens``."""
+    if large.room is None or large.peak <= small.peak:
         return 2**62
-    slope = (second.peak - first.peak) / (large - small)
-    tokens = large + (second.usable * second.room - second.peak) / slope
-    return int(tokens) // 128 * 128
+    slope = (large.peak - small.peak) / (tokens - _LEAST)
+    tokens += int((large.usable * large.room - large.peak) / slope)
+    return tokens // 128 * 128
 
 
 def _find(config: Config, corpus: Corpus, processes: Processes) -> int:
     """The number for this process."""
 
     def measure(tokens: int) -> DryRun | None:
-        _say(f"train.batch_tokens: auto: dry run with steps of {tokens:,} tokens", processes)
+        processes.say(f"train.batch_tokens: auto: dry run with steps of {tokens:,} tokens")
         started = time.monotonic()
         try:
-            found = dry_run(_with_number(config, tokens), processes)
+            found = dry_run(config.replace("train", batch_tokens=tokens), processes)
         except OutOfMemoryError as error:
-            _say(f"  does not fit: {str(error).split(':')[0]}", processes)
+            processes.say(f"  does not fit: {str(error).split(':')[0]}")
             return None
         seconds = time.monotonic() - started
-        if found.peak is None or found.room is None:
-            _say(f"  done in {seconds:.0f} s; this system does not report how much memory was used", processes)
+        if found.room is None:
+            processes.say(f"  done in {seconds:.0f} s; this system does not report how much memory was used")
         else:
             verdict = "" if found.fits else ", which is too much"
             amounts = f"{show_bytes(found.peak)} of {show_bytes(found.room)}"
-            _say(f"  {amounts} of memory{verdict} ({seconds:.0f} s)", processes)
+            processes.say(f"  {amounts} of memory{verdict} ({seconds:.0f} s)")
         return found
 
     return largest_that_fits(largest_sensible(int(corpus.tgt_lengths.sum()), processes.world_size), measure)
@@ -128,18 +120,11 @@ def _number_of(config: Config) -> int | None:
     for path in reversed(list_checkpoints(config.run_dir)):
         with suppress(ModelError, KeyError, TypeError, ValueError):  # a damaged one
             return int(json.loads(read_metadata(path)["config"])["train"]["batch_tokens"])
-    with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-        text = (config.run_dir / CONFIG).read_text(encoding="utf-8")
-        number = yaml.safe_load(text)["train"]["batch_tokens"]
-        if isinstance(number, int) and text == dump_config(_with_number(config, number)):
-            return number
+    with suppress(ConfigError):
+        saved = load_saved_config(config.run_dir / CONFIG)
+        again = config.replace("train", batch_tokens=saved.train.batch_tokens)
+        if config.decode.split_sentences == "auto":  # the run has decided that, too
+            again = again.replace("decode", split_sentences=saved.decode.split_sentences)
+        if saved.train.batch_tokens != "auto" and dump_config(saved) == dump_config(again):
+            return saved.train.batch_tokens
     return None
-
-
-def _with_number(config: Config, number: int) -> Config:
-    return config.model_copy(update={"train": config.train.model_copy(update={"batch_tokens": number})})
-
-
-def _say(text: str, processes: Processes) -> None:
-    if processes.is_main:
-        tqdm.write(text, file=sys.stderr)

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from types import FrameType, TracebackType
+from types import FrameType
 
 from seq2seq.errors import EXIT_STOPPED
 from seq2seq.signals import INSISTENT, end_at_once, handled, silence_lost_terminal, stop_signals
@@ -16,7 +16,7 @@ from seq2seq.signals import INSISTENT, end_at_once, handled, silence_lost_termin
 _LOOK_EVERY = 10.0  # seconds between checks for dead processes; torchrun, for example, kills after 30
 
 
-class StopSignals:
+class StopSignals(ExitStack):
     """Remembers a stop signal during the block; a second Ctrl-C or SIGTERM ends the process at once.
 
     That is safe, as files are whole at any moment: only the steps since the last checkpoint are lost. A process that
@@ -25,28 +25,21 @@ class StopSignals:
 
     def __init__(self, say: Callable[[str], None], others_live: Callable[[], bool] = lambda: True) -> None:
         """``others_live`` returns whether all other processes of the run are alive; it may take some seconds."""
+        super().__init__()
         self._say, self._others_live = say, others_live
-        self._stack = ExitStack()
         self._over = threading.Event()
         self.received: str | None = None  # the signal's name
 
     def __enter__(self) -> StopSignals:
         self._numbers = stop_signals()
-        with ExitStack() as stack:
-            if stack.enter_context(handled(self._handle)):
-                read, write = os.pipe()
-                os.set_blocking(write, False)
-                stack.callback(os.close, write)  # ends the thread
-                stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(write))  # works while no handler can run
-                threading.Thread(target=self._watch, args=(read,), daemon=True).start()
-            self._stack = stack.pop_all()
+        if self.enter_context(handled(self._handle)):
+            read, write = os.pipe()
+            os.set_blocking(write, False)
+            self.callback(os.close, write)  # ends the thread
+            self.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(write))  # works while no handler can run
+            threading.Thread(target=self._watch, args=(read,), daemon=True).start()
+        self.callback(self._over.set)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._stack.close()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:

@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -29,7 +29,7 @@ from seq2seq.errors import UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.files import seal, write_text
 from seq2seq.memory import memory_explained
-from seq2seq.model_folder import load_model_folder, save_model_folder, unique_tensors
+from seq2seq.model_folder import load_model_folder, save_model_folder
 from seq2seq.train.checkpoint import Checkpoint, Progress, save_checkpoint, whole_checkpoints
 from seq2seq.train.guard import describe, losses_of_pairs
 from seq2seq.train.metrics import BAD_LINES, METRICS
@@ -60,7 +60,7 @@ def train(run: Run, stop_after: int | None = None) -> Summary:
     """
     progress = run.progress
     try:
-        with StopSignals(run.report.say, run.processes.others_live) as signals:
+        with StopSignals(run.processes.say, run.processes.others_live) as signals:
 
             def is_asked_to_stop() -> bool:
                 return signals.received is not None or progress.step >= (stop_after or math.inf)
@@ -86,7 +86,7 @@ def _epoch(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
     corpus, plan = epoch_data(run)
     started = time.monotonic()
     for step in load_steps(corpus, plan, run.microbatches, run.processes.device, first=progress.step_in_epoch):
-        if run.gradients.warm_up(step.batches[0], run.report.say):
+        if run.gradients.warm_up(step.batches[0], run.processes.say):
             started = time.monotonic()
             run.report.restart_clock()
         train_step(run, step)
@@ -143,18 +143,8 @@ def train_step(run: Run, step: Step) -> None:
         run.optimizer.step(lr, bad)
         if run.average is not None:
             run.average.update(progress.step)
-        run.report.step(
-            StepRecord(
-                step=progress.step,
-                epoch=progress.epoch + 1,
-                lr=lr,
-                tokens=step.num_labels,
-                src_tokens=step.num_src,
-                waited=step.waited,
-                pairs=step.pairs,
-                numbers=torch.cat([sums, norm.reshape(1), bad.reshape(1)]),
-            )
-        )
+        numbers = torch.cat([sums, norm.reshape(1), bad.reshape(1)])
+        run.report.step(StepRecord(progress.step, progress.epoch + 1, lr, replace(step, batches=[]), numbers))
 
 
 def _describe(run: Run, step: Step) -> str:
@@ -175,7 +165,7 @@ def read_back(run: Run, corpus: Corpus) -> None:
     config = run.config.train
     for record, reason in run.report.read_back(run.guard.judge):
         if run.processes.is_main:
-            losses = losses_of_pairs(run.model, corpus, record.pairs, run.dtype)
+            losses = losses_of_pairs(run.model, corpus, record.work.pairs, run.dtype)
             run.report.bad_step(record.step, reason, describe(losses, corpus, run.config.data.train))
         in_a_row = run.progress.bad_in_a_row
         if config.on_bad_step == "stop" or in_a_row >= config.max_bad_steps:
@@ -193,17 +183,14 @@ def _roll_back(run: Run) -> None:
     """Go back to the weights of the last regular checkpoint, but not to its place in the data."""
     run.processes.barrier()  # until the main process has written it
     every, now = run.config.train.save_every, run.progress.step
-
-    def wanted(step: int) -> bool:
-        # Others exist only after a signal, or (later ones) if this start continued from an earlier checkpoint.
-        return step % every == 0 and step < now
-
-    checkpoint = next(whole_checkpoints(run.config.run_dir, run.report.say, wanted), None)
+    # Others exist only after a signal, or (later ones) if this start continued from an earlier checkpoint.
+    regular = whole_checkpoints(run.config.run_dir, run.processes.say, lambda step: step % every == 0 and step < now)
+    checkpoint = next(regular, None)
     if checkpoint is None:
-        run.report.say("no regular checkpoint yet, so the weights stay as they are")
+        run.processes.say("no regular checkpoint yet, so the weights stay as they are")
         return
     restore(checkpoint, run.config.run_dir, run.model, run.average, run.optimizer)
-    run.report.say(f"went back to the weights of step {checkpoint.progress.step:,}")
+    run.processes.say(f"went back to the weights of step {checkpoint.progress.step:,}")
 
 
 def _why_stop(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
@@ -224,15 +211,15 @@ def _why_stop(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
 
 def validate_run(run: Run) -> Validation:
     """Measure the model, log the result, and save the model as ``best`` if it is."""
-    config, data, progress, report = run.config, run.data, run.progress, run.report
+    config, processes, progress, report = run.config, run.processes, run.progress, run.report
     started = time.monotonic()
-    result = validate(run.evaluated, data.valid, data.valid_texts, data.tokenizers, config, run.processes, run.dtype)
+    result = validate(run.evaluated, run.data, config, processes, run.dtype)
     run.model.train()
     report.validation(progress.step, result.metrics(), time.monotonic() - started)
     progress.validated_step = progress.step
     report.notes(result.scores.notes)
     if not result.is_finite:
-        report.say(f"step {progress.step:,}: the validation is not a finite number; the best model stays as it is")
+        processes.say(f"step {progress.step:,}: the validation is not a finite number; the best model stays as it is")
     if update_best(progress, result, config.train.metric):
         report.best = f", best {config.train.metric} {abs(result.score(config.train.metric)):.2f}"
         _save_model(run, "best")
@@ -247,8 +234,8 @@ def save_run(run: Run) -> None:
         return
     checkpoint = Checkpoint(
         progress=run.progress,
-        weights=unique_tensors(run.model.state_dict()),
-        average={} if run.average is None else unique_tensors(run.average.model.state_dict()),
+        weights=dict(run.model.named_parameters()),
+        average={} if run.average is None else dict(run.average.model.named_parameters()),
         optimizer=run.optimizer.tensors(),
         config=run.config.model_dump_json(),
         data_fingerprint=run.data.fingerprint,
@@ -260,7 +247,7 @@ def save_run(run: Run) -> None:
 def _save_model(run: Run, name: str) -> None:
     if run.processes.is_main:
         metadata = {"step": str(run.progress.step), "data": run.data.fingerprint}
-        weights = run.evaluated.state_dict()
+        weights = dict(run.evaluated.named_parameters())
         save_model_folder(run.config.run_dir / name, weights, run.config, run.data.tokenizers, metadata)
 
 

@@ -13,7 +13,7 @@ from seq2seq.config import Config, DecodeConfig
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.plan import plan_epoch, step_budgets
-from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.data.prepare import PreparedData
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.evaluate import Scores, score
@@ -134,17 +134,11 @@ def translate_and_score(
 
 
 def validate(
-    model: Transformer,
-    corpus: Corpus,
-    texts: tuple[list[str], list[str]],
-    tokenizers: TokenizerPair,
-    config: Config,
-    processes: Processes,
-    dtype: torch.dtype,
+    model: Transformer, data: PreparedData, config: Config, processes: Processes, dtype: torch.dtype
 ) -> Validation:
-    """Validate ``model`` on the corpus and its raw text. The model stays in evaluation mode."""
+    """Validate ``model`` on the validation text. The model stays in evaluation mode."""
     model.eval()
-    loss = corpus_loss(model, corpus, config, processes, dtype)
-    translator = Translator(TorchEngine(model, dtype), config, tokenizers)
-    _, scores = translate_and_score(translator, *texts, config, processes)
+    loss = corpus_loss(model, data.valid, config, processes, dtype)
+    translator = Translator(TorchEngine(model, dtype), config, data.tokenizers)
+    _, scores = translate_and_score(translator, *data.valid_texts, config, processes)
     return Validation(loss, scores)

@@ -60,9 +60,8 @@ def verify_resume(config: Config, processes: Processes) -> str:
 
 def _trial(config: Config, run_dir: Path) -> Config:
     """A config that trains like ``config``, but without validations, and in another folder."""
-    data = config.data.model_copy(update={"cache_dir": config.cache_dir, "test": None})
-    train = config.train.model_copy(update={"validate_every": 2**62, "save_every": 2**62})
-    return config.model_copy(update={"run_dir": run_dir, "data": data, "train": train})
+    trial = config.replace("data", cache_dir=config.cache_dir, test=None)
+    return trial.replace("train", validate_every=2**62, save_every=2**62).model_copy(update={"run_dir": run_dir})
 
 
 def _differences(one: Path, other: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Fields that hold a list of sections, or one of several sections: read, checked and reported like any other."""
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -204,7 +205,7 @@ def test_differences_of_items_and_unions(load: Any) -> None:
     one = load(HEAD + "  train: {src: /a, tgt: /b}\n")
     kept = {**one.model_dump(mode="json"), "shape": {"kind": "attention"}}
     kept["data"]["train"] = {"src": ["/a"], "tgt": ["/b"]}
-    assert diff_configs(kept, one, ["data", "shape"]) == []
+    assert diff_configs(json.dumps(kept), one, ["data", "shape"]) == []
     two = load(TWO.replace("src: a, tgt: [b]", "src: /a, tgt: /b, weight: 3"))
     again = load(TWO.replace("src: a, tgt: [b]", "src: /a, tgt: /b, weight: 4"), "shape={kind: recurrent}")
     assert diff_configs(two, again, ["data", "shape"]) == [

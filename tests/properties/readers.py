@@ -364,7 +364,9 @@ class ModelFolder(Reader):
             (folder / "x.yaml").write_text(text, encoding="utf-8")
             config, pair = load_config(folder / "x.yaml"), TokenizerPair(tokenizer, tokenizer)
             torch.manual_seed(1)
-            save_model_folder(self._folder, build_model(config, pair).state_dict(), config, pair, {"step": "3"})
+            save_model_folder(
+                self._folder, dict(build_model(config, pair).named_parameters()), config, pair, {"step": "3"}
+            )
             weights = _split_tensors((self._folder / WEIGHTS).read_bytes())
             self.valid.append((text.encode(), (self._folder / "tokenizer.model").read_bytes(), *weights))
 

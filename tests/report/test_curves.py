@@ -7,7 +7,7 @@ import pytest
 
 from seq2seq.errors import UserError
 from seq2seq.report.curves import draw_curves
-from seq2seq.train.metrics import MetricsLog
+from seq2seq.train.metrics import METRICS, MetricsLog
 
 
 @pytest.mark.parametrize("validations", [0, 1])
@@ -16,9 +16,9 @@ def test_the_picture(tmp_path: Path, validations: int) -> None:
     pytest.importorskip("matplotlib")
     log = MetricsLog(tmp_path, 0)
     for step in range(1, 4):
-        log.metrics(step, {"epoch": 1, "loss": 2.0, "nll": 1.0, "grad_norm": 0.5, "lr": 0.1, "tokens": 9})
+        log.add(METRICS, step, {"epoch": 1, "loss": 2.0, "nll": 1.0, "grad_norm": 0.5, "lr": 0.1, "tokens": 9})
     for _ in range(validations):
-        log.metrics(3, {"valid_loss": 1.0, "valid_ppl": 3.0, "valid_bleu": 5.0, "valid_chrf": 9.0})
+        log.add(METRICS, 3, {"valid_loss": 1.0, "valid_ppl": 3.0, "valid_bleu": 5.0, "valid_chrf": 9.0})
     log.close()
     assert draw_curves(tmp_path) == tmp_path / "curves.png"
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -33,7 +33,7 @@ def no_matmul_peak() -> Iterator[None]:
         yield
 
 
-def measured(peak: int | None, room: int | None = 1000) -> DryRun:
+def measured(peak: int, room: int | None = 1000) -> DryRun:
     return DryRun(peak, room, 0.9, "", num_steps=1, step_seconds=1, validation_seconds=1, bleu=0, checkpoint_seconds=1)
 
 
@@ -91,7 +91,7 @@ def test_the_largest_step_that_fits(peak: Callable[[int], int | None], expected:
 
 def test_unknown_memory_fits_unless_it_runs_out() -> None:
     """If the system does not report memory, auto must still find a step that does not run out of it."""
-    assert largest_that_fits(8000, lambda tokens: measured(None) if tokens <= 3000 else None) == 2048
+    assert largest_that_fits(8000, lambda tokens: measured(1, room=None) if tokens <= 3000 else None) == 2048
     assert largest_sensible(epoch_tokens=10**9, num_processes=4) == 100_000
     assert largest_sensible(epoch_tokens=500_000, num_processes=4) == 5_000
     assert largest_sensible(epoch_tokens=99, num_processes=1) == 1024
@@ -126,7 +126,7 @@ def test_a_start_without_checkpoint_is_remembered(text: Path, tmp_path: Path) ->
     config = toy_config(text, tmp_path / "run", "train.batch_tokens=auto", "train.max_steps=1")
     corpus = prepare_data(config, show_progress=False).train
     with mock.patch.object(step_size, "dry_run", return_value=measured(1)) as tried:
-        settled = with_batch_tokens(config, corpus, CPU)
+        settled = with_batch_tokens(config, corpus, CPU).replace("decode", split_sentences=True)  # as the set-up does
         (tmp_path / "run").mkdir()
         (tmp_path / "run/config.yaml").write_text(step_size.dump_config(settled).replace("tokens: 1024", "tokens: 999"))
         assert with_batch_tokens(config, corpus, CPU).train.step_tokens == 999
@@ -169,6 +169,5 @@ def test_on_cuda_the_peak_is_the_devices(text: Path, tmp_path: Path) -> None:
     found = dry_run(config, Processes(0, 1, torch.device("cuda", 0)))
     total = torch.cuda.get_device_properties(0).total_memory
     assert found.fits
-    assert found.peak is not None
     assert found.room is not None
     assert 0 < found.peak < found.room <= total

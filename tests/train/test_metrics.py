@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.train.metrics import MetricsLog, read_metrics
+from seq2seq.train.metrics import METRICS, TIMING, MetricsLog, read_metrics
 
 
 def lines(path: Path) -> list[str]:
@@ -17,9 +17,9 @@ def test_records_are_kept_up_to_the_last_step(tmp_path: Path) -> None:
     """A run that goes on after step 2 drops what came later, and keeps the rest byte by byte: every digit."""
     log = MetricsLog(tmp_path, 0)
     for step in (1, 2, 3):
-        log.metrics(step, {"loss": step / 3, "nll": 1e-30 / 7})
-        log.timing(step, {"seconds": 0.1})
-    log.metrics(2, {"valid_loss": 0.1})
+        log.add(METRICS, step, {"loss": step / 3, "nll": 1e-30 / 7})
+        log.add(TIMING, step, {"seconds": 0.1})
+    log.add(METRICS, 2, {"valid_loss": 0.1})
     log.close()
     kept = lines(tmp_path / "metrics.jsonl")
     MetricsLog(tmp_path, 2).close()
@@ -36,7 +36,7 @@ def test_what_a_crash_left_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": 0.5}]
     log = MetricsLog(tmp_path, 5)
-    log.metrics(6, {"loss": 0.25})
+    log.add(METRICS, 6, {"loss": 0.25})
     log.close()
     assert lines(tmp_path / "metrics.jsonl") == [whole, '{"step": 6, "loss": 0.25}']
 
@@ -44,7 +44,7 @@ def test_what_a_crash_left_is_dropped(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_is_kept_visible(tmp_path: Path) -> None:
     """NaN in the log stays NaN when a run goes on, instead of vanishing or stopping it."""
     log = MetricsLog(tmp_path, 0)
-    log.metrics(1, {"loss": float("nan"), "grad_norm": float("inf")})
+    log.add(METRICS, 1, {"loss": float("nan"), "grad_norm": float("inf")})
     log.close()
     before = lines(tmp_path / "metrics.jsonl")
     MetricsLog(tmp_path, 1).close()
@@ -54,7 +54,7 @@ def test_a_loss_that_is_no_number_is_kept_visible(tmp_path: Path) -> None:
 def test_flushed_records_survive_a_kill(tmp_path: Path) -> None:
     """What was flushed with a checkpoint is in the file although nothing closed it."""
     log = MetricsLog(tmp_path, 0)
-    log.metrics(1, {"loss": 1.0})
+    log.add(METRICS, 1, {"loss": 1.0})
     log.flush()
     assert len(lines(tmp_path / "metrics.jsonl")) == 1
     log.close()
@@ -66,7 +66,7 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     for last_step, steps in ((0, (1, 2, 3)), (2, (3, 4))):
         log = MetricsLog(tmp_path, last_step)
         for step in steps:
-            log.metrics(step, {"loss": step + last_step / 4, "reason": "text"})
+            log.add(METRICS, step, {"loss": step + last_step / 4, "reason": "text"})
         log.close()
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
@@ -77,8 +77,8 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_no_file_open(tmp_path: Path) -> None:
     """One error, not a further one from each file that Python closes at its end."""
     log = MetricsLog(tmp_path, 0)
-    log.metrics(1, {"loss": 1.0})
-    log.timing(1, {"seconds": 1.0})
+    log.add(METRICS, 1, {"loss": 1.0})
+    log.add(TIMING, 1, {"seconds": 1.0})
     opened = [
         int(link.name) for link in Path("/proc/self/fd").iterdir() if tmp_path in Path(os.path.realpath(link)).parents
     ]

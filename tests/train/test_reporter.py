@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from seq2seq.data.loader import Step
 from seq2seq.device import matmul_peak
 from seq2seq.model.flops import FlopsPerToken
 from seq2seq.train.reporter import Speedometer, StepRecord
@@ -13,7 +14,8 @@ from seq2seq.train.reporter import Speedometer, StepRecord
 
 def test_no_step_is_faster_than_the_machine() -> None:
     """Guards against 239 percent of the peak, which was measured while other programs used the cores."""
-    step = StepRecord(1, 1, 0.1, tokens=100, src_tokens=100, waited=0.0, pairs=np.zeros(1, int), numbers=torch.ones(4))
+    work = Step([], num_labels=100, num_src=100, pairs=np.zeros(1, int))
+    step = StepRecord(1, 1, 0.1, work, numbers=torch.ones(4))
     speedometer = Speedometer(FlopsPerToken(1, 1), peak=100.0)
     shares = [speedometer.add([step], seconds)["share_of_peak"] for seconds in (4.0, 1.0, 4.0)]
     assert shares == [0.5, 1.0, 0.25]
