@@ -11,17 +11,16 @@ from __future__ import annotations
 import functools
 import itertools
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.decoding import DecodeSpec, Translate
+from bench.decoding import Translate, read_lines
 from seq2seq.config import load_saved_config
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.data.tokenizer import TokenizerPair
 
-TITLE, PACKAGE, MODULE = "CTranslate2", "ctranslate2", "ctranslate2"
-INSTALL = "pip install ctranslate2"
 _TUNING_LINES = 200
 START, _END = "<s>", "</s>"
 _SPECIAL = {PAD_ID: "<blank>", UNK_ID: "<unk>", BOS_ID: START, EOS_ID: _END}
@@ -42,11 +41,11 @@ def candidates(threads: int) -> Iterator[dict[str, int]]:
 class _Converted:
     """A converted model, and the tokenizers and limits of the original."""
 
-    def __init__(self, spec: DecodeSpec) -> None:
+    def __init__(self, spec: Namespace) -> None:
         self.spec = spec
         self.tokenizers = TokenizerPair.load(Path(spec.model))
         limits = load_saved_config(Path(spec.model) / "config.yaml").decode
-        longest = max(map(len, self.tokenizers.src.encode(spec.read()))) + 1
+        longest = max(map(len, self.tokenizers.src.encode(read_lines(spec.src, spec.lines)))) + 1
         self._max_output = int(longest * limits.max_length_ratio) + limits.max_length_offset
 
     def load(self, settings: dict[str, int]) -> Any:
@@ -77,7 +76,7 @@ class _Converted:
         return texts
 
 
-def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
+def load(spec: Namespace) -> tuple[Translate, Translate]:
     """The converted model with the tuned settings; for one sentence with all threads on it, which is fastest."""
     converted = _Converted(spec)
     translator = converted.load(spec.settings)
@@ -94,10 +93,9 @@ def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
     )
 
 
-def run(values: dict[str, Any]) -> dict[str, Any]:
+def run(spec: Namespace) -> dict[str, Any]:
     """Job: try settings on part of the text; returns the fastest and what each took."""
-    spec = DecodeSpec(**values)
-    converted, lines = _Converted(spec), spec.read()[:_TUNING_LINES]
+    converted, lines = _Converted(spec), read_lines(spec.src, spec.lines)[:_TUNING_LINES]
     tried: list[dict[str, Any]] = []
     for settings in candidates(spec.threads):
         translator = converted.load(settings)
