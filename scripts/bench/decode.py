@@ -18,7 +18,7 @@ from seq2seq.config import load_saved_config
 from seq2seq.evaluate import score
 from seq2seq.model_folder import CONFIG, find_model_folder
 
-OURS = Program("ours", "seq2seq", "bench.decoding:ours:seq2seq")
+OURS = Program("ours", "seq2seq", "bench.decoding:ours")
 _BEAMS = (5, 1)
 _HEADER = (
     *("translating", "beam", "tokens/s", "sentences/s", "BLEU", "as seq2seq"),

@@ -12,12 +12,13 @@ import importlib
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.process import forget_peak_memory, peak_memory_bytes, synchronise, versions
+from bench.process import forget_peak_memory, peak_memory_bytes, synchronise
 from seq2seq.data.formats.lines import read_text
 from seq2seq.data.tokenizer import TokenizerPair
 
@@ -30,7 +31,7 @@ def read_lines(files: list[str], number: int | None) -> list[str]:
     return [line for path in files for line in read_text(Path(path))][:number]
 
 
-def run(spec: Namespace, name: str, package: str) -> dict[str, Any]:
+def run(spec: Namespace, name: str, package: str = "torch") -> dict[str, Any]:
     """Job: load a translator, warm up, translate everything, then some sentences one by one.
 
     The module of ``name``, which uses the distribution ``package``, has ``load(spec)``, which gives two functions: to
@@ -65,5 +66,5 @@ def run(spec: Namespace, name: str, package: str) -> dict[str, Any]:
         "same_alone": sum(text == texts[index] for index, ((text,), _) in zip(alone, singles, strict=True)),
         "alone": len(alone),
         "texts": texts,
-        "versions": versions("torch", package),
+        "versions": {package: version(package)},
     }

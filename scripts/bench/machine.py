@@ -13,6 +13,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from bench.workload import SHAPES
+from seq2seq import __version__
 from seq2seq.data.parallel import num_cores
 
 _SECONDS_PER_SHAPE = 1.0
@@ -20,13 +21,13 @@ _COPY_BYTES = 256 << 20
 
 
 def describe(device: str) -> dict[str, Any]:
-    """The machine in words, for the report."""
+    """The machine in words, and versions, for the report."""
     return {
         "cpu": _cpu_name(),
         "cores": num_cores(),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "system": platform.platform(),
-        "python": platform.python_version(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "seq2seq": __version__},
     }
 
 

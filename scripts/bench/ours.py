@@ -20,9 +20,8 @@ from unittest import mock
 import torch
 
 from bench import workload
-from bench.process import peak_memory_bytes, versions
+from bench.process import peak_memory_bytes
 from bench.workload import SHAPES
-from seq2seq import __version__
 from seq2seq.config import Config, TextFiles
 from seq2seq.data.formats.pairs import read_pairs
 from seq2seq.data.loader import Step, load_steps
@@ -144,7 +143,6 @@ def run(spec: Namespace) -> dict[str, Any]:
         "last_loss": trained[-1]["loss"],
         "left_out": sum("bad" in r for r in trained),  # steps that the guard kept from the weights
         "parameters": sum(p.numel() for p in done.model.parameters()),
-        "versions": {"seq2seq": __version__, **versions("torch")},
     }
 
 

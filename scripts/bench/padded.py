@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import time
 from argparse import Namespace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from bench import peers, workload
 from bench.peers import PaddedBatch, PeerShape
-from bench.process import peak_memory_bytes, synchronise, versions
+from bench.process import peak_memory_bytes, synchronise
 from bench.workload import BOS_ID, PAD_ID, SHAPES, StepPairs
 
 
@@ -83,5 +84,5 @@ def run(spec: Namespace, name: str, package: str) -> dict[str, Any]:
         "fill": (num_src + num_tgt) / sum(cells[spec.warmup :]),
         "last_loss": loss_value,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "versions": versions("torch", package),
+        "versions": {package: version(package)},
     }

@@ -18,7 +18,6 @@ import sys
 import time
 import traceback
 from argparse import Namespace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +153,6 @@ def synchronise(device: str) -> None:
         import torch
 
         torch.cuda.synchronize()
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Versions of the installed ones among these packages."""
-    found = {}
-    for package in packages:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 def main() -> None:
