@@ -114,7 +114,7 @@ def _kill(target: Mark | None, folder: Path, undisturbed: Watched, rng: random.R
         run = _start(folder)
         if target is None:
             time.sleep(rng.uniform(0, _STARTING_SECONDS))
-        elif moment := run.wait_for(_moment(target, run.marks), _PATIENCE):
+        elif moment := run.wait_for(_moment(target, undisturbed.marks), _PATIENCE):
             time.sleep(rng.uniform(0, min(_LONG_SECONDS, 0.95 * undisturbed.seconds_of(moment.phase))))
         elif (status := run.wait(_GONE_SECONDS)) != 0:
             run.end_all()
@@ -133,15 +133,20 @@ def _kill(target: Mark | None, folder: Path, undisturbed: Watched, rng: random.R
     raise SystemExit(f"BROKEN: {_STARTS} starts came to their end before they could be killed in {target}")
 
 
-def _moment(target: Mark, marks: list[Mark]) -> Callable[[Mark], bool]:
+def _moment(target: Mark, undisturbed: list[Mark]) -> Callable[[Mark], bool]:
     """Whether a mark is the beginning of what a kill is aimed at, or of what shows that this does not come any more."""
+    # In a step the same phase may begin more than once: there are several tokenizers.
+    same = [mark for mark in undisturbed if mark.begins and mark.phase == target.phase and mark.step == target.step]
+    passed, first_step = 0, 0
 
     def is_it(mark: Mark) -> bool:
-        if not mark.begins or (mark.phase == target.phase and mark.step >= target.step):
-            return mark.begins
-        if target.step > _STEPS - _LAST_STEPS:
+        nonlocal passed, first_step
+        if mark.begins and mark.phase == target.phase and mark.step >= target.step:
+            passed += 1
+            return passed > same.index(target)
+        if not mark.begins or target.step > _STEPS - _LAST_STEPS:
             return False
-        first_step = next((mark.step for mark in marks if mark.phase == "step"), _STEPS)
+        first_step = first_step or mark.step
         return mark.phase == "test" or mark.step > max(target.step, first_step) + _STEPS_TO_WAIT
 
     return is_it

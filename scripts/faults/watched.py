@@ -123,7 +123,7 @@ class Watched:
         return name, self.marks[-1].step if self.marks else 0, "sampling" in open_phases
 
     def seconds_of(self, phase: str) -> float:
-        """How long a phase took on average, in a step that it began in."""
-        same = [mark for mark in self.marks if mark.phase == phase]
-        total = sum(-mark.seconds if mark.begins else mark.seconds for mark in same)
-        return total / max(1, len({mark.step for mark in same if mark.begins}))
+        """How long a phase took on average."""
+        begins = [mark.seconds for mark in self.marks if mark.phase == phase and mark.begins]
+        ends = [mark.seconds for mark in self.marks if mark.phase == phase and not mark.begins]
+        return (sum(ends) - sum(begins)) / max(1, len(begins))
