@@ -5,6 +5,7 @@ import importlib
 import itertools
 import json
 import math
+import pickle
 import sys
 import time
 import warnings
@@ -93,6 +94,8 @@ def test_a_small_benchmark_from_end_to_end(
     assert ours["fill"] == 1
     assert theirs["fill"] < 1
     assert ours["parameters"] == theirs["parameters"]  # the same model
+    steps = pickle.loads((tmp_path / "out" / "work" / "train-tiny" / "steps.pickle").read_bytes())[1:]  # after warm-up
+    assert theirs["tgt_tokens"] == sum(len(sentence) for step in steps for sentence in step.tgt)
     assert ours["last_loss"] == pytest.approx(theirs["last_loss"], abs=1)  # and both of them untrained still
     out = capsys.readouterr().out
     assert "| seq2seq (this package) |" in out
