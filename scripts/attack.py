@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Modules of the folder `faults`: add_options(parser), and run(args), the exit status.
+# Modules of the folder `faults`: add_options(parser), and run(args), which gives lines about what did not hold.
 _ATTACKS = ("train", "ranks", "poison", "cost", "size", "damage", "disk", "translate", "fuzz")
 
 
@@ -35,8 +35,12 @@ def main() -> int:
         attack.set_defaults(run=module.run)
     args = parser.parse_args()
     args.out = args.out.resolve()
-    status: int = args.run(args)
-    return status
+    problems: list[str] = args.run(args)
+    for problem in problems:
+        print(f"BROKEN: {problem}")
+    if not problems:
+        print("the promise held")
+    return int(bool(problems))
 
 
 if __name__ == "__main__":

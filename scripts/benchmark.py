@@ -28,8 +28,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import curves, programs
-from bench.machine import describe, num_cores
+from bench.curves import EAGER, VARIANTS
+from bench.programs import PEERS, TRANSLATORS
 from bench.workload import SHAPES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +54,7 @@ def _some_of(known: Sequence[str], **words: Sequence[str]) -> Callable[[str], tu
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of all commands."""
-    peers, variants = (*programs.PEERS, *programs.TRANSLATORS), tuple(curves.VARIANTS)
+    peers = tuple(program.name for program in (*PEERS, *TRANSLATORS))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("command", choices=[*_COMMANDS, "profile", "curves", "all"])
@@ -66,7 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--tgt", type=Path, nargs="+", help="target text; for decode, the reference translations")
     add("--test-src", type=Path, nargs="+", help="all: what decode translates; --src is for the other commands")
     add("--test-tgt", type=Path, nargs="+", help="all: the reference translations")
-    add("--threads", type=int, default=num_cores(), help="CPU threads; default: all")
+    add("--threads", type=int, help="CPU threads; default: all")
     add("--rounds", type=int, default=3)
     add("--out", type=Path, default=Path("runs/benchmark"))
     pieces = "joint pieces; default 8,000, on cuda 32,000; small text gives fewer"
@@ -80,14 +80,16 @@ def make_parser() -> argparse.ArgumentParser:
     add("--length-penalty", type=float, help="decode: default as the model's config says")
     fp32_alone = "decode: fp32 alone, as where int8 is slow"
     add("--without-int8", dest="int8", action="store_false", help=fp32_alone)
-    some = f"curves: some of {', '.join(variants)}; default: all, on the CPU no eager"
-    add("--variants", type=_some_of(variants), help=some)
+    some = f"curves: some of {', '.join(VARIANTS)}; default: all, on the CPU no eager"
+    add("--variants", type=_some_of(tuple(VARIANTS)), help=some)
     add("--dropout", type=float, default=0.0, help="curves: default 0, as its random numbers may differ")
     return parser
 
 
 def make_options(args: argparse.Namespace, command: str) -> argparse.Namespace:
     """What the command line asks a command for: its options, with defaults that depend on command and device."""
+    from seq2seq.data.parallel import num_cores
+
     options = argparse.Namespace(**vars(args))
     cuda = args.device == "cuda"
     for key, values in {**_DEFAULTS, "steps": _STEPS.get(command, _DEFAULTS["steps"])}.items():
@@ -102,7 +104,8 @@ def make_options(args: argparse.Namespace, command: str) -> argparse.Namespace:
     options.src = tuple(str(path.resolve()) for path in src or [ROOT / "data" / f"{part}.en"])
     options.tgt = tuple(str(path.resolve()) for path in tgt or [ROOT / "data" / f"{part}.zh"])
     options.out = args.out.resolve()
-    options.variants = args.variants or tuple(name for name in curves.VARIANTS if cuda or name != curves.EAGER)
+    options.threads = args.threads or num_cores()
+    options.variants = args.variants or tuple(name for name in VARIANTS if cuda or name != EAGER)
     return options
 
 
@@ -110,6 +113,8 @@ def main() -> int:
     """Run the benchmarks that the command line names."""
     args = make_parser().parse_args()
     sys.path.insert(1, str(ROOT))  # the package of this checkout, installed or not
+    from bench.machine import describe
+
     commands: tuple[str, ...] = _COMMANDS if args.command == "all" else (args.command,)
     if "decode" in commands and args.model is None:
         if args.command == "decode":
@@ -124,10 +129,11 @@ def main() -> int:
             "command": shlex.join(["python", *sys.argv]),
             "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "machine": describe(options.device),
+            "options": vars(options),
             **importlib.import_module(f"bench.{command}").benchmark(options),
         }
         path = options.out / f"{command}-{options.size}.json"
-        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
         print(f"everything: {path}")
         for problem in report.get("problems", []):
             print(problem)

@@ -1,11 +1,11 @@
 """The benchmark measures the same work for everyone, and says what it measured."""
 
 import argparse
-import dataclasses
 import importlib
 import itertools
 import json
 import math
+import pickle
 import sys
 import time
 import warnings
@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from seq2seq.config import Config
+from seq2seq.data.loader import load_steps
 from seq2seq.data.packed import PackedBatch, pack_pairs
 from seq2seq.data.symbols import EOS_ID, PAD_ID
 from seq2seq.data.tokenizer import TokenizerPair
@@ -29,29 +30,19 @@ from tests.toy import write_text_files
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import benchmark as command
-from bench import curves, decode, meter, ours, profile, programs, train
-from bench.decoding import DecodeSpec
+from bench import curves, decode, ours, process, profile, programs, train
 from bench.padded import collate
-from bench.process import run_job
-from bench.report import Bar, Spread, draw_bars, table
-from bench.workload import BOS_ID, JobSpec, StepPairs, TrainSpec, load_steps, save_steps
+from bench.process import run_job, usage
+from bench.report import Spread, draw_bars, table
+from bench.workload import BOS_ID, StepPairs, training_spec
 
 _ELEMENTWISE = "norms, elementwise, dropout"
-NOTHING = JobSpec(src=(), device="cpu", threads=1)
+NOTHING = argparse.Namespace(device="cpu", threads=1)
 PAIRS = [([5, 6, EOS_ID], [7, EOS_ID]), ([8, EOS_ID], [9, 10, 11, EOS_ID])]
 
 
 def _steps(pairs: list[tuple[list[int], list[int]]]) -> StepPairs:
     return StepPairs(*([np.array(sentence) for sentence in side] for side in zip(*pairs, strict=True)))
-
-
-def test_steps_travel_to_the_peers_as_they_are(tmp_path: Path) -> None:
-    """A peer that got other sentences would be measured on other work."""
-    save_steps(tmp_path / "steps", [_steps(PAIRS), _steps(PAIRS[::-1]), _steps(PAIRS[:1])], 12)
-    steps, vocab_size = load_steps(tmp_path / "steps")
-    assert vocab_size == 12
-    found = [[(s.tolist(), t.tolist()) for s, t in zip(step.src, step.tgt, strict=True)] for step in steps]
-    assert found == [PAIRS, PAIRS[::-1], PAIRS[:1]]
 
 
 def test_padded_batches_predict_the_same_tokens() -> None:
@@ -64,13 +55,13 @@ def test_padded_batches_predict_the_same_tokens() -> None:
     assert (batch.labels != PAD_ID).sum() == batch.num_labels == 6
 
 
-def _in_this_process(job: str, spec: JobSpec, *_: object) -> dict[str, Any]:
+def _in_this_process(job: str, spec: argparse.Namespace, *_: object) -> dict[str, Any]:
     """What a job's process does, without the seconds that a new one takes to import PyTorch."""
     if job == "bench.machine":
         return {"matmul_flops": 1e12, "copy_bytes": 1e10}
     module, *arguments = job.split(":")
-    copied = json.loads(json.dumps({**dataclasses.asdict(spec), "started": time.time()}))
-    result: dict[str, Any] = importlib.import_module(module).run(copied, *arguments)
+    copied = json.loads(json.dumps({**vars(spec), "started": time.time()}, default=str))
+    result: dict[str, Any] = importlib.import_module(module).run(argparse.Namespace(**copied), *arguments)
     return result
 
 
@@ -86,7 +77,7 @@ def test_a_small_benchmark_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ours through the real training and a peer over the same steps; a table, the numbers behind it, and a picture."""
-    monkeypatch.setattr(train, "run_job", _in_this_process)
+    monkeypatch.setattr(process, "run_job", _in_this_process)
     peers = ("--peers", "nn_transformer", "--warmup", "1", "--steps", "2", "--rounds", "2")
     report = train.benchmark(_parsed(tmp_path, *peers))
     json.dumps(report)  # can be written
@@ -103,6 +94,8 @@ def test_a_small_benchmark_from_end_to_end(
     assert ours["fill"] == 1
     assert theirs["fill"] < 1
     assert ours["parameters"] == theirs["parameters"]  # the same model
+    steps = pickle.loads((tmp_path / "out" / "work" / "train-tiny" / "steps.pickle").read_bytes())[1:]  # after warm-up
+    assert theirs["tgt_tokens"] == sum(len(sentence) for step in steps for sentence in step.tgt)
     assert ours["last_loss"] == pytest.approx(theirs["last_loss"], abs=1)  # and both of them untrained still
     out = capsys.readouterr().out
     assert "| seq2seq (this package) |" in out
@@ -114,7 +107,7 @@ def test_a_small_profile_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A step as users have it: products, optimizer and average, in whatever thread they run, and nothing of others."""
-    monkeypatch.setattr(profile, "run_job", _in_this_process)
+    monkeypatch.setattr(process, "run_job", _in_this_process)
     report = profile.benchmark(_parsed(tmp_path, "--warmup", "1", "--steps", "2", name="profile"))
     json.dumps(report)
     kernels = {kernel["name"]: kernel for kernel in report["kernels"]}
@@ -168,19 +161,19 @@ def test_waits_for_the_device_are_counted_and_placed(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(profile, "synchronise", lambda _: None)
     modes: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
-    phases = profile.Phases(TrainSpec.of(_parsed(tmp_path, "--steps", "4", name="profile"), "profile"))
-    for number, _ in enumerate(phases.measure_host()):
+    result: dict[str, Any] = {}
+    options = _parsed(tmp_path, "--steps", "4", name="profile")
+    for number, _ in enumerate(profile.measure_host(options, result)):
         assert modes.pop() == "warn"
         warnings.warn("Synchronization debug mode is a prototype", stacklevel=1)
         for _ in range(2 if number else 0):
             warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=1)
     assert modes[-1] == "default"
-    (times,) = phases.result["syncs"].values()
+    (times,) = result["syncs"].values()
     assert times == 6 / 4
-    assert next(iter(phases.result["syncs"])).startswith(__file__)
-    run = {"seconds": 0.1, "profiled_seconds": 0.12, "busy_seconds": 0.09, **phases.result, "host_seconds": 0.02}
-    _, rows = profile.step_table(run)
-    assert rows[2:] == [
+    assert next(iter(result["syncs"])).startswith(__file__)
+    run = {"seconds": 0.1, "profiled_seconds": 0.12, "busy_seconds": 0.09, **result, "host_seconds": 0.02}
+    assert profile.step_rows(run)[2:] == [
         ["idle, ms", "10.000", "30.000"],
         ["idle, share", "10.0%", "25.0%"],
         ["host's own time, ms", "20.000", ""],
@@ -192,7 +185,7 @@ def test_small_curves_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same run again differs by nothing, in another number format by little; without dropout, all steps counted."""
-    monkeypatch.setattr(curves, "run_job", _in_this_process)
+    monkeypatch.setattr(process, "run_job", _in_this_process)
     monkeypatch.setattr("seq2seq.train.setup.matmul_peak", lambda *_: 1e12)  # slow in bf16
     arguments = ("--warmup", "1", "--steps", "6", "--variants", "fp32,fp32,bf16")
     report = curves.benchmark(_parsed(tmp_path, *arguments, name="curves"))
@@ -207,7 +200,6 @@ def test_small_curves_from_end_to_end(
     assert rows["losses"] == ["fp32", "fp32", "bf16"]
     assert rows["largest difference to fp32, all steps"] == ["", "0", f"{max(apart):.2g}"]
     assert report["problems"] == []
-    assert report["spec"]["dropout"] == 0
     saved = next((tmp_path / "out" / "work" / "train-tiny").glob("run-*/config.yaml")).read_text()
     assert "dropout: 0.0" in saved
     assert "| peak memory after a tenth of the steps, MiB |" in capsys.readouterr().out
@@ -220,7 +212,7 @@ def test_curves_that_are_not_finite_end_with_a_failure(
     """Whoever runs it in a script sees the status alone; the other variants are told all the same."""
     good = {"losses": [2.0, 1.0], "seconds": 1, "last_loss": 1, "early_peak_bytes": 0, "peak_bytes": 0, "left_out": 0}
     runs = [{"pairs": 1}, good, {**good, "losses": [2.0, None]}, {"error": "no memory"}]
-    monkeypatch.setattr(curves, "run_job", lambda *_: runs.pop(0))
+    monkeypatch.setattr(process, "run_job", lambda *_: runs.pop(0))
     arguments = ["--steps", "2", "--warmup", "1", "--out", str(tmp_path), "--variants", "fp32,bf16,bf16"]
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "curves", *arguments])
     assert command.main() == 1
@@ -232,7 +224,7 @@ def test_curves_that_are_not_finite_end_with_a_failure(
 
 def test_a_loss_that_is_not_finite_is_found_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer leaves such a step out and goes on, so that it ended well says nothing."""
-    monkeypatch.setattr(curves, "run_job", _in_this_process)
+    monkeypatch.setattr(process, "run_job", _in_this_process)
     forward, calls = LossOf.forward, itertools.count()
 
     def broken(self: LossOf, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -270,15 +262,14 @@ def test_eager_runs_compile_nothing(compiled: bool, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(setup, "set_up", lambda *_: None)
     monkeypatch.setattr(trainer, "train", compiling)
-    options = _parsed(tmp_path, name="curves")
-    spec = dataclasses.replace(TrainSpec.of(options, "eager"), compiled=compiled)
+    spec = training_spec(_parsed(tmp_path, name="curves"), "eager", compiled=compiled)
     ours.train(spec, tmp_path, load_steps)
     assert len(graphs) == compiled
 
 
 def test_text_that_is_too_small_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not a crash in the middle of the measurement."""
-    monkeypatch.setattr(train, "run_job", _in_this_process)
+    monkeypatch.setattr(process, "run_job", _in_this_process)
     with pytest.raises(SystemExit, match=r"the text fills \d+ steps only; lower --steps"):
         train.benchmark(_parsed(tmp_path, "--peers", "none", "--steps", "1000"))
 
@@ -297,8 +288,8 @@ def test_what_disturbs_a_run_is_recorded(tmp_path: Path, monkeypatch: pytest.Mon
     assert run["cpu_seconds"] > 0
     assert run["steal"] > 0.02
     assert run["others"] > 1
-    assert meter.usage(run).startswith(f", {run['cpu_seconds']:.1f} CPU s in all; DISTURBED: other programs took ")
-    assert "(steal)" in meter.usage(run)
+    assert usage(run).startswith(f", {run['cpu_seconds']:.1f} CPU s in all; DISTURBED: other programs took ")
+    assert "(steal)" in usage(run)
 
 
 def test_decoding_can_leave_int8_out(tmp_path: Path) -> None:
@@ -307,17 +298,13 @@ def test_decoding_can_leave_int8_out(tmp_path: Path) -> None:
         assert decode.formats(decode.OURS, _parsed(tmp_path, "--model", "x", *arguments, name="decode")) == formats
 
 
-def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_is_not_installed_is_named() -> None:
     """With the command that installs it."""
-    from bench.peers import nn_transformer
-
-    chosen, missing = programs.choose("peers", ["nn_transformer", "transformers"])
-    assert [program.title for program in chosen] == ["nn.Transformer"]
-    monkeypatch.setattr(nn_transformer, "MODULE", "not_there")
-    assert programs.choose("peers", ["nn_transformer", "transformers"]) == (
-        [],
-        [*missing, "nn.Transformer: not installed: pip install torch"],
-    )
+    wanted = ["nn_transformer", "transformers"]
+    chosen, missing = programs.choose(programs.PEERS, wanted)
+    assert ([program.title for program in chosen], missing) == (["nn.Transformer"], [])
+    gone = [program._replace(module="not_there") for program in programs.PEERS]
+    assert programs.choose(gone, wanted) == ([], ["nn.Transformer: not installed: pip install torch"])
 
 
 def test_unknown_peers_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -343,7 +330,7 @@ def test_the_picture_is_left_out_without_matplotlib(
 ) -> None:
     """The numbers are worth having without it."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    draw_bars(tmp_path / "x.png", "title", "label", [Bar("a", Spread.of([1]), ours=True)])
+    draw_bars(tmp_path / "x.png", "title", "label", [("a", Spread.of([1]), True)])
     assert capsys.readouterr().out == "no picture: pip install matplotlib\n"
     assert not list(tmp_path.iterdir())
 
@@ -409,7 +396,7 @@ def test_a_small_decoding_benchmark_from_end_to_end(
     save_model_folder(
         tmp_path / "best", dict(loaded.model.named_parameters()), loaded.config, loaded.tokenizers, {"step": "1"}
     )
-    monkeypatch.setattr(decode, "run_job", _in_this_process)
+    monkeypatch.setattr(process, "run_job", _in_this_process)
     (tmp_path / "text").write_text("ka to\n\nmi ren sol ka\n")
     files = ["--model", str(tmp_path), "--src", str(tmp_path / "text"), "--tgt", str(tmp_path / "text")]
     few = ["--rounds", "1", "--latency-lines", "2", "--threads", "1", "--peers", "ctranslate2"]
@@ -439,13 +426,13 @@ def test_on_cuda_texts_are_compared_with_those_of_the_cpu(
     (tmp_path / "text").write_text("ka\nto\n")
     asked: list[tuple[str, str, int]] = []
 
-    def translated(_: str, spec: DecodeSpec, *__: object) -> dict[str, Any]:
+    def translated(_: str, spec: argparse.Namespace, *__: object) -> dict[str, Any]:
         asked.append((spec.device, spec.number_format, spec.beam_size))
         texts = ["ka", "to"] if spec.device == "cpu" else ["ka", "mi"]
         numbers = {"tokens": 4, "seconds": 1, "lines": 2, "same_alone": 1, "alone": 1, "peak_bytes": 0}
         return {**numbers, "latency_seconds": [0.1], "texts": texts}
 
-    monkeypatch.setattr(decode, "run_job", translated)
+    monkeypatch.setattr(process, "run_job", translated)
     files = ["--model", str(tmp_path), "--src", str(tmp_path / "text"), "--tgt", str(tmp_path / "text")]
     more = ["--device", "cuda", "--rounds", "2", "--peers", "none", "--out", str(tmp_path / "out")]
     report = decode.benchmark(

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import statistics
 from argparse import Namespace
-from dataclasses import asdict, replace
 from typing import Any
 
-from bench.meter import usage
-from bench.process import checked, run_job
+from bench import process
+from bench.process import checked, usage
 from bench.report import draw_losses, table
-from bench.workload import TrainSpec
+from bench.workload import changed, training_spec
 
 EAGER = "eager"
 VARIANTS: dict[str, dict[str, Any]] = {  # what a run's spec says
@@ -23,7 +22,6 @@ VARIANTS: dict[str, dict[str, Any]] = {  # what a run's spec says
     EAGER: {"precision": "bf16", "compiled": False},
 }
 _SPAN = 100  # steps at the start and at the end that are looked at by themselves
-_Runs = list[tuple[str, dict[str, Any]]]  # a variant's name, and the result of its job
 
 
 def benchmark(options: Namespace) -> dict[str, Any]:
@@ -38,43 +36,41 @@ def benchmark(options: Namespace) -> dict[str, Any]:
         raise SystemExit(f"{stated}, which is part of them")
     jobs = options.out / "jobs" / f"curves-{options.size}"
     # The folder of the training benchmark, which may have prepared the text.
-    spec = replace(TrainSpec.of(options, f"train-{options.size}"), steps=measured, dropout=options.dropout)
+    spec = training_spec(options, f"train-{options.size}", steps=measured, dropout=options.dropout)
     # By itself, so that the memory it takes is not that of the first variant's training.
-    prepared = checked(run_job("bench.data:build", spec, jobs), "the text could not be prepared")
-    runs: _Runs = []
+    prepared = checked(process.run_job("bench.data:build", spec, jobs), "the text could not be prepared")
+    runs: list[tuple[str, dict[str, Any]]] = []
+    problems: list[str] = []
     for variant in options.variants:
-        run = run_job("bench.ours", replace(spec, **VARIANTS[variant]), jobs)
+        run = process.run_job("bench.ours", changed(spec, **VARIANTS[variant]), jobs)
         runs.append((variant, run))
         said = "failed" if "error" in run else f"{run['seconds'] / measured:.3f} s per step, {run['left_out']} left out"
         print(f"{variant}: {said}{usage(run)}", flush=True)
-    problems = [f"{variant}: {problem}" for variant, run in runs if (problem := _problem(run))]
-    whole = [(variant, run) for variant, run in runs if not _problem(run)]
+        if "error" in run:
+            problems.append(f"{variant}: failed: {run['error']}")
+        elif None in run["losses"]:
+            problems.append(f"{variant}: the loss of step {run['losses'].index(None) + 1} is not finite")
+    whole = [(variant, run) for variant, run in runs if None not in run.get("losses", [None])]
     rows = _summarise(whole, measured) if whole else [[]]
     if whole:
         print(f"\n{table(rows[0], rows[1:])}\n")
         title = f"{options.size} Transformer, {options.device}, {prepared['pairs']:,} pairs"
         draw_losses(options.out / f"curves-{options.size}.png", title, [(name, run["losses"]) for name, run in whole])
-    return {"spec": asdict(spec), "runs": runs, "table": rows, "problems": problems}
+    return {"runs": runs, "table": rows, "problems": problems}
 
 
-def _problem(run: dict[str, Any]) -> str | None:
-    if "error" in run:
-        return f"failed: {run['error']}"
-    return f"the loss of step {run['losses'].index(None) + 1} is not finite" if None in run["losses"] else None
-
-
-def _summarise(runs: _Runs, measured: int) -> list[list[str]]:
+def _summarise(whole: list[tuple[str, dict[str, Any]]], measured: int) -> list[list[str]]:
     """The table, with a column for each run; all differences are to the first run."""
-    names, results = zip(*runs, strict=True)
-    first = results[0]["losses"]
+    names, runs = zip(*whole, strict=True)
+    first = runs[0]["losses"]
     span = min(_SPAN, len(first))
-    rows = [["losses", *names], ["seconds per step", *(f"{run['seconds'] / measured:.3f}" for run in results)]]
+    rows = [["losses", *names], ["seconds per step", *(f"{run['seconds'] / measured:.3f}" for run in runs)]]
     parts = {f"first {span} steps": slice(span), "all steps": slice(None), f"last {span} steps": slice(-span, None)}
     for where, part in parts.items():
-        rows.append([f"mean loss, {where}", *(f"{statistics.mean(run['losses'][part]):.4f}" for run in results)])
-        apart = [[abs(a - b) for a, b in zip(run["losses"], first, strict=True)][part] for run in results[1:]]
+        rows.append([f"mean loss, {where}", *(f"{statistics.mean(run['losses'][part]):.4f}" for run in runs)])
+        apart = [[abs(a - b) for a, b in zip(run["losses"], first, strict=True)][part] for run in runs[1:]]
         for kind, of in (("largest", max), ("mean", statistics.mean)):
             rows.append([f"{kind} difference to {names[0]}, {where}", "", *(f"{of(values):.2g}" for values in apart)])
     for after, key in (("a tenth of the steps", "early_peak_bytes"), ("all", "peak_bytes")):
-        rows.append([f"peak memory after {after}, MiB", *(f"{run[key] / 2**20:,.0f}" for run in results)])
+        rows.append([f"peak memory after {after}, MiB", *(f"{run[key] / 2**20:,.0f}" for run in runs)])
     return rows

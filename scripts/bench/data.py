@@ -7,20 +7,20 @@ of sentences of similar lengths, from all over the lengths that there are.
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import time
 from argparse import Namespace
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.meter import usage
+from bench import process
 from bench.ours import make_config
-from bench.process import checked, run_job
-from bench.report import Bar, Spread, draw_bars, table
-from bench.workload import SEED, StepPairs, TrainSpec, save_steps
+from bench.process import checked, usage
+from bench.report import Spread, draw_bars, table
+from bench.workload import SEED, StepPairs, training_spec
 from seq2seq.config import ModelConfig
 from seq2seq.data.corpus_writer import SIDES
 from seq2seq.data.formats.lines import read_lines
@@ -31,7 +31,11 @@ from seq2seq.train.microbatches import split_step
 
 _PLANNED_PAIRS = 1_000_000
 _HEADER = ("data", "seconds", "", "memory MiB")
-_STAGES = ("build", "open", "plan")
+_STAGES = {  # of the job: what it does, and digits of its seconds
+    "build": ("tokenizer and corpus from text", 2),
+    "open": ("opening them again", 3),
+    "plan": ("planning an epoch", 2),
+}
 
 
 def benchmark(options: Namespace) -> dict[str, Any]:
@@ -40,41 +44,33 @@ def benchmark(options: Namespace) -> dict[str, Any]:
     stages: dict[str, list[dict[str, Any]]] = {stage: [] for stage in (*_STAGES, "train")}
     for number in range(1, options.rounds + 1):
         shutil.rmtree(options.out / "work" / "data", ignore_errors=True)  # build from nothing
-        spec = TrainSpec.of(options, "data")
+        spec = training_spec(options, "data")
         for stage in _STAGES:
-            run = run_job(f"bench.data:{stage}", spec, jobs, watch_children=True)
+            run = process.run_job(f"bench.data:{stage}", spec, jobs, watch_children=True)
             stages[stage].append(checked(run, "failed"))
-        stages["train"].append(checked(run_job("bench.ours", spec, jobs), "failed"))
+        stages["train"].append(checked(process.run_job("bench.ours", spec, jobs), "failed"))
         built = stages["build"][-1]
         print(f"round {number}: built in {built['seconds']:.1f} s{usage(built)}", flush=True)
-    rows = _rows(stages)
-    pairs, size = stages["build"][0]["pairs"], stages["build"][0]["text_bytes"]
-    print(f"\n{pairs:,} pairs, {size / 1e6:.1f} MB of text\n\n{table(_HEADER, rows)}\n")
-    bars = [Bar(stage, Spread.of([run["seconds"] for run in stages[stage]]), ours=True) for stage in _STAGES]
-    draw_bars(options.out / f"data-{options.size}.png", "Preparing data", "seconds", bars)
-    return {"spec": asdict(spec), "stages": stages, "table": rows}
-
-
-def _rows(stages: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     speed = Spread.of([run["text_bytes"] / run["seconds"] for run in stages["build"]]).show(1e6, 2)
     waits = Spread.of([run["wait_seconds"] / run["seconds"] for run in stages["train"]]).show(0.01, 2)
-    rows = []
-    for stage, what, digits, comment in (
-        ("build", "tokenizer and corpus from text", 2, f"{speed} MB/s"),
-        ("open", "opening them again", 3, "text checked against its fingerprint"),
-        ("plan", "planning an epoch", 2, f"{_PLANNED_PAIRS:,} pairs"),
-    ):
+    comments = (f"{speed} MB/s", "text checked against its fingerprint", f"{_PLANNED_PAIRS:,} pairs")
+    rows, bars = [], []
+    for (stage, (what, digits)), comment in zip(_STAGES.items(), comments, strict=True):
         seconds, memory = (Spread.of([run[key] for run in stages[stage]]) for key in ("seconds", "peak_tree_bytes"))
         rows.append([what, seconds.show(digits=digits), comment, memory.show(2**20)])
-    return [*rows, ["waiting for batches while training", "", f"{waits} % of a step", ""]]
+        bars.append((stage, seconds, True))
+    rows.append(["waiting for batches while training", "", f"{waits} % of a step", ""])
+    pairs, size = stages["build"][0]["pairs"], stages["build"][0]["text_bytes"]
+    print(f"\n{pairs:,} pairs, {size / 1e6:.1f} MB of text\n\n{table(_HEADER, rows)}\n")
+    draw_bars(options.out / f"data-{options.size}.png", "Preparing data", "seconds", bars)
+    return {"stages": stages, "table": rows}
 
 
-def run(values: dict[str, Any], stage: str) -> dict[str, Any]:
+def run(spec: Namespace, stage: str) -> dict[str, Any]:
     """Job: ``build`` makes tokenizer and corpus, ``open`` finds them made, ``plan`` orders an epoch of many pairs.
 
     ``steps`` writes the pairs of each step for the peers, and returns how much work a token is.
     """
-    spec = TrainSpec(**values)
     config = make_config(spec, Path(spec.folder) / "run")
     started = time.perf_counter()
     data = prepare_data(config, show_progress=False)
@@ -91,7 +87,7 @@ def run(values: dict[str, Any], stage: str) -> dict[str, Any]:
     return {"seconds": seconds, "pairs": data.train.num_pairs, "text_bytes": text_bytes}
 
 
-def _write_steps(spec: TrainSpec, data: PreparedData, model: ModelConfig) -> dict[str, Any]:
+def _write_steps(spec: Namespace, data: PreparedData, model: ModelConfig) -> dict[str, Any]:
     corpus = data.train
     lengths = corpus.src_lengths, corpus.tgt_lengths
     plan = plan_epoch(*lengths, step_budgets(*lengths, spec.batch_tokens), SEED, 0)
@@ -105,8 +101,8 @@ def _write_steps(spec: TrainSpec, data: PreparedData, model: ModelConfig) -> dic
         pairs = alike[(2 * at + 1) * plan.num_steps // (2 * number)]  # the middle one of each of `number` ranges
         src, tgt = ([corpus.sentence(side, i).astype(int) for i in pairs] for side in SIDES)
         steps.append(StepPairs(src, tgt))
+    (Path(spec.folder) / "steps.pickle").write_bytes(pickle.dumps(steps))
     vocab_size = data.tokenizers.tgt.vocab_size
-    save_steps(spec.steps_file, steps, vocab_size)
     flops = training_flops(model, vocab_size)
     return {
         "flops": [flops.src, flops.tgt],

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import functools
 import platform
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.utils.benchmark import Timer
+
 from bench.workload import SHAPES
+from seq2seq import __version__
+from seq2seq.data.parallel import num_cores
 
 _SECONDS_PER_SHAPE = 1.0
 _COPY_BYTES = 256 << 20
 
 
 def describe(device: str) -> dict[str, Any]:
-    """The machine in words, for the report."""
-    import torch
-
+    """The machine in words, and versions, for the report."""
     return {
         "cpu": _cpu_name(),
         "cores": num_cores(),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "system": platform.platform(),
-        "python": platform.python_version(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "seq2seq": __version__},
     }
-
-
-def num_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:
@@ -41,35 +40,28 @@ def _cpu_name() -> str:
     return names[0] if names else platform.machine()
 
 
-def run(values: dict[str, Any]) -> dict[str, Any]:
+def run(spec: Namespace) -> dict[str, Any]:
     """Job: the peaks of the device, with matrix products as large as those of the spec's model among others.
 
     ``matmul`` holds FLOP/s for each shape [m, k] x [k, n], the best of several tries; ``matmul_flops`` is the best of
     all. ``copy_bytes`` is bytes read and written per second by a copy.
     """
-    import torch
-
-    device, threads = values["device"], values["threads"]
-    _, d_model, d_ff, _ = SHAPES[values["size"]]
+    device = spec.device
+    _, d_model, d_ff, _ = SHAPES[spec.size]
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     squares = (4096, 8192) if device == "cuda" else (512, 1024, 2048)
     shapes = [(n, n, n) for n in squares] + [(4096, d_model, d_ff), (4096, d_ff, d_model)]
     matmul = {}
     for m, k, n in shapes:
-        a = torch.randn(m, k, device=device, dtype=dtype)
-        b = torch.randn(k, n, device=device, dtype=dtype)
+        a, b = (torch.randn(size, device=device, dtype=dtype) for size in ((m, k), (k, n)))
         out = torch.empty(m, n, device=device, dtype=dtype)
-        seconds = _best(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), threads)  # type: ignore[misc]
-        matmul[f"{m}x{k}x{n}"] = 2 * m * k * n / seconds
+        matmul[f"{m}x{k}x{n}"] = 2 * m * k * n / _best(spec.threads, torch.mm, a, b, out=out)
     source = torch.ones(_COPY_BYTES // 4, device=device)
-    target = torch.empty_like(source)
-    copy = 2 * _COPY_BYTES / _best(lambda: target.copy_(source), threads)
+    copy = 2 * _COPY_BYTES / _best(spec.threads, torch.empty_like(source).copy_, source)
     return {"matmul": matmul, "matmul_flops": max(matmul.values()), "copy_bytes": copy}
 
 
-def _best(call: Callable[[], object], threads: int) -> float:
+def _best(threads: int, call: Callable[..., object], *arguments: Any, **options: Any) -> float:
     """Seconds of the fastest call."""
-    from torch.utils.benchmark import Timer
-
-    timer = Timer("call()", globals={"call": call}, num_threads=threads)
+    timer = Timer("call()", globals={"call": functools.partial(call, *arguments, **options)}, num_threads=threads)
     return min(timer.blocked_autorange(min_run_time=_SECONDS_PER_SHAPE).times)

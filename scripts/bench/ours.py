@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,9 +20,8 @@ from unittest import mock
 import torch
 
 from bench import workload
-from bench.meter import peak_memory_bytes, versions
-from bench.workload import SHAPES, TrainSpec
-from seq2seq import __version__
+from bench.process import peak_memory_bytes
+from bench.workload import SHAPES
 from seq2seq.config import Config, TextFiles
 from seq2seq.data.formats.pairs import read_pairs
 from seq2seq.data.loader import Step, load_steps
@@ -29,20 +30,20 @@ from seq2seq.train import setup, trainer
 from seq2seq.train.distributed import Processes
 
 
-def make_config(spec: TrainSpec, run_dir: Path) -> Config:
+def make_config(spec: Namespace, run_dir: Path) -> Config:
     """The workload as a config of this package; defaults where the workload says nothing."""
     layers, d_model, d_ff, heads = SHAPES[spec.size]
     shape = {"encoder_layers": layers, "decoder_layers": layers, "d_model": d_model, "d_ff": d_ff, "num_heads": heads}
     num_steps = spec.warmup + spec.steps
-    valid_src, valid_tgt = _valid_files(spec)
+    text = {"src": spec.src, "tgt": spec.tgt}
     never = 10 * num_steps
     return Config.model_validate(
         {
             "run_dir": run_dir,
             "seed": workload.SEED,
             "data": {
-                "train": {"src": spec.src, "tgt": spec.tgt},
-                "valid": {"src": valid_src, "tgt": valid_tgt},
+                "train": text,
+                "valid": _valid_files(text, Path(spec.folder)),
                 "max_length": workload.MAX_LENGTH,
                 "cache_dir": Path(spec.folder) / "cache",
             },
@@ -69,30 +70,28 @@ def make_config(spec: TrainSpec, run_dir: Path) -> Config:
     )
 
 
-def _valid_files(spec: TrainSpec) -> tuple[Path, Path]:
+def _valid_files(text: dict[str, list[str]], folder: Path) -> dict[str, Path]:
     """The first few pairs: a run wants validation text, and validates once when it is over."""
-    src_path, tgt_path = Path(spec.folder) / "valid.src", Path(spec.folder) / "valid.tgt"
-    if not (src_path.is_file() and tgt_path.is_file()):
-        pairs = read_pairs(TextFiles.model_validate({"src": spec.src, "tgt": spec.tgt}))
-        first = [next(pairs) for _ in range(4)]
-        src_path.write_text("".join(f"{pair.src}\n" for pair in first), encoding="utf-8")
-        tgt_path.write_text("".join(f"{pair.tgt}\n" for pair in first), encoding="utf-8")
-    return src_path, tgt_path
+    files = {side: folder / f"valid.{side}" for side in text}
+    if not all(path.is_file() for path in files.values()):
+        first = list(islice(read_pairs(TextFiles.model_validate(text)), 4))
+        for side, path in files.items():
+            path.write_text("".join(f"{getattr(pair, side)}\n" for pair in first), encoding="utf-8")
+    return files
 
 
 class _Probe:
     """Stands between the loader and the training: what is in a step, how long is it waited for, when is it done?"""
 
-    def __init__(self, load_steps: Callable[..., Iterator[Step]], spec: TrainSpec) -> None:
-        self._load_steps, self._device = load_steps, spec.device
-        self._tenth = max(1, (spec.warmup + spec.steps) // 10)
+    def __init__(self, spec: Namespace) -> None:
+        self._device, self._tenth = spec.device, max(1, (spec.warmup + spec.steps) // 10)
         self.waits: list[float] = []  # seconds, of each step
         self.tokens: list[tuple[int, int, int]] = []  # of each step: source, target, and both with filling
         self.first_step_done: float | None = None
         self.early_peak_bytes = self.peak_bytes = 0  # after a tenth of the steps, and after all
 
     def __call__(self, *args: Any, **options: Any) -> Iterator[Step]:
-        steps = self._load_steps(*args, **options)
+        steps = load_steps(*args, **options)
         try:
             while True:
                 started = time.perf_counter()
@@ -110,7 +109,7 @@ class _Probe:
             self.peak_bytes = peak_memory_bytes(self._device)
 
 
-def train(spec: TrainSpec, run_dir: Path, probe: Callable[..., Iterator[Step]]) -> setup.Run:
+def train(spec: Namespace, run_dir: Path, probe: Callable[..., Iterator[Step]]) -> setup.Run:
     """A whole run of the real trainer, whose steps come through ``probe``, called as ``load_steps`` is."""
     with ExitStack() as changed:
         changed.enter_context(mock.patch.object(trainer, "load_steps", probe))
@@ -121,19 +120,18 @@ def train(spec: TrainSpec, run_dir: Path, probe: Callable[..., Iterator[Step]]) 
     return done
 
 
-def run(values: dict[str, Any]) -> dict[str, Any]:
+def run(spec: Namespace) -> dict[str, Any]:
     """Train for a few steps."""
-    spec = TrainSpec(**values)
     run_dir = Path(spec.folder) / f"run-{spec.started}"
-    probe = _Probe(load_steps, spec)
+    probe = _Probe(spec)
     done = train(spec, run_dir, probe)
-    timing = [r for r in _records(run_dir / "timing.jsonl") if "seconds" in r and r["step"] > spec.warmup]
+    seconds = [r["seconds"] for r in _records(run_dir / "timing.jsonl") if "seconds" in r and r["step"] > spec.warmup]
     trained = [r for r in _records(run_dir / "metrics.jsonl") if "loss" in r]
     num_src, num_tgt, computed = map(sum, zip(*probe.tokens[spec.warmup :], strict=True))
     assert probe.first_step_done is not None
     return {
-        "seconds": sum(record["seconds"] for record in timing),
-        "step_seconds": [record["seconds"] for record in timing],
+        "seconds": sum(seconds),
+        "step_seconds": seconds,
         "wait_seconds": sum(probe.waits[spec.warmup :]),
         "startup_seconds": probe.first_step_done - spec.started,
         "peak_bytes": probe.peak_bytes,
@@ -145,7 +143,6 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
         "last_loss": trained[-1]["loss"],
         "left_out": sum("bad" in r for r in trained),  # steps that the guard kept from the weights
         "parameters": sum(p.numel() for p in done.model.parameters()),
-        "versions": {"seq2seq": __version__, **versions("torch")},
     }
 
 

@@ -6,34 +6,22 @@ same for all. Its own data pipeline and bookkeeping are not measured, which favo
 
 from __future__ import annotations
 
-import importlib
+import pickle
 import time
-from dataclasses import dataclass
+from argparse import Namespace
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from bench import workload
-from bench.meter import peak_memory_bytes, synchronise, versions
-from bench.workload import BOS_ID, PAD_ID, SHAPES, PeerShape, StepPairs, TrainSpec
-
-
-@dataclass(frozen=True)
-class PaddedBatch:
-    """One step, padded on the right with PAD_ID to the longest sentence of each side.
-
-    B sentences, S source tokens, T target tokens, EOS included.
-    """
-
-    src: Tensor  # [B, S] int64
-    src_lengths: Tensor  # [B] int64
-    tgt_in: Tensor  # [B, T] int64: BOS first, the last token left out
-    labels: Tensor  # [B, T] int64: what is to be predicted
-    num_labels: int  # real target tokens
+from bench import peers, workload
+from bench.peers import PaddedBatch, PeerShape
+from bench.process import peak_memory_bytes, synchronise
+from bench.workload import BOS_ID, PAD_ID, SHAPES, StepPairs
 
 
 def _pad(sentences: list[NDArray[np.int64]]) -> Tensor:
@@ -50,28 +38,13 @@ def collate(step: StepPairs, device: str) -> PaddedBatch:
     return PaddedBatch(src, lengths, tgt_in, labels, sum(map(len, step.tgt)))
 
 
-def smoothed_loss(logits: Tensor, batch: PaddedBatch) -> Tensor:
-    """The criterion of most peers, per real target token; ``logits`` are [B, T, V] or [B * T, V]."""
-    return F.cross_entropy(
-        logits.view(-1, logits.size(-1)),
-        batch.labels.flatten(),
-        ignore_index=PAD_ID,
-        label_smoothing=workload.LABEL_SMOOTHING,
-    )
-
-
-def run(values: dict[str, Any], name: str) -> dict[str, Any]:
-    """Job: train and time the peer ``name``.
-
-    Its module has ``PACKAGE``, the distribution it comes from, and ``Model``, which is made from a :class:`PeerShape`
-    and whose forward takes a :class:`PaddedBatch` and returns the label-smoothed loss per real target token.
-    """
-    spec = TrainSpec(**values)
-    peer = importlib.import_module(f"bench.peers.{name}")
+def run(spec: Namespace, name: str, package: str) -> dict[str, Any]:
+    """Job: train and time the peer ``name`` of :mod:`bench.peers`, which comes from the distribution ``package``."""
     torch.set_num_threads(spec.threads)
     torch.manual_seed(workload.SEED)
-    steps, vocab_size = workload.load_steps(spec.steps_file)
-    model = peer.Model(PeerShape(*SHAPES[spec.size], vocab_size)).to(spec.device).train()
+    steps: list[StepPairs] = pickle.loads((Path(spec.folder) / "steps.pickle").read_bytes())
+    model, loss_of = getattr(peers, name)(PeerShape(*SHAPES[spec.size], spec.joint_pieces))
+    model.to(spec.device).train()
     settings: dict[str, Any] = {"betas": workload.BETAS, "eps": workload.EPS, "weight_decay": 0.0, "fused": True}
     optimizer = torch.optim.AdamW(model.parameters(), workload.LEARNING_RATE, **settings)
     startup, loss_value = 0.0, 0.0
@@ -84,10 +57,9 @@ def run(values: dict[str, Any], name: str) -> dict[str, Any]:
         batch = collate(step, spec.device)
         waits[number] = time.perf_counter() - last
         cells[number] = batch.src.numel() + batch.labels.numel()
-        for group in optimizer.param_groups:
-            group["lr"] = workload.LEARNING_RATE * min(1.0, (number + 1) / workload.WARMUP_STEPS)
+        optimizer.param_groups[0]["lr"] = workload.LEARNING_RATE * min(1.0, (number + 1) / workload.WARMUP_STEPS)
         with torch.autocast(spec.device, dtype=torch.bfloat16, enabled=spec.device == "cuda"):
-            loss = model(batch)
+            loss = loss_of(batch)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), workload.CLIP_NORM)
         optimizer.step()
@@ -112,5 +84,5 @@ def run(values: dict[str, Any], name: str) -> dict[str, Any]:
         "fill": (num_src + num_tgt) / sum(cells[spec.warmup :]),
         "last_loss": loss_value,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "versions": versions("torch", peer.PACKAGE),
+        "versions": {package: version(package)},
     }

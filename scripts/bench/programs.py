@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-# Modules of ``bench.peers`` and ``bench.translators``; each has TITLE, MODULE (to be imported) and INSTALL.
-PEERS = ("nn_transformer", "marian", "opennmt", "eole", "joeynmt")
-TRANSLATORS = ("ctranslate2", "transformers")
-_KINDS = {"peers": ("bench.padded", PEERS), "translators": ("bench.decoding", TRANSLATORS)}  # with the job for each
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Program:
-    """Something to measure: the job, and what it is called in the report."""
+class Program(NamedTuple):
+    """Something to measure."""
 
     name: str
-    title: str
+    title: str  # in the report
     job: str
-    ours: bool = False
+    module: str = "seq2seq"  # to be imported
+    install: str = ""
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is this package."""
+        return self.module == "seq2seq"
 
 
-def choose(kind: str, wanted: Sequence[str]) -> tuple[list[Program], list[str]]:
-    """The programs to run of those wanted, and a line for each one that is not installed.
+_OPENNMT = (
+    "pip install --no-deps OpenNMT-py==3.5.1; pip install pyonmttok configargparse spacy rapidfuzz pyahocorasick six"
+)
+_EOLE = "pip install --no-deps eole==0.6.4; pip install pyonmttok configargparse rapidfuzz pyahocorasick six"
+_JOEYNMT = "pip install --no-deps joeynmt==2.3.0; pip install importlib_metadata subword-nmt sacremoses packaging"
+# The jobs name a function of bench.peers or a module of bench.translators, and the distribution that it comes from.
+PEERS = (
+    Program("nn_transformer", "nn.Transformer", "bench.padded:nn_transformer:torch", "torch", "pip install torch"),
+    Program("marian", "HF Marian", "bench.padded:marian:transformers", "transformers", "pip install transformers"),
+    Program("opennmt", "OpenNMT-py", "bench.padded:opennmt:OpenNMT-py", "onmt", f"{_OPENNMT} fasttext-wheel"),
+    Program("eole", "eole", "bench.padded:eole:eole", "eole", _EOLE),
+    Program("joeynmt", "JoeyNMT", "bench.padded:joeynmt:joeynmt", "joeynmt", _JOEYNMT),
+)
+TRANSLATORS = tuple(
+    Program(name, title, f"bench.decoding:{name}:{name}", name, f"pip install {name}")
+    for name, title in (("ctranslate2", "CTranslate2"), ("transformers", "HF transformers"))
+)
 
-    Args:
-        kind: ``peers`` or ``translators``; wanted names of the other kind are passed over.
-    """
-    runner, names = _KINDS[kind]
-    programs, missing = [], []
-    for name in names:
-        if name not in wanted:
-            continue
-        program = importlib.import_module(f"bench.{kind}.{name}")
-        if importlib.util.find_spec(program.MODULE) is None:
-            missing.append(f"{program.TITLE}: not installed: {program.INSTALL}")
-        else:
-            programs.append(Program(name, program.TITLE, f"{runner}:{name}"))
-    return programs, missing
+
+def choose(programs: Sequence[Program], wanted: Sequence[str]) -> tuple[list[Program], list[str]]:
+    """The programs to run of those wanted, and a line for each one that is not installed."""
+    asked = [program for program in programs if program.name in wanted]
+    there = [program for program in asked if importlib.util.find_spec(program.module)]
+    return there, [f"{program.title}: not installed: {program.install}" for program in asked if program not in there]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+_OURS, _OTHERS = "#1f4e99", "#b9c7dd"
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(NamedTuple):
     """One number as the rounds gave it."""
 
     median: float
@@ -27,22 +24,21 @@ class Spread:
 
     def show(self, unit: float = 1.0, digits: int = 0) -> str:
         """``median (low-high)`` in multiples of ``unit``; the median alone where one round was run."""
-        median, low, high = (f"{value / unit:,.{digits}f}" for value in (self.median, self.low, self.high))
+        median, low, high = (f"{value / unit:,.{digits}f}" for value in self)
         return median if low == high else f"{median} ({low}–{high})"
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One bar of the picture."""
+Bar = tuple[str, Spread, bool]  # of the picture: its name, its length, and whether it is ours
 
-    name: str
-    value: Spread
-    ours: bool
+
+def failure(runs: Sequence[dict[str, Any]]) -> str:
+    """A cell that says why one of the runs failed; '' where none did."""
+    return next((f"failed: {run['error'][:80]}" for run in runs if "error" in run), "")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns padded to their widest entry, the first to the left and the others to the right; Markdown."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
@@ -54,43 +50,39 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def draw_bars(path: Path, title: str, label: str, bars: Sequence[Bar]) -> None:
     """A horizontal bar for each program with the range over rounds."""
-    figure = _figure(9, 1.4 + 0.45 * len(bars))
-    if figure is None or not bars:
+    if not bars or (figure := _figure(9, 1.4 + 0.45 * len(bars))) is None:
         return
     axes = figure.subplots()
-    names = [bar.name for bar in bars]
-    medians = [bar.value.median for bar in bars]
-    ranges = [[bar.value.median - bar.value.low for bar in bars], [bar.value.high - bar.value.median for bar in bars]]
-    colors = ["#1f4e99" if bar.ours else "#b9c7dd" for bar in bars]
-    axes.barh(names, medians, xerr=ranges, color=colors, error_kw={"ecolor": "#444444", "capsize": 3, "lw": 1})
-    for row, bar in enumerate(bars):
-        axes.text(bar.value.high, row, f"  {bar.value.median:,.0f}", va="center", fontsize=9)
+    names, spreads, ours = zip(*bars, strict=True)
+    ranges = [[median - low for median, low, _ in spreads], [high - median for median, _, high in spreads]]
+    colors = [_OURS if own else _OTHERS for own in ours]
+    error = {"ecolor": "#444444", "capsize": 3, "lw": 1}
+    drawn = axes.barh(names, [spread.median for spread in spreads], xerr=ranges, color=colors, error_kw=error)
+    axes.bar_label(drawn, fmt=" {:,.0f}", fontsize=9)
     axes.invert_yaxis()
-    axes.set(title=title, xlabel=label, xlim=(0, 1.15 * max(bar.value.high for bar in bars)))
+    axes.set(title=title, xlabel=label, xlim=(0, 1.15 * max(spread.high for spread in spreads)), axisbelow=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
     _save(figure, path)
 
 
 def draw_losses(path: Path, title: str, curves: Sequence[tuple[str, Sequence[float]]]) -> None:
     """The losses of runs step by step, and how far they are from those of the first."""
-    figure = _figure(9, 7)
-    if figure is None:
+    if (figure := _figure(9, 7)) is None:
         return
-    losses, differences = figure.subplots(2, 1, sharex=True)
-    (first_name, first), *_ = curves
-    for number, (name, values) in enumerate(curves):
+    both = losses, differences = figure.subplots(2, 1, sharex=True)
+    (first_name, first), *others = curves
+    steps = range(1, len(first) + 1)
+    losses.plot(steps, first, label=first_name, linewidth=0.9)
+    for number, (name, values) in enumerate(others, 1):
         line = {"color": f"C{number}", "linewidth": 0.9}
-        steps = range(1, len(values) + 1)
-        losses.plot(steps, values, ("--" if number else "-"), label=name, **line)
-        if number:
-            apart = [abs(a - b) for a, b in zip(values, first, strict=True)]
-            differences.plot(steps, apart, label=f"{name} − {first_name}", **line)
+        losses.plot(steps, values, "--", label=name, **line)
+        apart = [abs(a - b) for a, b in zip(values, first, strict=True)]
+        differences.plot(steps, apart, label=f"{name} − {first_name}", **line)
     losses.set(title=title, ylabel="loss per target token (nats)")
     differences.set(xlabel="step", ylabel="absolute difference", yscale="log")
     differences.xaxis.get_major_locator().set_params(integer=True)
-    for axes in (losses, differences):
+    for axes in both:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
@@ -98,7 +90,7 @@ def draw_losses(path: Path, title: str, curves: Sequence[tuple[str, Sequence[flo
     _save(figure, path)
 
 
-def _figure(width: float, height: float) -> Figure | None:
+def _figure(width: float, height: float) -> Any:
     """None where matplotlib is missing, which is printed."""
     try:
         from matplotlib.figure import Figure
@@ -108,6 +100,6 @@ def _figure(width: float, height: float) -> Figure | None:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

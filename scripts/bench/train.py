@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.meter import usage
-from bench.process import checked, run_job
-from bench.programs import Program, choose
-from bench.report import Bar, Spread, draw_bars, table
-from bench.workload import TrainSpec
+from bench import process
+from bench.process import checked, usage
+from bench.programs import PEERS, Program, choose
+from bench.report import Bar, Spread, draw_bars, failure, table
+from bench.workload import changed, training_spec
 from seq2seq.model.flops import FlopsPerToken
 
-_OURS = Program("seq2seq", "seq2seq (this package)", "bench.ours", ours=True)
+_OURS = Program("seq2seq", "seq2seq (this package)", "bench.ours")
 _HEADER = (
     *("training", "target tokens/s", "all tokens/s", "GFLOP/s", "of peak", "fill"),
     *("memory MiB", "data wait", "start-up s"),
@@ -24,34 +23,36 @@ _HEADER = (
 def benchmark(options: Namespace) -> dict[str, Any]:
     """Measure, print the table and draw the picture; returns what it measured for the JSON file."""
     jobs = options.out / "jobs" / f"train-{options.size}"
-    spec = TrainSpec.of(options, f"train-{options.size}")
-    work = checked(run_job("bench.data:steps", spec, jobs), "the text could not be prepared")
+    spec = training_spec(options, f"train-{options.size}")
+    work = checked(process.run_job("bench.data:steps", spec, jobs), "the text could not be prepared")
+    spec = changed(spec, joint_pieces=work["vocab_size"])
     print(
         f"{options.size}: {work['corpus_pairs']:,} pairs, {work['vocab_size']:,} pieces; measured are {options.steps} "
         f"steps after {options.warmup}",
         flush=True,
     )
-    others, missing = choose("peers", options.peers)
+    others, missing = choose(PEERS, options.peers)
     programs = [_OURS, *others]
     rounds = []
     for number in range(1, options.rounds + 1):
         peak = _measure_peak(spec, jobs)
-        runs = {}
-        for program in programs:
-            run = runs[program.name] = run_job(program.job, spec, jobs)
-            said = run.get("error") or f"{run['tgt_tokens'] / run['seconds']:,.0f} target tokens/s"
-            print(f"round {number}: {program.title}: {said}{usage(run)}", flush=True)
+        runs = {
+            program.name: process.run_and_print(
+                f"round {number}: {program.title}", program.job, spec, jobs, "tgt_tokens", "target tokens/s"
+            )
+            for program in programs
+        }
         rounds.append({"peak": peak, "runs": runs})
     rows, bars = _summarise(programs, rounds, FlopsPerToken(*work["flops"]))
     print("", table(_HEADER, rows), "", *missing, sep="\n")
     title = f"Training, {options.size} Transformer, {options.device}, threads: {options.threads}"
     draw_bars(options.out / f"train-{options.size}.png", title, "real target tokens per second", bars)
-    return {"spec": asdict(spec), "work": work, "rounds": rounds, "table": rows}
+    return {"work": work, "rounds": rounds, "table": rows}
 
 
-def _measure_peak(spec: TrainSpec, jobs: Path) -> dict[str, Any]:
+def _measure_peak(spec: Namespace, jobs: Path) -> dict[str, Any]:
     """What the machine can do at this moment."""
-    peak = checked(run_job("bench.machine", spec, jobs), "the machine's peak could not be measured")
+    peak = checked(process.run_job("bench.machine", spec, jobs), "the machine's peak could not be measured")
     print(
         f"peak: {peak['matmul_flops'] / 1e9:,.0f} GFLOP/s in matrix products, "
         f"{peak['copy_bytes'] / 1e9:.1f} GB/s in memory copies{usage(peak)}",
@@ -67,9 +68,8 @@ def _summarise(
     rows, bars = [], []
     for program in programs:
         runs = [one["runs"][program.name] for one in rounds]
-        failed = [run["error"] for run in runs if "error" in run]
-        if failed:
-            rows.append([program.title, f"failed: {failed[0][:80]}", *[""] * (len(_HEADER) - 2)])
+        if failed := failure(runs):
+            rows.append([program.title, failed, *[""] * (len(_HEADER) - 2)])
             continue
         speed = Spread.of([run["tgt_tokens"] / run["seconds"] for run in runs])
         rates = [flops.total(run["src_tokens"], run["tgt_tokens"]) / run["seconds"] for run in runs]
@@ -87,5 +87,5 @@ def _summarise(
                 Spread.of([run["startup_seconds"] for run in runs]).show(digits=1),
             ]
         )
-        bars.append(Bar(program.title, speed, program.ours))
+        bars.append((program.title, speed, program.ours))
     return rows, bars

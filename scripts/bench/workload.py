@@ -1,11 +1,10 @@
-"""What every program is given: the shape of the model, the text, and, for the peers, the pairs of each step."""
+"""What every program is given: the shape of the model, the recipe, and, for the peers, the pairs of each step."""
 
 from __future__ import annotations
 
-import pickle
 from argparse import Namespace
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,73 +24,27 @@ SEED = 1
 # Ids with a fixed meaning, as in seq2seq.data.symbols; stated here so that peers load nothing of ours.
 PAD_ID, BOS_ID, EOS_ID = 0, 2, 3
 
-
-@dataclass(frozen=True, kw_only=True)
-class JobSpec:
-    """What every job gets; travels as JSON."""
-
-    src: tuple[str, ...]
-    device: str
-    threads: int
-    started: float = 0.0  # when the job's process was started, seconds since 1970; filled in by then
+# What ours alone is asked for; peers train as a plain benchmark says.
+_OURS = {"dropout": DROPOUT, "precision": "auto", "compiled": True, "ema_decay": 0.0}  # peers average no weights
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainSpec(JobSpec):
-    """One training benchmark, the same for all programs."""
-
-    size: str
-    tgt: tuple[str, ...]
-    folder: str  # where the work lies: tokenizer, corpus, steps
-    vocab_size: int  # asked for; small text gives fewer
-    batch_tokens: int  # most real target tokens of a step
-    warmup: int  # steps before measuring
-    steps: int  # measured steps
-    # For ours alone; peers train as a plain benchmark says.
-    dropout: float = DROPOUT
-    precision: str = "auto"
-    compiled: bool = True  # on CUDA; there is nothing compiled on the CPU
-    ema_decay: float = 0.0  # peers average no weights
-
-    @classmethod
-    def of(cls, options: Namespace, name: str) -> TrainSpec:
-        """The benchmark ``name`` as the command line asks for it; makes the folder for its work."""
-        folder = options.out / "work" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        same = ("src", "tgt", "device", "threads", "size", "vocab_size", "batch_tokens", "warmup", "steps")
-        return cls(folder=str(folder), **{key: getattr(options, key) for key in same})
-
-    @property
-    def steps_file(self) -> Path:
-        """The sentence pairs of each step, written by ``bench.data``."""
-        return Path(self.folder) / "steps.pickle"
-
-
-@dataclass(frozen=True)
-class PeerShape:
-    """What a peer needs to know to build the same model; its norms are before the sublayers."""
-
-    layers: int
-    d_model: int
-    d_ff: int
-    heads: int
-    vocab_size: int  # joint; source, target and output embeddings are one matrix
-
-
-@dataclass(frozen=True)
-class StepPairs:
+class StepPairs(NamedTuple):
     """The pairs of one step, by length; all sentences end with EOS."""
 
     src: list[NDArray[np.int64]]
     tgt: list[NDArray[np.int64]]
 
 
-def save_steps(path: Path, steps: list[StepPairs], vocab_size: int) -> None:
-    """Write the steps for :func:`load_steps`."""
-    path.write_bytes(pickle.dumps((steps, vocab_size)))
+def changed(spec: Namespace, **values: Any) -> Namespace:
+    """A spec that says something else."""
+    return Namespace(**{**vars(spec), **values})
 
 
-def load_steps(path: Path) -> tuple[list[StepPairs], int]:
-    """All steps, and the size of the joint vocabulary."""
-    steps, vocab_size = pickle.loads(path.read_bytes())
-    return steps, vocab_size
+def training_spec(options: Namespace, name: str, **ours: Any) -> Namespace:
+    """What the jobs of a training get: the options of the command line, the folder for its work, and ``ours``.
+
+    The folder holds the corpus, the tokenizer, and ``steps.pickle``: the pairs of each step, by ``bench.data``.
+    """
+    folder: Path = options.out / "work" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return changed(options, folder=str(folder), **{**_OURS, **ours})

@@ -28,6 +28,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.report import table
 from tqdm import tqdm
 
 from faults.small_run import differences, small_config, write_text
@@ -149,7 +150,7 @@ def attempt(case: Case, work: Callable[[Case], list[str]]) -> str:
     return "made again" if case.path.parts[0] in ("data", "sampled") else "passed over"
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> list[str]:
     """Make the run, damage it, and count how the cases end."""
     shutil.rmtree(args.out, ignore_errors=True)
     work, stopped, undisturbed = (args.out / name for name in ("run", "stopped", "undisturbed"))
@@ -177,7 +178,7 @@ def run(args: argparse.Namespace) -> int:
         return ["translations"] if translator.translate(lines) != expected else []
 
     counts: dict[str, Counter[str]] = {}
-    failures = []
+    failures = 0
     every = list(cases(stopped, random.Random(args.seed), args.repeats))
     for case in tqdm(every, desc="cases", unit=" cases"):
         shutil.rmtree(work, ignore_errors=True)
@@ -190,10 +191,10 @@ def run(args: argparse.Namespace) -> int:
         kind = ("translate: " if case.translate else "continue: ") + str(case.path).split("-")[0] + case.path.suffix
         counts.setdefault(kind, Counter())[outcome.split(":")[0]] += 1
         if outcome.startswith("WRONG"):
-            failures.append(f"{case.path}, {case.what}: {outcome}")
-            tqdm.write(failures[-1])
-    print(f"{'':42}" + "".join(f"{outcome:>13}" for outcome in (*_OUTCOMES, "WRONG")))
-    for kind, counter in [*counts.items(), ("all", sum(counts.values(), Counter()))]:
-        print(f"{kind:42}" + "".join(f"{counter[outcome]:13}" for outcome in (*_OUTCOMES, "WRONG")))
-    print(f"{len(every)} cases, {len(failures)} of them ended badly")
-    return 1 if failures else 0
+            failures += 1
+            tqdm.write(f"{case.path}, {case.what}: {outcome}")
+    counts["all"] = sum(counts.values(), Counter())
+    ends = (*_OUTCOMES, "WRONG")
+    print(table(["", *ends], [[kind, *(str(counter[end]) for end in ends)] for kind, counter in counts.items()]))
+    print(f"{len(every)} cases")
+    return [f"{failures} cases ended badly, see above"] * bool(failures)

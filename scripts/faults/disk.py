@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -31,19 +30,6 @@ _PATIENCE = 240  # seconds for a command; one that waits for space forever has f
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this attack."""
     parser.add_argument("--steps", type=int, default=20, help="how many fill levels each command meets (default: 20)")
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[bool]:
-    """Mount a small file system in memory at ``folder``; False where that is not permitted."""
-    folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True).returncode == 0
-    try:
-        yield mounted
-    finally:
-        if mounted:
-            subprocess.run(["umount", str(folder)], check=True)
 
 
 def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -64,10 +50,9 @@ def judge(done: subprocess.CompletedProcess[str], damage: str | None = None) -> 
     if done.returncode == 0:
         return "ended well"
     shown = [line for line in done.stderr.replace("\r", "\n").splitlines() if ": error: " in line]
-    if done.returncode != 2 or len(shown) != 1 or "space" not in shown[0] or "Traceback" in done.stderr:
+    noise = any(word in done.stderr for word in ("Traceback", "Exception"))
+    if done.returncode != 2 or len(shown) != 1 or "space" not in shown[0] or noise:
         return f"WRONG: exit code {done.returncode}: {done.stderr[-1500:]}"
-    if "Exception" in done.stderr:
-        return f"WRONG: noise beside the message: {done.stderr[-1500:]}"
     return f"WRONG: {damage}" if damage else f"refused: {shown[0].split(': error: ')[1]}"
 
 
@@ -148,21 +133,24 @@ def attack_translation(disk: Path, out: Path, steps: int) -> Iterator[tuple[str,
             target.unlink(missing_ok=True)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> list[str]:
     """Meet a full disk in all commands that write."""
     disk = args.out / "disk"
     if disk.is_mount():  # of an attack that was killed
         subprocess.run(["umount", str(disk)], check=True)
     shutil.rmtree(args.out, ignore_errors=True)
-    failures = 0
-    with small_disk(disk) as mounted:
-        if not mounted:
-            print("this attack needs the right to mount a small file system: run it as root", file=sys.stderr)
-            return 2
-        print(f"a tmpfs of {_SIZE >> 20} MB at {disk}")
+    disk.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        print("this attack needs the right to mount a small file system: run it as root", file=sys.stderr)
+        raise SystemExit(2)
+    print(f"a tmpfs of {_SIZE >> 20} MB at {disk}")
+    problems = []
+    try:
         for part in (attack_training, attack_saving, attack_translation):
             for name, outcome in tqdm(part(disk, args.out, args.steps), desc=part.__name__, unit=" commands"):
-                failures += outcome.startswith("WRONG")
                 tqdm.write(f"{name}: {outcome}", file=sys.stdout)
-    print(f"{failures} commands ended badly")
-    return 1 if failures else 0
+                problems += [f"{name}: {outcome}"] * outcome.startswith("WRONG")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    return problems

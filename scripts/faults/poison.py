@@ -12,7 +12,6 @@ import json
 import random
 import shutil
 import subprocess
-from collections import Counter
 from pathlib import Path
 
 from faults.small_run import write_config, write_text
@@ -57,23 +56,20 @@ def _train(folder: Path, poisoned: set[int], args: argparse.Namespace) -> tuple[
     return bad, named
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train with poison and without; 0 if exactly the poisoned steps were left out and their lines named."""
+def run(args: argparse.Namespace) -> list[str]:
+    """Train with poison and without; exactly the poisoned steps have to be left out and their lines named."""
     poisoned = set(random.Random(args.seed).sample(range(_PAIRS), args.poisoned))
     bad, named = _train(args.out / "poisoned", poisoned, args)
     clean, _ = _train(args.out / "clean", set(), args)
-    wrong = Counter[str]()
+    problems = []
     for step, reason in bad.items():
         hits = [line in poisoned for line in named[step]]
-        first = hits.index(False) if False in hits else len(hits)
+        first = [*hits, False].index(False)
         print(f"step {step}: {reason}; {sum(hits)} of its {len(hits)} lines are poisoned, the first {first} named are")
-        wrong["steps without poison left out"] += not any(hits)
-        wrong["steps whose first named line is a good one"] += first == 0
+        if not first:
+            problems.append(f"step {step} was left out, and the first line named is a good one")
     found = poisoned & {line for lines in named.values() for line in lines}
     print(f"{len(found)} of {len(poisoned)} poisoned lines were in the {len(bad)} steps left out of {args.steps}")
     print(f"without poison {len(clean)} of {args.steps} steps were left out")
-    wrong["steps of the clean text left out"] = len(clean)
-    wrong["poisoned lines not found"] = len(poisoned - found)
-    wrong = +wrong
-    print("held" if not wrong else f"FAILED: {dict(wrong)}")
-    return 1 if wrong else 0
+    problems += [f"poisoned lines not found: {len(poisoned - found)}"] * (found != poisoned)
+    return problems + [f"steps of the clean text left out: {len(clean)}"] * bool(clean)

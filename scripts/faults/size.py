@@ -41,8 +41,8 @@ def _write(source: Path, target: Path, count: int) -> None:
         file.writelines(line + b"\n" for line in itertools.islice(endless, count))
 
 
-def run(args: argparse.Namespace) -> int:
-    """Measure; 0 if a prepared corpus of any size starts equally fast and small."""
+def run(args: argparse.Namespace) -> list[str]:
+    """Measure; a prepared corpus of any size has to start equally fast and small."""
     src, tgt = args.src or ROOT / "data/train.en", args.tgt or ROOT / "data/train.zh"
     args.out.mkdir(parents=True, exist_ok=True)
     for path, side in ((src, "src"), (tgt, "tgt")):
@@ -62,5 +62,4 @@ def run(args: argparse.Namespace) -> int:
             "validation and saving"
         )
     held = all(last <= 1.5 * first for first, last in zip(results[0][1:], results[-1][1:], strict=True))
-    print("held" if held else "FAILED: it grows with the corpus")
-    return int(not held)
+    return [] if held else ["it grows with the corpus"]

@@ -17,37 +17,34 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
+from typing import NamedTuple
 
+from bench.report import table
 from tqdm import tqdm
 
 from faults.small_run import broken_parts, differences, training, write_text
 from faults.watched import Mark, Watched
 
 _STEPS = 240
+_LAST_STEPS = 20  # in which only what comes after them is aimed at, so that the run does not end before
 _PATIENCE = 300.0  # seconds without news until a run counts as hung
 _GONE_SECONDS = 20.0  # after a kill no process may be there for longer
 _STARTING_SECONDS = 8.0  # about what a start takes before its first step
 _STARTS = 10  # for one kill
 _LONG_SECONDS = 2.0  # into a phase; sampling ahead may take an epoch
 _STEPS_TO_WAIT = 30  # for what a kill is aimed at
-_STEPS_TO_PASS = 10  # at most, since the start, so that kills do not all fall right after checkpoints
-_AT_ANY_TIME = "any time"
 
 
-@dataclass(frozen=True)
-class Kill:
-    """What a kill is aimed at, and where it fell."""
+class Kill(NamedTuple):
+    """Where a kill fell."""
 
-    aim: str
-    step: int  # not before this step
+    phase: str
+    step: int
+    sampling: bool  # an epoch ahead
     everyone: bool  # all processes at once, as by the system; else the main process alone
-    skipped: int = 0  # beginnings of what it is aimed at that it lets pass
-    phase: str = ""
-    at: int = 0  # step
-    sampling: bool = False
-    gone: float = 0.0  # seconds until no process was left
+    gone: float  # seconds until no process was left
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -56,114 +53,101 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the random moments; default: 1")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Attack; returns 0 if the promise held."""
+def run(args: argparse.Namespace) -> list[str]:
+    """Attack; returns what did not hold."""
     shutil.rmtree(args.out, ignore_errors=True)
     write_text(args.out / "text", pairs=40_000, valid=100, test=300)  # so many that several processes build the corpus
     reference, attacked = args.out / "undisturbed", args.out / "attacked"
     print(f"an undisturbed run, in {reference} ...", flush=True)
-    undisturbed = _start(reference)
-    if not _ends_well(undisturbed):
-        print(f"it failed: see {reference / 'log'}")
-        return 1
+    undisturbed = _start_to_end(reference)
     rng = random.Random(args.seed)
-    done: list[Kill] = []
-    problems: list[str] = []
-    bar = tqdm(_aims(args.kills, rng), desc="kills", unit=" kills")
-    for kill in bar:
-        fallen = _kill_once(kill, attacked, undisturbed, rng, problems)
-        if fallen is None:
-            break
-        done.append(fallen)
-        bar.set_postfix_str(f"{fallen.phase}, step {fallen.at}")
-        problems += [f"after kill {len(done)} ({fallen.phase}): {text}" for text in broken_parts(attacked / "run")]
-        if problems:
-            break
-    _print_table(done)
-    if not problems:
-        print("once more, to the end ...", flush=True)
-        if _ends_well(_start(attacked)):
-            problems += [f"different: {name}" for name in differences(attacked / "run", reference / "run")]
-        else:
-            problems.append(f"the last start failed or hung: see {attacked / 'log'}")
-    for problem in problems:
-        print(f"BROKEN: {problem}")
-    if not problems:
-        print(f"{len(done)} kills; every checkpoint and model was whole; the end is that of the undisturbed run")
-    return 1 if problems or len(done) < args.kills else 0
+    kills: list[Kill] = []
+    try:
+        for target in (bar := tqdm(_targets(undisturbed.marks, args.kills, rng), desc="kills", unit=" kills")):
+            kills.append(_kill(target, attacked, undisturbed, rng))
+            bar.set_postfix_str(f"{kills[-1].phase}, step {kills[-1].step}")
+            if broken := broken_parts(attacked / "run"):
+                return [f"after kill {len(kills)} ({kills[-1].phase}): {text}" for text in broken]
+    finally:
+        _print_table(kills)
+    print("once more, to the end ...", flush=True)
+    _start_to_end(attacked)
+    print(f"{len(kills)} kills; is the end that of the undisturbed run?")
+    return [f"different: {name}" for name in differences(attacked / "run", reference / "run")]
 
 
 def _start(folder: Path) -> Watched:
     return Watched(training(folder, f"train.max_steps={_STEPS}"), folder, folder / "log")
 
 
-def _ends_well(run: Watched) -> bool:
+def _start_to_end(folder: Path) -> Watched:
+    run = _start(folder)
     status = run.wait(_PATIENCE)
     run.end_all()
-    return status == 0
+    if status != 0:
+        raise SystemExit(f"BROKEN: a start hung or failed (status {status}): see {folder / 'log'}")
+    return run
 
 
-def _aims(kills: int, rng: random.Random) -> list[Kill]:
-    """What each kill is aimed at, in the order of a run, so that it comes forward between kills."""
-    few = max(1, kills // 12)
-    early = [Kill("tokenizer", 0, False, skipped=i % 2) for i in range(few)]  # there is one for each side
-    early += [Kill("corpus", 0, False)] * few
-    late = [Kill("test", _STEPS, False)] * few + [Kill("curves", _STEPS, False)] * (few // 2)
-    middle = max(0, kills - len(early) - len(late))
-    cycle = ("step", "checkpoint", "validation", "model", "sampling", _AT_ANY_TIME)
-    phases = [cycle[i % len(cycle)] for i in range(middle)]
-    rng.shuffle(phases)
-    aims = [Kill(phase, i * (_STEPS - 20) // max(1, middle), False) for i, phase in enumerate(phases)]
-    return [replace(kill, everyone=rng.random() < 0.25) for kill in [*early, *aims, *late][:kills]]
+def _targets(marks: list[Mark], kills: int, rng: random.Random) -> list[Mark | None]:
+    """The beginning of a phase for each kill, of all phases in turn, or None: any time.
+
+    They are in the order of the run, so that it comes forward between kills.
+    """
+    begins: dict[str, list[Mark]] = {}
+    for mark in marks:
+        if mark.begins and (mark.step <= _STEPS - _LAST_STEPS or mark.phase in ("test", "curves")):
+            begins.setdefault(mark.phase, []).append(mark)
+    any_time = kills // 10
+    phases = rng.sample(sorted(begins), len(begins))
+    chosen = [rng.choice(begins[phase]) for phase in islice(cycle(phases), kills - any_time)]
+    targets: list[Mark | None] = [*sorted(chosen, key=marks.index)]
+    for _ in range(any_time):
+        targets.insert(rng.randrange(len(targets) * 3 // 4), None)
+    return targets
 
 
-def _kill_once(kill: Kill, folder: Path, undisturbed: Watched, rng: random.Random, problems: list[str]) -> Kill | None:
-    """Start, wait for the moment, kill; None where the run hangs or fails by itself."""
+def _kill(target: Mark | None, folder: Path, undisturbed: Watched, rng: random.Random) -> Kill:
+    """Start, wait for the moment, kill."""
+    everyone = rng.random() < 0.25
     for _ in range(_STARTS):
         run = _start(folder)
-        if kill.aim == _AT_ANY_TIME:
+        if target is None:
             time.sleep(rng.uniform(0, _STARTING_SECONDS))
-        else:
-            moment = run.wait_for(_moment(kill, rng), _PATIENCE)
-            if moment is not None:
-                time.sleep(rng.uniform(0, min(_LONG_SECONDS, 0.95 * undisturbed.seconds_of(moment.phase))))
-            elif (status := run.wait(_GONE_SECONDS)) != 0:
-                run.end_all()
-                problems.append(f"a start hung or failed (status {status}): see {folder / 'log'}")
-                return None
+        elif moment := run.wait_for(_moment(target, undisturbed.marks), _PATIENCE):
+            time.sleep(rng.uniform(0, min(_LONG_SECONDS, 0.95 * undisturbed.seconds_of(moment.phase))))
+        elif (status := run.wait(_GONE_SECONDS)) != 0:
+            run.end_all()
+            raise SystemExit(f"BROKEN: a start hung or failed (status {status}): see {folder / 'log'}")
         if run.process.poll() is not None:  # it came to its end first: once more
             continue
-        if kill.everyone:
+        if everyone:
             os.killpg(run.process.pid, signal.SIGKILL)
         else:
             run.process.kill()
         killed = time.monotonic()
         if run.wait(_GONE_SECONDS) is None:
-            problems.append(f"processes lived on {_GONE_SECONDS:.0f} s after their main process was killed")
             run.end_all()
-        phase, step, sampling = run.phase()
-        return replace(kill, phase=phase, at=step, sampling=sampling, gone=time.monotonic() - killed)
-    problems.append(f"{_STARTS} starts came to their end before they could be killed in {kill.aim}")
-    return None
+            raise SystemExit(f"BROKEN: processes lived on {_GONE_SECONDS:.0f} s after their main process was killed")
+        return Kill(*run.phase(), everyone, time.monotonic() - killed)
+    raise SystemExit(f"BROKEN: {_STARTS} starts came to their end before they could be killed in {target}")
 
 
-def _moment(kill: Kill, rng: random.Random) -> Callable[[Mark], bool]:
+def _moment(target: Mark, undisturbed: list[Mark]) -> Callable[[Mark], bool]:
     """Whether a mark is the beginning of what a kill is aimed at, or of what shows that this does not come any more."""
-    skipped, passed, to_pass = 0, 0, rng.randrange(_STEPS_TO_PASS)
+    # In a step the same phase may begin more than once: there are several tokenizers.
+    same = [mark for mark in undisturbed if mark.begins and mark.phase == target.phase and mark.step == target.step]
+    passed, first_step = 0, 0
 
     def is_it(mark: Mark) -> bool:
-        nonlocal skipped, passed
-        if not mark.begins:
+        nonlocal passed, first_step
+        if mark.begins and mark.phase == target.phase and mark.step >= target.step:
+            passed += 1
+            return passed > same.index(target)
+        if not mark.begins or target.step > _STEPS - _LAST_STEPS:
             return False
-        passed += mark.phase == "step"
-        soon = kill.aim == "sampling" or kill.step in (0, _STEPS)
-        if mark.phase == kill.aim and mark.step >= kill.step and (soon or passed > to_pass):
-            skipped += 1
-            return skipped > kill.skipped
-        if kill.step == _STEPS:
-            return False
-        late = mark.step >= kill.step + (_STEPS_TO_WAIT if kill.step else 0)
-        return mark.phase == "test" or (mark.phase == "step" and late and passed > to_pass)
+        first_step = first_step or mark.step
+        return mark.phase == "test" or mark.step > max(target.step, first_step) + _STEPS_TO_WAIT
 
     return is_it
 
@@ -171,8 +155,8 @@ def _moment(kill: Kill, rng: random.Random) -> Callable[[Mark], bool]:
 def _print_table(kills: list[Kill]) -> None:
     """Where the kills fell."""
     alone, together = (Counter(kill.phase for kill in kills if kill.everyone == group) for group in (False, True))
-    print(f"\n{'killed in':<14}{'main process':>14}{'all processes':>15}")
-    for phase in sorted({kill.phase for kill in kills}, key=lambda name: -alone[name] - together[name]):
-        print(f"{phase:<14}{alone[phase]:>14}{together[phase]:>15}")
+    phases = [phase for phase, _ in (alone + together).most_common()]
+    rows = [[phase, str(alone[phase]), str(together[phase])] for phase in phases]
+    print("", table(("killed in", "main process", "all processes"), rows), sep="\n")
     print(f"of these while an epoch was being sampled: {sum(kill.sampling for kill in kills)}")
     print(f"all processes gone after at most {max((kill.gone for kill in kills), default=0):.1f} s\n")

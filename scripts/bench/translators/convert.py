@@ -5,6 +5,7 @@ The job is one of its own, so that the memory it takes is not counted when the c
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def _norm(to: Any, norm: Any) -> None:
     to.gamma, to.beta = _array(norm.weight), _array(norm.bias)
 
 
-def run(values: dict[str, Any]) -> dict[str, Any]:
-    """Job: convert the model of a :class:`DecodeSpec`."""
-    convert(load_model_folder(Path(values["model"])), Path(values["converted"]))
+def run(spec: Namespace) -> dict[str, Any]:
+    """Job: convert the model."""
+    convert(load_model_folder(Path(spec.model)), Path(spec.converted))
     return {}

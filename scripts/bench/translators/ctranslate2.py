@@ -11,17 +11,16 @@ from __future__ import annotations
 import functools
 import itertools
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.decoding import DecodeSpec, Translate
+from bench.decoding import Translate, read_lines
 from seq2seq.config import load_saved_config
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.data.tokenizer import TokenizerPair
 
-TITLE, PACKAGE, MODULE = "CTranslate2", "ctranslate2", "ctranslate2"
-INSTALL = "pip install ctranslate2"
 _TUNING_LINES = 200
 START, _END = "<s>", "</s>"
 _SPECIAL = {PAD_ID: "<blank>", UNK_ID: "<unk>", BOS_ID: START, EOS_ID: _END}
@@ -39,71 +38,56 @@ def candidates(threads: int) -> Iterator[dict[str, int]]:
         yield {"inter_threads": inter, "intra_threads": threads // inter, "batch_tokens": batch_tokens}
 
 
-class _Converted:
-    """A converted model, and the tokenizers and limits of the original."""
+def _translator(spec: Namespace, settings: dict[str, int]) -> Translate:
+    """Text to text with the converted model, and with tokenizers and limits of the original."""
+    import ctranslate2
 
-    def __init__(self, spec: DecodeSpec) -> None:
-        self.spec = spec
-        self.tokenizers = TokenizerPair.load(Path(spec.model))
-        limits = load_saved_config(Path(spec.model) / "config.yaml").decode
-        longest = max(map(len, self.tokenizers.src.encode(spec.read()))) + 1
-        self._max_output = int(longest * limits.max_length_ratio) + limits.max_length_offset
+    tokenizers = TokenizerPair.load(Path(spec.model))
+    limits = load_saved_config(Path(spec.model) / "config.yaml").decode
+    longest = max(map(len, tokenizers.src.encode(read_lines(spec.src, spec.lines)))) + 1
+    threads = {key: settings[key] for key in ("inter_threads", "intra_threads")}
+    theirs = ctranslate2.Translator(spec.converted, device=spec.device, compute_type=spec.number_format, **threads)
 
-    def load(self, settings: dict[str, int]) -> Any:
-        """One translator of theirs on the converted model."""
-        import ctranslate2
-
-        threads = {key: settings[key] for key in ("inter_threads", "intra_threads")}
-        spec = self.spec
-        return ctranslate2.Translator(spec.converted, device=spec.device, compute_type=spec.number_format, **threads)
-
-    def translate(self, translator: Any, lines: list[str], batch_tokens: int) -> list[str]:
-        """Text to text; it sorts by length and cuts into batches itself."""
-        ids = self.tokenizers.src.encode(lines)
+    def translate(lines: list[str]) -> list[str]:
+        """It sorts by length and cuts into batches itself."""
+        ids = tokenizers.src.encode(lines)
         filled = [i for i, sentence in enumerate(ids) if sentence]
-        results = translator.translate_batch(
+        results = theirs.translate_batch(
             [[*map(str, ids[i]), _END] for i in filled],
-            beam_size=self.spec.beam_size,
-            length_penalty=self.spec.length_penalty,
-            max_batch_size=batch_tokens,
+            beam_size=spec.beam_size,
+            length_penalty=spec.length_penalty,
+            max_batch_size=settings["batch_tokens"],
             batch_type="tokens",
             max_input_length=0,  # no limit
-            max_decoding_length=self._max_output,
+            max_decoding_length=int(longest * limits.max_length_ratio) + limits.max_length_offset,
         )
         texts = [""] * len(lines)
         hypotheses = [[int(piece) for piece in result.hypotheses[0] if piece.isdigit()] for result in results]
-        for i, text in zip(filled, self.tokenizers.tgt.decode_batch(hypotheses), strict=True):
+        for i, text in zip(filled, tokenizers.tgt.decode_batch(hypotheses), strict=True):
             texts[i] = text
         return texts
 
+    return translate
 
-def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
+
+def load(spec: Namespace) -> tuple[Translate, Translate]:
     """The converted model with the tuned settings; for one sentence with all threads on it, which is fastest."""
-    converted = _Converted(spec)
-    translator = converted.load(spec.settings)
-    one = {"inter_threads": 1, "intra_threads": spec.threads}
-
-    @functools.cache  # loaded when it is first needed, which costs memory
-    def alone() -> Any:
-        return translator if spec.settings["inter_threads"] == 1 else converted.load(one)
-
-    tokens = spec.settings["batch_tokens"]
-    return (
-        lambda lines: converted.translate(translator, lines, tokens),
-        lambda lines: converted.translate(alone(), lines, 8192),
-    )
+    translate = _translator(spec, spec.settings)
+    if spec.settings["inter_threads"] == 1:
+        return translate, translate
+    one = {"inter_threads": 1, "intra_threads": spec.threads, "batch_tokens": 8192}
+    alone = functools.cache(lambda: _translator(spec, one))  # loaded when it is first needed, which costs memory
+    return translate, lambda lines: alone()(lines)
 
 
-def run(values: dict[str, Any]) -> dict[str, Any]:
+def run(spec: Namespace) -> dict[str, Any]:
     """Job: try settings on part of the text; returns the fastest and what each took."""
-    spec = DecodeSpec(**values)
-    converted, lines = _Converted(spec), spec.read()[:_TUNING_LINES]
+    lines = read_lines(spec.src, spec.lines)[:_TUNING_LINES]
     tried: list[dict[str, Any]] = []
     for settings in candidates(spec.threads):
-        translator = converted.load(settings)
-        converted.translate(translator, lines[:8], 512)
+        translate = _translator(spec, settings)
+        translate(lines[:8])
         started = time.perf_counter()
-        converted.translate(translator, lines, settings["batch_tokens"])
+        translate(lines)
         tried.append({"settings": settings, "seconds": time.perf_counter() - started})
-        del translator
     return {"tried": tried, "settings": min(tried, key=lambda one: one["seconds"])["settings"]}

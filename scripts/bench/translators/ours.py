@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+
 import torch
 
-from bench.decoding import DecodeSpec, Translate
+from bench.decoding import Translate
 from seq2seq.config import DecodeConfig
 from seq2seq.decode.translator import Translator
-
-PACKAGE = "seq2seq"
 
 
 def _refuse(reason: str) -> None:
@@ -16,7 +16,7 @@ def _refuse(reason: str) -> None:
     raise RuntimeError(reason)
 
 
-def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
+def load(spec: Namespace) -> tuple[Translate, Translate]:
     """The model in the number format and on the device that the spec names."""
     torch.set_num_threads(spec.threads)
     precision = "bf16" if spec.number_format == "bfloat16" else "fp32"

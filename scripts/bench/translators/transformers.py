@@ -6,23 +6,21 @@ scores by length ** alpha as CTranslate2 does.
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from bench.decoding import DecodeSpec, Translate
-from bench.peers.marian import marian_options
+from bench.decoding import Translate
+from bench.peers import PeerShape, marian_options
 from bench.translators.convert import MAX_POSITIONS, layer_parts, position_table
-from bench.workload import PeerShape
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID
 from seq2seq.errors import UserError
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import load_model_folder
 
-TITLE, PACKAGE, MODULE = "HF transformers", "transformers", "transformers"
-INSTALL = "pip install transformers"
 _BATCH_TOKENS = 4096  # padded source tokens times beams
 
 
@@ -81,7 +79,7 @@ def _copy_layer(to: Any, layer: nn.Module) -> None:
     to.final_layer_norm.load_state_dict(last_norm.state_dict())
 
 
-def load(spec: DecodeSpec) -> tuple[Translate, Translate]:
+def load(spec: Namespace) -> tuple[Translate, Translate]:
     """Their model with the weights of ours, and batches of sentences of similar lengths."""
     torch.set_num_threads(spec.threads)
     loaded = load_model_folder(Path(spec.model))
