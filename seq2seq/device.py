@@ -84,19 +84,24 @@ def _check_supported(device: torch.device) -> None:
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype for "fp32", "bf16" or "auto" (bf16 on GPUs that have it, else fp32).
+    """The dtype for "fp32", "bf16", "fp16" or "auto".
+
+    auto is fp32 on the CPU. On a GPU it is bf16, on an older one fp16 if that is fast there, else fp32.
 
     Raises:
-        UserError: bf16 on a GPU that is too old for it.
+        UserError: bf16 on a GPU that is too old for it, or fp16 on the CPU.
     """
-    if precision == "fp32" or (precision == "auto" and device.type != "cuda"):
-        return torch.float32
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        if precision == "auto":
-            return torch.float32
+    if device.type != "cuda":
+        if precision == "fp16":
+            raise UserError("precision fp16: only for CUDA; on the CPU use fp32, bf16 or auto")
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if precision == "auto":
+        capability = torch.cuda.get_device_capability(device)
+        precision = "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
+    elif precision == "bf16" and torch.cuda.get_device_capability(device) < (8, 0):
         name = torch.cuda.get_device_name(device)
-        raise UserError(f"precision bf16: this GPU ({name}) does not support it; use fp32 or auto")
-    return torch.bfloat16
+        raise UserError(f"precision bf16: this GPU ({name}) does not support it; use fp16, fp32 or auto")
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def why_not_compiled(device: torch.device) -> str | None:

@@ -42,7 +42,7 @@ ELSEWHERE: dict[str, tuple[str, str]] = {
     "train.patience": ("validations without improvement", "early_stopping early_stopping_patience"),
     "train.device": ("auto, cpu or cuda; several GPUs: torchrun --nproc-per-node N -m seq2seq train", "gpu gpus "
                      "gpu_ranks num_gpus n_gpu world_size use_cuda cuda use_gpu"),
-    "train.precision": ("auto, fp32 or bf16", "fp16 bf16 amp mixed_precision half dtype"),
+    "train.precision": ("auto, fp32, bf16 or fp16", "fp16 bf16 amp mixed_precision half dtype"),
     "train.threads": ("CPU threads", "num_threads cpu_threads"),
     "decode.beam_size": ("1 is greedy search", "beam beams num_beams beam_width"),
     "decode.length_penalty": ("0 is off", "lenpen alpha beam_alpha"),

@@ -256,8 +256,10 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = option(
         "auto", "auto: cuda if the machine has a GPU, else cpu. For several GPUs start train with torchrun."
     )
-    precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto", "Number format of the computation. auto: bf16 on GPUs that have it (since 2020), else fp32."
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto",
+        "Number format of the computation. fp16, for GPUs only, adapts a loss scale. auto: bf16 on GPUs that have it "
+        "(since 2020), fp16 on those since 2017, else fp32.",
     )
     threads: int | None = option(
         None,

@@ -16,6 +16,10 @@ from seq2seq.model.transformer import Transformer
 
 # Logits that exist at a time, those of one chunk of tokens. On the CPU they should fit into its caches.
 CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
+# In fp16, of a chunk: the sum over more tokens with the same label could be too large.
+_FP16_CHUNK_TOKENS = 2**14
+# In fp16, d loss / dz is multiplied by it.
+_FP16_RAISED = 2.0**8
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
@@ -27,6 +31,11 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         d loss / dz = p - (1 - s) onehot(label) - s / V              (the last term acts through m and the sum of h)
 
     So smoothing needs no pass over the logits.
+
+    The gradients are computed before the factor of the loss is known, which :class:`LossScale` chooses. So in fp16 the
+    factor cannot keep small probabilities from becoming 0: most are below 1e-5, where fp16 has few bits or none. Here a
+    constant does: p - onehot(label) is at most 1, so 256 times that is far below fp16's largest number, and so are its
+    products with weights. For the gradient of the weights, the hidden states are divided by the same constant.
     """
 
     @staticmethod
@@ -38,6 +47,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         mean_row = weight.float().mean(dim=0)
         counts = labels != IGNORE_LABEL
         counted = hidden * counts[:, None]
+        raised = _FP16_RAISED if hidden.dtype == torch.float16 else 1.0
+        lowered = counted if raised == 1 else counted / raised
         label = labels.where(counts, 0)[:, None]
         log_norm, label_logit = (torch.empty(labels.shape, device=hidden.device) for _ in range(2))
         if needs_grad:
@@ -45,6 +56,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             grad_weight = torch.zeros_like(weight, dtype=torch.float32)
             ctx.save_for_backward(grad_hidden, grad_weight)
         chunk_tokens = max(1, CHUNK_LOGITS[hidden.device.type] // num_classes)
+        if hidden.dtype == torch.float16:
+            chunk_tokens = min(chunk_tokens, _FP16_CHUNK_TOKENS)
         for begin in range(0, hidden.size(0), chunk_tokens):
             rows = slice(begin, begin + chunk_tokens)
             logits = (hidden[rows] @ matrix.t()).float()
@@ -60,19 +73,21 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                 grad = grad - (1 - smoothing) * (torch.arange(num_classes, device=grad.device) == label[rows])
             else:
                 grad.scatter_add_(1, label[rows], grad.new_full((1, 1), smoothing - 1.0).expand(grad.size(0), 1))
+            if raised != 1:
+                grad = grad * raised
             grad = grad.to(hidden.dtype)
             grad_hidden[rows] = grad @ matrix
             if grad.dtype == torch.float32:
                 grad_weight.addmm_(grad.t(), counted[rows])
             else:
-                grad_weight += grad.t() @ counted[rows]
+                grad_weight += grad.t() @ lowered[rows]
         nll = ((log_norm - label_logit) * counts).sum()
         uniform_nll = log_norm - hidden.float() @ mean_row
         loss = (1 - smoothing) * nll + smoothing * (uniform_nll * counts).sum()
         if needs_grad:
-            grad_hidden.sub_((smoothing * mean_row).to(grad_hidden.dtype)).mul_(counts[:, None])
+            grad_hidden.sub_((raised * smoothing * mean_row).to(grad_hidden.dtype)).mul_(counts[:, None])
             grad_weight.sub_(counted.sum(dim=0, dtype=torch.float32), alpha=smoothing / num_classes)
-        ctx.weight_dtype = weight.dtype
+        ctx.weight_dtype, ctx.raised = weight.dtype, raised
         ctx.mark_non_differentiable(nll)
         return loss, nll
 
@@ -80,7 +95,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         grad_loss = grads[0]
-        grad_hidden = grad_hidden * grad_loss.to(grad_hidden.dtype)
+        # In fp32, because the factor (1 / labels, times the loss scale) may have no place in half precision.
+        grad_hidden = (grad_hidden.float() * (grad_loss / ctx.raised)).to(grad_hidden.dtype)
         return grad_hidden, (grad_weight * grad_loss).to(ctx.weight_dtype), None, None, None, None
 
 

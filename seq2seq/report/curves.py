@@ -30,7 +30,8 @@ def draw_curves(run_dir: Path) -> Path:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("matplotlib is not installed; install it: pip install matplotlib") from None
-    training = [record for record in _with_numbers(records, "loss", "nll", "lr", "grad_norm") if "bad" not in record]
+    steps = _with_numbers(records, "loss", "nll", "lr", "grad_norm")
+    training = [record for record in steps if not {"bad", "skipped"} & record.keys()]
     validation = _with_numbers(records, "valid_loss", "valid_bleu", "valid_chrf")
     figure = Figure(figsize=(11, 7), layout="constrained")
     loss, scores, rate, norm = figure.subplots(2, 2).flat

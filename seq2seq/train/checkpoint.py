@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +24,9 @@ from seq2seq.errors import ModelError
 from seq2seq.files import remove_leftovers
 from seq2seq.model_folder import WEIGHTS, load_model_folder
 from seq2seq.tensors import load_tensors, save_tensors
+
+
+GROUPS = ("weights", "average", "optimizer", "loss_scale")  # of a checkpoint's tensors
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Checkpoint:
     config: str  # JSON of all keys
     data_fingerprint: str
     metrics: str  # the seal of the metrics file at this step
+    loss_scale: dict[str, Tensor] = field(default_factory=dict)  # of a run in fp16, else empty
 
 
 def _folder(run_dir: Path) -> Path:
@@ -101,7 +105,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, keep_last: int) -> Pa
     """
     remove_leftovers(_folder(run_dir), r"step-\d+\.safetensors")  # of a run that was killed while it saved
     path = _folder(run_dir) / f"step-{checkpoint.progress.step:09d}.safetensors"
-    groups = {"weights": checkpoint.weights, "average": checkpoint.average, "optimizer": checkpoint.optimizer}
+    groups = {group: getattr(checkpoint, group) for group in GROUPS}
     tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
     metadata = {
         "progress": json.dumps(asdict(checkpoint.progress)),
@@ -124,7 +128,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ModelError: the file is missing, damaged, or no checkpoint.
     """
     tensors, metadata = load_tensors(path)
-    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
+    groups: dict[str, dict[str, Tensor]] = {group: {} for group in GROUPS}
     try:
         if metadata["plan"] != str(PLAN_VERSION):
             raise ValueError("its step is another place in the data")

@@ -23,6 +23,7 @@ from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.loss import LossOf
 from seq2seq.train.distributed import Processes
+from seq2seq.train.loss_scale import LossScale
 
 
 def _replica(loss: LossOf, numbers: Callable[[Tensor], Tensor]) -> LossOf:
@@ -41,8 +42,10 @@ class SequentialGradients:
     them separately, in each micro-batch. The results are the same.
     """
 
-    def __init__(self, loss: LossOf, processes: Processes) -> None:
+    def __init__(self, loss: LossOf, processes: Processes, loss_scale: LossScale | None = None) -> None:
+        """``loss_scale``: for fp16. The gradients do not contain it, but some of them can be infinite or NaN."""
         self._processes, device = processes, processes.device
+        self._loss_scale = loss_scale
         self._parameters: list[Tensor] = list(loss.parameters())
         lowered = {id(p) for m in loss.modules() if isinstance(m, nn.Linear) for p in m.parameters()}
         if loss.dtype == torch.float32:
@@ -77,6 +80,8 @@ class SequentialGradients:
         seed_device = torch.cuda.manual_seed if self._processes.device.type == "cuda" else torch.manual_seed
         seed_device(seed)
         self._scale.fill_(1 / num_labels)
+        if self._loss_scale is not None:
+            self._scale *= self._loss_scale.value
         self._sums.zero_()
         if self._lowered:
             lowered, exact = ([them[i] for i in self._lowered] for them in (self._leaves, self._parameters))
@@ -86,6 +91,8 @@ class SequentialGradients:
             self._graphs.run(number > 0, partial(self._compute, add=number > 0))
         sums = self._sums.clone()
         self._processes.all_reduce([*self._grads, sums])
+        if self._loss_scale is not None:
+            torch._foreach_mul_(self._grads, 1 / self._loss_scale.value)
         for parameter, grad in zip(self._parameters, self._grads, strict=True):
             parameter.grad = grad
         return sums

@@ -33,15 +33,18 @@ class Guard:
         """``progress`` holds the guard's state and is kept up to date."""
         self._sigmas, self._progress = config.spike_sigmas, progress
 
-    def bad(self, loss: Tensor, norm: Tensor) -> Tensor:
+    def bad(self, loss: Tensor, norm: Tensor, too_large: Tensor | None = None) -> Tensor:
         """Whether a step is bad, on the device: fp32 [], 1 or 0.
 
         Args:
             loss: [] mean per target token of all processes.
             norm: [] of the gradient.
+            too_large: bool [], whether gradients were only too large for fp16 (:class:`LossScale`). Then the loss
+                alone decides.
         """
         limit = math.inf if self._progress.loss_limit is None else self._progress.loss_limit
-        good = torch.isfinite(loss) & torch.isfinite(norm) & (loss <= limit)
+        gradient_is_good = torch.isfinite(norm) if too_large is None else torch.isfinite(norm) | too_large
+        good = torch.isfinite(loss) & gradient_is_good & (loss <= limit)
         return (~good).float()
 
     def judge(self, step: int, loss: float, norm: float, bad: bool) -> str | None:

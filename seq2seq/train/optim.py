@@ -60,11 +60,11 @@ class Optimizer:
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self._parts.append(torch.optim.AdamW(groups, config.lr, config.betas, config.eps, fused=True))
 
-    def step(self, lr: float, bad: Tensor) -> None:
-        """Update the parameters from their gradients, unless the step is bad, and drop the gradients.
+    def step(self, lr: float, skipped: Tensor) -> None:
+        """Update the parameters from their gradients, unless the step is skipped, and drop the gradients.
 
         Args:
-            bad: fp32 [] on the parameters' device, 1 for a bad step. AdamW looks at it there and does not wait.
+            skipped: fp32 [] on the parameters' device, 1 for yes. AdamW looks at it there and does not wait.
         """
         for name, parameter in self.named.items():
             if parameter.grad is not None and self._updated[name][0] is not parameter:
@@ -76,9 +76,9 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = lr
             if isinstance(part, torch.optim.AdamW):
-                part.found_inf = bad  # type: ignore[attr-defined]  # what torch.amp.GradScaler sets
+                part.found_inf = skipped  # type: ignore[attr-defined]  # what torch.amp.GradScaler sets
                 part.step()
-            elif not bad.item():
+            elif not skipped.item():
                 part.step()
             part.zero_grad(set_to_none=True)
 

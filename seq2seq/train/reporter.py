@@ -19,6 +19,8 @@ from seq2seq.train.metrics import BAD_LINES, METRICS, TIMING, MetricsLog
 
 _READ_BACK_EVERY = 20  # steps between readings of the loss on CUDA, each of which waits for the device
 
+_TOO_LARGE = "a gradient was too large for fp16; the loss scale is now lower"
+
 
 @dataclass(frozen=True)
 class StepRecord:
@@ -28,7 +30,8 @@ class StepRecord:
     epoch: int  # counted from 1
     lr: float
     work: Step  # without its batches, which need memory
-    numbers: Tensor  # fp32 [4]: loss and negative log-likelihood, summed over the tokens; the gradient norm; 1 if bad
+    # fp32 [5]: loss and negative log-likelihood, summed over the tokens; the gradient norm; 1 if bad; 1 if skipped
+    numbers: Tensor
 
 
 # From a step's number, loss, gradient norm and whether it is bad, to what is wrong with it (None: nothing).
@@ -113,11 +116,15 @@ class Reporter:
         for record, numbers in zip(records, torch.stack([r.numbers for r in records]).tolist(), strict=True):
             tokens, norm = record.work.num_labels, numbers[2]
             loss, nll = numbers[0] / tokens, numbers[1] / tokens
-            fields = {"epoch": record.epoch, "loss": loss, "nll": nll, "grad_norm": norm}
+            fields: dict[str, float | str] = {"epoch": record.epoch, "loss": loss, "nll": nll, "grad_norm": norm}
             fields |= {"lr": record.lr, "tokens": tokens}
             reason = judge(record.step, loss, norm, bool(numbers[3]))
+            if reason is not None:
+                fields["bad"] = reason
+            elif numbers[4]:
+                fields["skipped"] = _TOO_LARGE
             if self._log is not None:
-                self._log.add(METRICS, record.step, fields if reason is None else {**fields, "bad": reason})
+                self._log.add(METRICS, record.step, fields)
             if reason is not None:
                 yield record, reason
         now = time.monotonic()

@@ -32,6 +32,7 @@ from seq2seq.train.checkpoint import Progress, list_checkpoints, run_space
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
 from seq2seq.train.guard import Guard
+from seq2seq.train.loss_scale import LossScale
 from seq2seq.train.metrics import MetricsLog
 from seq2seq.train.microbatches import MicroBatches, at_once, microbatches_of
 from seq2seq.train.optim import MovingAverage, Optimizer
@@ -52,6 +53,7 @@ class Run:
     model: Transformer
     average: MovingAverage | None  # of the weights, with train.ema_decay
     optimizer: Optimizer
+    loss_scale: LossScale | None  # in fp16
     progress: Progress
     microbatches: MicroBatches
     gradients: SequentialGradients | ThreadedGradients
@@ -95,9 +97,12 @@ def set_up(config: Config, processes: Processes) -> Run:
     model = build_model(config, data.tokenizers).to(processes.device).train()
     optimizer = Optimizer(model, config.optim)
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
+    loss_scale = LossScale(processes.device) if dtype == torch.float16 else None
     checkpoint, progress = checkpoint_to_continue(config, data.fingerprint, processes.say), Progress()
     if checkpoint is not None:
         restore(checkpoint, config.run_dir, model, average, optimizer)
+        if loss_scale is not None:
+            loss_scale.load_tensors(checkpoint.loss_scale)
         progress = checkpoint.progress
     processes.check_same("the text's fingerprint", data.fingerprint)
     processes.check_same("the step to continue after", progress.step)
@@ -107,7 +112,7 @@ def set_up(config: Config, processes: Processes) -> Run:
     if processes.device.type == "cpu":
         gradients = ThreadedGradients(loss, processes, at_once(threads, microbatches.accumulate))
     else:
-        gradients = SequentialGradients(loss, processes)
+        gradients = SequentialGradients(loss, processes, loss_scale)
     run = Run(
         config=config,
         processes=processes,
@@ -117,6 +122,7 @@ def set_up(config: Config, processes: Processes) -> Run:
         model=model,
         average=average,
         optimizer=optimizer,
+        loss_scale=loss_scale,
         progress=progress,
         microbatches=microbatches,
         gradients=gradients,

@@ -138,12 +138,14 @@ def train_step(run: Run, step: Step) -> None:
         seed = _mixed_seed(config.seed, progress.step, run.processes.rank)
         sums = run.gradients(step.batches, step.num_labels, seed)
         norm = nn.utils.clip_grad_norm_(run.optimizer.named.values(), config.optim.clip_norm or math.inf)
-        bad = run.guard.bad(sums[0] / step.num_labels, norm)
+        too_large = None if run.loss_scale is None else run.loss_scale.update(norm)
+        bad = run.guard.bad(sums[0] / step.num_labels, norm, too_large)
+        skipped = bad if too_large is None else bad.maximum(too_large.float())
         lr = learning_rate(progress.step, config.optim, config.train.max_steps)
-        run.optimizer.step(lr, bad)
+        run.optimizer.step(lr, skipped)
         if run.average is not None:
             run.average.update(progress.step)
-        numbers = torch.cat([sums, norm.reshape(1), bad.reshape(1)])
+        numbers = torch.cat([sums, norm.reshape(1), bad.reshape(1), skipped.reshape(1)])
         run.report.step(StepRecord(progress.step, progress.epoch + 1, lr, replace(step, batches=[]), numbers))
 
 
@@ -237,6 +239,7 @@ def save_run(run: Run) -> None:
         weights=dict(run.model.named_parameters()),
         average={} if run.average is None else dict(run.average.model.named_parameters()),
         optimizer=run.optimizer.tensors(),
+        loss_scale={} if run.loss_scale is None else run.loss_scale.tensors(),
         config=run.config.model_dump_json(),
         data_fingerprint=run.data.fingerprint,
         metrics=seal(run.config.run_dir / METRICS),

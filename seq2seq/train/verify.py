@@ -9,7 +9,7 @@ import torch
 
 from seq2seq.config import Config
 from seq2seq.errors import UserError
-from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
+from seq2seq.train.checkpoint import GROUPS, list_checkpoints, load_checkpoint
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import METRICS
 from seq2seq.train.setup import set_up
@@ -68,7 +68,7 @@ def _differences(one: Path, other: Path) -> list[str]:
     """The results in which two runs differ."""
     found = [] if (one / METRICS).read_bytes() == (other / METRICS).read_bytes() else [METRICS]
     first, second = (load_checkpoint(list_checkpoints(run)[-1]) for run in (one, other))
-    for group in ("weights", "average", "optimizer"):
+    for group in GROUPS:
         a, b = getattr(first, group), getattr(second, group)
         unequal = [
             name for name in a.keys() | b.keys() if name not in a or name not in b or not torch.equal(a[name], b[name])

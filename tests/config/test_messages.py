@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
         ("model.hidden_size", "model.d_model (width of the model)"),
         ("num_layers", "model.encoder_layers (and model.decoder_layers)"),
         ("Dropout_Rate", "model.dropout (of all layers)"),
-        ("fp16", "train.precision (auto, fp32 or bf16)"),
+        ("fp16", "train.precision (auto, fp32, bf16 or fp16)"),
         ("decode.beam", "decode.beam_size (1 is greedy search)"),
         ("src_vocab_size", "tokenizer.vocab_size (the vocabulary is made from the training text)"),
         ("vocab", "tokenizer.vocab_size (the vocabulary is made from the training text)"),
