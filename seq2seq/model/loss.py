@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seq2seq.data.packed import PackedBatch
 from seq2seq.data.symbols import IGNORE_LABEL
@@ -119,6 +120,18 @@ def smoothed_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, smoot
     needs_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     loss, nll = _SmoothedCrossEntropy.apply(hidden, weight, labels, smoothing, needs_grad)
     return loss, nll
+
+
+@torch.no_grad()
+def token_losses(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood of each label, fp32 [T]; the arguments are those of :func:`smoothed_cross_entropy`."""
+    matrix, losses = weight.to(hidden.dtype), torch.empty(labels.shape, device=hidden.device)
+    chunk_tokens = max(1, CHUNK_LOGITS[hidden.device.type] // weight.size(0))
+    for begin in range(0, hidden.size(0), chunk_tokens):
+        rows = slice(begin, begin + chunk_tokens)
+        logits = (hidden[rows] @ matrix.t()).float()
+        losses[rows] = F.cross_entropy(logits, labels[rows], ignore_index=IGNORE_LABEL, reduction="none")
+    return losses
 
 
 class LossOf(nn.Module):

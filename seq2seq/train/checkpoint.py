@@ -25,7 +25,6 @@ from seq2seq.files import remove_leftovers
 from seq2seq.model_folder import WEIGHTS, load_model_folder
 from seq2seq.tensors import load_tensors, save_tensors
 
-
 GROUPS = ("weights", "average", "optimizer", "loss_scale")  # of a checkpoint's tensors
 
 

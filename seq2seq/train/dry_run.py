@@ -79,7 +79,7 @@ def dry_run(config: Config, processes: Processes) -> DryRun:
 
     Raises:
         OutOfMemoryError: it needs more memory than there is.
-        UserError: an error that the run would end with, too.
+        UserError: an error that the run would end with, too; or the GPU accepts no second process.
     """
     folder = config.run_dir / f"dry-run-{processes.rank}"
     tokens = -(-config.train.step_tokens // processes.world_size)
@@ -100,6 +100,11 @@ def dry_run(config: Config, processes: Processes) -> DryRun:
         shutil.rmtree(folder, ignore_errors=True)
     if done.returncode == -signal.SIGKILL:
         raise OutOfMemoryError("out of memory: the system killed the dry run")
+    if b"busy or unavailable" in done.stderr:
+        raise UserError(
+            f"{processes.device.type}: the GPU accepts one process only (compute mode Exclusive_Process), or another "
+            "program uses it. A dry run is a second process: set train.batch_tokens to a number, which needs no dry run"
+        )
     if done.returncode != 0:
         raise RuntimeError(f"the dry run failed:\n{done.stderr.decode(errors='replace')}")
     answer = json.loads(done.stdout.splitlines()[-1])

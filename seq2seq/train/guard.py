@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,14 +17,17 @@ from seq2seq.config import TextFiles, TrainConfig
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.formats.pairs import places_of
 from seq2seq.data.packed import Indices, pack_pairs
-from seq2seq.model.loss import LossOf
+from seq2seq.data.symbols import EOS_ID
+from seq2seq.model.loss import token_losses
 from seq2seq.model.transformer import Transformer
 from seq2seq.train.checkpoint import Progress
+from seq2seq.train.microbatches import split_step
 
 _FORGET = 0.02  # weight of the newest loss in mean and variance
 _FIRST_JUDGED = 100  # losses to have seen: those of the first steps fall too fast for a limit
 # The limit changes at fixed steps only, not when losses are read from the device: saving reads them, too.
 _STEPS_OF_A_LIMIT = 20
+_TOKENS_AT_A_TIME = 4_096  # source and target tokens of the pairs whose losses are computed together
 
 
 class Guard:
@@ -81,16 +85,34 @@ def losses_of_pairs(model: Transformer, corpus: Corpus, pairs: Indices, dtype: t
     Returns:
         The pairs' numbers and their nats per target token, without dropout and label smoothing.
     """
-    loss_of = LossOf(model, 0.0, dtype)
     was_training = model.training
     model.eval()
-    found = []
-    for pair in pairs.tolist():
-        batch = pack_pairs(*corpus.take("src", [pair]), *corpus.take("tgt", [pair]))
-        _, nll = loss_of(batch.to(model.output_weight.device))
-        found.append((pair, float(nll) / batch.num_labels))
+    src_lengths, tgt_lengths = corpus.src_lengths[pairs], corpus.tgt_lengths[pairs]
+    num_parts = -(-int(src_lengths.sum() + tgt_lengths.sum()) // _TOKENS_AT_A_TIME)
+    found: dict[int, float] = {}
+    for part in split_step(pairs, src_lengths, tgt_lengths, num_parts, by_length=True):
+        if part.size:
+            found |= zip(part.tolist(), _mean_losses(model, corpus, part, dtype), strict=True)
     model.train(was_training)
-    return sorted(found, key=lambda item: -item[1] if math.isfinite(item[1]) else -math.inf)
+    in_order = [(pair, found[pair]) for pair in pairs.tolist()]
+    return sorted(in_order, key=lambda item: -item[1] if math.isfinite(item[1]) else -math.inf)
+
+
+def _mean_losses(model: Transformer, corpus: Corpus, pairs: Indices, dtype: torch.dtype) -> list[float]:
+    """The losses of a few pairs, which are computed together, in their order."""
+    # Kernels with a padded grid fill it with the first token: a sentence whose numbers are NaN must not be the first.
+    (src, src_lengths), (tgt, tgt_lengths) = (
+        (np.insert(ids, 0, EOS_ID), np.insert(lengths, 0, 1))
+        for ids, lengths in (corpus.take(side, pairs) for side in ("src", "tgt"))
+    )
+    device = model.output_weight.device
+    batch = pack_pairs(src, src_lengths, tgt, tgt_lengths).to(device)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        hidden = model(batch)
+        # The last norm gives fp32 even under autocast.
+        losses = token_losses(hidden.to(dtype), model.output_weight, batch.labels).double().cpu().numpy()
+    sums = np.add.reduceat(losses, np.cumsum(tgt_lengths) - tgt_lengths)
+    return (sums / tgt_lengths)[1:].tolist()  # type: ignore[no-any-return]
 
 
 def describe(losses: list[tuple[int, float]], corpus: Corpus, text: TextFiles) -> list[dict[str, object]]:

@@ -56,7 +56,7 @@ def largest_that_fits(most: int, measure: Callable[[int], DryRun | None]) -> int
     """Target tokens of the largest step that fits; 0 if not even a small one does.
 
     ``most`` is tried first; it usually fits. If not, memory is taken to grow linearly with the step: two small steps
-    are measured and the largest step is predicted from them. The prediction is tried, then half of it, and so on.
+    are measured and the largest step is predicted from them. The prediction is tried, then 3/4 of it, and so on.
 
     Args:
         measure: makes a dry run with steps of this number of tokens; gives None if memory runs out.
@@ -75,11 +75,11 @@ def largest_that_fits(most: int, measure: Callable[[int], DryRun | None]) -> int
         if large := fitting(middle):
             best, guess = middle, min(most * 9 // 10, _predicted(small, large, middle))
         else:
-            guess = middle // 2
+            guess = middle * 3 // 4
     while guess > best:
         if fitting(guess):
             return guess
-        guess //= 2
+        guess = guess * 3 // 4
     return best
 
 

@@ -143,6 +143,20 @@ def test_half_precision():
         assert (one.float() - other).norm() < 1e-2 * other.norm()
 
 
+def test_fp16_keeps_small_probabilities():
+    """Guards against gradients of rare words that become 0 in fp16: a probability of 1e-8 has no place in it."""
+    torch.manual_seed(0)
+    hidden, weight = torch.ones(4, 8).half().requires_grad_(), torch.zeros(3, 8)
+    weight[:, 0] = torch.tensor([18.0, 0.0, 0.0])
+    weight.requires_grad_()
+    labels = torch.zeros(4, dtype=torch.int64)
+    loss, _ = smoothed_cross_entropy(hidden, weight, labels, 0.0)
+    (found,) = torch.autograd.grad(loss * 1000, weight)
+    exact, _ = smoothed_cross_entropy(hidden.float(), weight, labels, 0.0)
+    (wanted,) = torch.autograd.grad(exact * 1000, weight)
+    torch.testing.assert_close(found[1:], wanted[1:], rtol=0.02, atol=0)
+
+
 def toy_pairs(rng, count):
     src_lengths, tgt_lengths = rng.integers(1, 9, size=(2, count))
     src, tgt = (rng.integers(4, 30, size=lengths.sum()) for lengths in (src_lengths, tgt_lengths))

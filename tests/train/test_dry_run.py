@@ -11,7 +11,7 @@ import torch
 
 from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import prepare_data
-from seq2seq.errors import OutOfMemoryError
+from seq2seq.errors import OutOfMemoryError, UserError
 from seq2seq.train import setup, step_size
 from seq2seq.train.distributed import Processes
 from seq2seq.train.dry_run import DryRun, dry_run, heaviest_lines, heaviest_steps
@@ -72,8 +72,8 @@ def test_the_longest_and_the_shortest_lines_are_searched() -> None:
         (lambda tokens: 700, 20_000, [20_000]),
         (lambda tokens: 901, 0, [20_000, 1024]),
         (lambda tokens: 100 + tokens // 16, 12_800, [20_000, 1024, 2500, 12_800]),
-        (lambda tokens: 100 + tokens // 16 if tokens < 12_000 else None, 6400, [20_000, 1024, 2500, 12_800, 6400]),
-        (lambda tokens: 800 if tokens < 2000 else None, 1250, [20_000, 1024, 2500, 1250]),
+        (lambda tokens: 100 + tokens // 16 if tokens < 12_000 else None, 9600, [20_000, 1024, 2500, 12_800, 9600]),
+        (lambda tokens: 800 if tokens < 1500 else None, 1406, [20_000, 1024, 2500, 1875, 1406]),
     ],
     ids=["all", "nothing", "line", "broken-line", "little"],
 )
@@ -91,7 +91,7 @@ def test_the_largest_step_that_fits(peak: Callable[[int], int | None], expected:
 
 def test_unknown_memory_fits_unless_it_runs_out() -> None:
     """If the system does not report memory, auto must still find a step that does not run out of it."""
-    assert largest_that_fits(8000, lambda tokens: measured(1, room=None) if tokens <= 3000 else None) == 2048
+    assert largest_that_fits(8000, lambda tokens: measured(1, room=None) if tokens <= 3000 else None) == 2250
     assert largest_sensible(epoch_tokens=10**9, num_processes=4) == 100_000
     assert largest_sensible(epoch_tokens=500_000, num_processes=4) == 5_000
     assert largest_sensible(epoch_tokens=99, num_processes=1) == 1024
@@ -158,6 +158,21 @@ def test_the_system_may_kill_the_dry_run_but_not_the_run(text: Path, tmp_path: P
     config = toy_config(text, tmp_path / "run")
     with mock.patch.object(sys, "executable", str(killed)), pytest.raises(OutOfMemoryError, match="system killed"):
         dry_run(config, CPU)
+
+
+def test_a_gpu_for_one_process_alone_is_named(text: Path, tmp_path: Path) -> None:
+    """Guards against a traceback on clusters whose GPUs accept one process: the dry run is a second one."""
+    busy = tmp_path / "busy"
+    busy.write_text("#!/bin/sh\necho 'CUDA error: CUDA-capable device(s) is/are busy or unavailable' >&2\nexit 1\n")
+    busy.chmod(0o755)
+    config = toy_config(text, tmp_path / "run")
+    with (
+        mock.patch.object(sys, "executable", str(busy)),
+        pytest.raises(UserError, match=r"train\.batch_tokens") as found,
+    ):
+        dry_run(config, CPU)
+    assert "Exclusive_Process" in str(found.value)
+    assert "\n" not in str(found.value)
 
 
 @pytest.mark.gpu

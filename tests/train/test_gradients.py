@@ -17,6 +17,7 @@ from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
+from seq2seq.train.loss_scale import LossScale
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -90,9 +91,30 @@ def test_weights_cast_once_give_the_gradient_of_autocast() -> None:
     threads.close()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_loss_scale_is_not_in_the_gradient(dtype: torch.dtype) -> None:
+    """Guards against a scale that stays in the gradient or the reported loss, and in fp16 against gradients lost below
+    its smallest number."""
+    loss, batches = toy_loss(dropout=0, dtype=dtype), toy_batches(3)
+    exact = toy_loss(dropout=0)
+    wanted = taken(SequentialGradients(exact, ALONE), exact, batches)
+    found = taken(SequentialGradients(loss, ALONE, LossScale(ALONE.device)), loss, batches)
+    tolerance = 1e-6 if dtype == torch.float32 else 3e-3
+    torch.testing.assert_close(found, wanted, atol=tolerance, rtol=tolerance)
+
+
+def test_a_gradient_too_large_for_fp16_is_not_finite() -> None:
+    """Guards against an overflow that would pass for a gradient."""
+    loss, scale = toy_loss(dropout=0, dtype=torch.float16), LossScale(ALONE.device)
+    scale.value.fill_(2.0**30)
+    sums, *grads = taken(SequentialGradients(loss, ALONE, scale), loss, toy_batches(3))
+    assert torch.isfinite(sums).all()
+    assert not all(torch.isfinite(grad).all() for grad in grads)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_graph_gives_the_gradient_of_the_cpu(dtype: torch.dtype) -> None:
     """Guards against a graph that reads an old batch, old weights, an old scale, or adds to old gradients."""
     device = torch.device("cuda", 0)

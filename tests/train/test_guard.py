@@ -104,6 +104,35 @@ def test_a_continued_run_judges_as_an_undisturbed_one(tiny_config: Callable[...,
     assert progress.loss_limit is not None
 
 
+def test_gradients_too_large_for_fp16_are_no_bad_step(guard: Guard, progress: Progress) -> None:
+    """Guards against a run that ends, or lines that are blamed, because the loss scale was too large: the loss alone
+    decides."""
+    infinite, nan = torch.tensor(math.inf), torch.tensor(math.nan)
+    progress.loss_limit = 3.0
+    assert not guard.bad(torch.tensor(2.0), infinite, torch.tensor(True))
+    assert not guard.bad(torch.tensor(2.0), nan, torch.tensor(True))
+    assert guard.bad(torch.tensor(2.0), infinite, torch.tensor(False))  # the scale cannot become smaller
+    assert guard.bad(nan, nan, torch.tensor(True))
+    assert guard.bad(torch.tensor(4.0), nan, torch.tensor(True))
+
+
+def test_one_broken_sentence_does_not_spoil_others(
+    tmp_path: Path, tiny_tokenizers: TokenizerPair, tiny_config: Callable[..., Config]
+) -> None:
+    """Guards against NaN in the losses of sentences that share the batch; the lines to blame would be hidden."""
+    words = ["ka", "to ka", "sol ka ka ka", "ren ka ka"]
+    build_corpus(tmp_path / "c", [SentencePair(line, line, i) for i, line in enumerate(words)], tiny_tokenizers, "")
+    corpus = open_corpus(tmp_path / "c")
+    model = build_model(tiny_config("model.tie_embeddings=decoder"), tiny_tokenizers)
+    ids = [set(corpus.take("src", [pair])[0].tolist()) for pair in range(4)]
+    own = min(ids[2] - ids[0] - ids[1] - ids[3])
+    with torch.no_grad():
+        model.src_embedding.weight[own] = math.nan
+    found = losses_of_pairs(model, corpus, np.array([3, 2, 1, 0]), torch.float32)
+    assert [pair for pair, loss in found if not math.isfinite(loss)] == [2]
+    assert found[0][0] == 2
+
+
 def test_the_worst_line_comes_first(
     tmp_path: Path, tiny_tokenizers: TokenizerPair, tiny_config: Callable[..., Config]
 ) -> None:
@@ -123,6 +152,12 @@ def test_the_worst_line_comes_first(
     together = pack_pairs(*corpus.take("src", np.arange(4)), *corpus.take("tgt", np.arange(4)))
     _, nll = LossOf(model.eval(), 0.0, torch.float32)(together)
     assert sum(loss * corpus.tgt_lengths[pair] for pair, loss in found) == pytest.approx(nll.item(), rel=1e-5)
+    alone = [
+        float(LossOf(model, 0.0, torch.float32)(pack_pairs(*corpus.take("src", [i]), *corpus.take("tgt", [i])))[1])
+        / int(corpus.tgt_lengths[i])
+        for i in range(4)
+    ]
+    assert dict(found) == pytest.approx(dict(enumerate(alone)), rel=1e-5)
     text = TextFiles(src=[str(tmp_path / f"{n}.xx") for n in "ab"], tgt=[str(tmp_path / f"{n}.yy") for n in "ab"])
     places = [
         (Path(str(record["src"])).name, Path(str(record["tgt"])).name) for record in describe(found, corpus, text)

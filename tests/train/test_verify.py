@@ -1,5 +1,6 @@
 """Promise: --verify-resume says "exact" where a run continues exactly, and finds what differs where it does not."""
 
+import os
 from pathlib import Path
 from unittest import mock
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from seq2seq.errors import UserError
+from seq2seq.train import verify
 from seq2seq.train.distributed import Processes
 from seq2seq.train.optim import Optimizer
 from seq2seq.train.verify import verify_resume
@@ -32,6 +34,22 @@ def test_what_a_continued_run_loses_is_named(tmp_path: Path) -> None:
     ):
         verify_resume(config, ALONE)
     assert not list(config.run_dir.iterdir())
+
+
+def test_on_cuda_kernels_are_deterministic_during_the_check(tmp_path: Path) -> None:
+    """The check could only fail there: the gradients of embeddings are sums in no fixed order. It says what it shows."""
+    config = toy_config(write_text_files(tmp_path), tmp_path / "run")
+    seen = []
+
+    def compare(*_: object) -> list[str]:
+        seen.append((torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
+        return []
+
+    with mock.patch.object(verify, "_compare", compare), mock.patch.dict(os.environ):
+        found = verify_resume(config, Processes(0, 1, torch.device("cuda", 0)))
+    assert seen == [(True, ":4096:8")]
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "differ by rounding" in found
 
 
 def test_too_few_steps_are_refused(tmp_path: Path) -> None:
