@@ -31,6 +31,7 @@ from seq2seq.model.state import round_up
 from seq2seq.model.transformer import Transformer
 
 _PROCESS = os.getpid()  # the process that loaded this module; a forked child has another number
+_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _SMALLEST_SHARE = 1024  # tokens times beam size; in smaller batches a step's matrices are too small for one thread
 
 
@@ -101,7 +102,7 @@ class TorchEngine:
     @property
     def identity(self) -> dict[str, str]:
         """Device and precision."""
-        return {"device": self.device.type, "precision": "bf16" if self._dtype == torch.bfloat16 else "fp32"}
+        return {"device": self.device.type, "precision": _NAMES[self._dtype]}
 
     def settle(self, decode: DecodeConfig, say: Callable[[str], None]) -> DecodeConfig:
         """Replace int8 by fp32 on a CPU where int8 is slower."""

@@ -21,7 +21,7 @@ from seq2seq.train.trainer import train
 _STEPS = 10
 _ON_CUDA = (
     ". On CUDA this holds with deterministic kernels, which were used here. A run uses faster kernels, which add in no "
-    "fixed order: a continued run takes the same steps on the same data, but its numbers differ by rounding"
+    "fixed order: a continued run takes the same steps on the same data, but its numbers may differ by rounding"
 )
 
 

@@ -91,7 +91,7 @@ def test_the_largest_step_that_fits(peak: Callable[[int], int | None], expected:
 
 def test_unknown_memory_fits_unless_it_runs_out() -> None:
     """If the system does not report memory, auto must still find a step that does not run out of it."""
-    assert largest_that_fits(8000, lambda tokens: measured(1, room=None) if tokens <= 3000 else None) == 2250
+    assert largest_that_fits(8000, lambda tokens: measured(1, room=None) if tokens <= 3000 else None) == 2277
     assert largest_sensible(epoch_tokens=10**9, num_processes=4) == 100_000
     assert largest_sensible(epoch_tokens=500_000, num_processes=4) == 5_000
     assert largest_sensible(epoch_tokens=99, num_processes=1) == 1024

@@ -71,7 +71,7 @@ def in_fp16() -> object:
         return scales[-1]
 
     with (
-        mock.patch.object(setup, "compute_dtype", lambda *_: torch.float16),
+        mock.patch.object(setup, "compute_dtype", return_value=torch.float16),
         mock.patch.object(setup, "ThreadedGradients", gradients),
         mock.patch.object(setup, "LossScale", scale),
     ):

@@ -37,7 +37,7 @@ def test_what_a_continued_run_loses_is_named(tmp_path: Path) -> None:
 
 
 def test_on_cuda_kernels_are_deterministic_during_the_check(tmp_path: Path) -> None:
-    """The check could only fail there: the gradients of embeddings are sums in no fixed order. It says what it shows."""
+    """The check could only fail there: gradients of embeddings are sums in no fixed order. It says what it shows."""
     config = toy_config(write_text_files(tmp_path), tmp_path / "run")
     seen = []
 
@@ -49,7 +49,7 @@ def test_on_cuda_kernels_are_deterministic_during_the_check(tmp_path: Path) -> N
         found = verify_resume(config, Processes(0, 1, torch.device("cuda", 0)))
     assert seen == [(True, ":4096:8")]
     assert not torch.are_deterministic_algorithms_enabled()
-    assert "differ by rounding" in found
+    assert "may differ by rounding" in found
 
 
 def test_too_few_steps_are_refused(tmp_path: Path) -> None:
