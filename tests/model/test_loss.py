@@ -146,10 +146,10 @@ def test_half_precision():
 def test_fp16_keeps_small_probabilities():
     """Guards against gradients of rare words that become 0 in fp16: a probability of 1e-7 has one bit there."""
     torch.manual_seed(0)
-    hidden, weight = torch.ones(4, 8).half().requires_grad_(), torch.zeros(3, 8)
+    hidden, weight = torch.ones(2000, 8).half().requires_grad_(), torch.zeros(3, 8)
     weight[:, 0] = torch.tensor([16.0, 0.0, 0.0])
     weight.requires_grad_()
-    labels = torch.zeros(4, dtype=torch.int64)
+    labels = torch.zeros(2000, dtype=torch.int64)
     loss, _ = smoothed_cross_entropy(hidden, weight, labels, 0.0)
     (found,) = torch.autograd.grad(loss * 1000, weight)
     exact, _ = smoothed_cross_entropy(hidden.float(), weight, labels, 0.0)
