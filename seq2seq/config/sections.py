@@ -202,10 +202,10 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """How long to train, in which steps, and what to keep. Training ends at the first limit that it reaches."""
 
-    batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = option(
-        4096,
+    batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] | None = option(
+        None,
         "Batch size: target tokens of an optimizer step, over all processes and micro-batches; source tokens in "
-        "proportion. auto: the largest batch that fits into memory, which a test before the run finds; at most 25,000 "
+        "proportion. null: 4096 on the CPU, auto on CUDA. auto: the largest batch that fits into memory, which a test before the run finds; at most 25,000 "
         "tokens per process (as in the paper) and 1 percent of the training text (or 1,024 tokens if that is more). "
         "Larger batches learn hardly more per step.",
     )
@@ -268,7 +268,7 @@ class TrainConfig(Section):
     @property
     def step_tokens(self) -> int:
         """``batch_tokens`` of a run that has started: a number."""
-        assert self.batch_tokens != "auto", "train/step_size.py replaces auto before it is used"
+        assert isinstance(self.batch_tokens, int), "train/step_size.py replaces null and auto before they are used"
         return self.batch_tokens
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
