@@ -205,8 +205,9 @@ class TrainConfig(Section):
     batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] | None = option(
         None,
         "Batch size: target tokens of an optimizer step, over all processes and micro-batches; source tokens in "
-        "proportion. null: 4096 on the CPU, auto on CUDA. auto: the largest batch that fits into memory, which a test before the run finds; at most 25,000 "
-        "tokens per process (as in the paper) and 1 percent of the training text (or 1,024 tokens if that is more). "
+        "proportion. null: 4096 on the CPU, auto on CUDA. auto: the largest batch that fits into memory, which a test "
+        "before the run finds; at most 25,000 tokens per process (as in the paper) and 1 percent of the training text "
+        "(or 1,024 tokens if that is more). "
         "Larger batches learn hardly more per step.",
     )
     accumulate: int | None = option(

@@ -1,4 +1,4 @@
-"""``train.batch_tokens``: its default, and ``auto``: dry runs find the largest step that fits, before the run starts."""
+"""``train.batch_tokens``: its default, and ``auto``, for which dry runs find the largest step that fits into memory."""
 
 from __future__ import annotations
 
