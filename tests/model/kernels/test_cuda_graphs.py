@@ -37,7 +37,9 @@ def test_what_is_captured_and_when(monkeypatch):
     of the warm-up, and against a pool that is joined when none of its graphs is left: which PyTorch does not survive.
     CUDA is a stand-in here."""
     cuda, side = mock.MagicMock(), mock.MagicMock()
-    made = [mock.MagicMock(name=f"graph {i}") for i in range(4)]
+    made, pool = [mock.MagicMock(name=f"graph {i}") for i in range(4)], mock.MagicMock(name="pool")
+    for graph in made:
+        graph.pool.return_value = pool
     cuda.CUDAGraph.side_effect = made
     monkeypatch.setattr(torch, "cuda", cuda)
     monkeypatch.setattr(graphs_module, "_side_stream", lambda device: side)
@@ -46,7 +48,7 @@ def test_what_is_captured_and_when(monkeypatch):
         graphs.run(key, lambda key=key: calls.append(key))
     assert calls == ["a", "a", "b", "b", "c", "c"]
     assert [graph.replay.call_count for graph in made[:3]] == [2, 0, 0]
-    assert [call.kwargs["pool"] for call in cuda.graph.call_args_list] == [None, *[made[0].pool()] * 2]
+    assert [call.kwargs["pool"] for call in cuda.graph.call_args_list] == [None, pool, pool]
     assert all(call.kwargs["stream"] is side for call in cuda.graph.call_args_list)
     assert [call.args for call in cuda.stream.call_args_list] == [(side,)] * 3
     graphs.forget()
