@@ -301,7 +301,8 @@ class DecodeConfig(Section):
     max_length_offset: int = option(10, "Tokens to add to the maximum output length.", ge=0, le=10_000)
     batch_tokens: int | None = option(
         None,
-        "Batch size: source tokens x beam_size. More need more memory. null: 8,192 on the CPU and 65,536 on CUDA.",
+        "Batch size: source tokens x beam_size (n_best, if it samples). Larger ones need more memory. null: 8,192 on "
+        "the CPU, 65,536 on CUDA, and 16,384 for sampling on CUDA.",
         gt=0,
     )
     quantize: Literal["int8"] | None = option(

@@ -33,6 +33,7 @@ from seq2seq.model.transformer import Transformer
 _PROCESS = os.getpid()  # the process that loaded this module; a forked child has another number
 # The default of decode.batch_tokens. A GPU computes a step of many sentences in hardly more time than one of a few.
 _BATCH_TOKENS = {"cpu": 8_192, "cuda": 65_536}
+_SAMPLE_TOKENS = 16_384  # the same for sampling on CUDA, which sorts the whole vocabulary of every hypothesis in float64
 _SMALLEST_SHARE = 1024  # tokens times beam size; in smaller batches a step's matrices are too small for one thread
 
 
@@ -124,7 +125,8 @@ class TorchEngine:
 
     def batch_tokens(self, decode: DecodeConfig) -> int:
         """``decode.batch_tokens``, or the default for the device."""
-        return decode.batch_tokens or _BATCH_TOKENS[self.device.type]
+        default = _BATCH_TOKENS[self.device.type]
+        return decode.batch_tokens or (min(default, _SAMPLE_TOKENS) if decode.sample else default)
 
     def search(self, sources: Sequence[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
         """Search in batches of similar lengths, longest sources first."""
