@@ -33,7 +33,7 @@ from seq2seq.model.transformer import Transformer
 _PROCESS = os.getpid()  # the process that loaded this module; a forked child has another number
 # The default of decode.batch_tokens. A GPU computes a step of many sentences in hardly more time than one of a few.
 _BATCH_TOKENS = {"cpu": 8_192, "cuda": 65_536}
-_SAMPLE_TOKENS = 16_384  # the same for sampling on CUDA, which sorts the whole vocabulary of every hypothesis in float64
+_SAMPLE_TOKENS = 16_384  # the same for sampling on CUDA, which sorts the vocabulary of every hypothesis in float64
 _SMALLEST_SHARE = 1024  # tokens times beam size; in smaller batches a step's matrices are too small for one thread
 
 
