@@ -34,6 +34,7 @@ _PROCESS = os.getpid()  # the process that loaded this module; a forked child ha
 # The default of decode.batch_tokens. A GPU computes a step of many sentences in hardly more time than one of a few.
 _BATCH_TOKENS = {"cpu": 8_192, "cuda": 65_536}
 _SAMPLE_TOKENS = 16_384  # the same for sampling on CUDA, which sorts the vocabulary of every hypothesis in float64
+_GRID = 16  # padded lengths of sources are multiples of it
 _SMALLEST_SHARE = 1024  # tokens times beam size; in smaller batches a step's matrices are too small for one thread
 
 
@@ -145,10 +146,9 @@ class TorchEngine:
         batches: list[list[Source]] = []
         while left:
             longest = len(left[0].ids)
-            if self._graphs is None:
-                size = max(1, budget // (beam_size * longest))
-            else:  # shapes that graphs have: padding takes time and memory, too
-                size = without_free_rows(max(1, budget // (beam_size * self._grid_length(longest))))
+            size = max(1, budget // (beam_size * longest))
+            if self._graphs is not None:  # shorter ones are padded, which takes memory, too
+                size = without_free_rows(max(1, budget // (beam_size * max(longest, _GRID))))
             batches.append(left[:size])
             left = left[size:]
         return batches
@@ -156,10 +156,10 @@ class TorchEngine:
     def _grid_length(self, longest: int) -> int:
         """The length to pad sources to, the longest of which has ``longest`` tokens.
 
-        Kernels add in vectors of 16 numbers. If the length is a multiple of 16, more padding does not change any bit of
+        Kernels add in vectors of 16 (_GRID) numbers. If the length is a multiple of 16, more padding does not change any bit of
         a sum. int8 needs that, because rounding can make a tiny difference large; it does not cost time.
         """
-        length = -(-longest // 16) * 16 if self._graphs is None else round_up(longest, 16)
+        length = -(-longest // _GRID) * _GRID if self._graphs is None else round_up(longest, _GRID)
         return min(length, self.model.max_length or length)
 
     def _search_all(self, batches: list[list[Source]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
