@@ -112,8 +112,8 @@ def test_cast_weights_give_what_autocast_gives(make_model, make_pairs, batch_of,
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tie", ["all", "target", "none"])
 def test_a_copy_follows_the_model(make_model, tie, dtype):
-    """Guards against a weight that is forgotten, or moves: a graph would read the old one. The copy has no dropout
-    while the model trains."""
+    """Guards against a weight that is forgotten, or that moves: a graph would read the old one; and against dropout in
+    the copy of a model that trains."""
     model = make_model(tie_embeddings=tie).train()
     cast = with_weights_in(dtype, model)
     before = {name: x.data_ptr() for name, x in cast.named_parameters()}
