@@ -197,7 +197,8 @@ class TorchEngine:
         grid_length = self._grid_length(max(len(source.ids) for source in sources))
         src = pack_sentences([source.ids for source in sources], grid_length).to(self.device)
         lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs serve one search at a time
-        with memory_explained(partial(_describe, sources, decode, self.batch_tokens(decode))), self._autocast(), lock:
+        describe = partial(_describe, sources, decode, self.batch_tokens(decode))
+        with memory_explained(describe), self._autocast(), lock:
             state = begin(model, src, max_lengths, decode, uniforms)
             stepper: SearchState = EagerStepper(model, state, decode)
             if self._graphs is not None:
