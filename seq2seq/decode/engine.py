@@ -156,7 +156,7 @@ class TorchEngine:
     def _grid_length(self, longest: int) -> int:
         """The length to pad sources to, the longest of which has ``longest`` tokens.
 
-        Kernels add in vectors of 16 (_GRID) numbers. If the length is a multiple of 16, more padding does not change any bit of
+        Kernels add in vectors of 16 numbers. If the length is a multiple of 16, more padding does not change any bit of
         a sum. int8 needs that, because rounding can make a tiny difference large; it does not cost time.
         """
         length = -(-longest // _GRID) * _GRID if self._graphs is None else round_up(longest, _GRID)
