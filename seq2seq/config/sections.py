@@ -300,7 +300,12 @@ class DecodeConfig(Section):
         2.0, "Maximum output length = max_length_ratio x source tokens + max_length_offset.", ge=0, le=100
     )
     max_length_offset: int = option(10, "Tokens to add to the maximum output length.", ge=0, le=10_000)
-    batch_tokens: int = option(8192, "Batch size: source tokens x beam_size.", gt=0)
+    batch_tokens: int | None = option(
+        None,
+        "Batch size: source tokens x beam_size (n_best, if it samples). Larger ones need more memory. null: 8,192 on "
+        "the CPU, 65,536 on CUDA, and 16,384 for sampling on CUDA.",
+        gt=0,
+    )
     quantize: Literal["int8"] | None = option(
         None,
         "int8: compute linear layers in 8-bit integers on the CPU, with nearly the quality of fp32. On a CPU without "
