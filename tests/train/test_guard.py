@@ -123,11 +123,14 @@ def test_one_broken_sentence_does_not_spoil_others(
     words = ["ka", "to ka", "sol ka ka ka", "ren ka ka"]
     build_corpus(tmp_path / "c", [SentencePair(line, line, i) for i, line in enumerate(words)], tiny_tokenizers, "")
     corpus = open_corpus(tmp_path / "c")
-    model = build_model(tiny_config("model.tie_embeddings=decoder"), tiny_tokenizers)
+    model = build_model(tiny_config(), tiny_tokenizers)
     ids = [set(corpus.take("src", [pair])[0].tolist()) for pair in range(4)]
     own = min(ids[2] - ids[0] - ids[1] - ids[3])
-    with torch.no_grad():
-        model.src_embedding.weight[own] = math.nan
+
+    def spoil(_: object, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        return output.masked_fill((inputs[0] == own)[:, None], math.nan)
+
+    model.src_embedding.register_forward_hook(spoil)
     found = losses_of_pairs(model, corpus, np.array([3, 2, 1, 0]), torch.float32)
     assert [pair for pair, loss in found if not math.isfinite(loss)] == [2]
     assert found[0][0] == 2
