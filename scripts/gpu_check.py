@@ -77,16 +77,22 @@ class Check:
         self._config = self._out / "check.yaml"
         self._config.write_text(_CONFIG.format(src=src, tgt=tgt, data=ROOT / "data"), encoding="utf-8")
         self._model: Path | None = args.model
+        self._only: list[str] = args.only.split(",") if args.only else []
         names = {"config": str(self._config), "folder": str(self._out), "src": [str(src)], "tgt": [str(tgt)]}
         self._spec = Namespace(device="cuda", threads=num_cores(), out=self._out, steps=40, **names)
 
     def run(self) -> int:
         """Take all steps. Returns the exit code."""
-        for step in (
-            *(self.environment, self.attention, self.attention_times, self.tests, self.quickstart, self.search),
-            *(self.losses, self.steps, self.memory, self.resume, self.without_compiler),
-        ):
-            name = step.__name__.replace("_", " ")
+        known = (
+            *(self.attention, self.attention_times, self.quickstart, self.search, self.losses, self.steps),
+            *(self.memory, self.resume, self.without_compiler, self.tests),
+        )
+        names = {step.__name__.replace("_", "-"): step for step in known}
+        if unknown := set(self._only) - set(names):
+            raise UserError(f"--only: unknown: {', '.join(sorted(unknown))}; the steps are {', '.join(names)}")
+        for name, step in {"environment": self.environment, **names}.items():
+            if self._only and name not in ("environment", *self._only):
+                continue
             try:
                 for row in step():
                     self._add(*row)
@@ -301,6 +307,7 @@ def main() -> int:
     parser.add_argument("--src", type=Path, help="source text, plain or gzip; default: the embedded corpus")
     parser.add_argument("--tgt", type=Path, help="target text")
     parser.add_argument("--model", type=Path, help="the model to search with; default: the quickstart's")
+    parser.add_argument("--only", help="some of the steps, such as attention,search")
     parser.add_argument("out", type=Path, nargs="?", default=Path("runs/gpu-check"), metavar="OUT")
     args = parser.parse_args()
     if (args.src is None) != (args.tgt is None):
