@@ -172,7 +172,7 @@ def step(spec: Namespace, size: str, tokens: str) -> dict[str, Any]:
             yield one
             next(phases, None)
 
-    sizes = (f"model.preset={size}", f"train.batch_tokens={tokens}")
+    sizes = (f"model.preset={size}", f"train.batch_tokens={tokens}", "train.max_bad_steps=1000000")
     config = load_config(Path(spec.config), [f"run_dir={spec.folder}/step-{size}-{tokens}", *sizes])
     with mock.patch.object(trainer, "load_steps", probe):
         done = setup.set_up(config, Processes(0, 1, choose_device("cuda")))
