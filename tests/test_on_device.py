@@ -35,6 +35,7 @@ from seq2seq.errors import UserError
 from seq2seq.model import loss as loss_module
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.loss import LossOf
+from seq2seq.model.quantize import with_weights_in
 from seq2seq.model.transformer import Transformer
 from seq2seq.train import setup
 from seq2seq.train.distributed import Processes
@@ -155,6 +156,24 @@ def test_all_products_are_in_half_precision(
     kind = 0 if narrow else 1 if "attention_window" in options else 2  # windows: FlashAttention only
     assert (flash, efficient) == [(0, 0), (6, 0), (0, 6)][kind]
     assert [(x.dtype, x.is_cuda) for x in sums] == [(torch.float32, True)] * 2
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="needs a build of PyTorch for CUDA, though no device")
+@pytest.mark.parametrize("norm_position", ["post", "pre"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_scores_are_not_rounded(
+    norm_position: str, dtype: torch.dtype, make_model: Callable[..., Transformer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against logits in half precision, in which hypotheses of nearly equal probability are equal."""
+    src = pack_sentences([[5, 9, EOS_ID], [7, EOS_ID]], 16)
+    with fake_cuda(monkeypatch) as watch:
+        model = on_cuda(with_weights_in(dtype, make_model(d_model=32, norm_position=norm_position)))
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32, cache_enabled=False):
+            state = begin(model, src.to(CUDA), [4, 4], DecodeConfig(beam_size=2))
+            logits = model.step(state.of_sentences["tokens"], state)
+    assert (logits.dtype, logits.is_cuda) == (torch.float32, True)
+    products = watch.types_of("mm", "addmm", "bmm", "linear_relu")
+    assert all({t for t in types if t.is_floating_point} == {dtype} for types in products)
 
 
 @pytest.mark.parametrize(("positions", "sampling"), [("sinusoidal", False), ("rotary", True)])

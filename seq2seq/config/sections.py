@@ -202,11 +202,12 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """How long to train, in which steps, and what to keep. Training ends at the first limit that it reaches."""
 
-    batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] = option(
-        4096,
+    batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] | None = option(
+        None,
         "Batch size: target tokens of an optimizer step, over all processes and micro-batches; source tokens in "
-        "proportion. auto: the largest batch that fits into memory, which a test before the run finds; at most 25,000 "
-        "tokens per process (as in the paper) and 1 percent of the training text (or 1,024 tokens if that is more). "
+        "proportion. null: 4096 on the CPU, auto on CUDA. auto: the largest batch that fits into memory, which a test "
+        "before the run finds; at most 25,000 tokens per process (as in the paper) and 1 percent of the training text "
+        "(or 1,024 tokens if that is more). "
         "Larger batches learn hardly more per step.",
     )
     accumulate: int | None = option(
@@ -268,7 +269,7 @@ class TrainConfig(Section):
     @property
     def step_tokens(self) -> int:
         """``batch_tokens`` of a run that has started: a number."""
-        assert self.batch_tokens != "auto", "train/step_size.py replaces auto before it is used"
+        assert isinstance(self.batch_tokens, int), "train/step_size.py replaces null and auto before they are used"
         return self.batch_tokens
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
@@ -299,7 +300,12 @@ class DecodeConfig(Section):
         2.0, "Maximum output length = max_length_ratio x source tokens + max_length_offset.", ge=0, le=100
     )
     max_length_offset: int = option(10, "Tokens to add to the maximum output length.", ge=0, le=10_000)
-    batch_tokens: int = option(8192, "Batch size: source tokens x beam_size.", gt=0)
+    batch_tokens: int | None = option(
+        None,
+        "Batch size: source tokens x beam_size (n_best, if it samples). Larger ones need more memory. null: 8,192 on "
+        "the CPU, 65,536 on CUDA, and 16,384 for sampling on CUDA.",
+        gt=0,
+    )
     quantize: Literal["int8"] | None = option(
         None,
         "int8: compute linear layers in 8-bit integers on the CPU, with nearly the quality of fp32. On a CPU without "

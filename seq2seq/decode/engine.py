@@ -21,16 +21,20 @@ import torch
 from seq2seq.config import DecodeConfig
 from seq2seq.data.packed import pack_sentences
 from seq2seq.decode.search import Hypothesis, SearchState, search
-from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
+from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin, without_free_rows
 from seq2seq.device import compute_dtype
 from seq2seq.errors import UserError
 from seq2seq.memory import memory_explained
 from seq2seq.model.kernels.cuda_graphs import Graphs
-from seq2seq.model.quantize import is_int8_slow, quantize, with_weights_in
+from seq2seq.model.quantize import is_int8_slow, quantize, update_weights, with_weights_in
 from seq2seq.model.state import round_up
 from seq2seq.model.transformer import Transformer
 
 _PROCESS = os.getpid()  # the process that loaded this module; a forked child has another number
+# The default of decode.batch_tokens. A GPU computes a step of many sentences in hardly more time than one of a few.
+_BATCH_TOKENS = {"cpu": 8_192, "cuda": 65_536}
+_SAMPLE_TOKENS = 16_384  # the same for sampling on CUDA, which sorts the vocabulary of every hypothesis in float64
+_GRID = 16  # padded lengths of sources are multiples of it
 _SMALLEST_SHARE = 1024  # tokens times beam size; in smaller batches a step's matrices are too small for one thread
 
 
@@ -46,9 +50,9 @@ class Engine(Protocol):
     """The interface of an engine. Only one thread may call it at a time, unless the engine allows more."""
 
     def search(self, sources: Sequence[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
-        """The finished hypotheses of each source, best first; they do not depend on the other sources.
+        """The best finished hypothesis of each source; with ``decode.n_best`` above 1, all of them, best first.
 
-        A list is empty if the model's numbers are not finite.
+        They do not depend on the other sources. A list is empty if the model's numbers are not finite.
         """
 
     def longest_output(self, num_source_tokens: int, decode: DecodeConfig) -> int:
@@ -75,12 +79,12 @@ def compute_in_fork(device: torch.device) -> None:
     torch.set_num_threads(1)
 
 
-def _describe(sources: Sequence[Source], decode: DecodeConfig) -> str:
+def _describe(sources: Sequence[Source], decode: DecodeConfig, batch_tokens: int) -> str:
     """The size of a search and which settings make it smaller, for an error message."""
     return (
         f"a search of {len(sources):,} lines with {decode.num_hypotheses} hypotheses each and up to "
         f"{max(len(source.ids) for source in sources):,} tokens per line: lower decode.batch_tokens "
-        f"({decode.batch_tokens}) or the number of hypotheses (decode.{'n_best' if decode.sample else 'beam_size'})"
+        f"({batch_tokens}) or the number of hypotheses (decode.{'n_best' if decode.sample else 'beam_size'})"
     )
 
 
@@ -88,8 +92,8 @@ class TorchEngine:
     """An :class:`Engine` for a model of this package, on the model's device."""
 
     def __init__(self, model: Transformer, dtype: torch.dtype | None = None) -> None:
-        """``dtype``: to compute in; None: the best one for the device. On CUDA, the current weights are copied."""
-        self.model = model
+        """``dtype``: to compute in; None: the best one for the device. See :meth:`update`."""
+        self.model = self._original = model
         self.device = model.output_weight.device
         self._dtype = compute_dtype("auto", self.device) if dtype is None else dtype
         self._graphs: Graphs | None = None
@@ -97,6 +101,11 @@ class TorchEngine:
             self._graphs = Graphs(self.device)
             self.model = with_weights_in(self._dtype, model)
         self._graphs_lock = threading.Lock()
+
+    def update(self) -> None:
+        """Use the present weights of the model; on CUDA the engine has a copy of them. Its graphs stay."""
+        if self.model is not self._original:
+            update_weights(self.model, self._original)
 
     @property
     def identity(self) -> dict[str, str]:
@@ -115,22 +124,43 @@ class TorchEngine:
         longest = int(num_source_tokens * decode.max_length_ratio) + decode.max_length_offset
         return max(1, min(longest, self.model.max_length or longest))
 
+    def batch_tokens(self, decode: DecodeConfig) -> int:
+        """``decode.batch_tokens``, or the default for the device."""
+        default = _BATCH_TOKENS[self.device.type]
+        return decode.batch_tokens or (min(default, _SAMPLE_TOKENS) if decode.sample else default)
+
     def search(self, sources: Sequence[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
         """Search in batches of similar lengths, longest sources first."""
         compute_in_fork(self.device)
         order = sorted(range(len(sources)), key=lambda i: -len(sources[i].ids))
-        beam_size, budget = decode.num_hypotheses, decode.batch_tokens
-        if self.device.type == "cpu":  # give every thread a batch, unless the batches become very small
-            share = beam_size * sum(len(source.ids) for source in sources) // torch.get_num_threads()
-            budget = min(budget, max(share, _SMALLEST_SHARE))
-        batches: list[list[Source]] = []
-        left = [sources[i] for i in order]
-        while left:
-            size = max(1, budget // (beam_size * len(left[0].ids)))
-            batches.append(left[:size])
-            left = left[size:]
+        batches = self._batches([sources[i] for i in order], decode)
         found = dict(zip(order, chain.from_iterable(self._search_all(batches, decode)), strict=True))
         return [found[i] for i in range(len(sources))]
+
+    def _batches(self, left: list[Source], decode: DecodeConfig) -> list[list[Source]]:
+        """Cut sources, longest first, into batches."""
+        beam_size, budget = decode.num_hypotheses, self.batch_tokens(decode)
+        if self.device.type == "cpu":  # give every thread a batch, unless the batches become very small
+            share = beam_size * sum(len(source.ids) for source in left) // torch.get_num_threads()
+            budget = min(budget, max(share, _SMALLEST_SHARE))
+        batches: list[list[Source]] = []
+        while left:
+            longest = len(left[0].ids)
+            size = max(1, budget // (beam_size * longest))
+            if self._graphs is not None:  # shorter ones are padded, which takes memory, too
+                size = without_free_rows(max(1, budget // (beam_size * max(longest, _GRID))))
+            batches.append(left[:size])
+            left = left[size:]
+        return batches
+
+    def _grid_length(self, longest: int) -> int:
+        """The length to pad sources to, the longest of which has ``longest`` tokens.
+
+        Kernels add in vectors of 16 numbers. If the length is a multiple of 16, more padding does not change any bit of
+        a sum. int8 needs that, because rounding can make a tiny difference large; it does not cost time.
+        """
+        length = -(-longest // _GRID) * _GRID if self._graphs is None else round_up(longest, _GRID)
+        return min(length, self.model.max_length or length)
 
     def _search_all(self, batches: list[list[Source]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
         """Search batch by batch; on the CPU, several batches in parallel, each on one thread.
@@ -164,19 +194,18 @@ class TorchEngine:
             for row, source in enumerate(sources):
                 rng = np.random.Generator(np.random.PCG64([decode.seed, *source.key]))
                 uniforms[row, :, : max_lengths[row]] = rng.random((max_lengths[row], decode.n_best)).T
-        # Kernels add in vectors of 16 numbers. If the length is a multiple of 16, more padding does not change any bit
-        # of a sum. int8 needs that, because rounding can make a tiny difference large; it does not cost time.
-        longest = max(len(source.ids) for source in sources)
-        grid_length = -(-longest // 16) * 16 if self._graphs is None else round_up(longest, 16)
-        grid_length = min(grid_length, model.max_length or grid_length)
+        grid_length = self._grid_length(max(len(source.ids) for source in sources))
         src = pack_sentences([source.ids for source in sources], grid_length).to(self.device)
         lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs serve one search at a time
-        with memory_explained(partial(_describe, sources, decode)), self._autocast(), lock:
+        describe = partial(_describe, sources, decode, self.batch_tokens(decode))
+        with memory_explained(describe), self._autocast(), lock:
             state = begin(model, src, max_lengths, decode, uniforms)
             stepper: SearchState = EagerStepper(model, state, decode)
             if self._graphs is not None:
                 stepper = GraphStepper(self._graphs, model, state, decode)
-            return search(stepper, max_lengths, decode.num_hypotheses, decode.length_penalty)
+            # Several hypotheses can spell the same text, so n_best texts may need more than n_best hypotheses.
+            num_best = 1 if decode.n_best == 1 else None
+            return search(stepper, max_lengths, decode.num_hypotheses, decode.length_penalty, num_best)
 
     def _autocast(self) -> AbstractContextManager[object]:
         """Autocast. On CUDA without its cache: a graph's results must not outlive it, and weights are cast already."""

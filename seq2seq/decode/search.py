@@ -66,7 +66,9 @@ def _sample(logits: Tensor, uniforms: Tensor, decode: DecodeConfig) -> Tensor:
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.size(-1) - 1)
 
 
-def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha: float) -> list[list[Hypothesis]]:
+def search(
+    state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha: float, num_best: int | None = None
+) -> list[list[Hypothesis]]:
     """Decode a batch of sentences.
 
     A sentence's live hypotheses are extended together; those that choose EOS are finished. A sentence ends when
@@ -77,9 +79,10 @@ def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha
         state: before the first token; made with the same ``max_lengths``.
         max_lengths: [B], maximum tokens of each output, EOS included; at least 1.
         alpha: of the length penalty.
+        num_best: the number of hypotheses to return; None: ``beam_size``. Only these are followed back to their tokens.
 
     Returns:
-        For each sentence, ``beam_size`` finished hypotheses, best score first; fewer only if no more exist.
+        For each sentence, its best finished hypotheses, best score first; fewer only if no more exist.
     """
     chosen = np.zeros((2, max(max_lengths), len(max_lengths), beam_size), np.int32)  # tokens and parents at each step
     finished: list[list[tuple[float, float, int, int]]] = [[] for _ in max_lengths]  # arguments of _trace
@@ -100,7 +103,7 @@ def search(state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha
         sentences = sentences[kept]
         state.keep(kept)
     return [
-        [_trace(chosen[:, :, s], *end) for end in sorted(ends, key=lambda end: -end[0])[:beam_size]]
+        [_trace(chosen[:, :, s], *end) for end in sorted(ends, key=lambda end: -end[0])[: num_best or beam_size]]
         for s, ends in enumerate(finished)
     ]
 

@@ -27,6 +27,15 @@ from seq2seq.model.state import FixedState, State, round_up
 _SENTENCES, _STEPS = 8, 32
 
 
+def without_free_rows(num_sentences: int) -> int:
+    """The largest number of sentences, at most ``num_sentences``, for which :class:`GraphStepper` has a shape.
+
+    Below the smallest shape, any number.
+    """
+    rows = round_up(num_sentences, _SENTENCES)
+    return num_sentences if num_sentences < _SENTENCES or rows == num_sentences else rows // 2
+
+
 def begin(
     model: Seq2SeqModel,
     src: Packed,

@@ -206,9 +206,8 @@ class Translator:
         found = self.engine.search(parts, decode)
         if not all(found):  # every hypothesis ends at the maximum length, so no score was finite
             raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
-        best = [hypotheses[: 1 if decode.n_best == 1 else None] for hypotheses in found]
-        texts = iter(self.tokenizers.tgt.decode_batch([h.ids for hypotheses in best for h in hypotheses]))
-        results = [[Translation(next(texts), h.score, h.log_prob, h.cut) for h in hypotheses] for hypotheses in best]
+        texts = iter(self.tokenizers.tgt.decode_batch([h.ids for hypotheses in found for h in hypotheses]))
+        results = [[Translation(next(texts), h.score, h.log_prob, h.cut) for h in hypotheses] for hypotheses in found]
         if not decode.sample:
             results = [_distinct(translations)[: decode.n_best] for translations in results]
         return results

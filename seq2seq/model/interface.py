@@ -19,7 +19,7 @@ class Seq2SeqModel(nn.Module, ABC):
 
     The contract for ``forward`` and ``step``: the result for a sentence or hypothesis does not depend on the other
     sentences of the batch, nor on their number. In fp32 the logits are equal except for rounding; so are those of
-    ``step`` and ``logits(forward(...))`` for the same prefix. Under autocast, logits have its dtype.
+    ``step`` and ``logits(forward(...))`` for the same prefix. Under autocast, logits have its dtype or fp32.
     """
 
     max_length: int | None  # longest sentence, in tokens, that the model can read or write; None: no limit

@@ -92,7 +92,8 @@ def quantize(model: Transformer) -> Transformer:
 def with_weights_in(dtype: torch.dtype, model: Transformer) -> Transformer:
     """A copy for translation with matrices of ``dtype``; the other tensors are shared with ``model``.
 
-    Without it, autocast in a CUDA graph would cast all matrices at every step.
+    Without it, autocast in a CUDA graph would cast all matrices at every step. :func:`update_weights` follows the model
+    when it changes.
     """
     model = _shallow_copy(model)
     for module in model.modules():
@@ -100,4 +101,13 @@ def with_weights_in(dtype: torch.dtype, model: Transformer) -> Transformer:
             for name, parameter in list(module.named_parameters()):
                 setattr(module, name, nn.Parameter(parameter.detach().to(dtype), requires_grad=False))
     model.output = nn.Embedding.from_pretrained(model.output_weight.detach().to(dtype))
-    return model
+    return model.eval()
+
+
+@torch.no_grad()
+def update_weights(copied: Transformer, model: Transformer) -> None:
+    """Give a copy by :func:`with_weights_in` the present weights of its model; its tensors keep their addresses."""
+    for name, mine in copied.named_parameters():
+        theirs = model.get_parameter(name)
+        if mine.data_ptr() != theirs.data_ptr():
+            mine.copy_(theirs)

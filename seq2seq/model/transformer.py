@@ -200,9 +200,12 @@ class Transformer(Seq2SeqModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[T, D] -> [T, V]."""
-        if self.quantized_output is None:
-            return F.linear(hidden, self.output_weight)
-        return self.quantized_output(hidden)
+        if self.quantized_output is not None:
+            return self.quantized_output(hidden)
+        weight = self.output_weight
+        if weight.is_cuda and weight.dtype != torch.float32:  # rounded to bf16, near hypotheses would have equal scores
+            return torch.mm(hidden.to(weight.dtype), weight.t(), out_dtype=torch.float32)
+        return F.linear(hidden, weight)
 
     def begin(self, src: Packed, num_hypotheses: int, room: int) -> State:
         """See :meth:`Seq2SeqModel.begin`."""

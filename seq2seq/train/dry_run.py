@@ -164,6 +164,9 @@ def _measure(config: Config, device: torch.device) -> DryRun:
         started = time.monotonic()
         validation = validate_run(run)
         validated = time.monotonic()
+        if device.type == "cuda":
+            _train(run)  # beside what the search keeps for the next validation
+        saving = time.monotonic()
         save_run(run)  # reads back what it wrote, and compares
         load_latest_checkpoint(config.run_dir, on_damage=lambda message: None)
         saved = time.monotonic()
@@ -177,7 +180,7 @@ def _measure(config: Config, device: torch.device) -> DryRun:
         step_seconds=step_seconds,
         validation_seconds=validated - started,
         bleu=validation.scores.bleu,
-        checkpoint_seconds=saved - validated,
+        checkpoint_seconds=saved - saving,
     )
 
 
@@ -218,7 +221,7 @@ def _heaviest_data(run: Run) -> PreparedData:
     """The data of the run, with the heaviest lines alone in validation and test set."""
     config, data = run.config, run.data
     threads = torch.get_num_threads() if run.processes.device.type == "cpu" else 1
-    tokens = max(threads * config.decode.batch_tokens // config.decode.beam_size, BATCH_TOKENS)
+    tokens = max(threads * run.engine.batch_tokens(config.decode) // config.decode.beam_size, BATCH_TOKENS)
     valid, (src, tgt) = data.valid, data.valid_texts
     pairs = np.union1d(*(heaviest_lines(lengths, tokens) for lengths in (valid.src_lengths, valid.tgt_lengths)))
     kept = [SentencePair(src[line], tgt[line], number) for number, line in enumerate(valid.lines[pairs])]

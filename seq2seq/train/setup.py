@@ -21,6 +21,7 @@ import torch
 from seq2seq.config import Config, dump_config
 from seq2seq.data.prepare import PreparedData, prepare_data
 from seq2seq.data.subword_epochs import Resampler
+from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak, why_not_compiled
 from seq2seq.files import check_space, write_text
@@ -51,6 +52,7 @@ class Run:
     resampler: Resampler | None  # makes the corpus of each epoch, with tokenizer.sampling
     model: Transformer
     average: MovingAverage | None  # of the weights, with train.ema_decay
+    engine: TorchEngine  # translates with ``evaluated`` in validations
     optimizer: Optimizer
     progress: Progress
     microbatches: MicroBatches
@@ -116,6 +118,7 @@ def set_up(config: Config, processes: Processes) -> Run:
         resampler=resampler,
         model=model,
         average=average,
+        engine=TorchEngine(model if average is None else average.model, dtype),
         optimizer=optimizer,
         progress=progress,
         microbatches=microbatches,

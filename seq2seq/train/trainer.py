@@ -213,7 +213,7 @@ def validate_run(run: Run) -> Validation:
     """Measure the model, log the result, and save the model as ``best`` if it is."""
     config, processes, progress, report = run.config, run.processes, run.progress, run.report
     started = time.monotonic()
-    result = validate(run.evaluated, run.data, config, processes, run.dtype)
+    result = validate(run.evaluated, run.engine, run.data, config, processes, run.dtype)
     run.model.train()
     report.validation(progress.step, result.metrics(), time.monotonic() - started)
     progress.validated_step = progress.step

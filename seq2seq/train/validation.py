@@ -134,11 +134,20 @@ def translate_and_score(
 
 
 def validate(
-    model: Transformer, data: PreparedData, config: Config, processes: Processes, dtype: torch.dtype
+    model: Transformer,
+    engine: TorchEngine,
+    data: PreparedData,
+    config: Config,
+    processes: Processes,
+    dtype: torch.dtype,
 ) -> Validation:
-    """Validate ``model`` on the validation text. The model stays in evaluation mode."""
+    """Validate ``model`` on the validation text. The model stays in evaluation mode.
+
+    ``engine``: of ``model``; the same one for all validations, so that it prepares its graphs once.
+    """
     model.eval()
     loss = corpus_loss(model, data.valid, config, processes, dtype)
-    translator = Translator(TorchEngine(model, dtype), config, data.tokenizers)
+    engine.update()
+    translator = Translator(engine, config, data.tokenizers)
     _, scores = translate_and_score(translator, *data.valid_texts, config, processes)
     return Validation(loss, scores)

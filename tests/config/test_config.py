@@ -122,7 +122,7 @@ def test_a_dumped_config_holds_absolute_data_paths(monkeypatch: pytest.MonkeyPat
     text = dump_config(made(Path("texts")))
     assert "run_dir: runs/a\n" in text
     assert "- /texts/train.de.gz\n" in text
-    assert "batch_tokens: 4096\n" in text
+    assert "vocab_size: 8000\n" in text
 
 
 def test_missing_data_files_are_listed(tmp_path: Path) -> None:
@@ -145,12 +145,12 @@ def test_differences_name_the_key_and_both_values() -> None:
     files = TextFiles(src=(Path("/a"),), tgt=(Path("/b"),))
     old, new = made(), made(test=files, seed=2, train=TrainConfig(batch_tokens=8192, max_steps=5))
     assert diff_configs(old, new, ["train"]) == [
-        "train.batch_tokens: 4096 -> 8192",
+        "train.batch_tokens: null -> 8192",
         "train.max_steps: 20000 -> 5",
     ]
     assert diff_configs(old, new, ["data", "seed", "train.batch_tokens"]) == [
         "seed: 1 -> 2",
-        "train.batch_tokens: 4096 -> 8192",
+        "train.batch_tokens: null -> 8192",
         'data.test.src: null -> ["/a"]',
         'data.test.tgt: null -> ["/b"]',
     ]

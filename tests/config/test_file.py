@@ -218,7 +218,7 @@ tokenizer:
         ("optim: {lr: '1'}", "x.yaml:5: optim.lr: must be a number > 0, not '1'"),
         ("optim: {betas: 1}", "x.yaml:5: optim.betas: must be a list of 2, each a number >= 0 and < 1, not 1"),
         ("train: {batch_tokens: many}",
-         "x.yaml:5: train.batch_tokens: must be a whole number > 0 or auto, not 'many'"),
+         "x.yaml:5: train.batch_tokens: must be a whole number > 0 or auto or null, not 'many'"),
         ("train: {patience: 0}", "x.yaml:5: train.patience: must be a whole number > 0 or null, not 0"),
         ("seed: 1.5", "x.yaml:5: seed: must be a whole number >= 0 and < 9223372036854775808, not 1.5"),
         ("  src_lang: 5", "x.yaml:5: data.src_lang: must be text or null, not 5"),

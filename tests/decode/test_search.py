@@ -80,12 +80,22 @@ class ToyModel:
         return torch.stack([torch.stack(rows) for rows in logits])
 
 
-def run(names, max_lengths, vocabulary=5, sharpness=1.0, alpha=1.0, uniforms=None, make_model=ToyModel, **options):
+def run(
+    names,
+    max_lengths,
+    vocabulary=5,
+    sharpness=1.0,
+    alpha=1.0,
+    uniforms=None,
+    make_model=ToyModel,
+    num_best=None,
+    **options,
+):
     """The hypotheses of the sentences ``names``, and the model at the end."""
     decode = DecodeConfig().model_copy(update={"beam_size": 4, **options})
     model = make_model(vocabulary, sharpness)
     stepper = EagerStepper(model, begin(model, names, max_lengths, decode, uniforms), decode)
-    return search(stepper, max_lengths, decode.num_hypotheses, alpha), model
+    return search(stepper, max_lengths, decode.num_hypotheses, alpha, num_best), model
 
 
 def log_prob(name, ids, vocabulary=5, sharpness=1.0):
@@ -217,6 +227,14 @@ def test_n_best_is_sorted_and_without_doubles():
         scores = [h.score for h in hypotheses]
         assert scores == sorted(scores, reverse=True)
         assert all(EOS not in h.ids for h in hypotheses)
+
+
+def test_the_best_come_alone():
+    """Guards against a search for few that returns others than the first of many."""
+    found, _ = run(list(range(20)), [6] * 20, beam_size=5)
+    for count in (1, 3):
+        some, _ = run(list(range(20)), [6] * 20, beam_size=5, num_best=count)
+        assert some == [hypotheses[:count] for hypotheses in found]
 
 
 def test_scores_are_the_models():

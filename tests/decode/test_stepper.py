@@ -6,6 +6,7 @@ On the CPU the function that CUDA captures runs as it is, or is recorded and don
 import copy
 import math
 from contextlib import nullcontext
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -18,10 +19,10 @@ from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.decode import stepper as stepper_module
 from seq2seq.decode.search import search
-from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin
+from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin, without_free_rows
 from seq2seq.model import state as state_module
 from seq2seq.model.kernels.cuda_graphs import Graphs
-from seq2seq.model.quantize import with_weights_in
+from seq2seq.model.quantize import update_weights, with_weights_in
 from seq2seq.model.transformer import Transformer
 
 VARIANTS = {
@@ -73,10 +74,10 @@ class RecordedGraphs(Graphs):
         if key in self._graphs:
             self._graphs[key].replay()
             return
-        before = {name: memory.clone() for name, memory in self._places.items()}
+        before = [(place, place.clone()) for places in self._places.values() for place in places]
         function()
-        for name, memory in before.items():  # a capture changes nothing, but a recording does it once more
-            self._places[name].copy_(memory)
+        for place, numbers in before:  # a capture changes nothing, but a recording does it once more
+            place.copy_(numbers)
         self._graphs[key] = Recording(function)
 
     def forget(self):
@@ -185,7 +186,7 @@ def test_a_search_starts_clean(make_model, small_shapes):
     for _ in range(2):
         compare(graphs, model, [4, 9, 2], beam(2))
         compare(graphs, model, [4, 9, 2], DecodeConfig(sample=True, n_best=2))
-        for memory in graphs._places.values():
+        for memory in chain.from_iterable(graphs._places.values()):
             memory.fill_(math.nan if memory.is_floating_point() else 5)
 
 
@@ -250,6 +251,55 @@ def test_half_precision(make_model, small_shapes, device):
             log_p = (model.decode(tgt, model.encode(src), src) @ model.output_weight.t()).log_softmax(-1)
             expected = log_p.gather(1, torch.tensor([*h.ids, EOS_ID])[:, None]).sum()
             assert h.log_prob == pytest.approx(expected.item(), abs=0.03 * (len(h.ids) + 1))
+
+
+@devices
+@torch.inference_mode()
+def test_no_graph_is_captured_twice(make_model, small_shapes, device):
+    """Guards against graphs that are thrown away when a larger batch comes, as the later ones of a file are: they have
+    shorter sentences, but more of them. The first search is the smallest here."""
+    model = make_model().eval()
+    graphs, keys, run = graphs_of(model, device), [], Graphs.run if device == "cuda" else RecordedGraphs.run
+    captured = []
+
+    def counted(key, function):
+        keys.append(key)
+        if key not in graphs._graphs:
+            captured.append(key)
+        run(graphs, key, function)
+
+    graphs.run = counted
+    for seed, lengths in enumerate([[3], [9, 4], [11, 4, 9, 1, 7], [3], [9] * 9, [9, 4], [11, 4, 9, 1, 7]]):
+        compare(graphs, model, lengths, beam(2), seed)
+    assert len(captured) == len(set(keys)) == len(graphs) > 4
+
+
+@torch.inference_mode()
+def test_graphs_follow_the_weights(make_model, small_shapes):
+    """Guards against a validation with the weights of an earlier one: the graphs of a run read the same tensors in all
+    its validations."""
+    model = make_model(d_model=64, num_heads=2).eval()
+    graphs = graphs_of(model, "recorded")
+    graphs.model = with_weights_in(torch.bfloat16, model)
+    sources, max_lengths = [[5, 9, 8, EOS_ID], [7, EOS_ID], [8, 14, 4, 4, 6, EOS_ID]], [6, 9, 4]
+    found = []
+    with torch.autocast(graphs.device.type, dtype=torch.bfloat16, cache_enabled=False):
+        for seed in range(3):
+            torch.manual_seed(seed)
+            for trained in model.parameters():
+                trained.add_(torch.randn(trained.shape) * 0.1)
+            update_weights(graphs.model, model)
+            fixed, expected = both(graphs, with_weights_in(torch.bfloat16, model), sources, max_lengths, beam(3))
+            ours, theirs = (search(state, max_lengths, 3, 1.0) for state in (fixed, expected))
+            assert [[h.ids for h in some] for some in ours] == [[h.ids for h in some] for some in theirs]
+            found.append(ours)
+    assert found[0] != found[1] != found[2]
+
+
+def test_batches_fill_the_shapes_of_graphs():
+    """Guards against rows that are computed for no sentence, up to half of a batch."""
+    sizes = [1, 7, 8, 9, 15, 16, 17, 100, 819]
+    assert [without_free_rows(size) for size in sizes] == [1, 7, 8, 8, 8, 16, 16, 64, 512]
 
 
 @pytest.mark.gpu

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from seq2seq.config import DecodeConfig
+from seq2seq.data.symbols import EOS_ID
 from seq2seq.decode import engine as engine_module
+from seq2seq.decode import search as search_module
 from seq2seq.decode import stepper as stepper_module
 from seq2seq.decode import translator as translator_module
-from seq2seq.decode.engine import TorchEngine
+from seq2seq.decode.engine import Source, TorchEngine
 from seq2seq.decode.stepper import GraphStepper
 from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import ModelError, UserError
@@ -240,6 +242,44 @@ def test_fixed_shapes_change_nothing(
         assert ran
         if batch_tokens == 10**6:
             assert len({num_sentences for num_sentences, _ in ran}) > 2
+
+
+def test_batches_on_cuda_fill_their_shapes(
+    translator: Translator, lines: list[str], graphs: Graphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against rows computed for no sentence, and against padding that the size of a batch does not count."""
+    sizes, whole = [], engine_module.search
+
+    def counted(stepper: GraphStepper, max_lengths: list[int], *options: Any) -> object:
+        sizes.append(len(max_lengths))
+        return whole(stepper, max_lengths, *options)
+
+    monkeypatch.setattr(engine_module, "search", counted)
+    translator.translate(["ka to"] * 50, BEAM.model_copy(update={"batch_tokens": 3 * 16 * 21}))
+    assert sizes == [16, 16, 16, 2]  # 21 sentences would be computed as 32; each is padded to 16 tokens
+
+
+def test_batches_are_larger_on_cuda(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stated number holds on every device; the default is for the device."""
+    engine, sample = translator.engine, DecodeConfig(sample=True)
+    assert isinstance(engine, TorchEngine)
+    stated = DecodeConfig(batch_tokens=7), DecodeConfig(batch_tokens=10**6, sample=True)
+    assert [engine.batch_tokens(decode) for decode in (DecodeConfig(), sample, *stated)] == [8192, 8192, 7, 10**6]
+    monkeypatch.setattr(engine, "device", torch.device("cuda"))
+    assert [engine.batch_tokens(decode) for decode in (DecodeConfig(), sample, *stated)] == [65_536, 16_384, 7, 10**6]
+
+
+@pytest.mark.parametrize("n_best", [1, 2])
+def test_only_hypotheses_that_are_returned_are_followed_back(
+    n_best: int, translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against host time for tokens that nobody reads; several can spell one text, so n_best needs them all."""
+    followed, trace = [], search_module._trace
+    monkeypatch.setattr(search_module, "_trace", lambda *end: followed.append(trace(*end)) or followed[-1])
+    sources = [Source([5, 6, 7, EOS_ID], (0, 0)), Source([9, EOS_ID], (1, 0))]
+    found = translator.engine.search(sources, BEAM.model_copy(update={"n_best": n_best}))
+    assert [len(hypotheses) for hypotheses in found] == [1 if n_best == 1 else 3] * 2
+    assert len(followed) == sum(map(len, found))
 
 
 def test_fixed_shapes_are_for_one_search_at_a_time(

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID
-from seq2seq.model.quantize import Int8Linear, is_int8_slow, quantize, with_weights_in
+from seq2seq.model.quantize import Int8Linear, is_int8_slow, quantize, update_weights, with_weights_in
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -107,3 +107,22 @@ def test_cast_weights_give_what_autocast_gives(make_model, make_pairs, batch_of,
     assert cast.output_weight.dtype == torch.bfloat16
     assert cast.src_embedding.weight is model.src_embedding.weight
     assert cast.tgt_embedding.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tie", ["all", "target", "none"])
+def test_a_copy_follows_the_model(make_model, tie, dtype):
+    """Guards against a weight that is forgotten, or that moves: a graph would read the old one; and against dropout in
+    the copy of a model that trains."""
+    model = make_model(tie_embeddings=tie).train()
+    cast = with_weights_in(dtype, model)
+    before = {name: x.data_ptr() for name, x in cast.named_parameters()}
+    with torch.no_grad():
+        for x in model.parameters():
+            x.normal_()
+    update_weights(cast, model)
+    new = with_weights_in(dtype, model)
+    assert {name: x.data_ptr() for name, x in cast.named_parameters()} == before
+    assert all(torch.equal(x, new.get_parameter(name)) for name, x in cast.named_parameters())
+    assert not any(module.training for module in cast.modules())
+    assert all(module.training for module in model.modules())

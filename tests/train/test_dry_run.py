@@ -135,6 +135,18 @@ def test_a_start_without_checkpoint_is_remembered(text: Path, tmp_path: Path) ->
         assert with_batch_tokens(other, corpus, CPU).train.step_tokens == 1024
 
 
+def test_the_default_suits_the_device(text: Path, tmp_path: Path) -> None:
+    """Guards against small steps that leave a GPU idle, and against a dry run on every CPU."""
+    config = toy_config(text, tmp_path / "run", "train.batch_tokens=null")
+    corpus = prepare_data(config, show_progress=False).train
+    with mock.patch.object(step_size, "dry_run", return_value=measured(1)) as tried:
+        assert with_batch_tokens(config, corpus, CPU).train.batch_tokens == 4096
+        assert tried.call_count == 0
+        on_cuda = Processes(0, 1, torch.device("cuda", 0))
+        assert with_batch_tokens(config, corpus, on_cuda).train.batch_tokens == 1024
+        assert tried.call_count == 1
+
+
 def test_all_processes_take_the_least(text: Path, tmp_path: Path) -> None:
     """Ranks with other numbers would deal other batches; one that cannot even start must not leave the rest waiting."""
 

@@ -22,7 +22,7 @@ from seq2seq.errors import EXIT_STOPPED, ConfigError, DataError, ModelError, Use
 from seq2seq.evaluate import Scores
 from seq2seq.model import loss as loss_module
 from seq2seq.tensors import load_tensors, read_metadata
-from seq2seq.train import setup, trainer
+from seq2seq.train import setup, trainer, validation
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 from seq2seq.train.metrics import read_metrics
 from seq2seq.train.setup import Run
@@ -352,6 +352,20 @@ def test_every_bound_ends_the_run(
     assert summary.progress.validated_step == steps
     assert [path.name for path in list_checkpoints(tmp_path / "run")][-1] == f"step-{steps:09d}.safetensors"
     assert read_metadata(tmp_path / "run/last/model.safetensors")["step"] == str(steps)
+
+
+@pytest.mark.parametrize("decay", [0, 0.9])
+def test_validations_share_an_engine(decay: float, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against graphs that every validation captures anew, and against a translation with earlier weights."""
+    updated: list[int] = []
+    settings = ("train.max_steps=6", "train.validate_every=2", f"train.ema_decay={decay}")
+    run = set_up(toy_config(text, tmp_path / "run", *settings))
+    assert run.engine.model is run.evaluated
+    engines, update = mock.Mock(side_effect=AssertionError), run.engine.update
+    monkeypatch.setattr(run.engine, "update", lambda: updated.append(run.progress.step) or update())
+    with mock.patch.object(validation, "TorchEngine", engines), mock.patch.object(trainer, "TorchEngine", engines):
+        trainer.train(run)
+    assert updated == [2, 4, 6]
 
 
 @pytest.mark.parametrize(("metric", "best"), [("loss", 2), ("bleu", 3), ("chrf", 3)])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cache
 
 import torch
 from torch import Tensor
+
+_MOST = 64  # graphs to keep: more than a search has shapes; a server may see any number of sampling options
 
 
 @cache
@@ -19,13 +22,14 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 class Graphs:
     """CUDA graphs of functions, by key, and the places of the tensors that they read and write.
 
-    The graphs share memory for temporary tensors, so only one may run at a time.
+    The graphs share memory for temporary tensors, so only one may run at a time. Those used last are kept, up to a
+    fixed number.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._places: dict[str, Tensor] = {}
+        self._graphs: OrderedDict[Hashable, torch.cuda.CUDAGraph] = OrderedDict()  # the one used last is the last
+        self._places: dict[str, list[Tensor]] = {}  # by name; each place is at least twice as large as the one before
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -39,24 +43,38 @@ class Graphs:
         """
         if key in self._graphs:
             self._graphs[key].replay()
+            self._graphs.move_to_end(key)
         elif self.device.type == "cuda":
+            self._make_room()
             self._graphs[key] = self._capture(function)
         else:
             function()
 
     def place(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor of zeros in the memory called ``name``; zeros, because masked numbers must be finite."""
-        size = math.prod(shape)
-        if name not in self._places or self._places[name].numel() < size:
-            self.forget()  # the graphs use the old place
-            self._places[name] = torch.empty(size, dtype=dtype, device=self.device)
-        return self._places[name][:size].view(shape).zero_()
+        """A tensor of zeros in the memory called ``name``; zeros, because masked numbers must be finite.
+
+        A shape is always at the same address, so no graph has to be captured again when a larger shape comes. All
+        places of a name need at most twice the memory of the largest one.
+        """
+        size, places = math.prod(shape), self._places.setdefault(name, [])
+        place = next((place for place in places if place.numel() >= size), None)
+        if place is None:
+            doubled = 2 * places[-1].numel() if places else 0
+            place = torch.empty(max(size, doubled), dtype=dtype, device=self.device)
+            places.append(place)
+        return place[:size].view(shape).zero_()
 
     def forget(self) -> None:
         """Free all graphs."""
         if self._graphs:
             torch.cuda.synchronize(self.device)  # one may be running
-        self._graphs = {}
+        self._graphs.clear()
+
+    def _make_room(self) -> None:
+        """Free the graph that was not used for the longest time, if there are too many."""
+        if len(self._graphs) >= _MOST:
+            torch.cuda.synchronize(self.device)  # it may be running
+            self._graphs.popitem(last=False)
 
     def _capture(self, function: Callable[[], None]) -> torch.cuda.CUDAGraph:
         """Execute ``function`` and capture it as a graph."""

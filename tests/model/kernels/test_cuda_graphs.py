@@ -37,7 +37,9 @@ def test_what_is_captured_and_when(monkeypatch):
     of the warm-up, and against a pool that is joined when none of its graphs is left: which PyTorch does not survive.
     CUDA is a stand-in here."""
     cuda, side = mock.MagicMock(), mock.MagicMock()
-    made = [mock.MagicMock(name=f"graph {i}") for i in range(4)]
+    made, pool = [mock.MagicMock(name=f"graph {i}") for i in range(4)], mock.MagicMock(name="pool")
+    for graph in made:
+        graph.pool.return_value = pool
     cuda.CUDAGraph.side_effect = made
     monkeypatch.setattr(torch, "cuda", cuda)
     monkeypatch.setattr(graphs_module, "_side_stream", lambda device: side)
@@ -46,7 +48,7 @@ def test_what_is_captured_and_when(monkeypatch):
         graphs.run(key, lambda key=key: calls.append(key))
     assert calls == ["a", "a", "b", "b", "c", "c"]
     assert [graph.replay.call_count for graph in made[:3]] == [2, 0, 0]
-    assert [call.kwargs["pool"] for call in cuda.graph.call_args_list] == [None, *[made[0].pool()] * 2]
+    assert [call.kwargs["pool"] for call in cuda.graph.call_args_list] == [None, pool, pool]
     assert all(call.kwargs["stream"] is side for call in cuda.graph.call_args_list)
     assert [call.args for call in cuda.stream.call_args_list] == [(side,)] * 3
     graphs.forget()
@@ -56,17 +58,46 @@ def test_what_is_captured_and_when(monkeypatch):
     assert cuda.graph.call_args.kwargs["pool"] is None
 
 
-def test_places_stay_until_they_are_too_small(monkeypatch):
-    """Guards against numbers that an earlier search left, and against graphs that write where nothing is any more."""
-    graphs, forgotten = Graphs(torch.device("cpu")), []
-    monkeypatch.setattr(graphs, "forget", lambda: forgotten.append(1))
-    first = graphs.place("x", (2, 3), torch.float32).fill_(5.0)
-    assert torch.equal(graphs.place("x", (4, 1), torch.float32), torch.zeros(4, 1))
-    assert graphs.place("x", (3, 2), torch.float32).data_ptr() == first.data_ptr()
-    assert len(forgotten) == 1
-    assert graphs.place("x", (7,), torch.float32).eq(0).all()
+def test_graphs_are_kept_within_a_bound(monkeypatch):
+    """Guards against a server that needs more memory with every temperature that it is asked for. The graph that was
+    not used for the longest time goes, and not while it may be running. CUDA is a stand-in here."""
+    cuda, order = mock.MagicMock(), []
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(graphs_module, "_side_stream", lambda device: mock.MagicMock())
+    cuda.synchronize.side_effect = lambda device: order.append(len(graphs))
+    graphs = Graphs(torch.device("cuda", 0))
+    for temperature in range(64):
+        graphs.run(temperature, lambda: None)
+    assert (len(graphs), order) == (64, [])
+    graphs.run(0, lambda: None)
+    for temperature in range(64, 100):
+        graphs.run(temperature, lambda: None)
+    assert (len(graphs), order) == (64, [64] * 36)
+    captured = cuda.graph.call_count
+    for kept in (0, *range(37, 100)):
+        graphs.run(kept, lambda: None)
+    assert cuda.graph.call_count == captured == 100
+    graphs.run(36, lambda: None)
+    assert cuda.graph.call_count == 101
+
+
+def test_a_shape_stays_at_its_place():
+    """Guards against numbers that an earlier search left, against graphs that write where nothing is any more, and
+    against places that pile up: all of a name need at most twice the memory of the largest."""
+    graphs, sizes = Graphs(torch.device("cpu")), [6, 4, 7, 13, 12, 40, 1, 41, 90, 6]
+    addresses = {}
+    for size in sizes * 2:
+        place = graphs.place("x", (size,), torch.float32)
+        assert addresses.setdefault(size, place.data_ptr()) == place.data_ptr()
+        assert place.eq(0).all()
+        place.fill_(5.0)
+    assert addresses[6] == addresses[4] == addresses[1]
+    assert addresses[6] != addresses[7]
+    held = [place.numel() for place in graphs._places["x"]]
+    assert held == [6, 12, 24, 48, 96]
+    assert sum(held) <= 2 * held[-1]
+    assert graphs.place("x", (3, 2), torch.float32).shape == (3, 2)
     assert graphs.place("y", (7,), torch.int64).dtype == torch.int64
-    assert len(forgotten) == 3
 
 
 @pytest.mark.gpu
