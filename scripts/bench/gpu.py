@@ -172,7 +172,8 @@ def step(spec: Namespace, size: str, tokens: str) -> dict[str, Any]:
             yield one
             next(phases, None)
 
-    sizes = (f"model.preset={size}", f"train.batch_tokens={tokens}", "train.max_bad_steps=1000000")
+    endless = ("train.max_steps=1000000", "train.max_bad_steps=1000000")  # stop_after ends it
+    sizes = (f"model.preset={size}", f"train.batch_tokens={tokens}", *endless)
     folder = Path(spec.folder) / f"step-{size}-{tokens}"
     shutil.rmtree(folder, ignore_errors=True)  # an earlier check's run would be continued
     config = load_config(Path(spec.config), [f"run_dir={folder}", *sizes])
