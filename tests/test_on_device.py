@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.amp import autocast_mode
+from torch.nn.attention import varlen
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -110,6 +111,9 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     common = changed(torch.cuda.amp.common, amp_definitely_not_available=lambda: False)
     cuda = changed(torch.cuda, amp=changed(torch.cuda.amp, common=common), is_bf16_supported=lambda: True)
     monkeypatch.setattr(autocast_mode, "torch", changed(torch, cuda=cuda))
+    # PyTorch 2.15 asks the device for these in every call of varlen_attn, and keeps the answers.
+    monkeypatch.setattr(varlen, "_should_use_cudnn", lambda _: False, raising=False)
+    monkeypatch.setattr(varlen, "_cudnn_version_and_major_capability", lambda _: (None, 8), raising=False)
     with FakeTensorMode(allow_non_fake_inputs=True), Watch() as watch, torch.no_grad():  # no gradients without a driver
         yield watch
 

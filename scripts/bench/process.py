@@ -15,6 +15,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from argparse import Namespace
@@ -26,8 +27,12 @@ _SAMPLE_SECONDS = 0.2
 _MOST_OTHERS, _MOST_STEAL = 0.1, 0.02  # shares of the machine's CPU time; beyond them a time says little
 
 
-def run_job(job: str, spec: Namespace, folder: Path, *, watch_children: bool = False) -> dict[str, Any]:
+def run_job(
+    job: str, spec: Namespace, folder: Path, *, watch_children: bool = False, most_seconds: float | None = None
+) -> dict[str, Any]:
     """Run a job and return its result, which holds ``error`` where the job failed, and what else the machine did.
+
+    A job that takes longer than ``most_seconds`` is ended, and has failed.
 
     With ``watch_children`` the result gets ``peak_tree_bytes``, the most memory that the process and its children held
     together, seen by looking at it now and then; looking takes time from what is measured. The job's output goes to a
@@ -41,12 +46,15 @@ def run_job(job: str, spec: Namespace, folder: Path, *, watch_children: bool = F
     with path.with_suffix(".log").open("w", encoding="utf-8") as log:
         command = [sys.executable, "-m", "bench.process", job, str(path)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(spec))
+        killer = threading.Timer(most_seconds or 2**20, process.kill)
+        killer.start()
         while True:
             try:
                 out, _ = process.communicate(timeout=_SAMPLE_SECONDS if watch_children else None)
                 break
             except subprocess.TimeoutExpired:
                 peak = max(peak, _tree_memory_bytes(process.pid))
+        killer.cancel()
         log.write(out)
     seen = _seen_since(before)
     try:

@@ -84,23 +84,45 @@ class EfficientSelfAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
-        heads, out, log_sums, seed, offset = ctx.saved_tensors
-        q, k, v = heads.unsqueeze(0).chunk(3, dim=2)
-        lengths = ctx.side.offsets, ctx.side.offsets, ctx.side.max_length, ctx.side.max_length
-        grad, *_ = torch.ops.aten._efficient_attention_backward(
-            grads[0].unsqueeze(0),
-            q,
-            k,
-            v,
-            None,
-            out,
-            *lengths,
-            log_sums,
-            0.0,
-            seed,
-            offset,
-            ctx.mask,
-            False,  # there is no bias that needs a gradient
-            shared_storage_dqdkdv=True,
-        )
-        return grad.as_strided(heads.shape, heads.stride(), 0), None, None
+        return _gradient(grads[0], *ctx.saved_tensors, ctx.side.offsets, ctx.side.max_length, ctx.mask), None, None
+
+
+# An operator of its own, because PyTorch 2.15 compiles nothing that reads three results of another one as one tensor.
+@torch.library.custom_op("seq2seq::efficient_attention_backward", mutates_args=())
+def _gradient(
+    grad: Tensor,
+    heads: Tensor,
+    out: Tensor,
+    log_sums: Tensor,
+    seed: Tensor,
+    offset: Tensor,
+    offsets: Tensor,
+    max_length: int,
+    mask: int,
+) -> Tensor:
+    q, k, v = heads.unsqueeze(0).chunk(3, dim=2)
+    grad_q, *_ = torch.ops.aten._efficient_attention_backward(
+        grad.unsqueeze(0),
+        q,
+        k,
+        v,
+        None,
+        out,
+        offsets,
+        offsets,
+        max_length,
+        max_length,
+        log_sums,
+        0.0,
+        seed,
+        offset,
+        mask,
+        False,  # there is no bias that needs a gradient
+        shared_storage_dqdkdv=True,
+    )
+    return grad_q.as_strided(heads.shape, heads.stride(), 0)
+
+
+@_gradient.register_fake
+def _shape(grad: Tensor, heads: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(heads)
