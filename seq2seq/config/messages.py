@@ -30,7 +30,8 @@ ELSEWHERE: dict[str, tuple[str, str]] = {
     "optim.schedule": ("learning rate after the warmup", "scheduler lr_scheduler lr_scheduler_type decay_method"),
     "optim.warmup_steps": ("steps until the peak", "warmup warmup_updates lr_warmup learning_rate_warmup"),
     "optim.clip_norm": ("maximum norm of the gradient", "max_grad_norm clip_grad_norm gradient_clip_val grad_clip"),
-    "train.batch_tokens": ("target tokens of a step", "batch_size max_tokens tokens_per_batch per_device_train_batch_size"),
+    "train.batch_tokens": ("target tokens of a step", "batch_size max_tokens tokens_per_batch "
+                           "per_device_train_batch_size"),
     "train.accumulate": ("micro-batches of a step, which train.batch_tokens counts together", "accum_count accum_grad "
                          "accumulate_grad_batches gradient_accumulation_steps update_freq batch_multiplier"),
     "train.label_smoothing": ("0 is off", "label_smoothing_eps label_smoothing_factor label_smoothing_epsilon"),
