@@ -3,6 +3,7 @@
 import faulthandler
 import re
 import resource
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,15 +80,16 @@ def _draw_stretch(draw: st.DrawFn, data: bytes) -> tuple[int, int]:
 
 @contextmanager
 def bounded(files: Input, folder: Path) -> Iterator[None]:
-    """A block that may take ten seconds and half a gigabyte to read ``files``.
+    """A block that may take ten seconds of CPU time and half a gigabyte to read ``files``.
 
-    More memory is a MemoryError, or what a library makes of it. More time ends the process, also inside of a library:
+    CPU time, because other programs on the machine can make any block slow. More memory is a MemoryError, or what a library makes of it. More time ends the process, also inside of a library:
     ``folder/stuck.txt`` then says where, and ``folder/input.txt`` holds the files as Python writes them.
     """
     (folder / "input.txt").write_text(repr(files))
     limits = resource.getrlimit(resource.RLIMIT_AS)
     with open(folder / "stuck.txt", "w") as report:
-        faulthandler.dump_traceback_later(_SECONDS, exit=True, file=report)
+        faulthandler.register(signal.SIGPROF, report, chain=True)  # which then ends the process
+        signal.setitimer(signal.ITIMER_PROF, _SECONDS)
         if (statm := Path("/proc/self/statm")).exists():
             size = int(statm.read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (size + _MEMORY, limits[1]))
@@ -95,4 +97,5 @@ def bounded(files: Input, folder: Path) -> Iterator[None]:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_AS, limits)
-            faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            faulthandler.unregister(signal.SIGPROF)
