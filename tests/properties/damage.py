@@ -82,7 +82,8 @@ def _draw_stretch(draw: st.DrawFn, data: bytes) -> tuple[int, int]:
 def bounded(files: Input, folder: Path) -> Iterator[None]:
     """A block that may take ten seconds of CPU time and half a gigabyte to read ``files``.
 
-    CPU time, because other programs on the machine can make any block slow. More memory is a MemoryError, or what a library makes of it. More time ends the process, also inside of a library:
+    CPU time, because other programs on the machine can make any block slow. More memory is a MemoryError, or what a
+    library makes of it. More time ends the process, also inside of a library:
     ``folder/stuck.txt`` then says where, and ``folder/input.txt`` holds the files as Python writes them.
     """
     (folder / "input.txt").write_text(repr(files))
