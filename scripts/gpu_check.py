@@ -215,7 +215,7 @@ class Check:
         _, output = self._train("auto", *self._run("auto"), "model.preset=base", "train.batch_tokens=auto")
         number = re.search(r"batch_tokens: auto is ([\d,]+)", output)
         yield "train.batch_tokens: auto", number[1] if number else _last_line(output), OK if number else WRONG
-        sizes = ("model.preset=big", "train.batch_tokens=1000000")
+        sizes = ("model.preset=big", "train.batch_tokens=400000")
         status, output = self._train("too-large", *self._run("too-large"), *sizes, may_fail=True)
         line = _last_line(output)
         good = status and "out of memory" in line and "Traceback" not in output

@@ -17,6 +17,7 @@ from seq2seq.model.transformer import Transformer
 
 # Logits that exist at a time, those of one chunk of tokens. On the CPU they should fit into its caches.
 CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
+_MOST_CHUNKS = 16  # on CUDA, where compiled code repeats the operations of a chunk for each of them
 # In fp16, of a chunk: the sum over more tokens with the same label could be too large.
 _FP16_CHUNK_TOKENS = 2**14
 # In fp16, d loss / dz is multiplied by it.
@@ -57,6 +58,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             grad_weight = torch.zeros_like(weight, dtype=torch.float32)
             ctx.save_for_backward(grad_hidden, grad_weight)
         chunk_tokens = max(1, CHUNK_LOGITS[hidden.device.type] // num_classes)
+        if hidden.is_cuda:
+            chunk_tokens = max(chunk_tokens, -(-hidden.size(0) // _MOST_CHUNKS))
         if hidden.dtype == torch.float16:
             chunk_tokens = min(chunk_tokens, _FP16_CHUNK_TOKENS)
         for begin in range(0, hidden.size(0), chunk_tokens):
