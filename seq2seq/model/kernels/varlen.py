@@ -120,9 +120,10 @@ def _gradient(
         False,  # there is no bias that needs a gradient
         shared_storage_dqdkdv=True,
     )
-    return grad_q.as_strided(heads.shape, heads.stride(), 0)
+    _, number, width = heads.shape
+    return grad_q.as_strided(heads.shape, (number * width, width, 1), 0)
 
 
 @_gradient.register_fake
 def _shape(grad: Tensor, heads: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(heads)
+    return heads.new_empty(heads.shape)
