@@ -23,6 +23,7 @@ from seq2seq.config.keys import (
     sections_in,
     set_key,
     show,
+    show_key,
     without_numbers,
 )
 from seq2seq.config.messages import explain, unknown
@@ -201,8 +202,7 @@ class Draft(Generic[T]):
         place = f"{self.path}:{line}"
         if any(stated in (key[: len(stated)], without_numbers(key)[: len(stated)]) for stated in self._overridden):
             line, place = float("inf"), "command line"
-        name = ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else show(part) for part in key)
-        self.problems.setdefault(key, (line, ": ".join(part for part in (place, name, message) if part)))
+        self.problems.setdefault(key, (line, ": ".join(part for part in (place, show_key(key), message) if part)))
 
     def _line(self, key: Key) -> int:
         """Line of a key in the file, or of the deepest section above it that the file has."""

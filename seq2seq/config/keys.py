@@ -6,6 +6,7 @@ between the names: ``("data", "train", "1", "src")``.
 
 import json
 import os
+import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -166,6 +167,11 @@ def change_paths(value: Any, annotation: Any, change: Callable[[str], str]) -> A
 def absolute_paths(value: Any, annotation: Any, folder: str) -> Any:
     """A field's value with every path in it absolute; relative ones start at ``folder``."""
     return change_paths(value, annotation, lambda path: os.path.abspath(os.path.join(folder, os.path.expanduser(path))))
+
+
+def show_key(key: Key) -> str:
+    """The dotted key for a message; a part that is no plain name is quoted."""
+    return ".".join(part if re.fullmatch(r"[\w-]{1,60}", part) else show(part) for part in key)
 
 
 def show(value: object) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from seq2seq.config.keys import Key, Section, fields_of, get_key, sections_in, show, without_numbers
+from seq2seq.config.keys import Key, Section, fields_of, get_key, sections_in, show, show_key, without_numbers
 
 # What other toolkits call our keys: for each of ours, a note and their names.
 ELSEWHERE: dict[str, tuple[str, str]] = {
@@ -161,5 +161,5 @@ def unknown(key: Key, known: Mapping[Key, FieldInfo], siblings: Sequence[str]) -
     if homes:
         return f"unknown key; did you mean {' or '.join(homes)}?"
     if not siblings:
-        return f"unknown key; {'.'.join(key[:-1])} is not a section"
+        return f"unknown key; {show_key(key[:-1])} is not a section"
     return "unknown key" + (_nearest(name, siblings) or f"; allowed here: {', '.join(siblings)}")

@@ -320,6 +320,7 @@ def test_several_broken_rules_are_reported_together(write: Any) -> None:
          "decode"),
         ("lr=3", "command line: lr: unknown key; did you mean optim.lr?"),
         ("optim.lr.x=3", "command line: optim.lr.x: unknown key; optim.lr is not a section"),
+        ("\udc80.x=3", "command line: '\\udc80'.x: unknown key; '\\udc80' is not a section"),  # a byte that is no UTF-8
         ("optim.lr=[", "command line: optim.lr: not valid YAML: while parsing a flow node, expected the node content, "
          "but found '<stream end>'"),
         ("optim=3", "command line: optim: must be a section of key: value lines, not 3"),
