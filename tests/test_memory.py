@@ -57,6 +57,18 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
             corpus_loss(run.model, run.data.train, config, run.processes, torch.float32)
 
 
+def test_the_first_step_of_a_gpu_runs_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against advice for the start of a run if the step is too large: compiling comes before the first step."""
+
+    def warm_up(*_: object) -> bool:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0")
+
+    run = set_up(toy_config(write_text_files(tmp_path / "text"), tmp_path / "run"))
+    monkeypatch.setattr(run.gradients, "warm_up", warm_up)
+    with pytest.raises(OutOfMemoryError, match=r"2.50 GiB more needed.*lower train.batch_tokens"):
+        train(run)
+
+
 def test_only_lack_of_memory_is_explained() -> None:
     """Another error of PyTorch that is reported as lack of memory would mislead users."""
     for error in (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0"), MemoryError()):

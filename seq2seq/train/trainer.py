@@ -86,7 +86,9 @@ def _epoch(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
     corpus, plan = epoch_data(run)
     started = time.monotonic()
     for step in load_steps(corpus, plan, run.microbatches, run.processes.device, first=progress.step_in_epoch):
-        if run.gradients.warm_up(step.batches[0], run.processes.say):
+        with memory_explained(partial(_describe, run, step)):
+            warmed_up = run.gradients.warm_up(step.batches[0], run.processes.say)
+        if warmed_up:
             started = time.monotonic()
             run.report.restart_clock()
         train_step(run, step)
