@@ -93,22 +93,30 @@ def _side(lengths: list[int], device: torch.device) -> Packed:
     return pack(np.full(sum(lengths), 5), np.array(lengths)).to(device)
 
 
+def _dtypes() -> list[torch.dtype]:
+    """The dtypes that the device computes in."""
+    has_bfloat16 = torch.cuda.get_device_capability(CUDA) >= (8, 0)
+    return [*([torch.bfloat16] if has_bfloat16 else []), torch.float16, torch.float32]
+
+
+def _kernels(dtype: torch.dtype) -> dict[str, float]:
+    """The kernels that attention takes in this dtype, and the FLASH_LENGTH that selects each."""
+    return {name: length for name, length in KERNELS.items() if dtype == torch.bfloat16 or name != "FlashAttention"}
+
+
 def attention_errors(spec: Namespace) -> dict[str, Any]:
     """The largest relative error of outputs and gradients, by dtype and kernel, against fp32 on the CPU."""
     q_lengths, k_lengths = [5, 130, 64, 1, 33, 200, 0, 0, 0], [7, 90, 64, 2, 40, 180, 0, 0, 0]
     errors: dict[str, float] = {}
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        for causal in (False, True):
-            lengths = (q_lengths, q_lengths if causal else k_lengths)
+    for dtype in _dtypes():
+        for causal, other_lengths in ((False, q_lengths), (True, q_lengths), (False, k_lengths)):
+            lengths = (q_lengths, other_lengths)
             torch.manual_seed(0)
-            heads = [torch.randn(sum(lengths[part > 0]), _HEADS, _WIDTH, dtype=dtype) for part in range(3)]
-            grad = torch.randn_like(heads[0])
+            heads, grad = _heads(lengths, dtype)
             wanted = _with_gradients([x.float() for x in heads], grad.float(), lengths, torch.device("cpu"), causal)
-            for kernel, flash_length in KERNELS.items():
-                if kernel == "FlashAttention" and dtype != torch.bfloat16:
-                    continue  # the other kernel is taken
+            for kernel, flash_length in _kernels(dtype).items():
                 with mock.patch.object(attention, "FLASH_LENGTH", flash_length):
-                    found = _with_gradients([x.cuda() for x in heads], grad.cuda(), lengths, CUDA, causal)
+                    found = _with_gradients([x.to(CUDA) for x in heads], grad.to(CUDA), lengths, CUDA, causal)
                 name = f"{str(dtype).removeprefix('torch.')}, {kernel}"
                 for one, other in zip(found, wanted, strict=True):
                     error = ((one.float().cpu() - other).norm() / other.norm()).item()
@@ -116,29 +124,39 @@ def attention_errors(spec: Namespace) -> dict[str, Any]:
     return {"errors": errors}
 
 
+def _heads(lengths: tuple[list[int], list[int]], dtype: torch.dtype) -> tuple[list[Tensor], Tensor]:
+    """Random heads in as few tensors as in the model, because the way to a kernel depends on it; and a gradient."""
+    q_tokens, k_tokens = map(sum, lengths)
+    shapes = [(q_tokens, 3)] if lengths[0] is lengths[1] else [(q_tokens, 1), (k_tokens, 2)]
+    heads = [torch.randn(tokens, parts * _HEADS, _WIDTH, dtype=dtype) for tokens, parts in shapes]
+    return heads, torch.randn(q_tokens, _HEADS, _WIDTH, dtype=dtype)
+
+
 def _with_gradients(
     heads: list[Tensor], grad: Tensor, lengths: tuple[list[int], list[int]], device: torch.device, causal: bool
 ) -> list[Tensor]:
+    """The output, and the gradients of queries, keys and values, each by itself: those of values are the largest."""
     heads = [x.requires_grad_() for x in heads]
     sides = [_side(part, device) for part in lengths]
     out = attention.attention(heads, _HEADS, sides[0], sides[1], causal=causal)
-    return [out, *torch.autograd.grad(out, heads, grad)]
+    return [out, *(part for x in torch.autograd.grad(out, heads, grad) for part in x.split(_HEADS, dim=1))]
 
 
 def attention_times(spec: Namespace) -> dict[str, Any]:
     """Milliseconds of self-attention, forward and backward, by mean length and kernel."""
     times: dict[str, dict[str, float]] = {}
+    dtype = _dtypes()[0]
     for mean in _MEANS:
         side = _side(news_lengths(mean, _TOKENS), CUDA)
         shape = (side.ids.numel(), 3 * _HEADS, _WIDTH)
-        qkv = torch.randn(shape, device=CUDA, dtype=torch.bfloat16, requires_grad=True)
-        grad = torch.randn(shape[0], _HEADS, _WIDTH, device=CUDA, dtype=torch.bfloat16)
+        qkv = torch.randn(shape, device=CUDA, dtype=dtype, requires_grad=True)
+        grad = torch.randn(shape[0], _HEADS, _WIDTH, device=CUDA, dtype=dtype)
 
         def both(side: Packed = side, qkv: Tensor = qkv, grad: Tensor = grad) -> None:
             torch.autograd.grad(attention.attention([qkv], _HEADS, side, side, causal=False), qkv, grad)
 
         times[str(mean)] = {}
-        for kernel, flash_length in KERNELS.items():
+        for kernel, flash_length in _kernels(dtype).items():
             with mock.patch.object(attention, "FLASH_LENGTH", flash_length):
                 times[str(mean)][kernel] = _milliseconds(both)
     return {"times": times, "flash_length": attention.FLASH_LENGTH}
@@ -204,8 +222,16 @@ def _phases(spec: Namespace, result: dict[str, Any], work: list[tuple[int, int]]
     with mock.patch.object(torch.cuda.CUDAGraph, "replay", count):
         yield from _measure(spec, result, "graph", work)
     result["launches"] = result.get("launches", 0) / (_WARMUP + spec.steps + _HOST_STEPS)
-    with mock.patch.object(Graphs, "run", lambda graphs, key, function: function()):
+    with mock.patch.object(Graphs, "run", _directly):
         yield from _measure(spec, result, "direct", work)
+
+
+def _directly(graphs: Graphs, key: Hashable, function: Callable[[], None]) -> None:
+    """Launch each kernel of ``function``; the memory of graphs is freed, or a step would seem to need both."""
+    if len(graphs):
+        graphs.forget()
+        torch.cuda.empty_cache()
+    function()
 
 
 def _measure(spec: Namespace, result: dict[str, Any], kind: str, work: list[tuple[int, int]]) -> Iterator[None]:
