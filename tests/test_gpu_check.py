@@ -115,11 +115,17 @@ def test_a_card_without_bf16_is_checked_in_what_it_has(monkeypatch: pytest.Monke
     assert all(list(row) == ["memory-efficient"] for row in gpu.attention_times(argparse.Namespace())["times"].values())
 
 
-def _rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, found: dict[str, Any]) -> list[str]:
-    """The lines of a step whose jobs all end with ``found``."""
-    machine = {"words": {}, "peak": 1.0, "why_not_compiled": None}
-    jobs = {"bench.gpu:environment": machine}
-    monkeypatch.setattr(process, "run_job", lambda job, *args, **options: jobs.get(job, found))
+def _rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, found: dict[str, Any] | Callable[..., dict[str, Any]]
+) -> list[str]:
+    """The last lines of the table, the last one first, of a step whose jobs end with ``found``, or what it returns."""
+
+    def run_job(job: str, spec: argparse.Namespace, *args: object, **options: object) -> dict[str, Any]:
+        if job == "bench.gpu:environment":
+            return {"words": {}, "peak": 1.0, "why_not_compiled": None}
+        return found(spec) if callable(found) else found
+
+    monkeypatch.setattr(process, "run_job", run_job)
     text = tmp_path / "text"
     check = gpu_check.Check(argparse.Namespace(out=tmp_path, src=text, tgt=text, model=None, only=step))
     check.run()
@@ -154,3 +160,19 @@ def test_break_even_of_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     rows = _rows(tmp_path, monkeypatch, "attention-times", {"times": one, "flash_length": 64})
     assert "FlashAttention is faster at none" in rows[0]
     assert all("taken: memory-efficient" in row and "ok" in row for row in rows[1:3])
+
+
+@pytest.mark.parametrize(("auto", "verdict"), [(5.06, "WRONG"), (5.04, "ok"), (None, "WRONG")])
+def test_losses_are_those_of_the_precision_that_the_card_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auto: float | None, verdict: str
+) -> None:
+    """Guards against bf16 on a card that lacks it, and a verdict that overlooks a difference, or a loss of NaN."""
+    losses = {("cpu", "fp32"): 5.0, ("cuda", "fp32"): 5.0, ("cuda", "auto"): auto}
+    found = _rows(
+        tmp_path, monkeypatch, "losses", lambda spec: {"losses": [6.0, losses.pop((spec.device, spec.precision))]}
+    )
+    assert [row.split(" | ")[0].strip("| ") for row in found[:2]] == [
+        "losses, precision auto",
+        "losses, precision fp32",
+    ]
+    assert [row.split(" | ")[-1].strip("| ") for row in found[:2]] == [verdict, "ok"]
