@@ -73,6 +73,7 @@ class Check:
         self._end = time.monotonic() + _SECONDS
         self._rows: list[Row] = []
         self._words: dict[str, str] = {}
+        self._has_bfloat16 = True
         src, tgt = (path.resolve() for path in (args.src, args.tgt)) if args.src else write_text(self._out)
         self._config = self._out / "check.yaml"
         self._config.write_text(_CONFIG.format(src=src, tgt=tgt, data=ROOT / "data"), encoding="utf-8")
@@ -104,7 +105,7 @@ class Check:
     def environment(self) -> Iterator[Row]:
         """The machine, and whether training can be compiled."""
         found = self._job("bench.gpu:environment")
-        self._words, self._spec.peak = found["words"], found["peak"]
+        self._words, self._spec.peak, self._has_bfloat16 = found["words"], found["peak"], found["has_bfloat16"]
         for name, value in self._words.items():
             print(f"         {name}: {value}")
         reason = found["why_not_compiled"]
@@ -132,8 +133,12 @@ class Check:
 
     def tests(self) -> Iterator[Row]:
         """The tests that need a GPU."""
-        if importlib.util.find_spec("pytest") is None:
-            yield "tests marked gpu", "pytest is not installed", SKIPPED
+        missing = [package for package in ("pytest", "hypothesis") if importlib.util.find_spec(package) is None]
+        if missing or not self._has_bfloat16:
+            figure = (
+                f"not installed: {', '.join(missing)}" if missing else "they need bf16, which this GPU does not have"
+            )
+            yield "tests marked gpu", figure, SKIPPED
             return
         words = ("pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", str(ROOT / "tests"), "--rootdir", str(ROOT))
         status, output = self._command("tests", *words)
@@ -304,7 +309,9 @@ def write_text(folder: Path) -> tuple[Path, Path]:
 def main() -> int:
     """Check the GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--src", type=Path, help="source text, plain or gzip; default: the embedded corpus")
+    parser.add_argument(
+        "--src", type=Path, help="source text, plain or gzip, some 100,000 lines; default: the embedded corpus"
+    )
     parser.add_argument("--tgt", type=Path, help="target text")
     parser.add_argument("--model", type=Path, help="the model to search with; default: the quickstart's")
     parser.add_argument("--only", help="some of the steps, such as attention,search")

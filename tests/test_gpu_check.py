@@ -1,6 +1,7 @@
 """The check of a GPU can be started everywhere, and says at once where there is none."""
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -122,7 +123,7 @@ def _rows(
 
     def run_job(job: str, spec: argparse.Namespace, *args: object, **options: object) -> dict[str, Any]:
         if job == "bench.gpu:environment":
-            return {"words": {}, "peak": 1.0, "why_not_compiled": None}
+            return {"words": {}, "peak": 1.0, "has_bfloat16": False, "why_not_compiled": None}
         return found(spec) if callable(found) else found
 
     monkeypatch.setattr(process, "run_job", run_job)
@@ -176,3 +177,10 @@ def test_losses_are_those_of_the_precision_that_the_card_has(
         "losses, precision fp32",
     ]
     assert [row.split(" | ")[-1].strip("| ") for row in found[:2]] == [verdict, "ok"]
+
+
+def test_tests_that_cannot_run_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a verdict "WRONG" for a package or a kind of number that is missing."""
+    assert "skipped" in _rows(tmp_path, monkeypatch, "tests", {})[0]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "hypothesis" else object())
+    assert "not installed: hypothesis | skipped" in _rows(tmp_path, monkeypatch, "tests", {})[0]

@@ -51,7 +51,7 @@ def run(spec: Namespace, job: str, *arguments: str) -> dict[str, Any]:
 
 
 def environment(spec: Namespace) -> dict[str, Any]:
-    """What a report says about the machine; ``peak``: FLOP/s of a large matrix product."""
+    """What a report says about the machine, and what steps need of it; ``peak``: FLOP/s of a large matrix product."""
     device = choose_device("cuda")
     seen = torch.cuda.get_device_properties(device)
     dtype = compute_dtype("auto", device)
@@ -70,7 +70,8 @@ def environment(spec: Namespace) -> dict[str, Any]:
         "Python, system": f"{platform.python_version()}, {platform.platform()}",
         "matrix products": f"{peak / 1e12:.1f} TFLOP/s in {str(dtype).removeprefix('torch.')}",
     }
-    return {"words": words, "peak": peak, "why_not_compiled": why_not_compiled(device)}
+    has_bfloat16 = dtype == torch.bfloat16
+    return {"words": words, "peak": peak, "has_bfloat16": has_bfloat16, "why_not_compiled": why_not_compiled(device)}
 
 
 def _driver() -> str:
