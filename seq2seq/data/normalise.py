@@ -26,5 +26,6 @@ def normalise(text: str) -> str:
     text = _SPACE.sub(" ", text)
     if text.isascii():
         return text
-    visible = _JOINERS.sub("", _REMOVED.sub("", unicodedata.normalize("NFC", text)))
-    return unicodedata.normalize("NFC", visible)
+    # What is left out can have stood between the parts of a character, which decides about the joiners beside it.
+    visible = unicodedata.normalize("NFC", _REMOVED.sub("", text))
+    return unicodedata.normalize("NFC", _JOINERS.sub("", visible))

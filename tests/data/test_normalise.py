@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seq2seq.data.normalise import normalise
@@ -47,6 +47,7 @@ def test_characters_are_composed():
 
 
 @given(text=st.one_of(st.text(), st.text(alphabet=ODD)))
+@example("\u200c\u1100\ufeff\u1161")  # a joiner beside a syllable whose parts come together only then
 def test_twice_is_once(text):
     """Guards against stored pieces that are normalised to something else when they are sampled anew."""
     once = normalise(text)
