@@ -98,11 +98,10 @@ def _differences(one: Path, other: Path) -> list[str]:
     first, second = (load_checkpoint(list_checkpoints(run)[-1]) for run in (one, other))
     for group in GROUPS:
         a, b = getattr(first, group), getattr(second, group)
-        unequal = [
-            name for name in a.keys() | b.keys() if name not in a or name not in b or not torch.equal(a[name], b[name])
-        ]
+        names = a.keys() | b.keys()
+        unequal = [name for name in names if name not in a or name not in b or not torch.equal(a[name], b[name])]
         if unequal:
-            found.append(f"{len(unequal)} of {len(a)} tensors of the {group} (such as {min(unequal)})")
+            found.append(f"{len(unequal)} of {len(names)} tensors of the {group} (such as {min(unequal)})")
     first.progress.seconds = second.progress.seconds = 0.0  # of the clock
     if first.progress != second.progress:
         found.append("the progress")
