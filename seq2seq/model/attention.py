@@ -132,7 +132,9 @@ def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
     q = q.view(shape).permute(0, 2, 3, 1, 4)
     scores = torch.matmul(q.flatten(2, 3), keys).view(*q.shape[:4], -1)
     scores = torch.add(mask[:, None], scores, alpha=head_width**-0.5)
-    mixed = torch.matmul(scores.softmax(dim=-1).flatten(2, 3), values)
+    weights = scores.softmax(dim=-1).flatten(2, 3)
+    # For a product with one key, PyTorch 2.13 and later compile a kernel on CUDA, which needs a C compiler.
+    mixed = weights * values if values.size(2) == 1 else torch.matmul(weights, values)
     return mixed.view(q.shape).permute(0, 3, 1, 2, 4).reshape(num_sentences * q.size(3), -1)
 
 

@@ -8,10 +8,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seq2seq.data.packed import Packed, pack, pack_sentences
 from seq2seq.model import attention as attention_module
-from seq2seq.model.attention import attention, has_packed_kernel
+from seq2seq.model.attention import attend_step, attention, has_packed_kernel
 
 Q_LENGTHS, K_LENGTHS = [4, 1, 7, 3], [2, 6, 1, 9]
 
@@ -151,6 +152,35 @@ def test_memory_of_long_sentences_is_linear(short):
     with torch.autograd.graph.saved_tensors_hooks(lambda x: (sizes.append(x.numel()), x)[1], lambda x: x):
         attention((q, k, v), 1, side, side, causal=True)
     assert (max(sizes) >= length**2) == short
+
+
+class Shapes(TorchDispatchMode):
+    """The shapes of batched products."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.bmm.default:
+            self.found.append([list(x.shape) for x in args])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("num_keys", [1, 2])
+def test_a_step_over_one_key_has_no_outer_product(num_keys):
+    """Guards against a search on CUDA that needs a C compiler: PyTorch 2.13 and later compile a kernel for it."""
+    torch.manual_seed(0)
+    q, keys, values = torch.randn(6, 4, 8), torch.randn(2, 2, 8, num_keys), torch.randn(2, num_keys, 2, 8)
+    mask = torch.zeros(2, 1, 1, num_keys)
+    with Shapes() as shapes:
+        out = attend_step(q, keys, values.transpose(1, 2), mask)
+    assert shapes.found
+    assert not any(a[2] == b[1] == 1 for a, b in shapes.found)
+    keys, values = (x.repeat_interleave(3, dim=0).repeat_interleave(2, dim=1) for x in (keys, values.transpose(1, 2)))
+    scores = torch.einsum("nhe,nhek->nhk", q, keys) / math.sqrt(8)
+    expected = torch.einsum("nhk,nhke->nhe", scores.softmax(dim=-1), values).flatten(1)
+    torch.testing.assert_close(out, expected)
 
 
 def test_key_bias():
