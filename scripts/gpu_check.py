@@ -51,9 +51,12 @@ data:
   train: {{src: "{src}", tgt: "{tgt}"}}
   valid: {{src: "{data}/valid.en", tgt: "{data}/valid.zh"}}
   cache_dir: data
-tokenizer: {{vocab_size: 32000}}
+tokenizer: {{joint: true, vocab_size: 32000, sampling: 0}}
 model: {{preset: tiny}}
-train: {{device: cuda, batch_tokens: 4096, max_steps: 12, spike_sigmas: null}}
+optim: {{lr: 1e-3, schedule: inverse_sqrt, warmup_steps: 6}}
+train:
+  {{device: cuda, batch_tokens: 4096, max_steps: 12, validate_every: 12, save_every: 12, ema_decay: 0.998, patience: 10,
+    spike_sigmas: null}}
 """
 
 Row = tuple[str, str, str]  # step, figure, verdict
@@ -215,7 +218,7 @@ class Check:
     def memory(self) -> Iterator[Row]:
         """``train.batch_tokens: auto``, and a step that does not fit."""
         _, output = self._train("auto", *self._run("auto"), "model.preset=base", "train.batch_tokens=auto")
-        number = re.search(r"batch_tokens: auto is ([\d,]+)", output)
+        number = re.search(r"train.batch_tokens +(\d+)", output)
         yield "train.batch_tokens: auto", number[1] if number else _last_line(output), OK if number else WRONG
         sizes = ("model.preset=big", "train.batch_tokens=400000")
         status, output = self._train("too-large", *self._run("too-large"), *sizes, may_fail=True)

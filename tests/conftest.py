@@ -93,11 +93,12 @@ def tiny_config(tmp_path: Path) -> Callable[..., Config]:
     def make(**options: object) -> Config:
         files = TextFiles(src=str(tmp_path / "train.en"), tgt=str(tmp_path / "train.de"))
         shape = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 16}
-        return Config(
+        config = Config(
             run_dir=tmp_path / "run",
             data=DataConfig(train=files, valid=files, max_length=16),
             tokenizer=TokenizerConfig(vocab_size=300),
             model=ModelConfig(**{**shape, **options}),
         )
+        return config.with_choices({"train.max_steps": 2000}).all_stated()
 
     return make

@@ -10,9 +10,10 @@ import torch
 
 from seq2seq.cli.main import main
 from seq2seq.config import Config
+from seq2seq.data.formats.lines import printable
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.doctor import machine
-from seq2seq.doctor.report import LIMITS, Section, Verdict, judged, printable
+from seq2seq.doctor.report import LIMITS, Section, Verdict, judged
 from seq2seq.errors import OutOfMemoryError
 from seq2seq.train.distributed import Processes
 from seq2seq.train.dry_run import DryRun
@@ -77,7 +78,7 @@ def test_doubtful_lines_are_named(
     text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against a doubtful line that is not reported, or is reported with a wrong line number."""
-    monkeypatch.setattr(machine, "judge_machine", lambda config, data: Section("", []))  # it takes seconds
+    monkeypatch.setattr(machine, "judge_machine", lambda config, data, processes: Section("", []))  # it takes seconds
     src, tgt = lines_of(text / "train.xx"), lines_of(text / "train.yy")
     test = lines_of(text / "test.xx"), lines_of(text / "test.yy")
     other = "Привет, дорогой мир"
@@ -145,7 +146,7 @@ def test_pieces_are_counted_by_side(
     text: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against pieces per word that count ends of sentences or lines left out, and against misread bytes."""
-    monkeypatch.setattr(machine, "judge_machine", lambda config, data: Section("", []))
+    monkeypatch.setattr(machine, "judge_machine", lambda config, data, processes: Section("", []))
     change(text / "train.xx", {5: b""})
     change(text / "train.yy", {8: "龘 fe".encode()})
     _, shown = report(text, capsys, "tokenizer.character_coverage=0.99", "tokenizer.joint=false", "data.max_length=200")
@@ -254,6 +255,6 @@ def test_limits_judge_shares() -> None:
 
 def test_examples_can_be_shown_on_any_terminal() -> None:
     """Guards against an example that rings the bell, breaks the line or fills the screen."""
-    assert printable(b"a\x07b\xffc", 20) == "a\\x07b\\xffc"
-    assert printable("你好世界".encode(), 4) == "你好世界"
-    assert printable(b"x" * 10**6, 10) == "x" * 9 + "…"
+    assert printable("a\x07bc", 20) == "a\\x07bc"
+    assert printable("你好世界", 4) == "你好世界"
+    assert printable("x" * 10**6, 10) == "x" * 9 + "…"

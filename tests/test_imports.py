@@ -44,6 +44,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "languages": (),
     "traces": (),
+    "faults": (),
     "signals": (),
     "files": ("errors",),
     "memory": ("errors",),
@@ -74,7 +75,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "decode": (*_BASE, "config", "data", "decode"),
     # Satellites look down on the core and not at each other; the core imports no satellite, but train scores.
     "evaluate": _BASE,
-    "train": (*_CORE, "evaluate", "train"),
+    "train": (*_CORE, "evaluate", "faults", "train"),
     "doctor": (*_CORE, "train", "doctor"),
     "report": ("errors", "train.metrics"),
     "cli": (*_CORE, "evaluate", "train", "doctor", "report", "cli"),

@@ -30,11 +30,12 @@ data:
   valid: {{src: {text}/valid.xx, tgt: {text}/valid.yy}}
   max_length: 24
   cache_dir: {text}/cache
-tokenizer: {{vocab_size: 330, kind: unigram}}
+tokenizer: {{vocab_size: 330, kind: unigram, joint: true, sampling: 0}}
 model: {{encoder_layers: 1, decoder_layers: 1, d_model: 16, num_heads: 2, d_ff: 32, dropout: 0.1, norm_position: post}}
-optim: {{lr: 0.01, warmup_steps: 0}}
+optim: {{lr: 0.01, warmup_steps: 0, schedule: inverse_sqrt}}
 train:
-  {{batch_tokens: 120, max_steps: 12, validate_every: 5, save_every: 3, ema_decay: 0, device: cpu, threads: 1}}
+  {{batch_tokens: 120, max_steps: 12, validate_every: 5, save_every: 3, ema_decay: 0, patience: 10, device: cpu,
+   threads: 1}}
 decode: {{beam_size: 2, max_length_offset: 3, max_length_ratio: 1}}
 """
 

@@ -195,7 +195,7 @@ def step(spec: Namespace, size: str, tokens: str) -> dict[str, Any]:
     sizes = (f"model.preset={size}", f"train.batch_tokens={tokens}", *endless)
     folder = Path(spec.folder) / f"step-{size}-{tokens}"
     shutil.rmtree(folder, ignore_errors=True)  # an earlier check's run would be continued
-    config = load_config(Path(spec.config), [f"run_dir={folder}", *sizes])
+    config = load_config(Path(spec.config), [f"run_dir={folder}", *sizes]).all_stated()
     with mock.patch.object(trainer, "load_steps", probe):
         done = setup.set_up(config, Processes(0, 1, choose_device("cuda")))
         # The last step does not come back to the probe.

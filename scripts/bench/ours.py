@@ -67,7 +67,7 @@ def make_config(spec: Namespace, run_dir: Path) -> Config:
             },
             "decode": {"beam_size": 1, "max_length_ratio": 1.0, "max_length_offset": 0},
         }
-    )
+    ).all_stated()
 
 
 def _valid_files(text: dict[str, list[str]], folder: Path) -> dict[str, Path]:

@@ -23,7 +23,7 @@ data:
   cache_dir: cache
 tokenizer: {{joint: false, vocab_size: 8000}}
 model: {{preset: tiny}}
-train: {{max_steps: 2}}
+train: {{batch_tokens: 4096, max_steps: 2, validate_every: 2, save_every: 2}}
 decode: {{beam_size: 1}}
 """
 

@@ -14,11 +14,24 @@ def add(subparsers: Subparsers) -> None:
     add_config(parser, nargs="?")
     help_ = "print the JSON schema: every key, for people and editors"
     parser.add_argument("--schema", action="store_true", help=help_)
+    help_ = "print what train would choose for keys that are auto, and why (prepares the data, as train does)"
+    parser.add_argument("--explain", action="store_true", help=help_)
 
 
 def run(args: argparse.Namespace) -> None:
     from seq2seq.config import dump_config, load_config, schema
 
-    if args.schema == (args.config is not None):
+    if args.schema == (args.config is not None) or (args.schema and args.explain):
         raise UserError("give either a config file or --schema")
-    print(json.dumps(schema(), indent=2) if args.schema else dump_config(load_config(args.config, args.overrides)))
+    if args.schema:
+        print(json.dumps(schema(), indent=2))
+        return
+    config = load_config(args.config, args.overrides)
+    if not args.explain:
+        print(dump_config(config))
+        return
+    from seq2seq.train.decide import decide
+    from seq2seq.train.distributed import joined_processes
+
+    with joined_processes(config.train.device) as processes:
+        print(decide(config, processes))

@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(summary: Summary, config: Config) -> None:
+    from seq2seq.train.outcome import outcome
+
     progress, run_dir = summary.progress, config.run_dir
     if summary.stopped:
         print(f"{summary.reason}; saved after step {progress.step:,}; the same command continues from there")
@@ -85,5 +87,7 @@ def _print(summary: Summary, config: Config) -> None:
         print(f"best model: {run_dir / 'best'} (step {progress.best_step:,})")
     else:
         print(f"no best model: no validation gave a finite number; the last model is {run_dir / 'last'}")
+    for sentence in outcome(config, progress):
+        print(sentence)
     if summary.test is not None:
         print(f"test set, {run_dir / 'test.hyp.txt'}:\n{summary.test}")

@@ -1,8 +1,8 @@
 """From a YAML file and the command line to a :class:`Config`.
 
 Precedence: defaults, config file, command line (``section.key=value``).
-Paths under ``data`` are relative to the config file; ``run_dir`` and every path on the command line are relative to
-where the command runs. Loading never looks at the data files.
+Paths under ``data`` are relative to ``data.dir``, or without it to the config file; ``run_dir`` and every path on the
+command line are relative to where the command runs. Loading never looks at the data files.
 """
 
 import os
@@ -136,7 +136,6 @@ class Draft(Generic[T]):
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}:1: must have keys such as run_dir: and data:, not {show(tree)}")
         self.tree: dict[str, Any] = tree
-        self.tree = {name: self._at(os.path.dirname(os.path.abspath(path)), (name,), tree[name]) for name in tree}
 
     def override(self, text: str) -> None:
         """Apply one ``section.key=value`` from the command line."""
@@ -157,6 +156,16 @@ class Draft(Generic[T]):
             except _YamlError as error:
                 return self.report(key, f"not valid YAML: {error.args[1]}")
             set_key(self.tree, key, self._at(os.getcwd(), key, self._plain(node, key) if node else None))
+
+    def _place_data(self) -> None:
+        """Make the data's paths absolute: those of the text start at data.dir, others at the folder of the file."""
+        here = os.path.dirname(os.path.abspath(self.path))
+        for key in (("data", "dir"), ("data", "cache_dir")):
+            if (value := get_key(self.tree, key)) is not None:
+                set_key(self.tree, key, self._at(here, key, value))
+        folder = get_key(self.tree, ("data", "dir"))
+        if "data" in self.tree:
+            self.tree["data"] = self._at(folder if isinstance(folder, str) else here, ("data",), self.tree["data"])
 
     def forget_unreadable(self, sections: tuple[str, ...]) -> None:
         """Remove the keys of these sections that this version refuses."""
@@ -185,6 +194,7 @@ class Draft(Generic[T]):
 
     def resolve(self) -> T:
         """The config, if there was no mistake; else a ConfigError with a line for each."""
+        self._place_data()
         for key, field in fields_of(self.kind).items():
             absent: object = None if len(key) == 1 else {}
             if field.annotation in sections_in(field.annotation) and get_key(self.tree, key, absent) is None:

@@ -43,6 +43,32 @@ def option(default: Any, description: str, **limits: Any) -> Any:
     return Field(default=default, description=description, **limits)
 
 
+AUTO = "auto"
+
+
+def choice(default: Any, description: str, **limits: Any) -> Any:
+    """A field that a run chooses by itself if it is not stated, or stated as auto.
+
+    Most are chosen from the text, the bounds and the speed of the machine (:mod:`seq2seq.train.recipe`), some follow
+    from other keys. Until then the field holds ``default``.
+    """
+    return Field(default=default, description=description, json_schema_extra=_or_auto, **limits)
+
+
+def _or_auto(schema: dict[str, Any]) -> None:
+    """Change the JSON schema of a field so that it allows auto, which is its default."""
+    told = {name: schema.pop(name) for name in ("description", "title") if name in schema}
+    schema.pop("default")
+    kinds = schema.pop("anyOf", None) or [dict(schema)]
+    schema.clear()
+    schema.update(anyOf=[*kinds, {"const": AUTO, "type": "string"}], default=AUTO, **told)
+
+
+def is_choice(field: FieldInfo | None) -> bool:
+    """Whether a run chooses the value of a field that is not stated."""
+    return field is not None and field.json_schema_extra is _or_auto
+
+
 class Section(BaseModel):
     """What all sections share: immutable, no unknown keys, no conversion of ``"8"`` or ``true`` to a number."""
 
@@ -55,6 +81,15 @@ class Section(BaseModel):
         """
         yield from ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_auto(cls, values: Any) -> Any:
+        """Take a choice that is stated as auto as one that is not stated."""
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        return {name: value for name, value in values.items() if value != AUTO or not is_choice(fields.get(name))}
+
     @model_validator(mode="after")
     def _check(self) -> "Section":
         if problems := list(self._broken_rules()):
@@ -62,9 +97,24 @@ class Section(BaseModel):
             raise PydanticCustomError("rules", "{text}", {"text": text, "problems": problems})
         return self
 
-    def fill(self, **defaults: Any) -> None:
-        """Set those of these keys that were not stated. Only for ``_broken_rules``: a section is frozen for others."""
-        self.__dict__.update({key: value for key, value in defaults.items() if key not in self.model_fields_set})
+    def fill(self, *, stated: bool = True, **defaults: Any) -> None:
+        """Set those of these keys that were not stated. Only for ``_broken_rules``: a section is frozen for others.
+
+        Args:
+            stated: whether the keys count as stated from now on, because what they follow from is stated.
+        """
+        missing = {key: value for key, value in defaults.items() if key not in self.model_fields_set}
+        self.__dict__.update(missing)
+        if stated:
+            self.model_fields_set.update(missing)
+
+    def open_choices(self) -> list[str]:
+        """The keys of this section that a run has still to choose."""
+        return [
+            name
+            for name, field in type(self).model_fields.items()
+            if is_choice(field) and name not in self.model_fields_set
+        ]
 
 
 def sections_in(annotation: Any) -> tuple[type[Section], ...]:

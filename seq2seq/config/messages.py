@@ -9,7 +9,18 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from seq2seq.config.keys import Key, Section, fields_of, get_key, sections_in, show, show_key, without_numbers
+from seq2seq.config.keys import (
+    AUTO,
+    Key,
+    Section,
+    fields_of,
+    get_key,
+    is_choice,
+    sections_in,
+    show,
+    show_key,
+    without_numbers,
+)
 
 # What other toolkits call our keys: for each of ours, a note and their names.
 ELSEWHERE: dict[str, tuple[str, str]] = {
@@ -74,7 +85,7 @@ def explain(error: ValidationError, tree: object, section: type[Section]) -> Ite
             if key[-1].isdecimal():
                 annotation = get_args(annotation)[0]
             choices = get_args(annotation) if get_origin(annotation) is Literal else ()
-            expected = _expected(annotation, field.metadata)
+            expected = _expected(annotation, field.metadata) + (f" or {AUTO}" if is_choice(field) else "")
             yield key, f"must be {expected}, not {show(value)}{_nearest(value, choices)}"
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from seq2seq.config.keys import OnePath, Paths, Section, option
+from seq2seq.config.keys import OnePath, Paths, Section, choice, option
 from seq2seq.languages import language_of
 
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -30,6 +30,9 @@ class TextFiles(Section):
 class DataConfig(Section):
     """Text to train on, and to measure with."""
 
+    dir: OnePath | None = option(
+        None, "Folder that the paths of train, valid and test start at. Default: the folder of the config file."
+    )
     train: TextFiles = Field(description="Parallel text to train on (src and tgt).")
     valid: TextFiles = Field(description="Parallel text to validate on (src and tgt). It must not be part of train.")
     test: TextFiles | None = option(None, "Parallel text for a final score after training (src and tgt). Optional.")
@@ -68,10 +71,14 @@ class TokenizerConfig(Section):
     """How text is split into subwords. The tokenizer is trained once, on the training text."""
 
     kind: Literal["unigram", "bpe"] = option("bpe", "Type of the SentencePiece model.")
-    joint: bool = option(
-        True, "true: one vocabulary for both languages, needed to tie all embeddings. false: one for each language."
+    joint: bool = choice(
+        True,
+        "true: one vocabulary for both languages, needed to tie all embeddings. false: one for each language. auto: "
+        "true if both are written in the same script.",
     )
-    vocab_size: int = option(8000, "Number of subwords in a vocabulary. Larger corpora can use more.", gt=4)
+    vocab_size: int = choice(
+        8000, "Number of subwords in a vocabulary. auto: by the size of the text; larger texts can use more.", gt=4
+    )
     character_coverage: float = option(
         0.9995,
         "Share of the characters of the text that the vocabulary covers. Use 1.0 for small alphabets.",
@@ -86,11 +93,12 @@ class TokenizerConfig(Section):
         "Normalise source text in training and translation: white space of every kind becomes a space, characters are "
         "composed (NFC), soft hyphens and zero-width characters are removed. Target text is not changed.",
     )
-    sampling: float = option(
+    sampling: float = choice(
         0.0,
         "Subword regularisation in training, for small data: every epoch splits the words at random. 0 is off, 0.1 is "
-        "usual. kind bpe: probability to skip a merge; larger is more random (1 gives single characters). kind "
-        "unigram: smoothing alpha; smaller is more random (0.01 is nearly uniform, 1 prefers the best splits).",
+        "usual. auto: 0.1 if there is time for many epochs. kind bpe: probability to skip a merge; larger is more "
+        "random (1 gives single characters). kind unigram: smoothing alpha; smaller is more random (0.01 is nearly "
+        "uniform, 1 prefers the best splits).",
         ge=0,
         le=1,
     )
@@ -111,28 +119,28 @@ PRESETS: Mapping[str, Mapping[str, float | str]] = {
 class ModelConfig(Section):
     """The Transformer. A preset gives its shape; every key of the shape can also be set by itself."""
 
-    preset: Literal["tiny", "small", "base", "big"] = option(
+    preset: Literal["tiny", "small", "base", "big"] = choice(
         "small",
-        "Shape of the model: layers, widths, heads, dropout, norm_position. tiny is for tens of thousands of "
-        "sentence pairs, small for hundreds of thousands; base and big are those of Vaswani et al. 2017.",
+        "Shape of the model: layers, widths, heads, dropout, norm_position. auto: by the size of the text and the time "
+        "that there is. base and big are those of Vaswani et al. 2017.",
     )
-    encoder_layers: int = option(4, "Number of encoder layers. Default: from the preset.", gt=0)
-    decoder_layers: int = option(4, "Number of decoder layers. Default: from the preset.", gt=0)
-    d_model: int = option(
+    encoder_layers: int = choice(4, "Number of encoder layers. Default: from the preset.", gt=0)
+    decoder_layers: int = choice(4, "Number of decoder layers. Default: from the preset.", gt=0)
+    d_model: int = choice(
         256, "Width of the embeddings and of the output of every layer. Default: from the preset.", gt=0
     )
-    num_heads: int = option(
+    num_heads: int = choice(
         4, "Number of attention heads. d_model must be a multiple of it. Default: from the preset.", gt=0
     )
-    num_kv_heads: int = option(
+    num_kv_heads: int = choice(
         4,
         "Number of heads for keys and values (grouped-query attention). num_heads must be a multiple of it. Fewer make "
         "decoding cheaper. Default: num_heads.",
         gt=0,
     )
-    d_ff: int = option(1024, "Inner width of the feed-forward layers. Default: from the preset.", gt=0)
-    dropout: float = option(0.1, "Dropout probability in training. Default: from the preset.", ge=0, le=0.9)
-    norm_position: Literal["pre", "post"] = option(
+    d_ff: int = choice(1024, "Inner width of the feed-forward layers. Default: from the preset.", gt=0)
+    dropout: float = choice(0.1, "Dropout probability in training. Default: from the preset.", ge=0, le=0.9)
+    norm_position: Literal["pre", "post"] = choice(
         "pre",
         "pre: normalise before each sublayer (more stable at high learning rates). post: after it (as in the paper). "
         "Default: from the preset.",
@@ -146,7 +154,7 @@ class ModelConfig(Section):
         "Position encoding. sinusoidal and learned (up to data.max_length) are added to the embeddings; rotary rotates "
         "queries and keys.",
     )
-    tie_embeddings: Literal["all", "target", "none"] = option(
+    tie_embeddings: Literal["all", "target", "none"] = choice(
         "all",
         "Which of the embeddings share one matrix. all: source, target and output, needs tokenizer.joint: true. "
         "target: target and output, the default with separate vocabularies. none: each has its own.",
@@ -156,8 +164,10 @@ class ModelConfig(Section):
     )
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
-        self.fill(**PRESETS[self.preset])
-        self.fill(num_kv_heads=self.num_heads)
+        if self.model_fields_set.issuperset(_SHAPE):
+            self.fill(preset=self.preset)  # nothing is left for a preset to decide
+        self.fill(stated="preset" in self.model_fields_set, **PRESETS[self.preset])
+        self.fill(stated="num_heads" in self.model_fields_set, num_kv_heads=self.num_heads)
         if self.d_model % self.num_heads:
             yield "d_model", f"must be a multiple of num_heads ({self.num_heads}), not {self.d_model}"
         elif self.positions == "rotary" and (size := self.d_model // self.num_heads) % 2:
@@ -168,29 +178,31 @@ class ModelConfig(Section):
             yield "positions", f"sinusoidal needs an even d_model, not {self.d_model}"
 
 
-WARMUP_STEPS = 1000
-
-
 class OptimConfig(Section):
     """The optimizer and the learning rate."""
 
     name: Literal["adamw", "muon"] = option(
         "adamw", "Optimizer. muon updates the matrices of the layers, and adamw updates the rest."
     )
-    lr: float = option(1e-3, "Peak learning rate, reached at the end of the warmup.", gt=0)
+    lr: float = choice(
+        1e-3,
+        "Peak learning rate, reached at the end of the warmup. auto: by the size of the model and of a step.",
+        gt=0,
+    )
     betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = option(
         (0.9, 0.98), "Decay rates of Adam's running averages: of the gradient, and of its square."
     )
     eps: float = option(1e-9, "Small number added to Adam's denominator, to avoid a division by zero.", gt=0)
     weight_decay: float = option(0.0, "Decoupled weight decay (as in AdamW). 0 is off.", ge=0)
-    schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = option(
+    schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = choice(
         "inverse_sqrt",
-        "Learning rate after the warmup. cosine and linear fall until train.max_steps, which they need.",
+        "Learning rate after the warmup. cosine and linear fall until train.max_steps, which they need. auto: cosine, "
+        "or inverse_sqrt if train.max_steps is null.",
     )
-    warmup_steps: int = option(
-        WARMUP_STEPS,
-        "Number of steps in which the learning rate rises from 0 to lr. Must be below train.max_steps. Default: 1000, "
-        "or half of train.max_steps if that is 1000 or less.",
+    warmup_steps: int = choice(
+        1000,
+        "Number of steps in which the learning rate rises from 0 to lr. Must be below train.max_steps. auto: a share "
+        "of train.max_steps.",
         ge=0,
     )
     min_lr_ratio: float = option(0.0, "Schedules cosine and linear end at min_lr_ratio x lr.", ge=0, le=1)
@@ -202,13 +214,12 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """How long to train, in which steps, and what to keep. Training ends at the first limit that it reaches."""
 
-    batch_tokens: Annotated[int, Field(gt=0)] | Literal["auto"] | None = option(
-        None,
+    batch_tokens: int = choice(
+        4096,
         "Batch size: target tokens of an optimizer step, over all processes and micro-batches; source tokens in "
-        "proportion. null: 4096 on the CPU, auto on CUDA. auto: the largest batch that fits into memory, which a test "
-        "before the run finds; at most 25,000 tokens per process (as in the paper) and 1 percent of the training text "
-        "(or 1,024 tokens if that is more). "
-        "Larger batches learn hardly more per step.",
+        "proportion. auto: by the size of the text, on CUDA at most what fits into memory, which a test before the run "
+        "finds. Larger batches learn hardly more per step.",
+        gt=0,
     )
     accumulate: int | None = option(
         None,
@@ -220,17 +231,25 @@ class TrainConfig(Section):
     label_smoothing: float = option(
         0.1, "Label smoothing: share of the probability that the loss spreads over the whole vocabulary.", ge=0, lt=1
     )
-    max_steps: int | None = option(
-        None, "Stop after this number of optimizer steps. Default: 20000 if no limit is set.", gt=0
+    max_steps: int | None = choice(
+        None,
+        "Stop after this number of optimizer steps. auto: what fits into max_epochs and max_minutes, by the measured "
+        "speed; without them, what the text is worth. null: only max_epochs and max_minutes count.",
+        gt=0,
     )
     max_epochs: int | None = option(None, "Stop after this number of passes over the training text.", gt=0)
     max_minutes: float | None = option(None, "Stop after this number of minutes of training.", gt=0)
-    validate_every: int = option(500, "Number of steps between validations.", gt=0)
-    save_every: int = option(500, "Number of steps between checkpoints.", gt=0)
-    patience: int | None = option(
+    validate_every: int = choice(
+        500, "Number of steps between validations. auto: a tenth of the run, or less often if they take long.", gt=0
+    )
+    save_every: int = choice(
+        500, "Number of steps between checkpoints. auto: as validate_every, or every ten minutes.", gt=0
+    )
+    patience: int | None = choice(
         10,
         "Early stopping: stop after this number of validations without improvement. null is off. A validation does not "
-        "count while its score is near 0 and its loss still falls.",
+        "count while its score is near 0 and its loss still falls. auto: null if the learning rate falls until "
+        "max_steps, else 10.",
         gt=0,
     )
     metric: Literal["bleu", "chrf", "loss"] = option(
@@ -250,8 +269,12 @@ class TrainConfig(Section):
         "The loss has jumped if it is this number of standard deviations above the mean of earlier steps. null is off.",
         gt=0,
     )
-    ema_decay: float = option(
-        0.998, "Decay per step of the moving average of the weights, which is used to translate. 0 is off.", ge=0, lt=1
+    ema_decay: float = choice(
+        0.998,
+        "Decay per step of the moving average of the weights, which is used to translate. 0 is off. auto: by "
+        "train.max_steps.",
+        ge=0,
+        lt=1,
     )
     keep_last: int = option(5, "Number of checkpoints to keep. The best model is always kept.", gt=0)
     device: Literal["auto", "cpu", "cuda"] = option(
@@ -268,17 +291,8 @@ class TrainConfig(Section):
         gt=0,
     )
 
-    @property
-    def step_tokens(self) -> int:
-        """``batch_tokens`` of a run that has started: a number."""
-        assert isinstance(self.batch_tokens, int), "train/step_size.py replaces null and auto before they are used"
-        return self.batch_tokens
-
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
-        bounds = {"max_steps", "max_epochs", "max_minutes"}
-        if not bounds & self.model_fields_set:
-            self.fill(max_steps=20_000)
-        elif all(getattr(self, bound) is None for bound in bounds):
+        if "max_steps" in self.model_fields_set and self.max_steps is self.max_epochs is self.max_minutes is None:
             yield "max_steps", "training needs an end; set one of max_steps, max_epochs, max_minutes"
 
 

@@ -3,14 +3,15 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from seq2seq.config.keys import (
+    AUTO,
     Key,
     OnePath,
     Section,
@@ -19,11 +20,12 @@ from seq2seq.config.keys import (
     fields_of,
     get_key,
     option,
+    set_key,
+    show_key,
     without_numbers,
 )
+from seq2seq.config.messages import explain
 from seq2seq.config.sections import (
-    PRESETS,
-    WARMUP_STEPS,
     DataConfig,
     DecodeConfig,
     ModelConfig,
@@ -41,12 +43,45 @@ class Config(Section):
         description="Folder of the run: checkpoints, logs, models. A relative path starts at the current folder."
     )
     seed: int = option(1, "Seed of the random numbers: initial weights, order of the data, dropout.", ge=0, lt=2**63)
-    data: DataConfig = Field(description="Text to train on. Relative paths start at the folder of the config file.")
+    data: DataConfig = Field(
+        description="Text to train on. Relative paths start at data.dir, else at the folder of the config file."
+    )
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, description="How text is split into subwords.")
     model: ModelConfig = Field(default_factory=ModelConfig, description="The Transformer.")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="The optimizer and its learning rate.")
     train: TrainConfig = Field(default_factory=TrainConfig, description="How long to train and what to keep.")
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="How to translate: beam search or sampling.")
+
+    def open_choices(self) -> list[str]:
+        """The dotted keys that a run has still to choose (:func:`seq2seq.config.keys.choice`)."""
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        return [
+            f"{name}.{key}"
+            for name, section in sections.items()
+            if isinstance(section, Section)
+            for key in section.open_choices()
+        ]
+
+    def with_choices(self, values: Mapping[str, object]) -> "Config":
+        """A copy with these values for dotted keys that are still open; what is stated stays.
+
+        Raises:
+            ConfigError: what is stated contradicts a chosen value.
+        """
+        open_keys = set(self.open_choices())
+        tree = self.model_dump(exclude_unset=True)
+        for key, value in values.items():
+            if key in open_keys:
+                set_key(tree, tuple(key.split(".")), value)
+        try:
+            return Config.model_validate(tree)
+        except ValidationError as error:
+            lines = [f"{show_key(key)}: {message}" for key, message in explain(error, tree, Config)]
+            raise ConfigError("\n".join(lines)) from None
+
+    def all_stated(self) -> "Config":
+        """An equal config that leaves no key open."""
+        return Config.model_validate(self.model_dump())
 
     @property
     def cache_dir(self) -> Path:
@@ -58,19 +93,19 @@ class Config(Section):
         return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
-        steps, schedule = self.train.max_steps, self.optim.schedule
-        # Copies, as the caller may use the same sections in another config.
-        self.__dict__ |= {"model": self.model.model_copy(), "optim": self.optim.model_copy()}
+        steps, schedule, warmup = self.train.max_steps, self.optim.schedule, self.optim.warmup_steps
+        # A copy, as the caller may use the same section in another config.
+        self.__dict__ |= {"model": self.model.model_copy()}
         if not self.tokenizer.joint:
             self.model.fill(tie_embeddings="target")
-        if steps is not None and steps <= WARMUP_STEPS:
-            self.optim.fill(warmup_steps=steps // 2)
+        elif "joint" in self.tokenizer.model_fields_set:
+            self.model.fill(tie_embeddings="all")
         if self.model.tie_embeddings == "all" and not self.tokenizer.joint:
             yield "model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true, or use target"
-        if schedule in ("cosine", "linear") and steps is None:
+        if schedule in ("cosine", "linear") and steps is None and "max_steps" in self.train.model_fields_set:
             yield "optim.schedule", f"{schedule} ends at the last step; set train.max_steps"
-        if steps is not None and self.optim.warmup_steps >= steps:
-            yield "optim.warmup_steps", f"must be below train.max_steps ({steps}), not {self.optim.warmup_steps}"
+        if steps is not None and "warmup_steps" in self.optim.model_fields_set and warmup >= steps:
+            yield "optim.warmup_steps", f"must be below train.max_steps ({steps}), not {warmup}"
 
 
 _TREE = TypeAdapter(dict[str, Any])  # of JSON
@@ -94,9 +129,19 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers = _WORDS_TO_QUOTE
 
 
-def dump_config(config: Config, *, absolute: bool = True) -> str:
-    """The resolved config as YAML. With absolute data paths, it loads as an equal config from any folder."""
+def _values(config: Config) -> dict[str, Any]:
+    """Plain values, with auto for what is still open."""
     values = config.model_dump(mode="json")
+    for key in config.open_choices():
+        set_key(values, tuple(key.split(".")), AUTO)
+    return values
+
+
+def dump_config(config: Config, *, absolute: bool = True) -> str:
+    """The config as YAML, with auto for what is still open. With absolute data paths, it loads as an equal config from
+    any folder.
+    """
+    values = _values(config)
     if absolute:
         values["data"] = absolute_paths(values["data"], DataConfig, os.getcwd())
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
@@ -115,10 +160,10 @@ def file_problem(path: Path) -> str | None:
 
 def portable(config: Config) -> Config:
     """The config to store with a model: file names in place of paths, and the languages that the file names gave."""
-    values = config.model_dump(mode="json")
+    values = _values(config)
     values["data"] = change_paths(values["data"], DataConfig, os.path.basename)
     values["run_dir"] = config.run_dir.resolve().name or "run"
-    values["data"] |= {"cache_dir": None, "src_lang": config.data.source_language}
+    values["data"] |= {"dir": None, "cache_dir": None, "src_lang": config.data.source_language}
     values["data"]["tgt_lang"] = config.data.target_language
     return Config.model_validate(values)
 
@@ -139,11 +184,7 @@ def check_files(config: Config) -> None:
 
 def schema() -> dict[str, Any]:
     """JSON schema of the config file, for editors and for the documentation."""
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
-    shape = found["$defs"]["ModelConfig"]["properties"]
-    for key in (*PRESETS["small"], "num_kv_heads", "tie_embeddings"):
-        del shape[key]["default"]  # depends on other keys, as the description says
-    return found
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
 
 
 def diff_configs(old: Config | str, new: Config, sections: Sequence[str]) -> list[str]:
@@ -157,14 +198,14 @@ def diff_configs(old: Config | str, new: Config, sections: Sequence[str]) -> lis
         ConfigError: ``old`` is damaged, or has keys that this version does not know.
     """
     try:
-        tree = old.model_dump(mode="json") if isinstance(old, Config) else _TREE.validate_json(old)
+        tree = _values(old) if isinstance(old, Config) else _TREE.validate_json(old)
     except ValueError:
         raise ConfigError("has no settings that can be read") from None
     wanted = [tuple(section.split(".")) for section in sections]
     fields = fields_of(type(new))
     assert all(key in fields for key in wanted), sections
     before = dict(_leaves(tree, ()))
-    values = new.model_dump(mode="json")
+    values = _values(new)
     after = dict(_leaves(values, ()))
     lacking = [key for key in before if without_numbers(key) not in fields]
     if lacking:
@@ -176,7 +217,7 @@ def diff_configs(old: Config | str, new: Config, sections: Sequence[str]) -> lis
         for key in newer:
             section = get_key(values, key[:-1])
             del (section[0] if isinstance(section, list) else section)[key[-1]]
-        defaults = dict(_leaves(type(new).model_validate(values).model_dump(mode="json"), ()))
+        defaults = dict(_leaves(_values(type(new).model_validate(values)), ()))
         before |= {key: defaults[key] for key in newer}
     return [
         f"{'.'.join(key)}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}"

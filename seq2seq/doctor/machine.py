@@ -13,15 +13,18 @@ from seq2seq.files import free_space, locked_run
 from seq2seq.memory import show_bytes
 from seq2seq.model_folder import build_model
 from seq2seq.train.checkpoint import list_checkpoints, run_space
-from seq2seq.train.distributed import Processes, joined_processes
+from seq2seq.train.distributed import Processes
 from seq2seq.train.dry_run import DryRun, dry_run
-from seq2seq.train.step_size import with_batch_tokens
 
 _PLENTY = 1.2  # times the disk space that a run needs, because other files may grow during the run
 
 
-def judge_machine(config: Config, data: PreparedData) -> Section:
-    """Findings about the run folder, the disk and a dry run."""
+def judge_machine(config: Config, data: PreparedData, processes: Processes) -> Section:
+    """Findings about the run folder, the disk and a dry run.
+
+    Args:
+        config: without open keys.
+    """
     verdicts = []
     if checkpoints := list_checkpoints(config.run_dir):
         text = f"{short_path(config.run_dir)} has a run with {len(checkpoints)} checkpoints; doctor does not change it"
@@ -32,9 +35,7 @@ def judge_machine(config: Config, data: PreparedData) -> Section:
             stack.enter_context(locked_run(config.run_dir))
         except UserError as error:
             return Section("Dry run", [*verdicts, Verdict("not tried", str(error))])
-        processes = stack.enter_context(joined_processes(config.train.device))
         try:
-            config = with_batch_tokens(config, data.train, processes)
             verdicts += _judge_dry_run(config, processes, dry_run(config, processes))
         except OutOfMemoryError as error:
             verdicts.append(Verdict("WRONG", str(error)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from seq2seq.data.formats.lines import printable
 from seq2seq.data.inspection import Place
 
 Spot = tuple[Place, ...]  # of one side, or of both
@@ -128,15 +129,13 @@ def judged(kind: str, what: str, count: int, of: int, examples: Sequence[str] = 
 def shown(spot: Spot, texts: Mapping[Place, bytes], note: str = "") -> str:
     """An example, ``file:line: source | target (note)``; ``texts`` has the lines of both places."""
     path, line = spot[0]
-    both = [printable(texts.get(place, b""), _SHOWN).strip() or "(blank)" for place in spot]
+    both = [_readable(texts.get(place, b"")).strip() or "(blank)" for place in spot]
     return f"{short_path(path)}:{line + 1}: {' | '.join(dict.fromkeys(both))}{note and f' ({note})'}"
 
 
-def printable(raw: bytes, width: int) -> str:
-    """A line to show: at most ``width`` characters, with escapes for invalid bytes and invisible characters."""
-    text = raw[: 4 * width + 4].decode("utf-8", "backslashreplace")
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: width + 1])
-    return shown if len(text) <= width and len(shown) <= width else shown[: width - 1] + "…"
+def _readable(raw: bytes) -> str:
+    """The start of a line, with escapes for invalid bytes and invisible characters."""
+    return printable(raw[: 4 * _SHOWN + 4].decode("utf-8", "backslashreplace"), _SHOWN)
 
 
 def short_path(path: Path) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from seq2seq.config import Config
 from seq2seq.data.inspection import PartFacts, inspect_parts
-from seq2seq.data.prepare import prepare_data
 from seq2seq.doctor.report import Section, Verdict
 from seq2seq.doctor.text import judge_characters, judge_text, readable
 from seq2seq.doctor.tokens import judge_tokens
 from seq2seq.errors import UserError
+
+if TYPE_CHECKING:
+    from seq2seq.train.decide import Decided
 
 
 def examine(config: Config) -> Iterator[Section]:
@@ -29,18 +32,32 @@ def examine(config: Config) -> Iterator[Section]:
     if not readable(parts):
         yield Section("Tokens and dry run", [Verdict("not tried", "correct the text first")])
         return
-    try:
-        with redirect_stdout(sys.stderr):  # stdout is for the report
-            data = prepare_data(config)
-    except UserError as error:
-        yield Section("Tokens", [Verdict("WRONG", str(error))])
-        return
-    yield judge_tokens(config, data, parts["train"])
-    from seq2seq.doctor.machine import judge_machine  # imports PyTorch, which the checks before do not need
+    # They import PyTorch, which the checks before do not need.
+    from seq2seq.doctor.machine import judge_machine
+    from seq2seq.train.decide import decide
+    from seq2seq.train.distributed import joined_processes
 
-    with tqdm(desc="dry run", bar_format="{desc}: {elapsed}", leave=False):
-        section = judge_machine(config, data)
-    yield section
+    with joined_processes(config.train.device) as processes:
+        try:
+            with redirect_stdout(sys.stderr):  # stdout is for the report
+                decided = decide(config, processes)
+        except UserError as error:
+            yield Section("Tokens", [Verdict("WRONG", str(error))])
+            return
+        yield judge_tokens(decided.config, decided.data, parts["train"])
+        if decided.choices:
+            yield _judge_settings(decided)
+        with tqdm(desc="dry run", bar_format="{desc}: {elapsed}", leave=False):
+            section = judge_machine(decided.config, decided.data, processes)
+        yield section
+
+
+def _judge_settings(decided: Decided) -> Section:
+    """What train will choose, and whether text and time are enough."""
+    verdicts = [Verdict("ok", str(choice)) for choice in decided.choices]
+    for sentence in decided.expectation:
+        verdicts.append(Verdict("doubtful" if sentence.startswith("too little") else "ok", sentence))
+    return Section("Settings", verdicts)
 
 
 def _inspect(config: Config) -> dict[str, PartFacts]:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from seq2seq.config import Config
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.corpus_writer import SIDES, Side
+from seq2seq.data.formats.lines import printable
 from seq2seq.data.inspection import PartFacts, main_script, read_places, script_names
 from seq2seq.data.prepare import PreparedData
 from seq2seq.data.symbols import UNK_ID
 from seq2seq.data.tokenizer import Tokenizer
-from seq2seq.doctor.report import FERTILITY, NUM_EXAMPLES, Section, Verdict, judged, printable, shown
+from seq2seq.doctor.report import FERTILITY, NUM_EXAMPLES, Section, Verdict, judged, shown
 from seq2seq.languages import UNSPACED_SCRIPTS
 
 _NAMES = {"src": "source", "tgt": "target"}
@@ -77,7 +78,7 @@ def _judge_unknown(side: Side, tokenizer: Tokenizer, corpus: Corpus, train: Part
         found = [train.places(int(corpus.lines[first[kind]]))[SIDES.index(side)]] if kind in first else []
         examples = [shown((place,), read_places(found)) for place in found]
         if kind == "bytes" and spelled:
-            examples.insert(0, "mostly " + " ".join(printable(c.encode(), 12) for c, _ in spelled.most_common(12)))
+            examples.insert(0, "mostly " + " ".join(printable(c, 12) for c, _ in spelled.most_common(12)))
         yield judged(kind, f"{_NAMES[side]}: {name}: {{count}} of the pieces", number, total, examples)
 
 

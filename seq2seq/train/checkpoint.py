@@ -42,6 +42,9 @@ class Progress:
     best_score: float | None = None  # of the chosen metric; a loss counts negative, so that higher is better
     best_chrf: float | None = None  # what decides between equal scores; None in an earlier version's checkpoint
     best_loss: float | None = None
+    best_empty: float = 0.0  # shares of its lines that are no translation
+    best_looping: float = 0.0
+    best_copied: float = 0.0
     lowest_loss: float | None = None  # of all validations
     best_step: NonNegativeInt = 0
     validations_since_best: NonNegativeInt = 0

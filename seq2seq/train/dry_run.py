@@ -82,7 +82,7 @@ def dry_run(config: Config, processes: Processes) -> DryRun:
         UserError: an error that the run would end with, too; or the GPU accepts no second process.
     """
     folder = config.run_dir / f"dry-run-{processes.rank}"
-    tokens = -(-config.train.step_tokens // processes.world_size)
+    tokens = -(-config.train.batch_tokens // processes.world_size)
     threads = config.train.threads or torch.get_num_threads()
     trial = config.replace("train", batch_tokens=tokens, threads=threads, keep_last=1)
     trial = trial.replace("data", cache_dir=config.cache_dir).model_copy(update={"run_dir": folder})
@@ -199,7 +199,7 @@ def _train(run: Run) -> tuple[EpochPlan, str, float]:
 
     corpus, device = run.data.train, run.processes.device
     src, tgt = corpus.src_lengths, corpus.tgt_lengths
-    budgets = step_budgets(src, tgt, run.config.train.step_tokens)
+    budgets = step_budgets(src, tgt, run.config.train.batch_tokens)
     plan = plan_epoch(src, tgt, budgets, run.config.seed, epoch=0)
     # On CUDA all steps have the same shapes, so the first one is as heavy as any.
     heaviest = heaviest_steps(src, tgt, plan, budgets) if device.type == "cpu" else [plan.step(0)]

@@ -24,6 +24,7 @@ from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.loss import LossOf
 from seq2seq.train.distributed import Processes
 from seq2seq.train.loss_scale import LossScale
+from seq2seq.train.microbatches import at_once
 
 
 def _replica(loss: LossOf, numbers: Callable[[Tensor], Tensor]) -> LossOf:
@@ -216,3 +217,12 @@ class ThreadedGradients:
         with self._changed:
             self._turns[index] = number + 1
             self._changed.notify_all()
+
+
+def gradients_for(
+    loss: LossOf, processes: Processes, accumulate: int, loss_scale: LossScale | None
+) -> SequentialGradients | ThreadedGradients:
+    """The gradients for the device of ``processes``; ``accumulate`` micro-batches of a step are this process's part."""
+    if processes.device.type == "cpu":
+        return ThreadedGradients(loss, processes, at_once(torch.get_num_threads(), accumulate))
+    return SequentialGradients(loss, processes, loss_scale)

@@ -60,7 +60,7 @@ class MicroBatches:
 
 def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> MicroBatches:
     """How this process cuts the steps of a run."""
-    tokens = config.train.step_tokens
+    tokens = config.train.batch_tokens
     if processes.device.type == "cpu":
         number = number_on_cpu(tokens // processes.world_size, torch.get_num_threads())
         return MicroBatches(processes.rank, processes.world_size, config.train.accumulate or number)

@@ -12,13 +12,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seq2seq.config import TrainConfig
+from seq2seq.data.formats.lines import printable
 from seq2seq.data.loader import Step
 from seq2seq.model.flops import FlopsPerToken
+from seq2seq.train.checkpoint import Progress
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import BAD_LINES, METRICS, TIMING, MetricsLog
+from seq2seq.train.validation import Validation
 
 _READ_BACK_EVERY = 20  # steps between readings of the loss on CUDA, each of which waits for the device
 
+_SHOWN = 100  # characters of an example
 _TOO_LARGE = "a gradient was too large for fp16; the loss scale is now lower"
 
 
@@ -142,15 +146,21 @@ class Reporter:
             self.flush()
         self._processes.say(f"step {step:,} skipped: {reason}; its sentence pairs are in {BAD_LINES}")
 
-    def validation(self, step: int, values: Mapping[str, float], seconds: float) -> None:
-        """Log a validation and print its line."""
+    def validation(self, step: int, result: Validation, seconds: float) -> None:
+        """Log a validation, and print its line and its examples."""
+        values = result.metrics()
         if self._log is not None:
             self._log.add(METRICS, step, values)
             self._log.add(TIMING, step, {"validation_seconds": seconds})
-        self._processes.say(
+        lines = [
             f"step {step:,}: validation loss {values['valid_loss']:.3f}, perplexity {values['valid_ppl']:.2f}, "
             f"BLEU {values['valid_bleu']:.2f}, chrF {values['valid_chrf']:.2f} ({seconds:.0f} s)"
-        )
+            + (f"; of the translations {result.faults}" if str(result.faults) else "")
+        ]
+        for texts in result.examples:
+            for name, text in zip(("source", "translation", "reference"), texts, strict=True):
+                lines.append(f"  {name:<12} {printable(text, _SHOWN)}")
+        self._processes.say("\n".join(lines))
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -158,11 +168,17 @@ class Reporter:
         self._last_read = time.monotonic()
         self._bar.unpause()
 
-    def expect(self, train: TrainConfig, steps_per_epoch: int, step: int, seconds: float) -> None:
-        """Set the bar to the number of steps that the run will have, so that it shows the time left."""
+    def expect(self, train: TrainConfig, steps_per_epoch: int, progress: Progress) -> None:
+        """Set the bar to the number of steps that the run will have, so that it shows the time left.
+
+        With train.patience: if the score does not rise again.
+        """
         totals = [train.max_steps, train.max_epochs and train.max_epochs * steps_per_epoch]
-        if train.max_minutes is not None and seconds > 0:
-            totals.append(int(step * max(1.0, train.max_minutes * 60 / seconds)))
+        if train.max_minutes is not None and progress.seconds > 0:
+            totals.append(int(progress.step * max(1.0, train.max_minutes * 60 / progress.seconds)))
+        if train.patience is not None:
+            validations = progress.step // train.validate_every + train.patience - progress.validations_since_best
+            totals.append(validations * train.validate_every)
         self._bar.total = min((total for total in totals if total is not None), default=None)
 
     def flush(self) -> None:

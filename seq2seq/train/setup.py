@@ -19,10 +19,9 @@ from dataclasses import dataclass
 import torch
 
 from seq2seq.config import Config, dump_config
-from seq2seq.data.prepare import PreparedData, prepare_data
+from seq2seq.data.prepare import PreparedData
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.engine import TorchEngine
-from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak, why_not_compiled
 from seq2seq.files import check_space, write_text
 from seq2seq.model.flops import training_flops
@@ -30,16 +29,16 @@ from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import CONFIG, build_model
 from seq2seq.train.checkpoint import Progress, list_checkpoints, run_space
+from seq2seq.train.decide import decide
 from seq2seq.train.distributed import Processes
-from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
+from seq2seq.train.gradients import SequentialGradients, ThreadedGradients, gradients_for
 from seq2seq.train.guard import Guard
 from seq2seq.train.loss_scale import LossScale
 from seq2seq.train.metrics import MetricsLog
-from seq2seq.train.microbatches import MicroBatches, at_once, microbatches_of
+from seq2seq.train.microbatches import MicroBatches, microbatches_of
 from seq2seq.train.optim import MovingAverage, Optimizer
 from seq2seq.train.reporter import Reporter, Speedometer
 from seq2seq.train.resume import check_models_are_ours, checkpoint_to_continue, record_beginning, restore
-from seq2seq.train.step_size import with_batch_tokens
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,14 @@ def set_up(config: Config, processes: Processes) -> Run:
         UserError: the data cannot be used, or the run folder has a run with other settings, or models of another run.
     """
     check_models_are_ours(config.run_dir)
-    if config.train.threads is not None:
-        torch.set_num_threads(config.train.threads)
     keep_freed_memory()
     dtype = compute_dtype(config.train.precision, processes.device)
     if processes.device.type == "cuda":
         _prepare_compiler(config, processes)
-    with processes.main_first():
-        data = prepare_data(config, show_progress=processes.is_main)
-    config = with_batch_tokens(config, data.train, processes)
-    config = with_split_sentences(config, data.train, data.tokenizers.src)
+    decided = decide(config, processes)
+    config, data = decided.config, decided.data
+    if decided.choices:
+        processes.say(f"chosen for this text and this machine; what a config states stays:\n{decided}")
     resampler = None
     if config.tokenizer.sampling:
         resampler = Resampler(data.train, data.tokenizers, config.tokenizer.sampling, config.data.max_length)
@@ -109,12 +106,7 @@ def set_up(config: Config, processes: Processes) -> Run:
     processes.check_same("the text's fingerprint", data.fingerprint)
     processes.check_same("the step to continue after", progress.step)
     microbatches = microbatches_of(config, data.train, processes)
-    loss, threads = LossOf(model, config.train.label_smoothing, dtype), torch.get_num_threads()
-    gradients: SequentialGradients | ThreadedGradients
-    if processes.device.type == "cpu":
-        gradients = ThreadedGradients(loss, processes, at_once(threads, microbatches.accumulate))
-    else:
-        gradients = SequentialGradients(loss, processes, loss_scale)
+    loss = LossOf(model, config.train.label_smoothing, dtype)
     run = Run(
         config=config,
         processes=processes,
@@ -128,7 +120,7 @@ def set_up(config: Config, processes: Processes) -> Run:
         loss_scale=loss_scale,
         progress=progress,
         microbatches=microbatches,
-        gradients=gradients,
+        gradients=gradients_for(loss, processes, microbatches.accumulate, loss_scale),
         guard=Guard(config.train, progress),
         report=_reporter(config, processes, data, model, dtype, progress.step),
     )

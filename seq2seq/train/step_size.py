@@ -1,58 +1,37 @@
-"""``train.batch_tokens``: its default, and ``auto``, for which dry runs find the largest step that fits into memory."""
+"""The largest step that fits into memory, found by dry runs: ``train.batch_tokens: auto`` on CUDA."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
-from seq2seq.config import Config, dump_config, load_saved_config
-from seq2seq.data.corpus import Corpus
-from seq2seq.errors import ConfigError, ModelError, OutOfMemoryError
+from seq2seq.config import Config
+from seq2seq.errors import OutOfMemoryError
 from seq2seq.memory import show_bytes
-from seq2seq.model_folder import CONFIG
-from seq2seq.tensors import read_metadata
-from seq2seq.train.checkpoint import list_checkpoints
 from seq2seq.train.distributed import Processes
 from seq2seq.train.dry_run import DryRun, dry_run
 
-_MOST_PER_PROCESS = 25_000  # target tokens: the step of Vaswani et al. 2017
-_STEPS_PER_EPOCH = 100  # at least, so that a small corpus is learnt in many steps
-_ON_CPU = 4_096  # target tokens, by default; on a GPU, small steps leave most of it idle
-_LEAST = 1_024  # target tokens; smaller steps are slower and no better
+_LEAST = 1_024  # target tokens
 
 
-def with_batch_tokens(config: Config, corpus: Corpus, processes: Processes) -> Config:
-    """``config`` with a number in train.batch_tokens, the same in every process.
+def fitting_step(config: Config, most: int, processes: Processes) -> int:
+    """Target tokens of the largest step up to ``most`` that fits into the memory of every process, found by dry runs.
 
-    A continued run keeps its number.
+    The data must be prepared.
 
     Args:
-        corpus: the training corpus. The other data must be prepared, too.
+        config: without open keys.
 
     Raises:
         OutOfMemoryError: not even a small step fits.
     """
-    if config.train.batch_tokens is None and processes.device.type == "cpu":
-        return config.replace("train", batch_tokens=_ON_CPU)
-    if isinstance(config.train.batch_tokens, int):
-        return config
-    number = _number_of(config)
-    if number is None:
-        number = min(processes.all_gather(_find(config, corpus, processes)))
-        if number == 0:
-            raise OutOfMemoryError(
-                f"train.batch_tokens: auto: a step of {_LEAST:,} tokens, a validation and a search do not fit into "
-                "memory; choose a smaller model, lower data.max_length or decode.batch_tokens, or free memory"
-            )
-    processes.say(f"train.batch_tokens: auto is {number:,}")
-    return config.replace("train", batch_tokens=number)
-
-
-def largest_sensible(epoch_tokens: int, num_processes: int) -> int:
-    """Target tokens of the largest step that is useful, with any amount of memory."""
-    return max(_LEAST, min(_MOST_PER_PROCESS * num_processes, epoch_tokens // _STEPS_PER_EPOCH))
+    number: int = min(processes.all_gather(_find(config, most, processes)))
+    if number == 0:
+        raise OutOfMemoryError(
+            f"train.batch_tokens: auto: a step of {_LEAST:,} tokens, a validation and a search do not fit into "
+            "memory; choose a smaller model, lower data.max_length or decode.batch_tokens, or free memory"
+        )
+    return number
 
 
 def largest_that_fits(most: int, measure: Callable[[int], DryRun | None]) -> int:
@@ -95,7 +74,7 @@ def _predicted(small: DryRun, large: DryRun, tokens: int) -> int:
     return tokens // 128 * 128
 
 
-def _find(config: Config, corpus: Corpus, processes: Processes) -> int:
+def _find(config: Config, most: int, processes: Processes) -> int:
     """The number for this process."""
 
     def measure(tokens: int) -> DryRun | None:
@@ -115,19 +94,4 @@ def _find(config: Config, corpus: Corpus, processes: Processes) -> int:
             processes.say(f"  {amounts} of memory{verdict} ({seconds:.0f} s)")
         return found
 
-    return largest_that_fits(largest_sensible(int(corpus.tgt_lengths.sum()), processes.world_size), measure)
-
-
-def _number_of(config: Config) -> int | None:
-    """The number that the run was started with. None if it was not, or with other settings and has no checkpoint."""
-    for path in reversed(list_checkpoints(config.run_dir)):
-        with suppress(ModelError, KeyError, TypeError, ValueError):  # a damaged one
-            return int(json.loads(read_metadata(path)["config"])["train"]["batch_tokens"])
-    with suppress(ConfigError):
-        saved = load_saved_config(config.run_dir / CONFIG)
-        again = config.replace("train", batch_tokens=saved.train.batch_tokens)
-        if config.decode.split_sentences == "auto":  # the run has decided that, too
-            again = again.replace("decode", split_sentences=saved.decode.split_sentences)
-        if isinstance(saved.train.batch_tokens, int) and dump_config(saved) == dump_config(again):
-            return saved.train.batch_tokens
-    return None
+    return largest_that_fits(most, measure)

@@ -102,7 +102,7 @@ def _epoch(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
             validate_run(run)
         now = time.monotonic()
         progress.seconds, started = progress.seconds + now - started, now
-        run.report.expect(config, plan.num_steps, progress.step, progress.seconds)
+        run.report.expect(config, plan.num_steps, progress)
         if reason := _why_stop(run, is_asked_to_stop):
             read_back(run, corpus)
             return reason
@@ -124,7 +124,7 @@ def epoch_data(run: Run) -> tuple[Corpus, EpochPlan]:
             if config.train.max_epochs is None or epoch + 1 < config.train.max_epochs:
                 run.resampler.sample_ahead(sampled_folder(config, epoch + 1), _mixed_seed(config.seed, epoch + 1, 0))
     original = run.data.train  # the budgets of a run are the same in all epochs
-    budgets = step_budgets(original.src_lengths, original.tgt_lengths, config.train.step_tokens)
+    budgets = step_budgets(original.src_lengths, original.tgt_lengths, config.train.batch_tokens)
     return corpus, plan_epoch(corpus.src_lengths, corpus.tgt_lengths, budgets, config.seed, epoch)
 
 
@@ -155,7 +155,7 @@ def _describe(run: Run, step: Step) -> str:
     """Name the current step, and what to change if it is too large."""
     return (
         f"step {run.progress.step:,}, {step.shape}: raise train.accumulate, or lower train.batch_tokens "
-        f"({run.config.train.step_tokens}; auto finds what fits) or data.max_length ({run.config.data.max_length}), "
+        f"({run.config.train.batch_tokens}) or data.max_length ({run.config.data.max_length}), "
         "all in a new run_dir; or free memory and run the same command again"
     )
 
@@ -219,7 +219,7 @@ def validate_run(run: Run) -> Validation:
     started = time.monotonic()
     result = validate(run.evaluated, run.engine, run.data, config, processes, run.dtype)
     run.model.train()
-    report.validation(progress.step, result.metrics(), time.monotonic() - started)
+    report.validation(progress.step, result, time.monotonic() - started)
     progress.validated_step = progress.step
     report.notes(result.scores.notes)
     if not result.is_finite:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from seq2seq.data.prepare import PreparedData
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.evaluate import Scores, score
+from seq2seq.faults import Faults, find_faults
 from seq2seq.memory import memory_explained
 from seq2seq.model.loss import smoothed_cross_entropy
 from seq2seq.model.transformer import Transformer
@@ -34,6 +35,8 @@ class Validation:
 
     loss: float  # nats per target token, without label smoothing
     scores: Scores
+    faults: Faults = field(default_factory=Faults)
+    examples: tuple[tuple[str, str, str], ...] = ()  # source, translation, reference: the same lines each time
 
     def metrics(self) -> dict[str, float]:
         """For the metrics file."""
@@ -84,6 +87,8 @@ def update_best(progress: Progress, validation: Validation, metric: str) -> bool
             progress.validations_since_best = progress.validations_since_best + 1 if counts else 0
             return False
     progress.best_score, progress.best_chrf, progress.best_loss = score, chrf, loss
+    faults = validation.faults
+    progress.best_empty, progress.best_looping, progress.best_copied = faults.empty, faults.looping, faults.copied
     progress.best_step, progress.validations_since_best = progress.step, 0
     return True
 
@@ -94,7 +99,7 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
 
     ``model`` is in evaluation mode; ``dtype`` is what it computes in.
     """
-    lengths, tokens = (corpus.src_lengths, corpus.tgt_lengths), config.train.step_tokens
+    lengths, tokens = (corpus.src_lengths, corpus.tgt_lengths), config.train.batch_tokens
     plan = plan_epoch(*lengths, step_budgets(*lengths, tokens), seed=0, epoch=0)
     number = max(1, tokens // processes.world_size // BATCH_TOKENS)
     cut = MicroBatches(processes.rank, processes.world_size, number)
@@ -112,7 +117,7 @@ def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: P
 
 def _describe(step: Step, config: Config) -> str:
     return (
-        f"the validation loss, {step.shape}: lower train.batch_tokens ({config.train.step_tokens}) in a new run_dir, "
+        f"the validation loss, {step.shape}: lower train.batch_tokens ({config.train.batch_tokens}) in a new run_dir, "
         "or remove the longest lines from data.valid"
     )
 
@@ -149,5 +154,13 @@ def validate(
     loss = corpus_loss(model, data.valid, config, processes, dtype)
     engine.update()
     translator = Translator(engine, config, data.tokenizers)
-    _, scores = translate_and_score(translator, *data.valid_texts, config, processes)
-    return Validation(loss, scores)
+    src, ref = data.valid_texts
+    hypotheses, scores = translate_and_score(translator, src, ref, config, processes)
+    shown = [(src[line], hypotheses[line], ref[line]) for line in _examples(src)]
+    return Validation(loss, scores, find_faults(src, hypotheses, ref), tuple(shown))
+
+
+def _examples(src: list[str]) -> list[int]:
+    """Which lines to show: of middle lengths, which are more typical than very short and very long ones."""
+    order = sorted((line for line in range(len(src)) if src[line].strip()), key=lambda line: (len(src[line]), line))
+    return [order[len(order) * part // 8] for part in (3, 4, 6)]

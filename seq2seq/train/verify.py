@@ -74,7 +74,7 @@ def _compare(config: Config, processes: Processes, steps: int) -> list[str]:
         processes.barrier()
         run = set_up(straight, processes)
         train(run, stop_after=steps)
-        stopped = stopped.model_copy(update={"train": run.config.train})  # with its number for batch_tokens: auto
+        stopped = run.config.model_copy(update={"run_dir": stopped.run_dir})  # with all that it has chosen
         train(set_up(stopped, processes), stop_after=steps // 2)
         train(set_up(stopped, processes), stop_after=steps)
         processes.barrier()  # until the main process has written all

@@ -11,6 +11,7 @@ from seq2seq.config import (
     DataConfig,
     DecodeConfig,
     ModelConfig,
+    OptimConfig,
     TextFiles,
     TokenizerConfig,
     TrainConfig,
@@ -70,15 +71,38 @@ def test_separate_vocabularies_untie_the_source_in_python() -> None:
         made(tokenizer=separate, model=ModelConfig(tie_embeddings="all"))
 
 
-def test_the_tokens_of_a_step_are_a_number_or_auto() -> None:
-    """auto has no number until a dry run gives it one: nothing may compute with the word."""
-    assert TrainConfig(batch_tokens=7).step_tokens == 7
-    automatic = TrainConfig(batch_tokens="auto")
-    with pytest.raises(AssertionError):
-        _ = automatic.step_tokens
-    for wrong in (0, "7", True):
+def test_auto_is_as_if_it_were_not_stated() -> None:
+    """A run chooses both alike; what is stated beside them stays, and wrong values are refused as before."""
+    assert "batch_tokens" in TrainConfig(batch_tokens="auto").open_choices()
+    assert TrainConfig(batch_tokens=7).batch_tokens == 7
+    assert "batch_tokens" not in TrainConfig(batch_tokens=7).open_choices()
+    for wrong in (0, "7", True, None):
         with pytest.raises(ValueError, match="batch_tokens"):
             TrainConfig(batch_tokens=wrong)
+    with pytest.raises(ValueError, match="label_smoothing"):
+        TrainConfig(label_smoothing="auto")  # nothing to choose
+
+
+def test_a_run_fills_what_is_open_and_nothing_else() -> None:
+    """What a config states wins over every choice; the shape follows a chosen preset, except for stated keys."""
+    config = made(
+        model=ModelConfig(d_model=64), train=TrainConfig(max_minutes=5), tokenizer=TokenizerConfig(joint=False)
+    )
+    model = {"model.preset": "base", "model.d_model": 512, "tokenizer.joint": True}
+    filled = config.with_choices({**model, "optim.lr": 0.5, "train.max_steps": 9, "optim.warmup_steps": 1})
+    assert (filled.model.d_model, filled.model.d_ff, filled.model.num_heads) == (64, 2048, 8)
+    assert (filled.optim.lr, filled.train.max_steps, filled.tokenizer.joint) == (0.5, 9, False)
+    assert filled.model.tie_embeddings == "target"
+    assert not {"model.preset", "model.d_ff", "optim.lr", "train.max_steps"} & set(filled.open_choices())
+    assert filled.all_stated() == filled
+    assert filled.all_stated().open_choices() == []
+    assert Config.model_validate(filled.model_dump(mode="json")).open_choices() == []
+
+
+def test_a_choice_that_contradicts_what_is_stated_is_explained() -> None:
+    """Guards against a traceback when a run has fewer steps than the warmup that the config states."""
+    with pytest.raises(ConfigError, match=r"^optim.warmup_steps: must be below train.max_steps \(600\), not 4000$"):
+        made(optim=OptimConfig(warmup_steps=4000)).with_choices({"train.max_steps": 600})
 
 
 def test_sampling_takes_what_beam_search_refuses() -> None:
@@ -122,7 +146,7 @@ def test_a_dumped_config_holds_absolute_data_paths(monkeypatch: pytest.MonkeyPat
     text = dump_config(made(Path("texts")))
     assert "run_dir: runs/a\n" in text
     assert "- /texts/train.de.gz\n" in text
-    assert "vocab_size: 8000\n" in text
+    assert "vocab_size: auto\n" in text
 
 
 def test_missing_data_files_are_listed(tmp_path: Path) -> None:
@@ -145,12 +169,12 @@ def test_differences_name_the_key_and_both_values() -> None:
     files = TextFiles(src=(Path("/a"),), tgt=(Path("/b"),))
     old, new = made(), made(test=files, seed=2, train=TrainConfig(batch_tokens=8192, max_steps=5))
     assert diff_configs(old, new, ["train"]) == [
-        "train.batch_tokens: null -> 8192",
-        "train.max_steps: 20000 -> 5",
+        'train.batch_tokens: "auto" -> 8192',
+        'train.max_steps: "auto" -> 5',
     ]
     assert diff_configs(old, new, ["data", "seed", "train.batch_tokens"]) == [
         "seed: 1 -> 2",
-        "train.batch_tokens: null -> 8192",
+        'train.batch_tokens: "auto" -> 8192',
         'data.test.src: null -> ["/a"]',
         'data.test.tgt: null -> ["/b"]',
     ]
@@ -166,5 +190,5 @@ def test_the_schema_describes_every_key() -> None:
         assert section["additionalProperties"] is False
         assert all(field.get("description") for field in section["properties"].values())
     assert [kind["type"] for kind in found["$defs"]["TextFiles"]["properties"]["src"]["anyOf"]] == ["string", "array"]
-    assert "default" not in found["$defs"]["ModelConfig"]["properties"]["d_model"]
-    assert found["$defs"]["OptimConfig"]["properties"]["lr"]["exclusiveMinimum"] == 0
+    assert found["$defs"]["ModelConfig"]["properties"]["d_model"]["default"] == "auto"
+    assert found["$defs"]["OptimConfig"]["properties"]["lr"]["anyOf"][0]["exclusiveMinimum"] == 0

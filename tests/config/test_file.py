@@ -53,13 +53,14 @@ def mistakes(path: Path, *overrides: str) -> list[str]:
 # ------------------------------------------------------------------------------------------------------- what is read
 
 
-def test_a_config_that_states_only_its_data_is_complete(write: Any) -> None:
-    """Defaults are the recommended recipe and leave nothing for other modules to decide."""
+def test_a_config_that_states_only_its_data_is_valid(write: Any) -> None:
+    """Two lines of data are a config; what a run chooses is open, and the rest has its default."""
     config = load_config(write(MINIMAL))
-    assert config.model == ModelConfig(preset="small")
-    assert (config.model.d_model, config.model.num_kv_heads, config.model.tie_embeddings) == (256, 4, "all")
-    assert (config.train.max_epochs, config.train.max_steps, config.optim.betas) == (None, 20_000, (0.9, 0.98))
-    assert all(value is not None for key, value in config.model if key != "attention_window")
+    assert (config.train.max_epochs, config.train.max_steps, config.optim.betas) == (None, None, (0.9, 0.98))
+    assert {"model.preset", "model.d_model", "model.tie_embeddings", "train.max_steps"} < set(config.open_choices())
+    stated = load_config(write(MINIMAL), ["model.preset=small", "tokenizer.joint=true"])
+    assert (stated.model.d_model, stated.model.num_kv_heads, stated.model.tie_embeddings) == (256, 4, "all")
+    assert not [key for key in stated.open_choices() if key.startswith("model.")]
 
 
 def test_separate_vocabularies_untie_the_source(write: Any) -> None:
@@ -130,27 +131,25 @@ def test_a_run_that_ends_in_its_warmup_is_refused(write: Any, schedule: str) -> 
     assert load_config(path, ["train.max_steps=201"]).optim.warmup_steps == 200
 
 
-@pytest.mark.parametrize(
-    ("overrides", "warmup"),
-    [
-        (["train.max_steps=200"], 100),
-        (["train.max_steps=1"], 0),
-        (["train.max_steps=1000"], 500),
-        (["train.max_steps=1001"], 1000),
-        (["train.max_epochs=2"], 1000),
-        ([], 1000),
-        (["train.max_steps=200", "optim.warmup_steps=7"], 7),
-    ],
-)
-def test_an_unstated_warmup_fits_a_short_run(write: Any, overrides: list[str], warmup: int) -> None:
-    """Guards against a refusal, or a learning rate that never rises, for somebody who only shortens the run."""
-    assert load_config(write(MINIMAL), overrides).optim.warmup_steps == warmup
-
-
 def test_a_relative_config_path_gives_absolute_data_paths(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A saved config must not change its meaning with the current folder."""
     monkeypatch.chdir(write(MINIMAL).parent)
     assert load_config(Path("x.yaml")).data.train.src[0].is_absolute()
+
+
+def test_one_override_moves_all_text(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against six overrides for a recipe with text elsewhere; a relative folder starts where it is stated."""
+    text = "  train: {src: a.de, tgt: a.en}\n  valid: {src: /b.de, tgt: b.en}\n"
+    path = write(f"run_dir: r\ndata:\n  dir: texts\n  cache_dir: kept\n{text}")
+    data = load_config(path).data
+    assert (data.train.src[0], data.cache_dir) == (path.parent / "texts/a.de", path.parent / "kept")
+    assert (data.valid.src[0], data.valid.tgt[0]) == (Path("/b.de"), path.parent / "texts/b.en")
+    (path.parent / "other").mkdir()
+    monkeypatch.chdir(path.parent / "other")
+    assert load_config(path, ["data.dir=here"]).data.train.tgt[0] == path.parent / "other/here/a.en"
+    assert load_config(path, ["data.dir=/x", "data.train.src=y"]).data.train.src[0] == path.parent / "other/y"
+    (path.parent / "saved.yaml").write_text(dump_config(load_config(path)))
+    assert load_config(path.parent / "saved.yaml") == load_config(path)
 
 
 def test_aliases_are_read_and_not_shared(write: Any) -> None:
@@ -190,9 +189,9 @@ tokenizer:
         "x.yaml:2: data.train.tgt: must be a path or a list of paths, not 3",
         "x.yaml:3: data.max_length: must be a whole number > 1, not 1",
         "x.yaml:4: lr: unknown key; did you mean optim.lr?",
-        "x.yaml:6: model.preset: must be one of tiny, small, base, big, not 'tny'; did you mean tiny?",
-        "x.yaml:7: model.d_model: must be a whole number > 0, not 'big'",
-        "x.yaml:8: model.dropout: must be a number >= 0 and <= 0.9, not true",
+        "x.yaml:6: model.preset: must be one of tiny, small, base, big or auto, not 'tny'; did you mean tiny?",
+        "x.yaml:7: model.d_model: must be a whole number > 0 or auto, not 'big'",
+        "x.yaml:8: model.dropout: must be a number >= 0 and <= 0.9 or auto, not true",
         "x.yaml:10: optim.betas: must be a list of 2, each a number >= 0 and < 1, not [0.9]",
         "x.yaml:11: optim.eps: must be a number > 0, not inf",
         "x.yaml:12: optim.warmup_step: unknown key; did you mean warmup_steps?",
@@ -211,15 +210,15 @@ tokenizer:
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ("model: {d_model: '8'}", "x.yaml:5: model.d_model: must be a whole number > 0, not '8'"),
-        ("model: {d_model: true}", "x.yaml:5: model.d_model: must be a whole number > 0, not true"),
-        ("model: {d_model: 8.0}", "x.yaml:5: model.d_model: must be a whole number > 0, not 8.0"),
-        ("model: {d_model:}", "x.yaml:5: model.d_model: must be a whole number > 0, not null"),
-        ("optim: {lr: '1'}", "x.yaml:5: optim.lr: must be a number > 0, not '1'"),
+        ("model: {d_model: '8'}", "x.yaml:5: model.d_model: must be a whole number > 0 or auto, not '8'"),
+        ("model: {d_model: true}", "x.yaml:5: model.d_model: must be a whole number > 0 or auto, not true"),
+        ("model: {d_model: 8.0}", "x.yaml:5: model.d_model: must be a whole number > 0 or auto, not 8.0"),
+        ("model: {d_model:}", "x.yaml:5: model.d_model: must be a whole number > 0 or auto, not null"),
+        ("optim: {lr: '1'}", "x.yaml:5: optim.lr: must be a number > 0 or auto, not '1'"),
         ("optim: {betas: 1}", "x.yaml:5: optim.betas: must be a list of 2, each a number >= 0 and < 1, not 1"),
         ("train: {batch_tokens: many}",
-         "x.yaml:5: train.batch_tokens: must be a whole number > 0 or auto or null, not 'many'"),
-        ("train: {patience: 0}", "x.yaml:5: train.patience: must be a whole number > 0 or null, not 0"),
+         "x.yaml:5: train.batch_tokens: must be a whole number > 0 or auto, not 'many'"),
+        ("train: {patience: 0}", "x.yaml:5: train.patience: must be a whole number > 0 or null or auto, not 0"),
         ("seed: 1.5", "x.yaml:5: seed: must be a whole number >= 0 and < 9223372036854775808, not 1.5"),
         ("  src_lang: 5", "x.yaml:5: data.src_lang: must be text or null, not 5"),
         ("  cache_dir: ''", "x.yaml:5: data.cache_dir: must be a path, not ''"),
@@ -269,8 +268,8 @@ def test_each_mistake_is_reported_in_words(write: Any, lines: str, expected: str
         ("model: {d_model: 15, num_heads: 3}", "x.yaml:5: model.positions: sinusoidal needs an even d_model, not 15"),
         ("tokenizer: {joint: false}\nmodel: {tie_embeddings: all}", "x.yaml:6: model.tie_embeddings: all needs one "
          "vocabulary; set tokenizer.joint: true, or use target"),
-        ("optim: {schedule: cosine}\ntrain: {max_epochs: 9}", "x.yaml:5: optim.schedule: cosine ends at the last "
-         "step; set train.max_steps"),
+        ("optim: {schedule: cosine}\ntrain: {max_epochs: 9, max_steps: null}", "x.yaml:5: optim.schedule: cosine ends "
+         "at the last step; set train.max_steps"),
         ("optim: {schedule: linear, warmup_steps: 9}\ntrain: {max_steps: 9}", "x.yaml:5: optim.warmup_steps: must be "
          "below train.max_steps (9), not 9"),
         ("train: {max_steps: null}", "x.yaml:5: train.max_steps: training needs an end; set one of max_steps, "
@@ -308,7 +307,14 @@ def test_several_broken_rules_are_reported_together(write: Any) -> None:
     """A rule does not hide the next one, within a section or between sections."""
     assert len(mistakes(write(MINIMAL), "decode.top_k=3", "decode.top_p=0.5", "decode.n_best=6")) == 3
     path = write(MINIMAL + "model: {tie_embeddings: all}\n")
-    assert len(mistakes(path, "tokenizer.joint=false", "optim.schedule=linear", "train.max_epochs=9")) == 2
+    assert (
+        len(
+            mistakes(
+                path, "tokenizer.joint=false", "optim.schedule=linear", "train.max_epochs=9", "train.max_steps=null"
+            )
+        )
+        == 2
+    )
 
 
 @pytest.mark.parametrize(

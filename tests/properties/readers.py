@@ -37,9 +37,10 @@ _OTHER_FORMATS = (b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b
 _TEXT = ["ka to mi", "to mi ka ka", "mi to", "ka mi to mi", "mikato ka"]
 _DATA_CONFIG = "run_dir: r\ndata:\n  train: {src: a.xx, tgt: a.yy}\n  valid: {src: b.xx, tgt: b.yy}\n  max_length: 16\n"
 _CONFIG = f"""\
-{_DATA_CONFIG}tokenizer: {{vocab_size: 30, byte_fallback: false}}
+{_DATA_CONFIG}tokenizer: {{vocab_size: 30, byte_fallback: false, joint: true, sampling: 0}}
 model:
-  {{encoder_layers: 1, decoder_layers: 1, d_model: 4, num_heads: 2, d_ff: 4, attention_window: 3, positions: POSITIONS}}
+  {{encoder_layers: 1, decoder_layers: 1, d_model: 4, num_heads: 2, d_ff: 4, attention_window: 3, positions: POSITIONS,
+  dropout: 0.1, norm_position: pre}}
 decode:
   {{beam_size: 2, length_penalty: 1.0, n_best: 1, max_length_ratio: 1.0, max_length_offset: 3, batch_tokens: 99,
   seed: 1, quantize: null, sample: false, temperature: 1.0, top_k: 0, top_p: 1.0}}
@@ -362,7 +363,8 @@ class ModelFolder(Reader):
             (sinusoidal, _tokenizer()),
         ):
             (folder / "x.yaml").write_text(text, encoding="utf-8")
-            config, pair = load_config(folder / "x.yaml"), TokenizerPair(tokenizer, tokenizer)
+            config = load_config(folder / "x.yaml").with_choices({"train.max_steps": 2000}).all_stated()
+            pair = TokenizerPair(tokenizer, tokenizer)
             torch.manual_seed(1)
             save_model_folder(
                 self._folder, dict(build_model(config, pair).named_parameters()), config, pair, {"step": "3"}

@@ -1,4 +1,4 @@
-"""A dry run finds the heaviest work of a run, leaves no trace, and gives train.batch_tokens: auto its number."""
+"""A dry run finds the heaviest work of a run, leaves no trace, and finds the largest step that fits into memory."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +15,8 @@ from seq2seq.errors import OutOfMemoryError, UserError
 from seq2seq.train import setup, step_size
 from seq2seq.train.distributed import Processes
 from seq2seq.train.dry_run import DryRun, dry_run, heaviest_lines, heaviest_steps
-from seq2seq.train.step_size import largest_sensible, largest_that_fits, with_batch_tokens
-from tests.toy import metrics, toy_config, train, weights, write_text_files
+from seq2seq.train.step_size import fitting_step, largest_that_fits
+from tests.toy import toy_config, write_text_files
 
 CPU = Processes(0, 1, torch.device("cpu"))
 
@@ -92,59 +92,6 @@ def test_the_largest_step_that_fits(peak: Callable[[int], int | None], expected:
 def test_unknown_memory_fits_unless_it_runs_out() -> None:
     """If the system does not report memory, auto must still find a step that does not run out of it."""
     assert largest_that_fits(8000, lambda tokens: measured(1, room=None) if tokens <= 3000 else None) == 2277
-    assert largest_sensible(epoch_tokens=10**9, num_processes=4) == 100_000
-    assert largest_sensible(epoch_tokens=500_000, num_processes=4) == 5_000
-    assert largest_sensible(epoch_tokens=99, num_processes=1) == 1024
-
-
-def test_auto_is_a_number_once_and_for_all(text: Path, tmp_path: Path) -> None:
-    """Contract 2: a run with auto ends as one with its number stated, to the bit; the dry run leaves no
-    file; and a continued run keeps the number, whatever memory there is then."""
-    settings = ("train.max_steps=3", "model.dropout=0.3")
-    for name in ("auto", "stated"):
-        (tmp_path / name / "mine").mkdir(parents=True)
-    train(toy_config(text, tmp_path / "auto", *settings, "train.batch_tokens=auto"))
-    train(toy_config(text, tmp_path / "stated", *settings, "train.batch_tokens=1024"))
-    assert metrics(tmp_path / "auto") == metrics(tmp_path / "stated")
-    assert weights(tmp_path / "auto") == weights(tmp_path / "stated")
-    files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("auto", "stated")]
-    assert files[0] == files[1]
-    assert "batch_tokens: 1024\n" in (tmp_path / "auto/config.yaml").read_text()
-    again = toy_config(text, tmp_path / "auto", *settings, "train.batch_tokens=auto", "train.max_steps=4")
-    with mock.patch.object(step_size, "dry_run", side_effect=AssertionError("once is enough")):
-        assert train(again).progress.step == 4
-    stated = toy_config(text, tmp_path / "stated", *settings, "train.batch_tokens=auto", "train.max_steps=4")
-    (tmp_path / "stated/config.yaml").unlink()  # the checkpoint knows it, too
-    with mock.patch.object(step_size, "dry_run", side_effect=AssertionError("once is enough")):
-        train(stated)
-    assert weights(tmp_path / "auto") == weights(tmp_path / "stated")
-
-
-def test_a_start_without_checkpoint_is_remembered(text: Path, tmp_path: Path) -> None:
-    """A run that was killed before its first checkpoint must take the same steps when it is started again; one whose
-    settings have changed since must not take a number that was measured for others."""
-    config = toy_config(text, tmp_path / "run", "train.batch_tokens=auto", "train.max_steps=1")
-    corpus = prepare_data(config, show_progress=False).train
-    with mock.patch.object(step_size, "dry_run", return_value=measured(1)) as tried:
-        settled = with_batch_tokens(config, corpus, CPU).replace("decode", split_sentences=True)  # as the set-up does
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run/config.yaml").write_text(step_size.dump_config(settled).replace("tokens: 1024", "tokens: 999"))
-        assert with_batch_tokens(config, corpus, CPU).train.step_tokens == 999
-        assert tried.call_count == 1
-        other = config.model_copy(update={"seed": 2})
-        assert with_batch_tokens(other, corpus, CPU).train.step_tokens == 1024
-
-
-def test_the_default_suits_the_device(text: Path, tmp_path: Path) -> None:
-    """Guards against small steps that leave a GPU idle, and against a dry run on every CPU."""
-    config = toy_config(text, tmp_path / "run", "train.batch_tokens=null")
-    corpus = prepare_data(config, show_progress=False).train
-    with mock.patch.object(step_size, "dry_run", return_value=measured(1)) as tried:
-        assert with_batch_tokens(config, corpus, CPU).train.batch_tokens == 4096
-        assert tried.call_count == 0
-        on_cuda = Processes(0, 1, torch.device("cuda", 0))
-        assert with_batch_tokens(config, corpus, on_cuda).train.batch_tokens == 1024
-        assert tried.call_count == 1
 
 
 def test_all_processes_take_the_least(text: Path, tmp_path: Path) -> None:
@@ -154,12 +101,11 @@ def test_all_processes_take_the_least(text: Path, tmp_path: Path) -> None:
         def all_gather(self, value: int) -> list[int]:
             return [value, self.rank]
 
-    config = toy_config(text, tmp_path / "run", "train.batch_tokens=auto")
-    corpus = prepare_data(config, show_progress=False).train
+    config = toy_config(text, tmp_path / "run").all_stated()
     with mock.patch.object(step_size, "dry_run", return_value=measured(1)):
-        assert with_batch_tokens(config, corpus, Two(700, 2, CPU.device)).train.step_tokens == 700
+        assert fitting_step(config, 1024, Two(700, 2, CPU.device)) == 700
         with pytest.raises(OutOfMemoryError, match="a step of 1,024 tokens, a validation and a search do not fit"):
-            with_batch_tokens(config, corpus, Two(0, 2, CPU.device))
+            fitting_step(config, 1024, Two(0, 2, CPU.device))
 
 
 def test_the_system_may_kill_the_dry_run_but_not_the_run(text: Path, tmp_path: Path) -> None:

@@ -60,19 +60,17 @@ def test_its_state_comes_back() -> None:
 def in_fp16() -> object:
     """As on an older GPU: fp16, one micro-batch after another."""
 
-    def gradients(loss: object, processes: object, number: int) -> SequentialGradients:
-        return SequentialGradients(loss, processes, scales[-1])  # type: ignore[arg-type]
-
-    scales: list[LossScale] = []
+    def gradients(loss: object, processes: object, accumulate: int, scale: LossScale) -> SequentialGradients:
+        return SequentialGradients(loss, processes, scale)  # type: ignore[arg-type]
 
     def scale(device: torch.device) -> LossScale:
-        scales.append(LossScale(device))
-        scales[-1].value.fill_(2.0**22)  # too large for the toy model
-        return scales[-1]
+        made = LossScale(device)
+        made.value.fill_(2.0**22)  # too large for the toy model
+        return made
 
     with (
         mock.patch.object(setup, "compute_dtype", return_value=torch.float16),
-        mock.patch.object(setup, "ThreadedGradients", gradients),
+        mock.patch.object(setup, "gradients_for", gradients),
         mock.patch.object(setup, "LossScale", scale),
     ):
         yield

@@ -22,7 +22,7 @@ from seq2seq.errors import EXIT_STOPPED, ConfigError, DataError, ModelError, Use
 from seq2seq.evaluate import Scores
 from seq2seq.model import loss as loss_module
 from seq2seq.tensors import load_tensors, read_metadata
-from seq2seq.train import setup, trainer, validation
+from seq2seq.train import decide, setup, trainer, validation
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 from seq2seq.train.metrics import read_metrics
 from seq2seq.train.setup import Run
@@ -90,7 +90,7 @@ def undisturbed(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 def stopping(name: str, call: int, after: bool = False) -> Any:
     """Let the ``call``-th call of something the trainer uses raise Stopped, before it does its work or after."""
-    owner: Any = next(owner for owner in (Resampler, trainer, setup) if hasattr(owner, name))
+    owner: Any = next(owner for owner in (Resampler, trainer, setup, decide) if hasattr(owner, name))
     original = getattr(owner, name)
     count = 0
 
@@ -307,7 +307,7 @@ def test_the_sampling_of_an_epoch_changes_no_budget(text: Path, tmp_path: Path) 
     original = run.data.train
     assert sampled.src_lengths.sum() > original.src_lengths.sum()
     lengths = original.src_lengths, original.tgt_lengths
-    assert planned.call_args.args[2] == step_budgets(*lengths, config.train.step_tokens)
+    assert planned.call_args.args[2] == step_budgets(*lengths, config.train.batch_tokens)
 
 
 def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:

@@ -120,3 +120,9 @@ def decode_line(raw: bytes, path: Path | str, number: int) -> str:
             f"{path}:{number}: not valid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1}); "
             "convert the file to UTF-8, or remove this line on both sides"
         ) from None
+
+
+def printable(text: str, width: int) -> str:
+    """A line to show: at most ``width`` characters, with escapes for invisible characters."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: width + 1])
+    return shown if len(text) <= width and len(shown) <= width else shown[: width - 1] + "…"

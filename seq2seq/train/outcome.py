@@ -1,0 +1,56 @@
+"""What a finished run means: how good its model is, whether it translates at all, and what would help most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import fmean
+
+from seq2seq.config import Config
+from seq2seq.faults import Faults
+from seq2seq.train.checkpoint import Progress
+from seq2seq.train.metrics import METRICS, read_metrics
+
+# What a model with this validation BLEU or more usually does. Rough: BLEU depends on the languages and the text.
+_MEANING = (
+    (40.0, "most lines are translated well"),
+    (25.0, "the meaning of most lines is there, with mistakes"),
+    (12.0, "the meaning of many lines is there, with many mistakes"),
+    (4.0, "single words and phrases are right, whole lines are not"),
+    (0.0, "hardly anything is translated"),
+)
+_MANY_FAULTS = 0.5  # of the lines
+_FEW_STEPS = 500  # in which no model learns to translate
+_AT_THE_END = 0.1  # share of the steps whose training loss counts as the final one
+_MEMORISED = 0.7  # nats per token between validation and training loss
+
+
+def outcome(config: Config, progress: Progress) -> Iterator[str]:
+    """Sentences about the best model of a finished run; a warning if it translates nothing."""
+    records = read_metrics(config.run_dir / METRICS)
+    best = next((r for r in records if "valid_bleu" in r and r["step"] == progress.best_step), None)
+    steps = [record for record in records if "nll" in record and "bad" not in record]
+    if best is None or not steps:
+        return
+    bleu, loss = best["valid_bleu"], best["valid_loss"]
+    faults = Faults(progress.best_empty, progress.best_looping, progress.best_copied)
+    training = fmean(record["nll"] for record in steps[-max(1, int(_AT_THE_END * len(steps))) :])
+    of_lines = f"; of the validation lines {faults}" if str(faults) else ""
+    meaning = next(words for least, words in _MEANING if bleu >= least)
+    broken = faults.total > _MANY_FAULTS
+    yield f"{'WARNING: ' if broken else ''}validation BLEU {bleu:.1f}: {meaning}{of_lines}"
+    if progress.step < _FEW_STEPS:
+        yield f"what would help most: more time; {progress.step:,} steps are very few (train.max_minutes)"
+    elif loss - training > _MEMORISED:
+        yield (
+            "what would help most: more parallel text; the model knows its training text "
+            f"(loss {training:.2f}) much better than the validation text ({loss:.2f})"
+        )
+    elif broken or bleu < _MEANING[-2][0]:
+        yield (
+            "what would help most: text that fits; a loss this high after so many steps "
+            f"({loss:.2f}) often means that lines do not translate each other: seq2seq doctor examines them"
+        )
+    elif progress.best_step > (1 - _AT_THE_END) * progress.step:
+        yield "what would help most: more time; the score was highest at the end (train.max_minutes)"
+    else:
+        yield "what would help most: more parallel text, or cleaner text (seq2seq doctor)"

@@ -1,0 +1,83 @@
+"""The speed of this machine with the model of a run: some steps and a small search, on a model that is then dropped."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+
+import numpy as np
+import torch
+
+from seq2seq.config import Config
+from seq2seq.data.loader import load_steps
+from seq2seq.data.plan import plan_epoch, step_budgets
+from seq2seq.data.prepare import PreparedData
+from seq2seq.decode.engine import TorchEngine
+from seq2seq.decode.translator import Translator
+from seq2seq.device import compute_dtype
+from seq2seq.model.loss import LossOf
+from seq2seq.model.transformer import Transformer
+from seq2seq.model_folder import build_model
+from seq2seq.train.distributed import Processes
+from seq2seq.train.gradients import gradients_for
+from seq2seq.train.loss_scale import LossScale
+from seq2seq.train.microbatches import microbatches_of
+from seq2seq.train.optim import MovingAverage, Optimizer
+from seq2seq.train.recipe import Pace
+from seq2seq.train.validation import measured_decode
+
+_UNTIMED, _FEWEST, _MOST = 2, 3, 40  # steps
+_SECONDS = 2.0  # of timed steps are enough
+_LINES = 64  # of the validation text
+
+
+def measure_pace(config: Config, data: PreparedData, processes: Processes) -> Pace:
+    """Time usual steps, and the search for some validation lines with outputs as long as their sources.
+
+    All processes call it together, and get the pace of the slowest. Random numbers are drawn from the global generator.
+
+    Raises:
+        OutOfMemoryError: a step does not fit into memory.
+    """
+    dtype = compute_dtype(config.train.precision, processes.device)
+    model = build_model(config, data.tokenizers).to(processes.device).train()
+    step = _step_seconds(config, data, processes, model, dtype)
+    translator = Translator(TorchEngine(model.eval(), dtype), config, data.tokenizers)
+    src = data.valid_texts[0]
+    lines = [src[number] for number in np.linspace(0, len(src) - 1, min(_LINES, len(src))).astype(int)]
+    decode = measured_decode(config).model_copy(update={"max_length_ratio": 1.0, "max_length_offset": 2})
+    for _ in range(2):  # the first search on CUDA captures its graphs
+        started = time.monotonic()
+        translator.translate(lines, decode)
+        search = time.monotonic() - started
+    validation = search * len(src) / len(lines) / processes.world_size
+    return Pace(*(max(values) for values in zip(*processes.all_gather((step, validation)), strict=True)))
+
+
+def _step_seconds(
+    config: Config, data: PreparedData, processes: Processes, model: Transformer, dtype: torch.dtype
+) -> float:
+    corpus, microbatches = data.train, microbatches_of(config, data.train, processes)
+    optimizer, average = Optimizer(model, config.optim), MovingAverage(model, 0.99)
+    loss_scale = LossScale(processes.device) if dtype == torch.float16 else None
+    loss = LossOf(model, config.train.label_smoothing, dtype)
+    lengths = corpus.src_lengths, corpus.tgt_lengths
+    plan = plan_epoch(*lengths, step_budgets(*lengths, config.train.batch_tokens), config.seed, 0)
+    seconds: list[float] = []
+    with closing(gradients_for(loss, processes, microbatches.accumulate, loss_scale)) as gradients:
+        while len(seconds) < _UNTIMED + _FEWEST:  # a small corpus has fewer steps
+            for step in load_steps(corpus, plan, microbatches, processes.device):
+                gradients.warm_up(step.batches[0], processes.say)
+                started = time.monotonic()
+                sums = gradients(step.batches, step.num_labels, seed=0)
+                torch.nn.utils.clip_grad_norm_(optimizer.named.values(), 1.0)
+                optimizer.step(0.0, torch.zeros_like(sums[0]))
+                average.update(1)
+                if processes.device.type == "cuda":
+                    torch.cuda.synchronize(processes.device)
+                seconds.append(time.monotonic() - started)
+                timed = seconds[_UNTIMED:]
+                enough = len(timed) >= _MOST or (len(timed) >= _FEWEST and sum(timed) >= _SECONDS)
+                if processes.any(enough):
+                    return float(np.median(timed)) if len(timed) < 10 else float(np.mean(timed))
+    return float(np.mean(seconds[_UNTIMED:]))

@@ -1,0 +1,142 @@
+"""Promise: what a run chooses is chosen once; the same command continues with it, however fast the machine is."""
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from seq2seq.config import load_config, load_saved_config
+from seq2seq.errors import ConfigError
+from seq2seq.train import decide as module
+from seq2seq.train.decide import decide
+from seq2seq.train.distributed import Processes
+from seq2seq.train.recipe import Pace
+from tests.toy import metrics, train, weights, write_text_files
+
+CPU = Processes(0, 1, torch.device("cpu"))
+OPEN = """\
+run_dir: {run}
+data:
+  train: {{src: {text}/train.xx, tgt: {text}/train.yy}}
+  valid: {{src: {text}/valid.xx, tgt: {text}/valid.yy}}
+  max_length: 24
+  cache_dir: {text}/cache
+model: {{encoder_layers: 1, decoder_layers: 1, d_model: 16, num_heads: 2, d_ff: 32}}
+train: {{device: cpu, threads: 1}}
+decode: {{beam_size: 2, max_length_offset: 3, max_length_ratio: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_text_files(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(autouse=True)
+def no_matmul_peak() -> Any:
+    """It takes most of the time of a toy run."""
+    with mock.patch.object(module, "matmul_peak", return_value=1e10):
+        yield
+
+
+def config_of(text: Path, run: Path, *overrides: str) -> Any:
+    path = text / f"{run.name}.yaml"
+    path.write_text(OPEN.format(run=run, text=text))
+    return load_config(path, overrides)
+
+
+def test_every_key_gets_a_value_and_a_reason(text: Path, tmp_path: Path) -> None:
+    """Nothing after the set-up has to decide anything, and what is stated stays."""
+    config = config_of(text, tmp_path / "run", "train.max_minutes=0.1", "optim.lr=0.0123", "tokenizer.vocab_size=330")
+    decided = decide(config, CPU, show_progress=False)
+    assert decided.config.open_choices() == []
+    assert (decided.config.optim.lr, decided.config.tokenizer.vocab_size, decided.config.model.d_ff) == (
+        0.0123,
+        330,
+        32,
+    )
+    assert {"model.preset", "train.max_steps", "optim.warmup_steps"} <= {choice.key for choice in decided.choices}
+    assert "optim.lr" not in {choice.key for choice in decided.choices}
+    assert all(choice.reason for choice in decided.choices)
+    assert len(str(decided).splitlines()) == len(decided.choices)
+
+
+def test_a_continued_run_keeps_its_choices(text: Path, tmp_path: Path) -> None:
+    """Contract 2: with a bound in minutes, too, a run that was stopped and continued ends with the same bits, even if
+    the machine has become slower; and so does one that states what the first had chosen."""
+    bound = ("train.max_minutes=0.05", "tokenizer.vocab_size=330")
+    with mock.patch.object(module, "measure_pace", return_value=Pace(0.1, 0.05)):
+        straight = config_of(text, tmp_path / "straight", *bound)
+        train(straight)
+        steps = metrics(tmp_path / "straight")[-1]["step"]
+        assert steps > 6
+        stopped = config_of(text, tmp_path / "stopped", *bound)
+        train(stopped, stop_after=steps // 2)
+    with mock.patch.object(module, "measure_pace", side_effect=AssertionError("once is enough")):
+        train(stopped)
+        assert metrics(tmp_path / "stopped") == metrics(tmp_path / "straight")
+        assert weights(tmp_path / "stopped") == weights(tmp_path / "straight")
+        stated = load_saved_config(tmp_path / "straight/config.yaml")
+        train(stated.model_copy(update={"run_dir": tmp_path / "stated"}))
+    assert weights(tmp_path / "stated") == weights(tmp_path / "straight")
+
+
+def test_a_start_without_a_checkpoint_is_remembered(text: Path, tmp_path: Path) -> None:
+    """A run that was killed before its first checkpoint takes the same steps when it is started again; one whose
+    settings have changed since chooses anew."""
+    config = config_of(text, tmp_path / "run", "train.max_minutes=0.1", "tokenizer.vocab_size=330")
+    with mock.patch.object(module, "measure_pace", return_value=Pace(0.1, 0.1)) as measured:
+        first = decide(config, CPU, show_progress=False)
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/config.yaml").write_text(module.dump_config(first.config))
+        again = decide(config, CPU, show_progress=False)
+        assert (again.config, again.choices) == (first.config, ())
+        assert measured.call_count == 1
+        other = config_of(text, tmp_path / "run", "train.max_minutes=0.2", "tokenizer.vocab_size=330")
+        assert decide(other, CPU, show_progress=False).config.train.max_steps > first.config.train.max_steps
+        assert measured.call_count == 2
+
+
+def test_what_is_stated_may_contradict_a_choice(text: Path, tmp_path: Path) -> None:
+    """Guards against a traceback in the middle of the set-up."""
+    config = config_of(
+        text, tmp_path / "run", "train.max_minutes=0.1", "optim.warmup_steps=100000", "tokenizer.vocab_size=330"
+    )
+    with pytest.raises(ConfigError, match=r"optim.warmup_steps: must be below train.max_steps"):
+        decide(config, CPU, show_progress=False)
+
+
+def test_on_a_gpu_the_step_is_what_fits(text: Path, tmp_path: Path) -> None:
+    """On CUDA dry runs find the step; on a CPU none is made."""
+    on_cuda = Processes(0, 1, torch.device("cuda", 0))
+    config = config_of(
+        text,
+        tmp_path / "run",
+        "train.max_steps=5",
+        "train.save_every=5",
+        "train.precision=fp32",
+        "tokenizer.vocab_size=330",
+    )
+    with mock.patch.object(module, "fitting_step", return_value=777) as tried:
+        assert decide(config, CPU, show_progress=False).config.train.batch_tokens == 1024
+        assert tried.call_count == 0
+        assert decide(config, on_cuda, show_progress=False).config.train.batch_tokens == 777
+        assert tried.call_args.args[0].open_choices() == []
+
+
+def test_all_processes_take_the_pace_of_the_slowest(text: Path, tmp_path: Path) -> None:
+    """Ranks with other numbers of steps would wait for each other for ever."""
+    from seq2seq.train.pace import measure_pace
+
+    class Two(Processes):
+        def all_gather(self, value: Any) -> list[Any]:
+            return [value, (1000.0, 500.0)]
+
+    config = config_of(text, tmp_path / "run", "train.max_steps=5", "tokenizer.vocab_size=330")
+    decided = decide(config, CPU, show_progress=False)
+    assert measure_pace(decided.config, decided.data, Two(0, 1, CPU.device)) == Pace(1000.0, 500.0)
+    own = measure_pace(decided.config, decided.data, CPU)
+    assert 0 < own.step < 5
+    assert 0 < own.validation < 20

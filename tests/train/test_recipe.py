@@ -1,0 +1,136 @@
+"""Promise: what a config leaves open fits the text, the bounds and the machine; what it states is never changed."""
+
+from typing import Any
+
+import pytest
+
+from seq2seq.config import Config
+from seq2seq.data.formats.pairs import SentencePair
+from seq2seq.data.formats.text_size import TextSize, measure_text
+from seq2seq.train.recipe import Pace, run_choices, step_tokens, text_choices
+
+SPEED = {"tiny": 8_000.0, "small": 2_500.0, "base": 500.0, "big": 150.0}  # two cores
+GPU = {"tiny": 2e6, "small": 1e6, "base": 5e5, "big": 2e5}
+
+
+def made(**sections: Any) -> Config:
+    files = {"src": "a", "tgt": "b"}
+    return Config.model_validate({"run_dir": "r", "data": {"train": files, "valid": files}, **sections})
+
+
+def text(pairs: int, src: str = "a short line of text here", tgt: str = "eine kurze Zeile mit Text") -> TextSize:
+    size = measure_text([SentencePair(src, tgt, 0)])
+    sides = [type(side)(side.num_characters * pairs, side.script, side.alphabet) for side in (size.src, size.tgt)]
+    return TextSize(pairs, *sides)
+
+
+def of_text(config: Config, size: TextSize, speed: dict[str, float] = SPEED) -> dict[str, Any]:
+    return {choice.key: choice.value for choice in text_choices(config, size, speed, config.open_choices())}
+
+
+def of_run(config: Config, num_pairs: int, steps_per_epoch: int, pace: Pace | None) -> dict[str, Any]:
+    config = config.with_choices({"model.preset": "tiny"})
+    return {c.key: c.value for c in run_choices(config, num_pairs, steps_per_epoch, pace, config.open_choices())}
+
+
+def test_a_text_of_any_size_gets_a_recipe_that_fits() -> None:
+    """Guards against defaults for one size: 20,000 steps over 2,700 pairs, or 8,000 subwords for 300 pairs."""
+    sizes = [300, 3_000, 30_000, 300_000, 3_000_000]
+    chosen = [of_text(made(), text(size), GPU) for size in sizes]
+    assert [choices["model.preset"] for choices in chosen] == ["tiny", "tiny", "tiny", "small", "base"]
+    vocabularies = [choices["tokenizer.vocab_size"] for choices in chosen]
+    assert vocabularies == sorted(vocabularies)
+    assert vocabularies[0] <= 1_000 < 16_000 <= vocabularies[-1]
+
+
+def test_a_large_text_and_little_time_get_a_small_model() -> None:
+    """On a slow machine a large model would see its text too few times."""
+    assert of_text(made(train={"max_minutes": 20}), text(3_000_000), SPEED)["model.preset"] == "tiny"
+    assert of_text(made(train={"max_minutes": 60}), text(3_000_000), GPU)["model.preset"] == "base"
+    assert of_text(made(train={"max_minutes": 5}), text(3_000), SPEED)["model.preset"] == "tiny"
+
+
+def test_scripts_decide_about_one_vocabulary() -> None:
+    """Two languages without common characters share nothing; stated tying needs one vocabulary all the same."""
+    chinese = text(3_000, tgt="一行短的文字")
+    assert of_text(made(), chinese)["tokenizer.joint"] is False
+    assert of_text(made(), text(3_000))["tokenizer.joint"] is True
+    assert of_text(made(model={"tie_embeddings": "all"}), chinese)["tokenizer.joint"] is True
+    assert "tokenizer.joint" not in of_text(made(tokenizer={"joint": True}), chinese)
+
+
+def test_a_vocabulary_has_room_for_the_characters() -> None:
+    """Guards against a tokenizer that cannot be trained, or writes usual characters as bytes."""
+    characters = "".join(chr(0x4E00 + number) for number in range(3_000))
+    assert of_text(made(), text(1_000, tgt=characters))["tokenizer.vocab_size"] >= 3_600
+
+
+def test_minutes_become_steps_that_fit() -> None:
+    """The schedule ends when the time does: validations count, and some time is left for a slower machine."""
+    chosen = of_run(made(train={"max_minutes": 10}), 30_000, 400, Pace(step=0.2, validation=5.0))
+    assert 0.8 * 600 < chosen["train.max_steps"] * 0.2 + 10 * 5.0 < 0.95 * 600
+    assert chosen["optim.schedule"] == "cosine"
+    assert chosen["train.patience"] is None
+    assert 0 < chosen["optim.warmup_steps"] < chosen["train.max_steps"] // 5
+    assert chosen["train.validate_every"] == -(-chosen["train.max_steps"] // 10)
+
+
+def test_much_time_for_little_text_is_not_used_up() -> None:
+    """More passes over 3,000 pairs do not help, whatever time there is; without a bound there is an end, too."""
+    hours = of_run(made(train={"max_minutes": 600}), 3_000, 40, Pace(0.1, 1.0))["train.max_steps"]
+    assert hours == of_run(made(), 3_000, 40, Pace(0.1, 1.0))["train.max_steps"] <= 150 * 40
+    assert of_run(made(train={"max_epochs": 500}), 3_000, 40, Pace(0.1, 1.0))["train.max_steps"] == 500 * 40
+    assert of_run(made(), 5_000_000, 40_000, Pace(1.0, 60.0))["train.max_steps"] <= 8 * 3600
+
+
+def test_stated_steps_need_no_clock() -> None:
+    """Two runs of the same config with a stated number of steps are equal, however busy the machine is."""
+    config = made(train={"max_steps": 1_000})
+    slow, fast = (of_run(config, 30_000, 400, Pace(step, 9.0)) for step in (2.0, 0.1))
+    differing = {key for key in slow if slow[key] != fast[key]}
+    assert differing <= {"train.save_every"}  # which changes no number of a run
+    assert fast["train.validate_every"] == 100
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 15, 1_000_000])
+def test_any_number_of_steps_gets_a_valid_config(steps: int) -> None:
+    """Guards against a warmup as long as the run, a decay of 1, and a run without a validation."""
+    config = made(train={"max_steps": steps}).with_choices({"model.preset": "tiny"})
+    filled = config.with_choices(of_run(config, 3_000, 40, None))
+    assert filled.optim.warmup_steps < steps
+    assert 0 <= filled.train.ema_decay < 1
+    assert 1 <= filled.train.validate_every <= steps
+
+
+def test_a_run_without_a_last_step_ends_by_patience() -> None:
+    """A cosine needs a last step; without one, only a score that stops rising ends the run."""
+    chosen = of_run(made(train={"max_steps": None, "max_epochs": 9}), 3_000, 40, Pace(0.1, 1.0))
+    assert (chosen["optim.schedule"], chosen["train.patience"]) == ("inverse_sqrt", 10)
+    stated = of_run(made(train={"max_steps": 99}, optim={"schedule": "constant"}), 3_000, 40, None)
+    assert (stated.get("optim.schedule"), stated["train.patience"]) == (None, 10)
+
+
+def test_validations_that_take_long_are_fewer() -> None:
+    """Guards against a run of minutes that spends most of them on validations."""
+    chosen = of_run(made(train={"max_minutes": 5}), 30_000, 400, Pace(step=0.2, validation=30.0))
+    validations = chosen["train.max_steps"] / chosen["train.validate_every"]
+    assert 2 < validations <= 3
+
+
+def test_saving_is_bounded_by_time() -> None:
+    """On a GPU a tenth of a run can be hours: what a kill costs must not grow with it."""
+    chosen = of_run(made(train={"max_steps": 1_000_000}), 5_000_000, 10_000, Pace(step=0.03, validation=30.0))
+    assert chosen["train.save_every"] * 0.03 == pytest.approx(600, rel=0.01)
+
+
+def test_steps_are_small_where_text_or_time_is_short() -> None:
+    """A run of a hundred large steps learns less than one of a thousand small ones; a large text fills the device."""
+
+    def step(train: dict[str, Any], pairs: int, tokens: int, speed: float, processes: int, device: str) -> int:
+        return step_tokens(made(train=train), pairs, tokens, speed, processes, device)[0]
+
+    assert step({}, 3_000, 40_000, 8_000, 1, "cpu") == step({}, 9, 99, 1e6, 8, "cuda") == 1_024
+    assert step({}, 5_000_000, 10**8, 8_000, 1, "cpu") == 4_096
+    assert step({"max_minutes": 2}, 5_000_000, 10**8, 8_000, 1, "cpu") == 1_024
+    assert step({}, 5_000_000, 10**8, 1e6, 4, "cuda") == 100_000
+    assert step({"max_steps": 100}, 200_000, 2_000_000, 8_000, 1, "cpu") == 4_096
