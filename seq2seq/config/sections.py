@@ -149,10 +149,10 @@ class ModelConfig(Section):
     activation: Literal["relu", "gelu", "swiglu"] = option(
         "relu", "Activation of the feed-forward layers. swiglu adds a gate: a third matrix in each layer."
     )
-    positions: Literal["sinusoidal", "learned", "rotary"] = option(
+    positions: Literal["sinusoidal", "learned", "rotary"] = choice(
         "sinusoidal",
         "Position encoding. sinusoidal and learned (up to data.max_length) are added to the embeddings; rotary rotates "
-        "queries and keys.",
+        "queries and keys. auto: rotary for tiny and small, sinusoidal for base and big, as in the paper.",
     )
     tie_embeddings: Literal["all", "target", "none"] = choice(
         "all",
@@ -181,8 +181,10 @@ class ModelConfig(Section):
 class OptimConfig(Section):
     """The optimizer and the learning rate."""
 
-    name: Literal["adamw", "muon"] = option(
-        "adamw", "Optimizer. muon updates the matrices of the layers, and adamw updates the rest."
+    name: Literal["adamw", "muon"] = choice(
+        "adamw",
+        "Optimizer. muon updates the matrices of the layers, and adamw the rest. auto: muon for tiny and small, which "
+        "learns more in the same time; adamw for base and big, as in the paper.",
     )
     lr: float = choice(
         1e-3,

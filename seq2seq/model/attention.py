@@ -161,6 +161,10 @@ class SelfAttention(nn.Module):
         self.qkv = FusedLinear(config.d_model, [n * self.head_width for n in self.heads])
         self.out = nn.Linear(config.d_model, config.d_model)
 
+    def head_weights(self) -> list[Tensor]:
+        """The weights whose rows are those of the heads, one head after the other."""
+        return [self.qkv.weight]
+
     def _project(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """x: [T, D] -> q [T, H, E], k and v [T, G, E]."""
         q, k, v = self.qkv(x).view(x.size(0), -1, self.head_width).split(self.heads, dim=1)
@@ -202,6 +206,10 @@ class CrossAttention(nn.Module):
         self.q = nn.Linear(config.d_model, config.d_model)
         self.kv = FusedLinear(config.d_model, [config.num_kv_heads * self.head_width] * 2)
         self.out = nn.Linear(config.d_model, config.d_model)
+
+    def head_weights(self) -> list[Tensor]:
+        """The weights whose rows are those of the heads, one head after the other."""
+        return [self.q.weight, self.kv.weight]
 
     def forward(self, x: Tensor, side: Packed, memory: Tensor, memory_side: Packed) -> Tensor:
         """x: [T, D]; memory: [S, D], the encoded source. Returns [T, D]."""

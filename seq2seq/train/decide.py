@@ -33,7 +33,7 @@ from seq2seq.train.pace import measure_pace
 from seq2seq.train.recipe import Choice, run_choices, step_tokens, text_choices
 from seq2seq.train.step_size import fitting_step
 
-_TEXT_KEYS = ("tokenizer.joint", "tokenizer.vocab_size", "tokenizer.sampling", "model.preset")
+_TEXT_KEYS = ("tokenizer.joint", "tokenizer.vocab_size", "tokenizer.sampling", "model.preset", "model.positions")
 _MEASURED_KEYS = ("train.max_steps", "train.save_every")
 _SHARE_OF_PEAK = {"cpu": 0.4, "cuda": 0.15}  # that training reaches, about
 _NO_END = 2**31  # steps, while their number is not known

@@ -14,13 +14,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from seq2seq.config import Config
+from seq2seq.config.sections import PRESETS
 from seq2seq.data.formats.text_size import SideSize, TextSize
 
 # By the number of training pairs, on straight lines between these points in logarithms of both.
-_VOCABULARY = ((1_000, 1_000), (30_000, 4_000), (200_000, 8_000), (1_000_000, 16_000), (5_000_000, 32_000))
+_VOCABULARY = (
+    (1_000, 1_000),
+    (3_000, 2_000),
+    (30_000, 4_000),
+    (200_000, 8_000),
+    (1_000_000, 16_000),
+    (5_000_000, 32_000),
+)
 _EPOCHS = ((1_000, 150), (3_000, 100), (30_000, 60), (200_000, 30), (1_000_000, 15), (5_000_000, 8))
 _LEAST_PAIRS = {"base": 500_000, "small": 100_000, "tiny": 0}  # for which a model of this size is worth its time
 _LEAST_EPOCHS = 10  # that a model must have time for; else a smaller one learns more in it
+_MODERN = ("tiny", "small")  # presets that depart from the paper where that was better
 _LEARNING_RATE = {"tiny": 3e-3, "small": 1.5e-3, "base": 7e-4, "big": 5e-4}
 _LEAST_STEP, _LARGEST_ON_CPU = 1_024, 4_096  # target tokens; smaller and larger ones learn less in the same time
 _MOST_PER_PROCESS = 25_000  # target tokens of a step on a GPU: the step of Vaswani et al. 2017
@@ -95,6 +104,11 @@ def text_choices(
     if "model.preset" in still_open:
         preset, why = _preset(config, text.num_pairs, tokens, tokens_per_second)
         yield Choice("model.preset", preset, why)
+    shape = {**PRESETS[preset], **config.model.model_dump(exclude_unset=True)}
+    odd = shape["d_model"] // shape["num_heads"] % 2 == 1
+    rotary = preset in _MODERN and not odd
+    why = "word order is learnt in fewer steps" if rotary else "as in the paper"
+    yield Choice("model.positions", "rotary" if rotary else "sinusoidal", why)
     epochs = _planned_epochs(config, text.num_pairs, tokens, tokens_per_second[preset])
     if config.tokenizer.kind == "bpe" and epochs > _SAMPLED_EPOCHS:
         yield Choice("tokenizer.sampling", 0.1, f"about {epochs:,.0f} epochs: other cuts of the words in each")
@@ -178,6 +192,9 @@ def run_choices(
     timed = "train.max_steps" in still_open  # a stated number of steps gives equal runs on machines of any speed
     if steps is None:  # train.max_steps: null; the other bounds say how many there will be
         steps = _number_of_steps(config, num_pairs, steps_per_epoch, pace)[0] if pace else 10 * steps_per_epoch
+    muon = config.model.preset in _MODERN
+    why = "learns more in the same time" if muon else "as in the paper"
+    yield Choice("optim.name", "muon" if muon else "adamw", why)
     warmup = min(max(1, round(_WARMUP * steps)), _MOST_WARMUP, steps - 1)
     yield Choice("optim.warmup_steps", warmup, f"{_WARMUP:.0%} of the steps, at most {_MOST_WARMUP:,}")
     yield Choice("optim.lr", _LEARNING_RATE[config.model.preset], f"for models of the size {config.model.preset}")

@@ -58,7 +58,7 @@ def test_a_config_that_states_only_its_data_is_valid(write: Any) -> None:
     config = load_config(write(MINIMAL))
     assert (config.train.max_epochs, config.train.max_steps, config.optim.betas) == (None, None, (0.9, 0.98))
     assert {"model.preset", "model.d_model", "model.tie_embeddings", "train.max_steps"} < set(config.open_choices())
-    stated = load_config(write(MINIMAL), ["model.preset=small", "tokenizer.joint=true"])
+    stated = load_config(write(MINIMAL), ["model.preset=small", "model.positions=rotary", "tokenizer.joint=true"])
     assert (stated.model.d_model, stated.model.num_kv_heads, stated.model.tie_embeddings) == (256, 4, "all")
     assert not [key for key in stated.open_choices() if key.startswith("model.")]
 

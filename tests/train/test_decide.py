@@ -60,7 +60,9 @@ def test_every_key_gets_a_value_and_a_reason(text: Path, tmp_path: Path) -> None
     assert {"model.preset", "train.max_steps", "optim.warmup_steps"} <= {choice.key for choice in decided.choices}
     assert "optim.lr" not in {choice.key for choice in decided.choices}
     assert all(choice.reason for choice in decided.choices)
-    assert len(str(decided).splitlines()) == len(decided.choices)
+    shown = str(decided).splitlines()
+    assert shown[: len(decided.choices)] == [f"  {choice}" for choice in decided.choices]
+    assert shown[-1].startswith("too little time")
 
 
 def test_a_continued_run_keeps_its_choices(text: Path, tmp_path: Path) -> None:

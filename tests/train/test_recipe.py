@@ -59,6 +59,21 @@ def test_scripts_decide_about_one_vocabulary() -> None:
     assert "tokenizer.joint" not in of_text(made(tokenizer={"joint": True}), chinese)
 
 
+def test_small_models_depart_from_the_paper() -> None:
+    """tiny and small learn more in the same time with what came later; base and big are those of the paper."""
+    for preset, positions, optimizer in (
+        ("tiny", "rotary", "muon"),
+        ("small", "rotary", "muon"),
+        ("base", "sinusoidal", "adamw"),
+    ):
+        config = made(model={"preset": preset})
+        assert of_text(config, text(3_000))["model.positions"] == positions
+        chosen = run_choices(config, 3_000, 40, Pace(0.1, 1.0), config.open_choices())
+        assert {choice.key: choice.value for choice in chosen}["optim.name"] == optimizer
+    odd = made(model={"preset": "tiny", "d_model": 36, "num_heads": 4})  # no pairs of numbers to rotate
+    assert of_text(odd, text(3_000))["model.positions"] == "sinusoidal"
+
+
 def test_a_vocabulary_has_room_for_the_characters() -> None:
     """Guards against a tokenizer that cannot be trained, or writes usual characters as bytes."""
     characters = "".join(chr(0x4E00 + number) for number in range(3_000))
