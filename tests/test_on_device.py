@@ -83,13 +83,13 @@ def meta(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     return torch.device("meta")
 
 
-@pytest.mark.parametrize("fp16", [False, True])
+@pytest.mark.parametrize(("optimizer", "fp16"), [("adamw", False), ("adamw", True), ("muon", False)])
 def test_a_training_step_reads_nothing_back(
-    fp16: bool, meta: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimizer: str, fp16: bool, meta: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against a wait for the device in the gradient, the clipping, the guard, the optimizer, the average or the
     loss scale."""
-    settings = ("train.ema_decay=0.9", "train.accumulate=2", "train.precision=fp32")
+    settings = ("train.ema_decay=0.9", "train.accumulate=2", "train.precision=fp32", f"optim.name={optimizer}")
     config = toy_config(write_text_files(tmp_path / "text"), tmp_path / "run", *settings)
     if fp16:
         monkeypatch.setattr(setup, "compute_dtype", lambda *_: torch.float16)

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> None:
         return
     from seq2seq.train.decide import decide
     from seq2seq.train.distributed import joined_processes
+    from seq2seq.train.resume import earlier_starts
 
     with joined_processes(config.train.device) as processes:
-        print(decide(config, processes))
+        print(decide(config, processes, earlier_starts(config.run_dir, processes.say)))

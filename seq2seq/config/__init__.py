@@ -10,7 +10,16 @@ from seq2seq.config.sections import (
     TokenizerConfig,
     TrainConfig,
 )
-from seq2seq.config.whole import Config, check_files, diff_configs, dump_config, file_problem, portable, schema
+from seq2seq.config.whole import (
+    Config,
+    check_files,
+    chosen_before,
+    diff_configs,
+    dump_config,
+    file_problem,
+    portable,
+    schema,
+)
 
 __all__ = [
     "Config",
@@ -22,6 +31,7 @@ __all__ = [
     "TokenizerConfig",
     "TrainConfig",
     "check_files",
+    "chosen_before",
     "diff_configs",
     "dump_config",
     "file_problem",

@@ -168,11 +168,14 @@ class ModelConfig(Section):
             self.fill(preset=self.preset)  # nothing is left for a preset to decide
         self.fill(stated="preset" in self.model_fields_set, **PRESETS[self.preset])
         self.fill(stated="num_heads" in self.model_fields_set, num_kv_heads=self.num_heads)
-        if self.d_model % self.num_heads:
+        # Keys that still follow from a preset which is not chosen yet are checked when it is.
+        heads = self.model_fields_set.issuperset(("d_model", "num_heads"))
+        groups = self.model_fields_set.issuperset(("num_heads", "num_kv_heads"))
+        if heads and self.d_model % self.num_heads:
             yield "d_model", f"must be a multiple of num_heads ({self.num_heads}), not {self.d_model}"
-        elif self.positions == "rotary" and (size := self.d_model // self.num_heads) % 2:
+        elif heads and self.positions == "rotary" and (size := self.d_model // self.num_heads) % 2:
             yield "positions", f"rotary needs an even head size, but d_model / num_heads is {size}"
-        if self.num_heads % self.num_kv_heads:
+        if groups and self.num_heads % self.num_kv_heads:
             yield "num_kv_heads", f"must divide num_heads ({self.num_heads}), not {self.num_kv_heads}"
         if self.positions == "sinusoidal" and self.d_model % 2:
             yield "positions", f"sinusoidal needs an even d_model, not {self.d_model}"
@@ -188,7 +191,7 @@ class OptimConfig(Section):
     )
     lr: float = choice(
         1e-3,
-        "Peak learning rate, reached at the end of the warmup. auto: by the size of the model and of a step.",
+        "Peak learning rate, reached at the end of the warmup. auto: by the width of the model.",
         gt=0,
     )
     betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = option(

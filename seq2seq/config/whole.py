@@ -94,8 +94,10 @@ class Config(Section):
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
         steps, schedule, warmup = self.train.max_steps, self.optim.schedule, self.optim.warmup_steps
-        # A copy, as the caller may use the same section in another config.
-        self.__dict__ |= {"model": self.model.model_copy()}
+        # Copies, as the caller may use the same sections in another config.
+        self.__dict__ |= {"model": self.model.model_copy(), "optim": self.optim.model_copy()}
+        if steps is not None and warmup >= steps:
+            self.optim.fill(stated=False, warmup_steps=steps // 2)
         if not self.tokenizer.joint:
             self.model.fill(tie_embeddings="target")
         elif "joint" in self.tokenizer.model_fields_set:
@@ -217,13 +219,31 @@ def diff_configs(old: Config | str, new: Config, sections: Sequence[str]) -> lis
         for key in newer:
             section = get_key(values, key[:-1])
             del (section[0] if isinstance(section, list) else section)[key[-1]]
-        defaults = dict(_leaves(_values(type(new).model_validate(values)), ()))
+        defaults = dict(_leaves(type(new).model_validate(values).model_dump(mode="json"), ()))
         before |= {key: defaults[key] for key in newer}
     return [
         f"{'.'.join(key)}: {json.dumps(before.get(key))} -> {json.dumps(after.get(key))}"
         for key in compared
         if before.get(key) != after.get(key)
     ]
+
+
+def chosen_before(saved: str, config: Config) -> dict[str, object]:
+    """The values in a saved config for the keys that ``config`` leaves open.
+
+    Args:
+        saved: JSON of a config. A key that it lacks, as another version wrote it, had the value of its default.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        tree = _TREE.validate_json(saved)
+    except ValueError:
+        raise ConfigError("has no settings that can be read") from None
+    fields = fields_of(Config)
+    keys = [tuple(name.split(".")) for name in config.open_choices()]
+    return {".".join(key): get_key(tree, key, fields[key].default) for key in keys}
 
 
 def _leaves(value: object, key: Key) -> Iterator[tuple[Key, object]]:

@@ -59,6 +59,13 @@ class Resampler(AbstractContextManager["Resampler"]):
         self._make(folder, seed)
         return open_corpus(folder, made_from, verify=True)
 
+    def growth(self, pairs: range) -> float:
+        """About how many times as many steps an epoch of a sampled corpus has, from these pairs."""
+        sampled = _sample(self._corpus, self._tokenizers, self._strength, self._max_length, 0, (0, pairs))
+        stored = (self._corpus.src_lengths, self._corpus.tgt_lengths)
+        sides = zip(sampled, stored, strict=True)
+        return max(int(new.lengths.sum()) / int(old[list(pairs)].sum()) for new, old in sides)
+
     def sample_ahead(self, folder: Path, seed: int) -> None:
         """Start to make the corpus in the background, at low priority, unless it exists."""
         if not folder.exists():

@@ -36,17 +36,17 @@ def examine(config: Config) -> Iterator[Section]:
     from seq2seq.doctor.machine import judge_machine
     from seq2seq.train.decide import decide
     from seq2seq.train.distributed import joined_processes
+    from seq2seq.train.resume import earlier_starts
 
     with joined_processes(config.train.device) as processes:
         try:
             with redirect_stdout(sys.stderr):  # stdout is for the report
-                decided = decide(config, processes)
+                decided = decide(config, processes, earlier_starts(config.run_dir, processes.say))
         except UserError as error:
             yield Section("Tokens", [Verdict("WRONG", str(error))])
             return
         yield judge_tokens(decided.config, decided.data, parts["train"])
-        if decided.choices:
-            yield _judge_settings(decided)
+        yield _judge_settings(decided)
         with tqdm(desc="dry run", bar_format="{desc}: {elapsed}", leave=False):
             section = judge_machine(decided.config, decided.data, processes)
         yield section
@@ -55,8 +55,9 @@ def examine(config: Config) -> Iterator[Section]:
 def _judge_settings(decided: Decided) -> Section:
     """What train will choose, and whether text and time are enough."""
     verdicts = [Verdict("ok", str(choice)) for choice in decided.choices]
-    for sentence in decided.expectation:
-        verdicts.append(Verdict("doubtful" if sentence.startswith("too little") else "ok", sentence))
+    if not verdicts:
+        verdicts = [Verdict("ok", "nothing to choose: the config states all keys, or the run has begun")]
+    verdicts += [Verdict("ok" if each.is_enough else "doubtful", each.text) for each in decided.expectation]
     return Section("Settings", verdicts)
 
 

@@ -6,38 +6,33 @@ A run that continues keeps what it was started with: nothing is chosen twice.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
-from seq2seq.config import Config, ModelConfig, check_files, dump_config, load_saved_config
-from seq2seq.config.keys import get_key
+from seq2seq.config import Config, ModelConfig, check_files
 from seq2seq.config.sections import PRESETS
-from seq2seq.data.corpus import Corpus
 from seq2seq.data.formats.pairs import read_pairs
 from seq2seq.data.formats.text_size import measure_text
 from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import PreparedData, prepare_data
+from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.device import compute_dtype, matmul_peak
-from seq2seq.errors import ConfigError, ModelError
 from seq2seq.model.flops import training_flops
-from seq2seq.model_folder import CONFIG
-from seq2seq.tensors import read_metadata
-from seq2seq.train.checkpoint import list_checkpoints
 from seq2seq.train.distributed import Processes
-from seq2seq.train.expectation import expectation
+from seq2seq.train.expectation import Expectation, expectation
 from seq2seq.train.pace import measure_pace
-from seq2seq.train.recipe import Choice, run_choices, step_tokens, text_choices
+from seq2seq.train.recipe import Choice, largest_step, needs_pace, run_choices, step_tokens, text_choices
+from seq2seq.train.resume import Earlier, kept_choices
 from seq2seq.train.step_size import fitting_step
 
 _TEXT_KEYS = ("tokenizer.joint", "tokenizer.vocab_size", "tokenizer.sampling", "model.preset", "model.positions")
-_MEASURED_KEYS = ("train.max_steps", "train.save_every")
 _SHARE_OF_PEAK = {"cpu": 0.4, "cuda": 0.15}  # that training reaches, about
 _NO_END = 2**31  # steps, while their number is not known
-_ABSENT = object()
+_TO_SAMPLE = 2_000  # pairs, to see how much longer an epoch of sampled words is
 
 
 @dataclass(frozen=True)
@@ -50,27 +45,33 @@ class Decided:
 
     def __str__(self) -> str:
         """The choices as a table, and what to expect."""
-        return "\n".join([*(f"  {choice}" for choice in self.choices), *self.expectation])
+        head = "chosen by this run (what the config states is not changed):"
+        if not self.choices:
+            head = "nothing to choose: the config states all keys, or the run has begun"
+        return "\n".join([head, *(f"  {choice}" for choice in self.choices), *map(str, self.expectation)])
 
     @property
-    def expectation(self) -> list[str]:
+    def expectation(self) -> list[Expectation]:
         """What to expect of the run, in sentences."""
         corpus, train = self.data.train, self.config.train
-        steps = train.max_steps or (train.max_epochs or 0) * _steps_per_epoch(self.config, corpus)
-        return expectation(corpus.num_pairs, int(corpus.tgt_lengths.sum()), train.batch_tokens, steps) if steps else []
+        return [] if train.max_steps is None else expectation(corpus.num_pairs, train.batch_tokens, train.max_steps)
 
 
-def decide(config: Config, processes: Processes, *, show_progress: bool = True) -> Decided:
+def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progress: bool = True) -> Decided:
     """Choose a value for every open key, and prepare the data. Every process gets the same values.
 
     Raises:
-        ConfigError, DataError: the data cannot be used.
+        ConfigError, DataError: the data cannot be used, or what is stated contradicts what was chosen.
         OutOfMemoryError: no step fits into memory.
     """
     check_files(config)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    config = config.with_choices(_choices_of_run(config))
+    kept = kept_choices(config, earlier)
+    processes.check_same("what the run has chosen", kept)
+    if earlier.checkpoint is not None and "train.max_steps" in kept:
+        _explain_bounds(config, earlier, processes)
+    config = config.with_choices(kept)
     choices: list[Choice] = []
 
     def take(config: Config, offered: Iterable[Choice]) -> Config:
@@ -80,50 +81,38 @@ def decide(config: Config, processes: Processes, *, show_progress: bool = True) 
         return config.with_choices({choice.key: choice.value for choice in taken})
 
     speed = _estimated_speed(config, processes) if config.open_choices() else {}
+    largest = largest_step(processes.device.type, processes.world_size)
     with processes.main_first():
         if (still_open := set(config.open_choices())).intersection(_TEXT_KEYS):
             text = measure_text(read_pairs(config.data.train))
-            config = take(config, text_choices(config, text, speed, still_open))
+            config = take(config, text_choices(config, text, speed, largest, still_open))
         data = prepare_data(config, show_progress=show_progress and processes.is_main)
+    processes.check_same("the text's fingerprint", data.fingerprint)
     corpus, still_open = data.train, set(config.open_choices())
     if "train.batch_tokens" in still_open:
-        size, tokens = processes.world_size, int(corpus.tgt_lengths.sum())
-        rate, kind = speed[config.model.preset], processes.device.type
-        number, why = step_tokens(config, corpus.num_pairs, tokens, rate, size, kind)
+        tokens, rate = int(corpus.tgt_lengths.sum()), speed[config.model.preset]
+        number, why = step_tokens(config, corpus.num_pairs, tokens, rate, largest)
         if processes.device.type == "cuda":
             number = fitting_step(_with_any_end(config), number, processes)
         config = take(config, [Choice("train.batch_tokens", number, why)])
     if still_open:
-        pace = None
-        if still_open.intersection(_MEASURED_KEYS):
-            pace = measure_pace(_with_any_end(config), data, processes)
-        config = take(config, run_choices(config, corpus.num_pairs, _steps_per_epoch(config, corpus), pace, still_open))
+        pace = measure_pace(_with_any_end(config), data, processes) if needs_pace(config, still_open) else None
+        offered = run_choices(config, corpus.num_pairs, _steps_per_epoch(config, data), pace, still_open)
+        config = take(config, offered)
     return Decided(with_split_sentences(config.all_stated(), corpus, data.tokenizers.src), data, tuple(choices))
 
 
-def _choices_of_run(config: Config) -> dict[str, object]:
-    """What the run in the folder was started with, for the keys that ``config`` leaves open.
-
-    Nothing if there is no run, or if it has no checkpoint and other settings are stated now.
-    """
-    still_open = config.open_choices()
-    for path in reversed(list_checkpoints(config.run_dir)):
-        with suppress(ModelError, ConfigError, KeyError, TypeError, ValueError):  # a damaged one
-            saved = json.loads(read_metadata(path)["config"])
-            found = {key: get_key(saved, tuple(key.split(".")), _ABSENT) for key in still_open}
-            values = {key: value for key, value in found.items() if value is not _ABSENT}
-            config.with_choices(values)
-            return values
-    with suppress(ConfigError):
-        before = load_saved_config(config.run_dir / CONFIG)
-        tree = before.model_dump(mode="json")
-        values = {key: get_key(tree, tuple(key.split("."))) for key in still_open}
-        again = config.with_choices(values).all_stated()
-        if config.decode.split_sentences == "auto":  # the run has decided that, too
-            again = again.replace("decode", split_sentences=before.decode.split_sentences)
-        if dump_config(before) == dump_config(again):
-            return values
-    return {}
+def _explain_bounds(config: Config, earlier: Earlier, processes: Processes) -> None:
+    """Say that a run keeps its number of steps, if other bounds are stated now."""
+    assert earlier.settings is not None
+    before = json.loads(earlier.settings)["train"]
+    for key in ("max_minutes", "max_epochs"):
+        if (old := before.get(key)) != (new := getattr(config.train, key)):
+            processes.say(
+                f"train.{key} is {new} now and was {old} when the run began; the run keeps the {before['max_steps']:,} "
+                "steps that were chosen then, because its learning rate falls until the last of them. For a longer run "
+                "choose another run_dir"
+            )
 
 
 def _estimated_speed(config: Config, processes: Processes) -> dict[str, float]:
@@ -138,9 +127,17 @@ def _estimated_speed(config: Config, processes: Processes) -> dict[str, float]:
     return speed
 
 
-def _steps_per_epoch(config: Config, corpus: Corpus) -> int:
+def _steps_per_epoch(config: Config, data: PreparedData) -> int:
+    """With tokenizer.sampling, about: words that are cut in other ways have more tokens."""
+    corpus = data.train
     lengths = corpus.src_lengths, corpus.tgt_lengths
-    return plan_epoch(*lengths, step_budgets(*lengths, config.train.batch_tokens), config.seed, 0).num_steps
+    steps = plan_epoch(*lengths, step_budgets(*lengths, config.train.batch_tokens), config.seed, 0).num_steps
+    if not config.tokenizer.sampling:
+        return steps
+    chosen = range(0, corpus.num_pairs, max(1, corpus.num_pairs // _TO_SAMPLE))
+    with Resampler(corpus, data.tokenizers, config.tokenizer.sampling, config.data.max_length) as resampler:
+        growth = resampler.growth(chosen)
+    return math.ceil(steps * growth)
 
 
 def _with_any_end(config: Config) -> Config:

@@ -76,6 +76,14 @@ def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> Mic
     return MicroBatches(processes.rank, processes.world_size, number, capacity)
 
 
+def too_large(config: Config, what: str) -> str:
+    """For the error that memory has run out at a step: ``what`` it was, and what to change."""
+    return (
+        f"{what}: raise train.accumulate, or lower train.batch_tokens ({config.train.batch_tokens}) or data.max_length "
+        f"({config.data.max_length}), all in a new run_dir; or free memory and run the same command again"
+    )
+
+
 def number_on_cpu(tokens: int, threads: int) -> int:
     """The number of micro-batches for a step of ``tokens`` target tokens: a multiple of those :func:`at_once`."""
     parallel = at_once(threads, tokens // _CPU_TOKENS)

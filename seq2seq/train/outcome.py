@@ -21,6 +21,7 @@ _MEANING = (
 _MANY_FAULTS = 0.5  # of the lines
 _FEW_STEPS = 500  # in which no model learns to translate
 _AT_THE_END = 0.1  # share of the steps whose training loss counts as the final one
+_ENOUGH_STEPS = 0.95  # share of the steps after which the learning rate is low
 _MEMORISED = 0.7  # nats per token between validation and training loss
 
 
@@ -34,23 +35,39 @@ def outcome(config: Config, progress: Progress) -> Iterator[str]:
     bleu, loss = best["valid_bleu"], best["valid_loss"]
     faults = Faults(progress.best_empty, progress.best_looping, progress.best_copied)
     training = fmean(record["nll"] for record in steps[-max(1, int(_AT_THE_END * len(steps))) :])
-    of_lines = f"; of the validation lines {faults}" if str(faults) else ""
+    note = f"; validation lines: {faults}" if str(faults) else ""
     meaning = next(words for least, words in _MEANING if bleu >= least)
     broken = faults.total > _MANY_FAULTS
-    yield f"{'WARNING: ' if broken else ''}validation BLEU {bleu:.1f}: {meaning}{of_lines}"
-    if progress.step < _FEW_STEPS:
-        yield f"what would help most: more time; {progress.step:,} steps are very few (train.max_minutes)"
+    yield f"{'WARNING: ' if broken else ''}validation BLEU {bleu:.1f}: {meaning}{note}"
+    early = _why_early(config, progress)
+    if early is not None:
+        yield early
     elif loss - training > _MEMORISED:
         yield (
             "what would help most: more parallel text; the model knows its training text "
             f"(loss {training:.2f}) much better than the validation text ({loss:.2f})"
         )
+    elif progress.step < _FEW_STEPS:
+        yield f"what would help most: more steps; {progress.step:,} are very few"
     elif broken or bleu < _MEANING[-2][0]:
         yield (
-            "what would help most: text that fits; a loss this high after so many steps "
-            f"({loss:.2f}) often means that lines do not translate each other: seq2seq doctor examines them"
+            f"what would help most: text that fits; a loss this high ({loss:.2f}) after so many steps often means that "
+            "lines do not translate each other: seq2seq doctor examines them"
         )
-    elif progress.best_step > (1 - _AT_THE_END) * progress.step:
-        yield "what would help most: more time; the score was highest at the end (train.max_minutes)"
+    elif config.train.max_minutes is not None and progress.best_step > (1 - _AT_THE_END) * progress.step:
+        yield "what would help most: more time (train.max_minutes, in a new run_dir); the model was still learning"
     else:
         yield "what would help most: more parallel text, or cleaner text (seq2seq doctor)"
+
+
+def _why_early(config: Config, progress: Progress) -> str | None:
+    """That the time was over before the learning rate had fallen, which costs quality."""
+    train, falls = config.train, config.optim.schedule in ("cosine", "linear")
+    if not falls or train.max_steps is None or progress.step >= _ENOUGH_STEPS * train.max_steps:
+        return None
+    if train.max_minutes is None or progress.seconds < 60 * train.max_minutes:
+        return None
+    return (
+        f"the time was over after {progress.step:,} of {train.max_steps:,} steps, before the learning rate had fallen: "
+        "the machine was slower than at the start. A new run, with nothing else on the machine, would be better"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,13 +16,14 @@ from seq2seq.data.prepare import PreparedData
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.device import compute_dtype
+from seq2seq.memory import memory_explained
 from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import build_model
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import gradients_for
 from seq2seq.train.loss_scale import LossScale
-from seq2seq.train.microbatches import microbatches_of
+from seq2seq.train.microbatches import microbatches_of, too_large
 from seq2seq.train.optim import MovingAverage, Optimizer
 from seq2seq.train.recipe import Pace
 from seq2seq.train.validation import measured_decode
@@ -29,6 +31,7 @@ from seq2seq.train.validation import measured_decode
 _UNTIMED, _FEWEST, _MOST = 2, 3, 40  # steps
 _SECONDS = 2.0  # of timed steps are enough
 _LINES = 64  # of the validation text
+_FORWARD_SHARE = 1 / 3  # of a step's time: the validation loss needs no gradients
 
 
 def measure_pace(config: Config, data: PreparedData, processes: Processes) -> Pace:
@@ -50,7 +53,9 @@ def measure_pace(config: Config, data: PreparedData, processes: Processes) -> Pa
         started = time.monotonic()
         translator.translate(lines, decode)
         search = time.monotonic() - started
-    validation = search * len(src) / len(lines) / processes.world_size
+    tokens = int(data.valid.tgt_lengths.sum())
+    loss = step * _FORWARD_SHARE * tokens / config.train.batch_tokens
+    validation = loss + search * len(src) / len(lines) / processes.world_size
     return Pace(*(max(values) for values in zip(*processes.all_gather((step, validation)), strict=True)))
 
 
@@ -67,12 +72,14 @@ def _step_seconds(
     with closing(gradients_for(loss, processes, microbatches.accumulate, loss_scale)) as gradients:
         while len(seconds) < _UNTIMED + _FEWEST:  # a small corpus has fewer steps
             for step in load_steps(corpus, plan, microbatches, processes.device):
-                gradients.warm_up(step.batches[0], processes.say)
+                with memory_explained(partial(too_large, config, f"a first step, {step.shape}")):
+                    gradients.warm_up(step.batches[0], processes.say)
                 started = time.monotonic()
-                sums = gradients(step.batches, step.num_labels, seed=0)
-                torch.nn.utils.clip_grad_norm_(optimizer.named.values(), 1.0)
-                optimizer.step(0.0, torch.zeros_like(sums[0]))
-                average.update(1)
+                with memory_explained(partial(too_large, config, f"a first step, {step.shape}")):
+                    sums = gradients(step.batches, step.num_labels, seed=0)
+                    torch.nn.utils.clip_grad_norm_(optimizer.named.values(), 1.0)
+                    optimizer.step(0.0, torch.zeros_like(sums[0]))
+                    average.update(1)
                 if processes.device.type == "cuda":
                     torch.cuda.synchronize(processes.device)
                 seconds.append(time.monotonic() - started)

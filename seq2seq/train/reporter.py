@@ -155,7 +155,7 @@ class Reporter:
         lines = [
             f"step {step:,}: validation loss {values['valid_loss']:.3f}, perplexity {values['valid_ppl']:.2f}, "
             f"BLEU {values['valid_bleu']:.2f}, chrF {values['valid_chrf']:.2f} ({seconds:.0f} s)"
-            + (f"; of the translations {result.faults}" if str(result.faults) else "")
+            + (f"; translations: {result.faults}" if str(result.faults) else "")
         ]
         for texts in result.examples:
             for name, text in zip(("source", "translation", "reference"), texts, strict=True):

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from seq2seq.config import Config, diff_configs
+from seq2seq.config import Config, chosen_before, diff_configs
 from seq2seq.errors import ConfigError, DataError, ModelError, UserError
 from seq2seq.files import is_sealed, write_text
 from seq2seq.model.transformer import Transformer
@@ -25,26 +27,73 @@ from seq2seq.train.optim import MovingAverage, Optimizer
 _FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
 _FIXED += ["train.metric"]  # scores of two metrics cannot be compared
+_BOUNDS = ["train.max_steps", "train.max_epochs", "train.max_minutes"]  # what was chosen depends on them
 
 
-def checkpoint_to_continue(config: Config, data_fingerprint: str, say: Callable[[str], None]) -> Checkpoint | None:
-    """The latest whole checkpoint of the run; None if the run has none and begins at step 0.
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier starts of a run have left."""
+
+    checkpoint: Checkpoint | None  # the latest whole one
+    settings: str | None  # JSON of the config that the run was started with
+
+
+def earlier_starts(run_dir: Path, say: Callable[[str], None]) -> Earlier:
+    """Read what earlier starts have left in the run folder.
 
     Args:
         say: called with a message for each damaged file.
 
     Raises:
-        UserError: settings or text differ from those of the run so far, or a model is of another run.
+        ModelError: no checkpoint can be used, though there are some.
     """
-    checkpoint = load_latest_checkpoint(config.run_dir, say)
+    checkpoint = load_latest_checkpoint(run_dir, say)
+    if checkpoint is not None:
+        return Earlier(checkpoint, checkpoint.config)
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        return Earlier(None, str(json.loads(start_record(run_dir).read_text(encoding="utf-8"))["config"]))
+    return Earlier(None, None)
+
+
+def kept_choices(config: Config, earlier: Earlier) -> dict[str, object]:
+    """What the run has chosen when it began, for the keys that ``config`` leaves open.
+
+    Nothing if it has no checkpoint yet and other settings are stated now.
+
+    Raises:
+        ConfigError: what is stated now contradicts it.
+    """
+    if earlier.settings is None:
+        return {}
+    try:
+        values = chosen_before(earlier.settings, config)
+        filled = config.with_choices(values).all_stated()
+        changed = diff_configs(earlier.settings, filled, [*_FIXED, *_BOUNDS])
+    except ConfigError as error:
+        if earlier.checkpoint is None:
+            return {}
+        raise ConfigError(
+            f"{config.run_dir}: holds a run with other settings ({error}); restore them, or choose another run_dir"
+        ) from None
+    return {} if changed and earlier.checkpoint is None else values
+
+
+def check_continues(config: Config, data_fingerprint: str, earlier: Earlier, say: Callable[[str], None]) -> None:
+    """Refuse to continue, or to begin, where settings or text differ from those of the run so far.
+
+    Args:
+        say: called with a message for each damaged file.
+
+    Raises:
+        UserError: they differ, or a model in the folder is of another run.
+    """
+    checkpoint = earlier.checkpoint
     if checkpoint is None:
-        check_beginning(config, data_fingerprint)
-        return None
+        return check_beginning(config, data_fingerprint)
     check_same_run(config, data_fingerprint, checkpoint.config, checkpoint.data_fingerprint)
     log, step = config.run_dir / METRICS, checkpoint.progress.step
     if checkpoint.metrics and not is_sealed(log, checkpoint.metrics):
         say(f"{log}: damaged: it differs from the file at step {step}; records that can be read are kept")
-    return checkpoint
 
 
 def restore(

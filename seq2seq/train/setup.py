@@ -38,7 +38,13 @@ from seq2seq.train.metrics import MetricsLog
 from seq2seq.train.microbatches import MicroBatches, microbatches_of
 from seq2seq.train.optim import MovingAverage, Optimizer
 from seq2seq.train.reporter import Reporter, Speedometer
-from seq2seq.train.resume import check_models_are_ours, checkpoint_to_continue, record_beginning, restore
+from seq2seq.train.resume import (
+    check_continues,
+    check_models_are_ours,
+    earlier_starts,
+    record_beginning,
+    restore,
+)
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,13 @@ def set_up(config: Config, processes: Processes) -> Run:
     dtype = compute_dtype(config.train.precision, processes.device)
     if processes.device.type == "cuda":
         _prepare_compiler(config, processes)
-    decided = decide(config, processes)
+    earlier = earlier_starts(config.run_dir, processes.say)
+    progress = Progress() if earlier.checkpoint is None else earlier.checkpoint.progress
+    processes.check_same("the step to continue after", progress.step)
+    decided = decide(config, processes, earlier)
     config, data = decided.config, decided.data
-    if decided.choices:
-        processes.say(f"chosen for this text and this machine; what a config states stays:\n{decided}")
+    if not progress.step:
+        processes.say(str(decided))
     resampler = None
     if config.tokenizer.sampling:
         resampler = Resampler(data.train, data.tokenizers, config.tokenizer.sampling, config.data.max_length)
@@ -97,14 +106,11 @@ def set_up(config: Config, processes: Processes) -> Run:
     optimizer = Optimizer(model, config.optim)
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
     loss_scale = LossScale(processes.device) if dtype == torch.float16 else None
-    checkpoint, progress = checkpoint_to_continue(config, data.fingerprint, processes.say), Progress()
-    if checkpoint is not None:
-        restore(checkpoint, config.run_dir, model, average, optimizer)
+    check_continues(config, data.fingerprint, earlier, processes.say)
+    if earlier.checkpoint is not None:
+        restore(earlier.checkpoint, config.run_dir, model, average, optimizer)
         if loss_scale is not None:
-            loss_scale.load_tensors(checkpoint.loss_scale)
-        progress = checkpoint.progress
-    processes.check_same("the text's fingerprint", data.fingerprint)
-    processes.check_same("the step to continue after", progress.step)
+            loss_scale.load_tensors(earlier.checkpoint.loss_scale)
     microbatches = microbatches_of(config, data.train, processes)
     loss = LossOf(model, config.train.label_smoothing, dtype)
     run = Run(

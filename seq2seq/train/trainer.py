@@ -33,6 +33,7 @@ from seq2seq.model_folder import load_model_folder, save_model_folder
 from seq2seq.train.checkpoint import Checkpoint, Progress, save_checkpoint, whole_checkpoints
 from seq2seq.train.guard import describe, losses_of_pairs
 from seq2seq.train.metrics import BAD_LINES, METRICS
+from seq2seq.train.microbatches import too_large
 from seq2seq.train.optim import learning_rate
 from seq2seq.train.reporter import StepRecord
 from seq2seq.train.resume import restore
@@ -153,11 +154,7 @@ def train_step(run: Run, step: Step) -> None:
 
 def _describe(run: Run, step: Step) -> str:
     """Name the current step, and what to change if it is too large."""
-    return (
-        f"step {run.progress.step:,}, {step.shape}: raise train.accumulate, or lower train.batch_tokens "
-        f"({run.config.train.batch_tokens}) or data.max_length ({run.config.data.max_length}), "
-        "all in a new run_dir; or free memory and run the same command again"
-    )
+    return too_large(run.config, f"step {run.progress.step:,}, {step.shape}")
 
 
 def read_back(run: Run, corpus: Corpus) -> None:

@@ -163,4 +163,4 @@ def validate(
 def _examples(src: list[str]) -> list[int]:
     """Which lines to show: of middle lengths, which are more typical than very short and very long ones."""
     order = sorted((line for line in range(len(src)) if src[line].strip()), key=lambda line: (len(src[line]), line))
-    return [order[len(order) * part // 8] for part in (3, 4, 6)]
+    return list(dict.fromkeys(order[len(order) * part // 8] for part in (3, 4, 6)))

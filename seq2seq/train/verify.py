@@ -13,8 +13,10 @@ import torch
 from seq2seq.config import Config
 from seq2seq.errors import UserError
 from seq2seq.train.checkpoint import GROUPS, list_checkpoints, load_checkpoint
+from seq2seq.train.decide import decide
 from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import METRICS
+from seq2seq.train.resume import Earlier
 from seq2seq.train.setup import set_up
 from seq2seq.train.trainer import train
 
@@ -36,12 +38,14 @@ def verify_resume(config: Config, processes: Processes) -> str:
     Raises:
         UserError: something differs, or the run has too few steps to stop in the middle.
     """
+    folder = config.run_dir / "verify-resume"
+    config = decide(_trial(config, folder), processes, Earlier(None, None)).config
     steps = min(_STEPS, (config.train.max_steps or _STEPS + 1) - 1)
     if steps < 2:
         raise UserError("train.max_steps: must be 3 or more, so that a run can stop in the middle and continue")
     on_cuda = processes.device.type == "cuda"
     with _deterministic() if on_cuda else nullcontext():
-        differences = _compare(config, processes, steps)
+        differences = _compare(config, folder, processes, steps)
     if differences:
         raise UserError(
             f"not exact: after {steps} steps a run that was stopped after step {steps // 2} and continued differs "
@@ -64,17 +68,14 @@ def _deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
-def _compare(config: Config, processes: Processes, steps: int) -> list[str]:
-    """Train the two runs; returns the results in which they differ."""
-    folder = config.run_dir / "verify-resume"
-    straight, stopped = (_trial(config, folder / name) for name in ("straight", "stopped"))
+def _compare(config: Config, folder: Path, processes: Processes, steps: int) -> list[str]:
+    """Train the two runs in ``folder``; returns the results in which they differ."""
+    straight, stopped = (config.model_copy(update={"run_dir": folder / name}) for name in ("straight", "stopped"))
     try:
         if processes.is_main:
             shutil.rmtree(folder, ignore_errors=True)  # of one that was killed
         processes.barrier()
-        run = set_up(straight, processes)
-        train(run, stop_after=steps)
-        stopped = run.config.model_copy(update={"run_dir": stopped.run_dir})  # with all that it has chosen
+        train(set_up(straight, processes), stop_after=steps)
         train(set_up(stopped, processes), stop_after=steps // 2)
         train(set_up(stopped, processes), stop_after=steps)
         processes.barrier()  # until the main process has written all

@@ -261,10 +261,11 @@ def test_each_mistake_is_reported_in_words(write: Any, lines: str, expected: str
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ("model:\n  num_heads: 3", "x.yaml:5: model.d_model: must be a multiple of num_heads (3), not 256"),
-        ("model: {num_kv_heads: 3}", "x.yaml:5: model.num_kv_heads: must divide num_heads (4), not 3"),
-        ("model:\n  d_model: 12\n  positions: rotary", "x.yaml:7: model.positions: rotary needs an even head size, but "
-         "d_model / num_heads is 3"),
+        ("model: {preset: small, num_heads: 3}", "x.yaml:5: model.d_model: must be a multiple of num_heads (3), not "
+         "256"),
+        ("model: {preset: small, num_kv_heads: 3}", "x.yaml:5: model.num_kv_heads: must divide num_heads (4), not 3"),
+        ("model:\n  d_model: 12\n  positions: rotary\n  num_heads: 4", "x.yaml:7: model.positions: rotary needs an "
+         "even head size, but d_model / num_heads is 3"),
         ("model: {d_model: 15, num_heads: 3}", "x.yaml:5: model.positions: sinusoidal needs an even d_model, not 15"),
         ("tokenizer: {joint: false}\nmodel: {tie_embeddings: all}", "x.yaml:6: model.tie_embeddings: all needs one "
          "vocabulary; set tokenizer.joint: true, or use target"),

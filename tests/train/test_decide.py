@@ -13,9 +13,11 @@ from seq2seq.train import decide as module
 from seq2seq.train.decide import decide
 from seq2seq.train.distributed import Processes
 from seq2seq.train.recipe import Pace
+from seq2seq.train.resume import Earlier, earlier_starts, record_beginning
 from tests.toy import metrics, train, weights, write_text_files
 
 CPU = Processes(0, 1, torch.device("cpu"))
+NEW = Earlier(None, None)
 OPEN = """\
 run_dir: {run}
 data:
@@ -50,8 +52,9 @@ def config_of(text: Path, run: Path, *overrides: str) -> Any:
 def test_every_key_gets_a_value_and_a_reason(text: Path, tmp_path: Path) -> None:
     """Nothing after the set-up has to decide anything, and what is stated stays."""
     config = config_of(text, tmp_path / "run", "train.max_minutes=0.1", "optim.lr=0.0123", "tokenizer.vocab_size=330")
-    decided = decide(config, CPU, show_progress=False)
-    assert decided.config.open_choices() == []
+    decided = decide(config, CPU, NEW, show_progress=False)
+    shape = {f"model.{key}" for key in ("norm_position", "dropout", "num_kv_heads", "tie_embeddings")}  # follow
+    assert {choice.key for choice in decided.choices} == set(config.open_choices()) - shape
     assert (decided.config.optim.lr, decided.config.tokenizer.vocab_size, decided.config.model.d_ff) == (
         0.0123,
         330,
@@ -61,8 +64,8 @@ def test_every_key_gets_a_value_and_a_reason(text: Path, tmp_path: Path) -> None
     assert "optim.lr" not in {choice.key for choice in decided.choices}
     assert all(choice.reason for choice in decided.choices)
     shown = str(decided).splitlines()
-    assert shown[: len(decided.choices)] == [f"  {choice}" for choice in decided.choices]
-    assert shown[-1].startswith("too little time")
+    assert shown[1 : len(decided.choices) + 1] == [f"  {choice}" for choice in decided.choices]
+    assert shown[-1].startswith("too little text: with 60 pairs")
 
 
 def test_a_continued_run_keeps_its_choices(text: Path, tmp_path: Path) -> None:
@@ -90,14 +93,16 @@ def test_a_start_without_a_checkpoint_is_remembered(text: Path, tmp_path: Path) 
     settings have changed since chooses anew."""
     config = config_of(text, tmp_path / "run", "train.max_minutes=0.1", "tokenizer.vocab_size=330")
     with mock.patch.object(module, "measure_pace", return_value=Pace(0.1, 0.1)) as measured:
-        first = decide(config, CPU, show_progress=False)
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run/config.yaml").write_text(module.dump_config(first.config))
-        again = decide(config, CPU, show_progress=False)
+        first = decide(config, CPU, NEW, show_progress=False)
+        record_beginning(first.config, first.data.fingerprint)
+        again = decide(config, CPU, earlier_starts(tmp_path / "run", print), show_progress=False)
         assert (again.config, again.choices) == (first.config, ())
         assert measured.call_count == 1
         other = config_of(text, tmp_path / "run", "train.max_minutes=0.2", "tokenizer.vocab_size=330")
-        assert decide(other, CPU, show_progress=False).config.train.max_steps > first.config.train.max_steps
+        assert (
+            decide(other, CPU, earlier_starts(tmp_path / "run", print), show_progress=False).config.train.max_steps
+            > first.config.train.max_steps
+        )
         assert measured.call_count == 2
 
 
@@ -107,7 +112,7 @@ def test_what_is_stated_may_contradict_a_choice(text: Path, tmp_path: Path) -> N
         text, tmp_path / "run", "train.max_minutes=0.1", "optim.warmup_steps=100000", "tokenizer.vocab_size=330"
     )
     with pytest.raises(ConfigError, match=r"optim.warmup_steps: must be below train.max_steps"):
-        decide(config, CPU, show_progress=False)
+        decide(config, CPU, NEW, show_progress=False)
 
 
 def test_on_a_gpu_the_step_is_what_fits(text: Path, tmp_path: Path) -> None:
@@ -122,9 +127,9 @@ def test_on_a_gpu_the_step_is_what_fits(text: Path, tmp_path: Path) -> None:
         "tokenizer.vocab_size=330",
     )
     with mock.patch.object(module, "fitting_step", return_value=777) as tried:
-        assert decide(config, CPU, show_progress=False).config.train.batch_tokens == 1024
+        assert decide(config, CPU, NEW, show_progress=False).config.train.batch_tokens == 1024
         assert tried.call_count == 0
-        assert decide(config, on_cuda, show_progress=False).config.train.batch_tokens == 777
+        assert decide(config, on_cuda, NEW, show_progress=False).config.train.batch_tokens == 777
         assert tried.call_args.args[0].open_choices() == []
 
 
@@ -137,8 +142,40 @@ def test_all_processes_take_the_pace_of_the_slowest(text: Path, tmp_path: Path) 
             return [value, (1000.0, 500.0)]
 
     config = config_of(text, tmp_path / "run", "train.max_steps=5", "tokenizer.vocab_size=330")
-    decided = decide(config, CPU, show_progress=False)
+    decided = decide(config, CPU, NEW, show_progress=False)
     assert measure_pace(decided.config, decided.data, Two(0, 1, CPU.device)) == Pace(1000.0, 500.0)
     own = measure_pace(decided.config, decided.data, CPU)
     assert 0 < own.step < 5
     assert 0 < own.validation < 20
+
+
+def test_a_damaged_checkpoint_does_not_decide(text: Path, tmp_path: Path) -> None:
+    """Contract 6: one wrong digit in the newest checkpoint made its choices differ from those of the one before it,
+    which is used in its place; the run was refused."""
+    bound = ("train.max_minutes=0.05", "tokenizer.vocab_size=330", "train.save_every=2")
+    with mock.patch.object(module, "measure_pace", return_value=Pace(0.1, 0.05)):
+        config = config_of(text, tmp_path / "run", *bound)
+        train(config, stop_after=5)
+        newest = sorted((tmp_path / "run/checkpoints").glob("step-*"))[-1]
+        good = newest.read_bytes()
+        place = good.index(b"max_steps") + len(b'max_steps\\\\\\":')
+        assert good[place : place + 2] == b"22", good[place - 20 : place + 9]
+        newest.write_bytes(good[:place] + b"23" + good[place + 2 :])
+        assert train(config).progress.step == 22
+
+
+def test_a_changed_bound_is_explained(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against "done" after no step at all, for somebody who gives a run of 5 minutes another 15."""
+    with mock.patch.object(module, "measure_pace", return_value=Pace(0.1, 0.05)):
+        train(config_of(text, tmp_path / "run", "train.max_minutes=0.05", "tokenizer.vocab_size=330"))
+        capsys.readouterr()
+        train(config_of(text, tmp_path / "run", "train.max_minutes=20", "tokenizer.vocab_size=330"))
+    said = capsys.readouterr().err
+    assert "train.max_minutes is 20.0 now and was 0.05 when the run began; the run keeps the 22 steps" in said
+
+
+def test_stated_epochs_are_all_trained(text: Path, tmp_path: Path) -> None:
+    """Words that are cut in other ways have more tokens, so an epoch has more steps: the last of 12 was the ninth."""
+    overrides = ("train.max_epochs=12", "tokenizer.sampling=0.5", "tokenizer.vocab_size=330", "train.batch_tokens=100")
+    summary = train(config_of(text, tmp_path / "run", *overrides, "train.save_every=100", "tokenizer.joint=true"))
+    assert summary.progress.epoch + (summary.progress.step_in_epoch > 0) == 12

@@ -5,16 +5,19 @@ from seq2seq.train.expectation import expectation
 
 def test_too_little_is_said_before_the_run() -> None:
     """The run with 2,700 pairs and 86 steps was known to be useless before it began."""
-    little = expectation(300, 4_000, 1_024, 86)
-    assert [sentence.split(":")[0] for sentence in little] == ["too little text", "too little time"]
-    assert "300 pairs" in little[0]
-    assert "86 steps" in little[1]
+    (text,) = expectation(300, 1_024, 86)
+    assert str(text).startswith("too little text: with 300 pairs")
+    (short,) = expectation(20_000_000, 1_024, 86)
+    assert str(short).startswith("too short: after 86 steps")
+    assert not text.is_enough
+    assert not short.is_enough
 
 
 def test_runs_of_like_size_are_named() -> None:
     """A range of scores, with how it was obtained; nothing where no run of ours is near."""
-    (found,) = expectation(3_500, 45_000, 1_024, 1_000)
-    assert found.startswith("what to expect: ")
-    assert "3,000 pairs" in found
-    assert "165,813" not in found
-    assert expectation(50_000_000, 10**9, 25_000, 100_000) == []
+    (found,) = expectation(3_500, 1_024, 1_000)
+    assert found.is_enough
+    assert str(found).startswith("what to expect: runs of ours")
+    assert "3,000 pairs" in str(found)
+    assert "30,000 pairs" not in str(found)
+    assert expectation(50_000_000, 25_000, 100_000) == []

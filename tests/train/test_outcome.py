@@ -12,7 +12,10 @@ from seq2seq.train.outcome import outcome
 
 def config_of(folder: Path) -> Config:
     files = {"src": "a", "tgt": "b"}
-    return Config.model_validate({"run_dir": str(folder), "data": {"train": files, "valid": files}})
+    train = {"max_minutes": 5, "max_steps": 1000}
+    optim = {"schedule": "cosine", "warmup_steps": 10}
+    tree = {"run_dir": str(folder), "data": {"train": files, "valid": files}, "train": train, "optim": optim}
+    return Config.model_validate(tree)
 
 
 def sentences(
@@ -29,9 +32,9 @@ def test_a_model_that_translates_nothing_is_a_warning(tmp_path: Path) -> None:
     """The run of 86 steps that gave 500 empty lines ended with done."""
     first, help_ = sentences(tmp_path, steps=86, best=86, bleu=0.0, loss=7.0, nll=7.0, best_empty=0.9, best_looping=0.1)
     assert first == (
-        "WARNING: validation BLEU 0.0: hardly anything is translated; of the validation lines 90% empty, 10% looping"
+        "WARNING: validation BLEU 0.0: hardly anything is translated; validation lines: 90% empty, 10% looping"
     )
-    assert "86 steps are very few" in help_
+    assert help_ == "what would help most: more steps; 86 are very few"
 
 
 @pytest.mark.parametrize(
@@ -53,3 +56,12 @@ def test_the_advice_follows_from_the_losses(tmp_path: Path, numbers: dict[str, f
 def test_a_run_without_a_best_model_has_no_outcome(tmp_path: Path) -> None:
     """Guards against a sentence about numbers that are not there."""
     assert list(outcome(config_of(tmp_path), Progress())) == []
+
+
+def test_a_run_that_ran_out_of_time_says_so(tmp_path: Path) -> None:
+    """Guards against praise for a model whose learning rate never fell, because another program took the machine."""
+    numbers = {"best": 700, "bleu": 20.0, "loss": 2.0, "nll": 1.9}
+    *_, last = sentences(tmp_path, steps=700, seconds=301.0, **numbers)  # type: ignore[arg-type]
+    assert last.startswith("the time was over after 700 of 1,000 steps, before the learning rate had fallen")
+    *_, last = sentences(tmp_path, steps=700, seconds=100.0, **numbers)  # type: ignore[arg-type]
+    assert "time was over" not in last

@@ -7,7 +7,7 @@ import pytest
 from seq2seq.config import Config
 from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.formats.text_size import TextSize, measure_text
-from seq2seq.train.recipe import Pace, run_choices, step_tokens, text_choices
+from seq2seq.train.recipe import Pace, largest_step, needs_pace, run_choices, step_tokens, text_choices
 
 SPEED = {"tiny": 8_000.0, "small": 2_500.0, "base": 500.0, "big": 150.0}  # two cores
 GPU = {"tiny": 2e6, "small": 1e6, "base": 5e5, "big": 2e5}
@@ -25,7 +25,8 @@ def text(pairs: int, src: str = "a short line of text here", tgt: str = "eine ku
 
 
 def of_text(config: Config, size: TextSize, speed: dict[str, float] = SPEED) -> dict[str, Any]:
-    return {choice.key: choice.value for choice in text_choices(config, size, speed, config.open_choices())}
+    largest = 4_096 if speed is SPEED else 25_000
+    return {c.key: c.value for c in text_choices(config, size, speed, largest, config.open_choices())}
 
 
 def of_run(config: Config, num_pairs: int, steps_per_epoch: int, pace: Pace | None) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def test_minutes_become_steps_that_fit() -> None:
 def test_much_time_for_little_text_is_not_used_up() -> None:
     """More passes over 3,000 pairs do not help, whatever time there is; without a bound there is an end, too."""
     hours = of_run(made(train={"max_minutes": 600}), 3_000, 40, Pace(0.1, 1.0))["train.max_steps"]
-    assert hours == of_run(made(), 3_000, 40, Pace(0.1, 1.0))["train.max_steps"] <= 150 * 40
+    assert hours == of_run(made(), 3_000, 40, Pace(0.1, 1.0))["train.max_steps"] <= 100 * 40
     assert of_run(made(train={"max_epochs": 500}), 3_000, 40, Pace(0.1, 1.0))["train.max_steps"] == 500 * 40
     assert of_run(made(), 5_000_000, 40_000, Pace(1.0, 60.0))["train.max_steps"] <= 8 * 3600
 
@@ -142,10 +143,42 @@ def test_steps_are_small_where_text_or_time_is_short() -> None:
     """A run of a hundred large steps learns less than one of a thousand small ones; a large text fills the device."""
 
     def step(train: dict[str, Any], pairs: int, tokens: int, speed: float, processes: int, device: str) -> int:
-        return step_tokens(made(train=train), pairs, tokens, speed, processes, device)[0]
+        return step_tokens(made(train=train), pairs, tokens, speed, largest_step(device, processes))[0]
 
     assert step({}, 3_000, 40_000, 8_000, 1, "cpu") == step({}, 9, 99, 1e6, 8, "cuda") == 1_024
     assert step({}, 5_000_000, 10**8, 8_000, 1, "cpu") == 4_096
     assert step({"max_minutes": 2}, 5_000_000, 10**8, 8_000, 1, "cpu") == 1_024
     assert step({}, 5_000_000, 10**8, 1e6, 4, "cuda") == 100_000
     assert step({"max_steps": 100}, 200_000, 2_000_000, 8_000, 1, "cpu") == 4_096
+    # A stated number of steps does not make them small: the device is there to be used.
+    assert step({"max_steps": 100_000}, 4_500_000, 135_000_000, 1e6, 8, "cuda") == 200_000
+
+
+@pytest.mark.parametrize(
+    ("train", "pace", "most"),
+    [
+        ({"max_steps": 100_000, "max_minutes": 5}, Pace(0.2, 1.0), 1_500),
+        ({"max_steps": 100_000, "max_epochs": 2}, None, 600),
+        ({"max_steps": None, "max_epochs": 2}, Pace(0.2, 1.0), 600),
+        ({"max_steps": None, "max_minutes": 5}, Pace(0.2, 1.0), 1_500),
+    ],
+)
+def test_the_smallest_bound_decides_the_schedule(train: dict[str, Any], pace: Pace | None, most: int) -> None:
+    """Guards against a warmup that the run never leaves, and a first validation after its end."""
+    config = made(train=train)
+    assert needs_pace(config, config.open_choices())  # for train.save_every at least
+    chosen = of_run(config, 30_000, 300, pace)
+    assert chosen["optim.warmup_steps"] <= most // 10
+    assert chosen["train.validate_every"] <= most // 3
+    assert chosen["train.ema_decay"] <= 1 - 1 / (0.05 * most) + 1e-6
+
+
+def test_what_is_stated_decides_what_follows_from_it() -> None:
+    """A learning rate for a model of another width diverges; checkpoints follow the validations that are stated."""
+    wide = made(
+        model={"preset": "tiny", "d_model": 1024, "num_heads": 16}, train={"max_steps": 900, "validate_every": 37}
+    )
+    chosen = {c.key: c.value for c in run_choices(wide, 3_000, 40, None, wide.open_choices())}
+    assert (chosen["optim.lr"], chosen["optim.name"], chosen["train.save_every"]) == (5e-4, "adamw", 37)
+    few = made(train={"max_epochs": 5})
+    assert of_text(few, text(3_000_000), GPU)["model.preset"] == "base"
