@@ -1,0 +1,49 @@
+"""Promise: the table that the recipe was fitted to has the runs of its plan, and the script makes them as it says."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "scripts/recipe"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("recipe_runs", FOLDER / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_run_of_the_table_is_in_the_plan() -> None:
+    """A number that nobody can make again is none; a run twice in the table would count twice."""
+    lines = (FOLDER / "plan.txt").read_text(encoding="utf-8").splitlines()
+    plan = [line for line in lines if line and not line.startswith("#")]
+    table = [json.loads(line)["run"] for line in (FOLDER / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert table
+    assert len(set(table)) == len(table)
+    assert set(table) <= set(plan)
+
+
+def test_the_table_can_be_shown(
+    script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without text at hand, the table is there to look at."""
+    monkeypatch.setattr("sys.argv", ["run.py", "--show"])
+    script.main()
+    assert len(capsys.readouterr().out.splitlines()) == len((FOLDER / "runs.jsonl").read_text().splitlines())
+
+
+def test_text_and_data_are_needed_to_train(
+    script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a traceback for somebody who starts it without text."""
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert "give --data, or --show" in capsys.readouterr().err
