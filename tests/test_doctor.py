@@ -17,7 +17,7 @@ from seq2seq.doctor.report import LIMITS, Section, Verdict, judged
 from seq2seq.errors import OutOfMemoryError
 from seq2seq.train.distributed import Processes
 from seq2seq.train.dry_run import DryRun
-from tests.toy import environment, sentences, write_config, write_lines, write_text_files
+from tests.toy import environment, sentences, toy_config, train, write_config, write_lines, write_text_files
 
 
 @pytest.fixture
@@ -165,8 +165,8 @@ def test_a_run_is_left_as_it_is(text: Path, capsys: pytest.CaptureFixture[str]) 
     long = [pair for pair in sentences(60, seed=7) if len(pair[0].split()) > 3]  # short ones are in train by chance
     write_lines(text / "valid.xx", [src for src, _ in long])
     write_lines(text / "valid.yy", [tgt for _, tgt in long])
-    for name in ("checkpoints/step-000000003.safetensors", "best/model.safetensors", "metrics.jsonl"):
-        write(text.parent / "run" / name, name.encode())
+    train(toy_config(text, text.parent / "run"))
+    capsys.readouterr()
     before = files_of(text.parent / "run")
     code, shown = report(text, capsys)
     assert code == 0
@@ -258,3 +258,13 @@ def test_examples_can_be_shown_on_any_terminal() -> None:
     assert printable("a\x07bc", 20) == "a\\x07bc"
     assert printable("你好世界", 4) == "你好世界"
     assert printable("x" * 10**6, 10) == "x" * 9 + "…"
+
+
+def test_settings_and_what_to_expect_are_shown(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a run that cannot give a usable model, and whose owner learns it after hours."""
+    _, shown = report(text, capsys, "train.max_steps=auto", "train.max_minutes=0.1", "optim.lr=auto")
+    assert "Settings ok train.max_steps" in shown
+    assert "ok optim.lr 0.003 for models that are 16 wide" in shown
+    assert "doubtful too little text: with 60 pairs" in shown
+    _, shown = report(text, capsys)
+    assert "Settings ok nothing to choose" in shown

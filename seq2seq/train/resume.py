@@ -65,17 +65,19 @@ def kept_choices(config: Config, earlier: Earlier) -> dict[str, object]:
     """
     if earlier.settings is None:
         return {}
+    values: dict[str, object] = {}
     try:
         values = chosen_before(earlier.settings, config)
         filled = config.with_choices(values).all_stated()
-        changed = diff_configs(earlier.settings, filled, [*_FIXED, *_BOUNDS])
+        if earlier.checkpoint is None and diff_configs(earlier.settings, filled, [*_FIXED, *_BOUNDS]):
+            return {}
     except ConfigError as error:
         if earlier.checkpoint is None:
             return {}
         raise ConfigError(
             f"{config.run_dir}: holds a run with other settings ({error}); restore them, or choose another run_dir"
         ) from None
-    return {} if changed and earlier.checkpoint is None else values
+    return values
 
 
 def check_continues(config: Config, data_fingerprint: str, earlier: Earlier, say: Callable[[str], None]) -> None:

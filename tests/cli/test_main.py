@@ -127,6 +127,17 @@ def test_schema_and_resolved_config(place: Path, capsys: pytest.CaptureFixture[s
     assert load_config(place / "resolved.yaml") == load_config(place / "toy.yaml", ["optim.lr=0.5"])
 
 
+def test_the_choice_is_explained_without_training(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each open key with its value and reason; the run folder gets the prepared data and no model."""
+    assert main(["config", "toy.yaml", "run_dir=new", "optim.lr=auto", "train.max_steps=auto", "--explain"]) == 0
+    shown = capsys.readouterr().out
+    assert "optim.lr              0.003         for models that are 16 wide" in shown
+    assert "train.max_steps" in shown
+    assert not [path for path in place.rglob("new/*") if path.name in ("best", "last", "checkpoints")]
+    assert main(["config", "--explain"]) == 2
+    assert "give either a config file or --schema" in capsys.readouterr().err
+
+
 def test_from_text_to_translations(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Train, evaluate, translate, average, curves: each takes what the one before left."""
     test = ["data.test.src=text/test.xx", "data.test.tgt=text/test.yy"]
