@@ -23,13 +23,17 @@ ROOT = Path(__file__).resolve().parents[1]
 _SRC = ("ka", "to", "mi", "ren", "sol", "vu", "pa", "lin")
 _TGT = ("dor", "fe", "gu", "hex", "ji", "bra", "no", "zwe")
 
-TOY = """\
+TOY_DATA = """\
 run_dir: {run}
 data:
   train: {{src: {text}/train.xx, tgt: {text}/train.yy}}
   valid: {{src: {text}/valid.xx, tgt: {text}/valid.yy}}
   max_length: 24
   cache_dir: {text}/cache
+"""
+TOY = (
+    TOY_DATA
+    + """\
 tokenizer: {{vocab_size: 330, kind: unigram, joint: true, sampling: 0}}
 model:
   {{encoder_layers: 1, decoder_layers: 1, d_model: 16, num_heads: 2, d_ff: 32, dropout: 0.1, norm_position: post,
@@ -40,6 +44,7 @@ train:
    threads: 1}}
 decode: {{beam_size: 2, max_length_offset: 3, max_length_ratio: 1}}
 """
+)
 
 
 def sentences(count: int, seed: int) -> list[tuple[str, str]]:

@@ -57,11 +57,11 @@ def choice(default: Any, description: str, **limits: Any) -> Any:
 
 def _or_auto(schema: dict[str, Any]) -> None:
     """Change the JSON schema of a field so that it allows auto, which is its default."""
-    told = {name: schema.pop(name) for name in ("description", "title") if name in schema}
+    words = {name: schema.pop(name) for name in ("description", "title") if name in schema}
     schema.pop("default")
     kinds = schema.pop("anyOf", None) or [dict(schema)]
     schema.clear()
-    schema.update(anyOf=[*kinds, {"const": AUTO, "type": "string"}], default=AUTO, **told)
+    schema.update(anyOf=[*kinds, {"const": AUTO, "type": "string"}], default=AUTO, **words)
 
 
 def is_choice(field: FieldInfo | None) -> bool:

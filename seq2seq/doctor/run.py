@@ -56,7 +56,7 @@ def _judge_settings(decided: Decided) -> Section:
     """What train will choose, and whether text and time are enough."""
     verdicts = [Verdict("ok", str(choice)) for choice in decided.choices]
     if not verdicts:
-        verdicts = [Verdict("ok", "nothing to choose: the config states all keys, or the run has begun")]
+        verdicts = [Verdict("ok", decided.head)]
     verdicts += [Verdict("ok" if each.is_enough else "doubtful", each.text) for each in decided.expectation]
     return Section("Settings", verdicts)
 

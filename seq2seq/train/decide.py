@@ -29,7 +29,14 @@ from seq2seq.train.recipe import Choice, largest_step, needs_pace, run_choices, 
 from seq2seq.train.resume import Earlier, kept_choices
 from seq2seq.train.step_size import fitting_step
 
-_TEXT_KEYS = ("tokenizer.joint", "tokenizer.vocab_size", "tokenizer.sampling", "model.preset", "model.positions")
+_TEXT_KEYS = (
+    "tokenizer.joint",
+    "tokenizer.vocab_size",
+    "tokenizer.sampling",
+    "model.preset",
+    "model.positions",
+    "optim.name",
+)
 _SHARE_OF_PEAK = {"cpu": 0.4, "cuda": 0.15}  # that training reaches, about
 _NO_END = 2**31  # steps, while their number is not known
 _TO_SAMPLE = 2_000  # pairs, to see how much longer an epoch of sampled words is
@@ -45,10 +52,14 @@ class Decided:
 
     def __str__(self) -> str:
         """The choices as a table, and what to expect."""
-        head = "chosen by this run (what the config states is not changed):"
-        if not self.choices:
-            head = "nothing to choose: the config states all keys, or the run has begun"
-        return "\n".join([head, *(f"  {choice}" for choice in self.choices), *map(str, self.expectation)])
+        return "\n".join([self.head, *(f"  {choice}" for choice in self.choices), *map(str, self.expectation)])
+
+    @property
+    def head(self) -> str:
+        """What the choices are."""
+        if self.choices:
+            return "chosen by this run (what the config states is not changed):"
+        return "nothing to choose: the config states all keys, or the run has begun"
 
     @property
     def expectation(self) -> list[Expectation]:

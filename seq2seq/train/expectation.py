@@ -16,7 +16,8 @@ _RUNS = (
     ("image captions", 29_000, 1.14, 28.4),
 )
 _NEAR = 3.5  # times as many pairs or tokens, or as few
-_LITTLE_TEXT, _FEW_STEPS = 1_000, 500
+_LITTLE_TEXT = 1_000  # pairs
+FEW_STEPS = 500  # in which hardly any model learns to translate
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ def expectation(num_pairs: int, batch_tokens: int, steps: int) -> list[Expectati
             f"too little text: with {num_pairs:,} pairs a model learns words and set phrases; some thousand pairs are "
             "the least for sentences"
         )
-    elif steps < _FEW_STEPS:
-        found.append(f"too short: after {steps:,} steps hardly any model translates; {_FEW_STEPS:,} are the least")
+    elif steps < FEW_STEPS:
+        found.append(f"too short: after {steps:,} steps hardly any model translates; {FEW_STEPS:,} are the least")
     sentences = [Expectation(text, is_enough=False) for text in found]
     tokens = steps * batch_tokens / 1e6
     near = [

@@ -8,6 +8,7 @@ from statistics import fmean
 from seq2seq.config import Config
 from seq2seq.faults import Faults
 from seq2seq.train.checkpoint import Progress
+from seq2seq.train.expectation import FEW_STEPS
 from seq2seq.train.metrics import METRICS, read_metrics
 
 # What a model with this validation BLEU or more usually does. Rough: BLEU depends on the languages and the text.
@@ -19,7 +20,6 @@ _MEANING = (
     (0.0, "hardly anything is translated"),
 )
 _MANY_FAULTS = 0.5  # of the lines
-_FEW_STEPS = 500  # in which no model learns to translate
 _AT_THE_END = 0.1  # share of the steps whose training loss counts as the final one
 _ENOUGH_STEPS = 0.95  # share of the steps after which the learning rate is low
 _MEMORISED = 0.7  # nats per token between validation and training loss
@@ -47,7 +47,7 @@ def outcome(config: Config, progress: Progress) -> Iterator[str]:
             "what would help most: more parallel text; the model knows its training text "
             f"(loss {training:.2f}) much better than the validation text ({loss:.2f})"
         )
-    elif progress.step < _FEW_STEPS:
+    elif progress.step < FEW_STEPS:
         yield f"what would help most: more steps; {progress.step:,} are very few"
     elif broken or bleu < _MEANING[-2][0]:
         yield (

@@ -74,17 +74,16 @@ def _step_seconds(
             for step in load_steps(corpus, plan, microbatches, processes.device):
                 with memory_explained(partial(too_large, config, f"a first step, {step.shape}")):
                     gradients.warm_up(step.batches[0], processes.say)
-                started = time.monotonic()
-                with memory_explained(partial(too_large, config, f"a first step, {step.shape}")):
+                    started = time.monotonic()
                     sums = gradients(step.batches, step.num_labels, seed=0)
                     torch.nn.utils.clip_grad_norm_(optimizer.named.values(), 1.0)
                     optimizer.step(0.0, torch.zeros_like(sums[0]))
                     average.update(1)
-                if processes.device.type == "cuda":
-                    torch.cuda.synchronize(processes.device)
+                    if processes.device.type == "cuda":
+                        torch.cuda.synchronize(processes.device)
                 seconds.append(time.monotonic() - started)
                 timed = seconds[_UNTIMED:]
                 enough = len(timed) >= _MOST or (len(timed) >= _FEWEST and sum(timed) >= _SECONDS)
                 if processes.any(enough):
-                    return float(np.median(timed)) if len(timed) < 10 else float(np.mean(timed))
+                    return float(np.mean(timed))
     return float(np.mean(seconds[_UNTIMED:]))

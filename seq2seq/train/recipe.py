@@ -84,7 +84,7 @@ def text_choices(
     largest: int,
     still_open: Collection[str],
 ) -> Iterator[Choice]:
-    """Tokenizer and model.
+    """Tokenizer, model and optimizer.
 
     Args:
         tokens_per_second: by preset, the target tokens that all processes learn in a second, estimated.
@@ -114,6 +114,9 @@ def text_choices(
     rotary = shape["d_model"] <= _MODERN_WIDTH and shape["d_model"] // shape["num_heads"] % 2 == 0
     why = "learns word order in fewer steps" if rotary else "as in the paper"
     yield Choice("model.positions", "rotary" if rotary else "sinusoidal", why)
+    modern = shape["d_model"] <= _MODERN_WIDTH  # decided here, because the speed of a step depends on it
+    why = "learns more in the same time" if modern else "as in the paper"
+    yield Choice("optim.name", "muon" if modern else "adamw", why)
     epochs = _planned_epochs(config, text.num_pairs, tokens, tokens_per_second[preset], largest)
     if config.tokenizer.kind == "bpe" and epochs > _SAMPLED_EPOCHS:
         yield Choice("tokenizer.sampling", 0.1, "the run has many epochs; each cuts words in another way")
@@ -209,9 +212,6 @@ def run_choices(
         why = "there is no last step" if last is None else "the learning rate falls until the last step"
         yield Choice("optim.schedule", schedule, why)
     width = config.model.d_model
-    modern = width <= _MODERN_WIDTH
-    why = "learns more in the same time" if modern else "as in the paper"
-    yield Choice("optim.name", "muon" if modern else "adamw", why)
     warmup = min(max(1, round(_WARMUP * steps)), _MOST_WARMUP, max(0, steps - 1))
     yield Choice("optim.warmup_steps", warmup, f"{_WARMUP:.0%} of the steps, at most {_MOST_WARMUP:,}")
     lr = next(rate for most, rate in _LEARNING_RATE if width <= most)
@@ -251,6 +251,7 @@ def _number_of_steps(config: Config, num_pairs: int, steps_per_epoch: int, pace:
     if pace is not None and (seconds := _seconds(config)) != math.inf:
         training = max(seconds - _VALIDATIONS * pace.validation, (1 - _VALIDATION_SHARE) * seconds)
         steps = max(1, int(training / pace.step))
-        time = f"{train.max_minutes:g} minutes" if train.max_minutes else f"a night of {_LONGEST / 3600:g} hours"
-        bounds.append((steps, f"{time} at {pace.step:.2g} s for a step; {steps / steps_per_epoch:.3g} epochs"))
+        bound = f"train.max_minutes is {train.max_minutes:g}" if train.max_minutes else "a night is long enough"
+        why = f"{bound}, and a step takes {pace.step:.2g} s; about {steps / steps_per_epoch:.3g} epochs"
+        bounds.append((steps, why))
     return min(bounds)

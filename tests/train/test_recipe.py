@@ -67,10 +67,8 @@ def test_small_models_depart_from_the_paper() -> None:
         ("small", "rotary", "muon"),
         ("base", "sinusoidal", "adamw"),
     ):
-        config = made(model={"preset": preset})
-        assert of_text(config, text(3_000))["model.positions"] == positions
-        chosen = run_choices(config, 3_000, 40, Pace(0.1, 1.0), config.open_choices())
-        assert {choice.key: choice.value for choice in chosen}["optim.name"] == optimizer
+        chosen = of_text(made(model={"preset": preset}), text(3_000))
+        assert (chosen["model.positions"], chosen["optim.name"]) == (positions, optimizer)
     odd = made(model={"preset": "tiny", "d_model": 36, "num_heads": 4})  # no pairs of numbers to rotate
     assert of_text(odd, text(3_000))["model.positions"] == "sinusoidal"
 
@@ -179,6 +177,7 @@ def test_what_is_stated_decides_what_follows_from_it() -> None:
         model={"preset": "tiny", "d_model": 1024, "num_heads": 16}, train={"max_steps": 900, "validate_every": 37}
     )
     chosen = {c.key: c.value for c in run_choices(wide, 3_000, 40, None, wide.open_choices())}
-    assert (chosen["optim.lr"], chosen["optim.name"], chosen["train.save_every"]) == (5e-4, "adamw", 37)
+    assert (chosen["optim.lr"], chosen["train.save_every"]) == (5e-4, 37)
+    assert of_text(wide, text(3_000))["optim.name"] == "adamw"
     few = made(train={"max_epochs": 5})
     assert of_text(few, text(3_000_000), GPU)["model.preset"] == "base"
