@@ -84,13 +84,24 @@ def _complete_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; overrides may also stand after an option, where argparse does not look for them."""
+    parser = make_parser()
+    args, left = parser.parse_known_args(arguments)
+    if left and (not hasattr(args, "overrides") or any("=" not in word or word.startswith("-") for word in left)):
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:
+        args.overrides = [*args.overrides, *left]
+    return args
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     _complete_streams()
     # OpenMP's threads spin while they wait, which on busy cores takes the time of those that compute: sentences
     # translated one by one took up to a hundred times as long. OpenMP reads this when PyTorch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    args = make_parser().parse_args(arguments)
+    args = _parse(arguments)
     name = f"seq2seq {args.command}"
     atexit.register(gc.freeze)  # or Python's last collection takes a quarter of a second over PyTorch's modules
     try:

@@ -127,6 +127,17 @@ def test_schema_and_resolved_config(place: Path, capsys: pytest.CaptureFixture[s
     assert load_config(place / "resolved.yaml") == load_config(place / "toy.yaml", ["optim.lr=0.5"])
 
 
+def test_overrides_may_follow_an_option(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``config my.yaml --explain train.max_minutes=5`` was refused; what is no override still is."""
+    assert main(["config", "toy.yaml", "run_dir=new", "--explain", "optim.lr=auto"]) == 0
+    assert "optim.lr              0.003" in capsys.readouterr().out
+    for wrong in ("lr", "--lr=3"):
+        with pytest.raises(SystemExit) as exit_:
+            main(["config", "toy.yaml", "--explain", wrong])
+        assert exit_.value.code == 2
+        assert f"unrecognized arguments: {wrong}" in capsys.readouterr().err
+
+
 def test_the_choice_is_explained_without_training(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each open key with its value and reason; the run folder gets the prepared data and no model."""
     assert main(["config", "toy.yaml", "run_dir=new", "optim.lr=auto", "train.max_steps=auto", "--explain"]) == 0
