@@ -1,10 +1,14 @@
 """Promise: the best model is the one that the scores show to be best, even where a score cannot tell models apart."""
 
+from pathlib import Path
+
 import pytest
 
 from seq2seq.evaluate import Scores
 from seq2seq.train.checkpoint import Progress
+from seq2seq.train.trainer import validate_run
 from seq2seq.train.validation import Validation, update_best
+from tests.toy import set_up, toy_config, write_lines, write_text_files
 
 
 def validated(metric: str, *numbers: tuple[float, float, float], progress: Progress | None = None) -> Progress:
@@ -56,3 +60,14 @@ def test_a_run_of_an_earlier_version_continues() -> None:
     assert validated("bleu", (3, 7.9, 50), progress=Progress(**earlier)).validations_since_best == 2
     assert validated("bleu", (3, 8.0, 50), progress=Progress(**earlier)).best_step == 10
     assert validated("loss", (2, 0, 0), progress=Progress(**{**earlier, "best_score": -1.5})).best_step == 9
+
+
+def test_examples_are_different_lines(tmp_path: Path) -> None:
+    """Guards against the same sentence three times, where the validation text has no three; blank lines are none."""
+    text = write_text_files(tmp_path / "text")
+    for name, lines in (("valid.xx", ["ka to", "", "mi"]), ("valid.yy", ["dor fe", "", "gu"])):
+        write_lines(text / name, lines)
+    run = set_up(toy_config(text, tmp_path / "run"))
+    shown = validate_run(run).examples
+    run.close()
+    assert sorted((src, ref) for src, _, ref in shown) == [("ka to", "dor fe"), ("mi", "gu")]

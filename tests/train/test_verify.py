@@ -25,6 +25,13 @@ def test_an_exact_run_is_said_to_be(tmp_path: Path) -> None:
     assert not list(config.run_dir.iterdir())
 
 
+def test_a_run_that_chooses_few_steps_is_stopped_within_them(tmp_path: Path) -> None:
+    """It said "exact: after 10 steps" of two runs that had both ended after the fifth, without a stop."""
+    bounds = ("train.max_steps=auto", "train.max_epochs=1")
+    config = toy_config(write_text_files(tmp_path), tmp_path / "run", *bounds)
+    assert verify_resume(config, ALONE).startswith("exact: after 4 steps a run that was stopped after step 2")
+
+
 def test_what_a_continued_run_loses_is_named(tmp_path: Path) -> None:
     """The check can fail: here the optimizer starts anew."""
     config = toy_config(write_text_files(tmp_path), tmp_path / "run")
