@@ -48,13 +48,16 @@ def run_job(
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(spec))
         killer = threading.Timer(most_seconds or 2**20, process.kill)
         killer.start()
-        while True:
-            try:
-                out, _ = process.communicate(timeout=_SAMPLE_SECONDS if watch_children else None)
-                break
-            except subprocess.TimeoutExpired:
-                peak = max(peak, _tree_memory_bytes(process.pid))
-        killer.cancel()
+        try:
+            while True:
+                try:
+                    out, _ = process.communicate(timeout=_SAMPLE_SECONDS if watch_children else None)
+                    break
+                except subprocess.TimeoutExpired:
+                    peak = max(peak, _tree_memory_bytes(process.pid))
+        finally:  # also after Ctrl-C
+            killer.cancel()  # its thread would keep this process alive
+            process.kill()  # does nothing if it has ended
         log.write(out)
     seen = _seen_since(before)
     try:
@@ -111,14 +114,14 @@ def _clocks() -> tuple[float, float, float, float]:
 
 
 def _seen_since(before: tuple[float, ...]) -> dict[str, Any]:
-    """CPU seconds of the child, which has been waited for, shares of the machine that others and the host took, the
-    load, and ``disturbed``: what disturbed the child, or ''."""
+    """Wall and CPU seconds of the child, which has been waited for, shares of the machine that others and the host
+    took, the load, and ``disturbed``: what disturbed the child, or ''."""
     wall, own, busy, steal = (now - then for now, then in zip(_clocks(), before, strict=True))
     machine = wall * (os.cpu_count() or 1)
     others, stolen = max(0.0, busy - own) / machine, steal / machine
     found = [f"other programs took {others:.0%} of the CPU"] * (others > _MOST_OTHERS)
     found += [f"the host took {stolen:.0%} (steal)"] * (stolen > _MOST_STEAL)
-    numbers = {"cpu_seconds": own, "load": os.getloadavg()[0], "others": others, "steal": stolen}
+    numbers = {"wall_seconds": wall, "cpu_seconds": own, "load": os.getloadavg()[0], "others": others, "steal": stolen}
     return {**numbers, "disturbed": ", ".join(found)}
 
 
