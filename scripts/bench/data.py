@@ -24,10 +24,11 @@ from bench.workload import SEED, StepPairs, training_spec
 from seq2seq.config import ModelConfig
 from seq2seq.data.corpus_writer import SIDES
 from seq2seq.data.formats.lines import read_lines
+from seq2seq.data.packed import Indices
 from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import PreparedData, prepare_data
 from seq2seq.model.flops import training_flops
-from seq2seq.train.microbatches import split_step
+from seq2seq.train.microbatches import Lengths, split_step
 
 _PLANNED_PAIRS = 1_000_000
 _HEADER = ("data", "seconds", "", "memory MiB")
@@ -87,18 +88,24 @@ def run(spec: Namespace, stage: str) -> dict[str, Any]:
     return {"seconds": seconds, "pairs": data.train.num_pairs, "text_bytes": text_bytes}
 
 
+def steps_of_like_lengths(src: Lengths, tgt: Lengths, batch_tokens: int, epoch: int) -> list[Indices]:
+    """The steps of an epoch for programs that pad: each of pairs of similar lengths, the shortest first.
+
+    There are as many of them as ours would make; pairs of equal lengths come together in a new way in each epoch.
+    """
+    plan = plan_epoch(src, tgt, step_budgets(src, tgt, batch_tokens), SEED, epoch)
+    return split_step(plan.order, src[plan.order], tgt[plan.order], plan.num_steps, by_length=True)
+
+
 def _write_steps(spec: Namespace, data: PreparedData, model: ModelConfig) -> dict[str, Any]:
     corpus = data.train
-    lengths = corpus.src_lengths, corpus.tgt_lengths
-    plan = plan_epoch(*lengths, step_budgets(*lengths, spec.batch_tokens), SEED, 0)
+    alike = steps_of_like_lengths(corpus.src_lengths, corpus.tgt_lengths, spec.batch_tokens, epoch=0)
     number = spec.warmup + spec.steps
-    if plan.num_steps < number:
-        return {"error": f"the text fills {plan.num_steps} steps only; lower --steps, or give more text"}
-    src_lengths, tgt_lengths = (side[plan.order] for side in lengths)
-    alike = split_step(plan.order, src_lengths, tgt_lengths, plan.num_steps, by_length=True)
+    if len(alike) < number:
+        return {"error": f"the text fills {len(alike)} steps only; lower --steps, or give more text"}
     steps = []
     for at in np.random.default_rng(SEED).permutation(number):
-        pairs = alike[(2 * at + 1) * plan.num_steps // (2 * number)]  # the middle one of each of `number` ranges
+        pairs = alike[(2 * at + 1) * len(alike) // (2 * number)]  # the middle one of each of `number` ranges
         src, tgt = ([corpus.sentence(side, i).astype(int) for i in pairs] for side in SIDES)
         steps.append(StepPairs(src, tgt))
     (Path(spec.folder) / "steps.pickle").write_bytes(pickle.dumps(steps))
@@ -108,6 +115,6 @@ def _write_steps(spec: Namespace, data: PreparedData, model: ModelConfig) -> dic
         "flops": [flops.src, flops.tgt],
         "vocab_size": vocab_size,
         "corpus_pairs": corpus.num_pairs,
-        "steps_per_epoch": plan.num_steps,
+        "steps_per_epoch": len(alike),
         "model": model.model_dump(),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,27 @@ def collate(step: StepPairs, device: str) -> PaddedBatch:
     return PaddedBatch(src, lengths, tgt_in, labels, sum(map(len, step.tgt)))
 
 
+def make_optimizer(model: nn.Module, betas: tuple[float, float]) -> torch.optim.AdamW:
+    """PyTorch's fused AdamW; each step has a learning rate of its own."""
+    settings: dict[str, Any] = {"betas": betas, "eps": workload.EPS, "weight_decay": 0.0, "fused": True}
+    return torch.optim.AdamW(model.parameters(), workload.LEARNING_RATE, **settings)
+
+
+def train_step(
+    loss_of: Callable[[PaddedBatch], Tensor], optimizer: torch.optim.AdamW, batch: PaddedBatch, lr: float
+) -> Tensor:
+    """Take a step; returns the loss, which stays on the device."""
+    group, device = optimizer.param_groups[0], batch.src.device.type
+    group["lr"] = lr
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda"):
+        loss = loss_of(batch)
+    loss.backward()
+    nn.utils.clip_grad_norm_(group["params"], workload.CLIP_NORM)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.detach()
+
+
 def run(spec: Namespace, name: str, package: str) -> dict[str, Any]:
     """Job: train and time the peer ``name`` of :mod:`bench.peers`, which comes from the distribution ``package``."""
     torch.set_num_threads(spec.threads)
@@ -45,8 +67,7 @@ def run(spec: Namespace, name: str, package: str) -> dict[str, Any]:
     steps: list[StepPairs] = pickle.loads((Path(spec.folder) / "steps.pickle").read_bytes())
     model, loss_of = getattr(peers, name)(PeerShape(*SHAPES[spec.size], spec.joint_pieces))
     model.to(spec.device).train()
-    settings: dict[str, Any] = {"betas": workload.BETAS, "eps": workload.EPS, "weight_decay": 0.0, "fused": True}
-    optimizer = torch.optim.AdamW(model.parameters(), workload.LEARNING_RATE, **settings)
+    optimizer = make_optimizer(model, workload.BETAS)
     startup, loss_value = 0.0, 0.0
     waits, cells, seconds = ([0.0] * len(steps) for _ in range(3))  # of each step
     begin = last = time.perf_counter()
@@ -57,13 +78,8 @@ def run(spec: Namespace, name: str, package: str) -> dict[str, Any]:
         batch = collate(step, spec.device)
         waits[number] = time.perf_counter() - last
         cells[number] = batch.src.numel() + batch.labels.numel()
-        optimizer.param_groups[0]["lr"] = workload.LEARNING_RATE * min(1.0, (number + 1) / workload.WARMUP_STEPS)
-        with torch.autocast(spec.device, dtype=torch.bfloat16, enabled=spec.device == "cuda"):
-            loss = loss_of(batch)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), workload.CLIP_NORM)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        lr = workload.LEARNING_RATE * min(1.0, (number + 1) / workload.WARMUP_STEPS)
+        loss = train_step(loss_of, optimizer, batch, lr)
         if spec.device == "cpu" or number in (0, len(steps) - 1):
             loss_value = loss.item()
         now = time.perf_counter()

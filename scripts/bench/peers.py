@@ -20,13 +20,14 @@ from bench.workload import BOS_ID, DROPOUT, EOS_ID, LABEL_SMOOTHING, MAX_LENGTH,
 
 @dataclass(frozen=True)
 class PeerShape:
-    """What a peer needs to know to build the same model; its norms are before the sublayers."""
+    """What a peer needs to know to build the same model; norms are before the sublayers, with Marian after them."""
 
     layers: int
     d_model: int
     d_ff: int
     heads: int
     vocab_size: int  # joint; source, target and output embeddings are one matrix
+    dropout: float = DROPOUT
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,11 @@ class _TorchTransformer(nn.Module):
         self.embedding = nn.Embedding(shape.vocab_size, shape.d_model)
         nn.init.normal_(self.embedding.weight, std=shape.d_model**-0.5)
         self.scale = math.sqrt(shape.d_model)
-        self.dropout = nn.Dropout(DROPOUT)
+        self.dropout = nn.Dropout(shape.dropout)
         angles = torch.arange(MAX_LENGTH)[:, None] * 10000.0 ** (-torch.arange(0, shape.d_model, 2) / shape.d_model)
         self.register_buffer("table", torch.stack([angles.sin(), angles.cos()], -1).flatten(1))
         sizes = (shape.d_model, shape.heads, shape.layers, shape.layers, shape.d_ff)
-        self.transformer = nn.Transformer(*sizes, DROPOUT, batch_first=True, norm_first=True)
+        self.transformer = nn.Transformer(*sizes, shape.dropout, batch_first=True, norm_first=True)
 
     def _embed(self, ids: Tensor) -> Tensor:
         out: Tensor = self.dropout(self.embedding(ids) * self.scale + self.table[: ids.size(1)])
@@ -102,7 +103,7 @@ def marian_options(shape: PeerShape) -> dict[str, Any]:
         **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), shape.heads),
         **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), shape.d_ff),
         "activation_function": "relu",
-        "dropout": DROPOUT,
+        "dropout": shape.dropout,
         "max_position_embeddings": MAX_LENGTH,
         "scale_embedding": True,
         "pad_token_id": PAD_ID,
@@ -151,7 +152,7 @@ def opennmt(shape: PeerShape) -> Peer:
         "heads": shape.heads,
         "transformer_ff": shape.d_ff,
         **dict.fromkeys(("position_encoding", "share_embeddings", "share_decoder_embeddings", "add_qkvbias"), True),
-        "dropout": [DROPOUT],
+        "dropout": [shape.dropout],
         "attention_dropout": [0.0],
         # Of the training options.
         "optim": "adam",
@@ -197,7 +198,7 @@ def eole(shape: PeerShape) -> Peer:
         add_ffnbias=True,
         generator_bias=False,
     )
-    running = TrainingConfig(dropout=[DROPOUT], attention_dropout=[0.0], param_init_method="xavier_uniform")
+    running = TrainingConfig(dropout=[shape.dropout], attention_dropout=[0.0], param_init_method="xavier_uniform")
     vocabularies = {**_vocabularies(shape), "specials": {"pad_token": "<blank>"}}
     model = EncoderDecoderModel.build(config, vocabularies, running)
     model.init_weights(running)
@@ -234,9 +235,9 @@ def joeynmt(shape: PeerShape) -> Peer:
         "num_heads": shape.heads,
         "hidden_size": shape.d_model,
         "ff_size": shape.d_ff,
-        "dropout": DROPOUT,
+        "dropout": shape.dropout,
         "layer_norm": "pre",
-        "embeddings": {"embedding_dim": shape.d_model, "scale": True, "dropout": DROPOUT},
+        "embeddings": {"embedding_dim": shape.d_model, "scale": True, "dropout": shape.dropout},
     }
     tied = dict.fromkeys(("tied_embeddings", "tied_softmax"), True)
     start = dict.fromkeys(("initializer", "embed_initializer"), "xavier_uniform")

@@ -16,7 +16,9 @@ from torch import nn
 from bench.decoding import Translate
 from bench.peers import PeerShape, marian_options
 from bench.translators.convert import MAX_POSITIONS, layer_parts, position_table
+from seq2seq.config import DecodeConfig
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID
+from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import UserError
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import load_model_folder
@@ -86,12 +88,17 @@ def load(spec: Namespace) -> tuple[Translate, Translate]:
     model = build(loaded.model)
     dtype = torch.bfloat16 if spec.number_format == "bfloat16" else torch.float32
     model.to(spec.device, dtype)
-    tokenizers, limits = loaded.tokenizers, loaded.config.decode
-    del loaded
+    translate = translator_of(model, loaded.tokenizers, loaded.config.decode, spec)
+    return translate, translate
+
+
+def translator_of(model: Any, tokenizers: TokenizerPair, limits: DecodeConfig, spec: Namespace) -> Translate:
+    """``generate`` over lines in batches of similar lengths; a line that is too long for the model is cut."""
+    most = model.config.max_position_embeddings
 
     @torch.inference_mode()
     def translate(lines: list[str]) -> list[str]:
-        ids = [[*sentence, EOS_ID] for sentence in tokenizers.src.encode(lines)]
+        ids = [[*sentence[: most - 1], EOS_ID] for sentence in tokenizers.src.encode(lines)]
         order = sorted((i for i in range(len(lines)) if lines[i].strip()), key=lambda i: -len(ids[i]))
         texts = [""] * len(lines)
         while order:
@@ -105,7 +112,7 @@ def load(spec: Namespace) -> tuple[Translate, Translate]:
                 attention_mask=(src != PAD_ID).long(),
                 num_beams=spec.beam_size,
                 length_penalty=spec.length_penalty,
-                max_new_tokens=int(longest * limits.max_length_ratio) + limits.max_length_offset,
+                max_new_tokens=min(int(longest * limits.max_length_ratio) + limits.max_length_offset, most - 1),
                 do_sample=False,
             ).tolist()
             kept = [[i for i in row if i not in (PAD_ID, BOS_ID, EOS_ID)] for row in out]
@@ -113,4 +120,4 @@ def load(spec: Namespace) -> tuple[Translate, Translate]:
                 texts[i] = text
         return texts
 
-    return translate, translate
+    return translate
