@@ -7,6 +7,7 @@ same in another number format.
     python scripts/benchmark.py train --size base --src train.en.gz --tgt train.de.gz --rounds 5
     python scripts/benchmark.py decode --model runs/multi30k --src test.en.gz --tgt test.de.gz
     python scripts/benchmark.py data --src train.en.gz --tgt train.de.gz
+    python scripts/benchmark.py quality --minutes 10,20,40  # the BLEU after so much training; minutes for each run
     python scripts/benchmark.py profile --size base --device cuda --src train.en.gz --tgt train.de.gz
     python scripts/benchmark.py curves --device cuda --steps 1000 --variants fp32,bf16,eager
 
@@ -21,15 +22,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import shlex
+import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.curves import EAGER, VARIANTS
-from bench.programs import PEERS, TRANSLATORS
+from bench.programs import PEERS, RECIPES, TRANSLATORS
 from bench.workload import SHAPES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,20 +51,31 @@ def _some_of(known: Sequence[str], **words: Sequence[str]) -> Callable[[str], tu
     return parse
 
 
+def _minutes(text: str) -> tuple[float, ...]:
+    """The type of an option that takes numbers above 0: ``10,20,40``."""
+    minutes = tuple(map(float, text.split(",")))
+    if not all(0 < number < math.inf for number in minutes):
+        raise argparse.ArgumentTypeError("each must be a number above 0")
+    return minutes
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The options of all commands."""
-    peers = tuple(program.name for program in (*PEERS, *TRANSLATORS))
+    peers = tuple(program.name for program in (*PEERS, *TRANSLATORS, *RECIPES))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("command", choices=[*_COMMANDS, "profile", "curves", "all"])
+    add("command", choices=[*_COMMANDS, "profile", "curves", "quality", "all"])
     add("--size", choices=[*(size for size in SHAPES if size != "tiny"), "tiny"], default="small")
     add("--device", choices=["cpu", "cuda"], default="cpu")
     known = _some_of(peers, all=peers, none=())
     add("--peers", type=known, default=peers, help=f"all, none, or some of {', '.join(peers)}")
     add("--src", type=Path, nargs="+", help="source text, plain or gzip; default: embedded corpus")
     add("--tgt", type=Path, nargs="+", help="target text; for decode, the reference translations")
-    add("--test-src", type=Path, nargs="+", help="all: what decode translates; --src is for the other commands")
-    add("--test-tgt", type=Path, nargs="+", help="all: the reference translations")
+    add("--valid-src", type=Path, nargs="+", help="quality: what ours is validated with")
+    add("--valid-tgt", type=Path, nargs="+", help="quality: its translations")
+    test = "quality: what is translated and scored; all: what decode translates, as --src is for the other commands"
+    add("--test-src", type=Path, nargs="+", help=test)
+    add("--test-tgt", type=Path, nargs="+", help="quality, all: the reference translations")
     add("--threads", type=int, help="CPU threads; default: all")
     add("--rounds", type=int, default=3)
     add("--out", type=Path, default=Path("runs/benchmark"))
@@ -82,8 +92,20 @@ def make_parser() -> argparse.ArgumentParser:
     add("--without-int8", dest="int8", action="store_false", help=fp32_alone)
     some = f"curves: some of {', '.join(VARIANTS)}; default: all, on the CPU no eager"
     add("--variants", type=_some_of(tuple(VARIANTS)), help=some)
+    minutes = "quality: training times, each a run of each program; default 10,20,40"
+    add("--minutes", type=_minutes, default=(10.0, 20.0, 40.0), help=minutes)
     add("--dropout", type=float, default=0.0, help="curves: default 0, as its random numbers may differ")
     return parser
+
+
+def _files(part: str, src: list[Path] | None, tgt: list[Path] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Both sides of a text as given; if nothing is, that part of the embedded corpus."""
+    if (src is None) != (tgt is None):
+        raise SystemExit("source and target text belong together; give both")
+    default_src, default_tgt = (ROOT / "data" / f"{part}.{language}" for language in ("en", "zh"))
+    given = (src or [default_src], tgt or [default_tgt])
+    resolved_src, resolved_tgt = (tuple(str(path.resolve()) for path in paths) for paths in given)
+    return resolved_src, resolved_tgt
 
 
 def make_options(args: argparse.Namespace, command: str) -> argparse.Namespace:
@@ -99,11 +121,19 @@ def make_options(args: argparse.Namespace, command: str) -> argparse.Namespace:
         part = "test"
         if args.command == "all" or args.test_src:
             src, tgt = args.test_src, args.test_tgt
-    if (src is None) != (tgt is None):
-        raise SystemExit("source and target text belong together; give both")
-    options.src = tuple(str(path.resolve()) for path in src or [ROOT / "data" / f"{part}.en"])
-    options.tgt = tuple(str(path.resolve()) for path in tgt or [ROOT / "data" / f"{part}.zh"])
-    options.out = args.out.resolve()
+    options.src, options.tgt = _files(part, src, tgt)
+    options.out, options.report = args.out.resolve(), f"{command}-{args.size}"
+    if command == "quality":
+        texts = {
+            "train": (args.src, args.tgt),
+            "valid": (args.valid_src, args.valid_tgt),
+            "test": (args.test_src, args.test_tgt),
+        }
+        if len({src is None for src, _ in texts.values()}) > 1:
+            raise SystemExit("give all of --src, --valid-src and --test-src with their translations, or none of them")
+        sides = {part: _files(part, *given) for part, given in texts.items()}
+        options.data = {part: {"src": list(src), "tgt": list(tgt)} for part, (src, tgt) in sides.items()}
+        options.report = command  # its models have sizes of their own
     options.threads = args.threads or num_cores()
     options.variants = args.variants or tuple(name for name in VARIANTS if cuda or name != EAGER)
     return options
@@ -113,7 +143,7 @@ def main() -> int:
     """Run the benchmarks that the command line names."""
     args = make_parser().parse_args()
     sys.path.insert(1, str(ROOT))  # the package of this checkout, installed or not
-    from bench.machine import describe
+    from bench.report import save_report
 
     commands: tuple[str, ...] = _COMMANDS if args.command == "all" else (args.command,)
     if "decode" in commands and args.model is None:
@@ -125,17 +155,9 @@ def main() -> int:
     status = 0
     for command in commands:
         options = make_options(args, command)
-        report = {
-            "command": shlex.join(["python", *sys.argv]),
-            "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "machine": describe(options.device),
-            "options": vars(options),
-            **importlib.import_module(f"bench.{command}").benchmark(options),
-        }
-        path = options.out / f"{command}-{options.size}.json"
-        path.write_text(json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-        print(f"everything: {path}")
-        for problem in report.get("problems", []):
+        found = importlib.import_module(f"bench.{command}").benchmark(options)
+        print(f"everything: {save_report(options, found)}")
+        for problem in found.get("problems", []):
             print(problem)
             status = 1
     return status

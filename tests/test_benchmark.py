@@ -1,6 +1,7 @@
 """The benchmark measures the same work for everyone, and says what it measured."""
 
 import argparse
+import dataclasses
 import importlib
 import itertools
 import json
@@ -25,13 +26,14 @@ from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import LoadedModel, build_model, save_model_folder
 from seq2seq.train import setup, trainer
-from tests.toy import write_text_files
+from tests.toy import ROOT, write_text_files
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import benchmark as command
-from bench import curves, decode, ours, process, profile, programs, train
+from bench import curves, decode, marian, ours, peers, process, profile, programs, quality, train
 from bench.padded import collate
+from bench.peers import PeerShape
 from bench.process import run_job, usage
 from bench.report import Spread, draw_bars, table
 from bench.workload import BOS_ID, StepPairs, training_spec
@@ -265,6 +267,150 @@ def test_eager_runs_compile_nothing(compiled: bool, tmp_path: Path, monkeypatch:
     spec = training_spec(_parsed(tmp_path, name="curves"), "eager", compiled=compiled)
     ours.train(spec, tmp_path, load_steps)
     assert len(graphs) == compiled
+
+
+def _quality_options(tmp_path: Path, *arguments: str) -> argparse.Namespace:
+    text = write_text_files(tmp_path / "text")
+    files = [
+        f"--{part}{side}={text}/{part.rstrip('-') or 'train'}.{language}"
+        for part in ("", "valid-", "test-")
+        for side, language in (("src", "xx"), ("tgt", "yy"))
+    ]
+    args = command.make_parser().parse_args(
+        ["quality", *files, "--threads", "1", "--out", str(tmp_path / "out"), *arguments]
+    )
+    return command.make_options(args, "quality")
+
+
+_TOY_RECIPE = marian.Recipe(PeerShape(1, 16, 32, 2, 330), "bpe", 1e-2, (0.9, 0.98), "cosine", tokens=60, averaged=0.05)
+_TOY_RECIPES = {
+    "usual": dataclasses.replace(_TOY_RECIPE, schedule="linear", sentences=8, averaged=0),
+    "best": _TOY_RECIPE,
+}
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_small_time_to_quality_from_end_to_end(
+    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ours by its command, the peer by both recipes: real trainings and tests of a second, scored alike."""
+    monkeypatch.setattr(process, "run_job", lambda *given: {**_in_this_process(*given), "wall_seconds": 60.0})
+    monkeypatch.setattr(marian, "RECIPES", _TOY_RECIPES)
+    monkeypatch.setattr(quality, "MARIAN_RECIPES", _TOY_RECIPES)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    if installed:
+        pytest.importorskip("transformers")
+    else:  # another model in its place, which copies its source
+        monkeypatch.setattr(quality, "choose", lambda known, wanted: ([p for p in known if p.name in wanted], []))
+        monkeypatch.setattr(peers, "marian", peers.nn_transformer)
+        monkeypatch.setattr(marian, "translator_of", lambda *_: list)
+    report = quality.benchmark(_quality_options(tmp_path, "--minutes", "0.01", "--peers", "marian"))
+    json.dumps(report)
+    own, *theirs = report["runs"]
+    assert [run["what"]["program"] for run in theirs] == ["marian_usual", "marian_best"]
+    saved = json.loads((tmp_path / "out" / "work" / "quality" / "seq2seq-0.01" / "test.json").read_text())
+    assert own["bleu"] == saved["bleu"]
+    assert own["steps"] > 0
+    assert 0 < own["validation_seconds"] < own["seconds"]
+    for run in theirs:
+        assert run["steps"] == max(2, round(0.6 / run["planned_step_seconds"]))
+        assert run["seconds"] > 0
+        assert math.isfinite(run["last_loss"])
+        assert run["epochs"] >= 1
+        assert run["bleu_signature"] == own["bleu_signature"]
+    hypotheses = (tmp_path / "out" / "work" / "quality" / "best-0.01.hyp.txt").read_text().splitlines()
+    assert len(hypotheses) == 5
+    assert report["problems"] == []
+    out = capsys.readouterr().out
+    assert "| HF Marian, best recipe " in out
+    assert f"BLEU: {own['bleu_signature']}" in out
+    assert (tmp_path / "out" / "quality.png").stat().st_size > 0
+
+
+def test_time_to_quality_continues_after_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against hours made twice. Runs that failed, or whose recipe has changed, are made again."""
+    asked: list[tuple[str, float]] = []
+    failing = {"bench.marian:best"}
+
+    def job(name: str, spec: argparse.Namespace, *_: object) -> dict[str, Any]:
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        asked.append((name, spec.minutes))
+        if name in failing:
+            return {"error": "no memory"}
+        seconds = {"seconds": 60 * spec.minutes, "wall_seconds": 90 * spec.minutes}
+        return {"bleu": spec.minutes, "bleu_signature": "13a", "chrf": 2.0, "steps": 1_000, "epochs": 3, **seconds}
+
+    monkeypatch.setattr(process, "run_job", job)
+    monkeypatch.setattr(quality, "choose", lambda known, _: (list(known), []))
+    options = _quality_options(tmp_path, "--minutes", "10,20")
+    with pytest.raises(KeyboardInterrupt):
+        quality.benchmark(options)
+    programs_in_turn = ["bench.quality", "bench.marian:usual", "bench.marian:best"]
+    assert asked == [*((name, 10.0) for name in programs_in_turn), ("bench.quality", 20.0)]
+    asked.clear()
+    report = quality.benchmark(options)
+    assert asked == [("bench.marian:best", 10.0), *((name, 20.0) for name in programs_in_turn[1:])]
+    assert report["problems"] == [f"{number} minutes: HF Marian, best recipe: failed: no memory" for number in (10, 20)]
+    assert report["table"][3] == ["seq2seq (this package)", "20", "20.00", "2.00", "20.0", "1,000", "3", "30.0"]
+    assert "10 minutes: seq2seq (this package): BLEU 10.00 after 1,000 steps in 10.0 minutes, made before" in (
+        capsys.readouterr().out
+    )
+    asked.clear()
+    failing.clear()
+    changed = {**marian.RECIPES, "usual": dataclasses.replace(marian.RECIPES["usual"], lr=1e-3)}
+    monkeypatch.setattr(quality, "MARIAN_RECIPES", changed)
+    report = quality.benchmark(_quality_options(tmp_path, "--minutes", "10"))
+    assert asked == [("bench.marian:usual", 10.0), ("bench.marian:best", 10.0)]
+    assert len(report["runs"]) == 6  # with those of the other recipe and of 20 minutes
+    assert report["problems"] == []
+
+
+@pytest.mark.parametrize("recipe", _TOY_RECIPES.values(), ids=_TOY_RECIPES)
+def test_batches_of_the_peer_have_all_pairs_in_each_epoch(recipe: marian.Recipe) -> None:
+    """In another order each time; batches by tokens have sentences of like lengths, so that they pad little."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 40, size=100)
+    sentences = [np.full(length, number) for number, length in enumerate(lengths)]
+    batches = marian.make_batches(StepPairs(sentences, sentences), recipe)
+    epochs = []
+    for _ in range(2):
+        epoch: list[list[int]] = []
+        while sum(map(len, epoch)) < 100:
+            batch = next(batches)
+            assert all(src is tgt for src, tgt in zip(*batch, strict=True))
+            epoch.append([int(sentence[0]) for sentence in batch.src])
+        assert sorted(itertools.chain.from_iterable(epoch)) == list(range(100))
+        epochs.append(epoch)
+    assert epochs[0] != epochs[1]
+    if recipe.sentences:
+        assert sorted(map(len, epochs[0])) == [4, *[8] * 12]
+    else:
+        padding = sum(lengths[batch].max() * len(batch) for batch in epochs[0]) / lengths.sum()
+        assert 1 <= padding < 1.1
+
+
+def test_a_measured_speed_leaves_the_weights_as_they_are() -> None:
+    """Else the training would begin with a model that has been trained, at no learning rate of its schedule."""
+    model, loss_of = peers.nn_transformer(_TOY_RECIPE.shape)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pair = StepPairs([np.array([5, EOS_ID])], [np.array([6, 7, EOS_ID])])
+    training = marian._Training(model, loss_of, itertools.repeat(pair), _TOY_RECIPE, 1)
+    assert marian._step_seconds(training, 0.0) > 0
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_text_for_time_to_quality_is_given_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Guards against a model of the given text that is tested on the embedded corpus."""
+    args = command.make_parser().parse_args(["quality", "--src", "x", "--tgt", "y", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="give all of --src, --valid-src and --test-src"):
+        command.make_options(args, "quality")
+    embedded = command.make_options(command.make_parser().parse_args(["quality"]), "quality")
+    assert embedded.data["test"] == {"src": [str(ROOT / "data" / "test.en")], "tgt": [str(ROOT / "data" / "test.zh")]}
+    with pytest.raises(SystemExit):
+        command.make_parser().parse_args(["quality", "--minutes", "10,0"])
 
 
 def test_text_that_is_too_small_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

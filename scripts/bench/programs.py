@@ -35,6 +35,11 @@ PEERS = (
     Program("eole", "eole", "bench.padded:eole:eole", "eole", _EOLE),
     Program("joeynmt", "JoeyNMT", "bench.padded:joeynmt:joeynmt", "joeynmt", _JOEYNMT),
 )
+# Ways to train the peer of time to quality, which bench.marian has.
+RECIPES = tuple(
+    Program(f"marian_{name}", f"HF Marian, {name} recipe", f"bench.marian:{name}", "transformers", PEERS[1].install)
+    for name in ("usual", "best")
+)
 TRANSLATORS = tuple(
     Program(name, title, f"bench.decoding:{name}:{name}", name, f"pip install {name}")
     for name, title in (("ctranslate2", "CTranslate2"), ("transformers", "HF transformers"))

@@ -1,11 +1,19 @@
-"""Tables and pictures of the benchmarks."""
+"""Tables, pictures and JSON files of the benchmarks."""
 
 from __future__ import annotations
 
+import json
+import shlex
 import statistics
+import sys
+import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from bench.machine import describe
+from seq2seq.files import write_text
 
 _OURS, _OTHERS = "#1f4e99", "#b9c7dd"
 
@@ -29,6 +37,33 @@ class Spread(NamedTuple):
 
 
 Bar = tuple[str, Spread, bool]  # of the picture: its name, its length, and whether it is ours
+Line = tuple[str, Sequence[tuple[float, float]], bool]  # of the picture: its name, its points, and whether it is ours
+
+
+def save_report(options: Namespace, found: dict[str, Any]) -> Path:
+    """Write what a benchmark found as JSON, with the command, the machine and the versions; returns where."""
+    report = {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "machine": describe(options.device),
+        "options": vars(options),
+        **found,
+    }
+    path = _report_path(options)
+    write_text(path, json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n")
+    return path
+
+
+def saved_report(options: Namespace) -> dict[str, Any]:
+    """What :func:`save_report` wrote earlier; nothing if there is no such file."""
+    path = _report_path(options)
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return report
+
+
+def _report_path(options: Namespace) -> Path:
+    out: Path = options.out
+    return out / f"{options.report}.json"
 
 
 def failure(runs: Sequence[dict[str, Any]]) -> str:
@@ -63,6 +98,22 @@ def draw_bars(path: Path, title: str, label: str, bars: Sequence[Bar]) -> None:
     axes.set(title=title, xlabel=label, xlim=(0, 1.15 * max(spread.high for spread in spreads)), axisbelow=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", alpha=0.3)
+    _save(figure, path)
+
+
+def draw_lines(path: Path, title: str, labels: tuple[str, str], lines: Sequence[Line]) -> None:
+    """A line for each program over the labels' x, with a mark at each point."""
+    if not any(points for _, points, _ in lines) or (figure := _figure(9, 5)) is None:
+        return
+    axes = figure.subplots()
+    for number, (name, points, ours) in enumerate(lines, 1):
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", label=name, color=_OURS if ours else f"C{number}")
+    axes.set(title=title, xlabel=labels[0], ylabel=labels[1], ylim=(0, None))
+    axes.set_xticks(sorted({x for _, points, _ in lines for x, _ in points}))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend()
     _save(figure, path)
 
 
