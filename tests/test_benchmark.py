@@ -7,7 +7,9 @@ import itertools
 import json
 import math
 import pickle
+import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -424,6 +426,21 @@ def test_a_job_that_fails_gives_its_reason(tmp_path: Path) -> None:
     """One peer that cannot run must not end the benchmark."""
     assert "No module named 'bench.nothing'" in run_job("bench.nothing", NOTHING, tmp_path)["error"]
     assert "Traceback" in (tmp_path / "000-nothing.log").read_text()
+
+
+def test_ctrl_c_ends_a_job_and_its_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a benchmark that was stopped and never ended, because the timer of its job still waited."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_job("bench.nothing", NOTHING, tmp_path)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def test_what_disturbs_a_run_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
