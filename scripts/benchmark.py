@@ -7,7 +7,7 @@ same in another number format.
     python scripts/benchmark.py train --size base --src train.en.gz --tgt train.de.gz --rounds 5
     python scripts/benchmark.py decode --model runs/multi30k --src test.en.gz --tgt test.de.gz
     python scripts/benchmark.py data --src train.en.gz --tgt train.de.gz
-    python scripts/benchmark.py quality --minutes 10,20,40  # the BLEU after so much training; minutes for each run
+    python scripts/benchmark.py quality --minutes 10,20,40  # which BLEU after so much training?
     python scripts/benchmark.py profile --size base --device cuda --src train.en.gz --tgt train.de.gz
     python scripts/benchmark.py curves --device cuda --steps 1000 --variants fp32,bf16,eager
 
