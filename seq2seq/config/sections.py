@@ -194,6 +194,12 @@ class OptimConfig(Section):
         "Peak learning rate, reached at the end of the warmup. auto: by the width of the model.",
         gt=0,
     )
+    embedding_lr_ratio: float = choice(
+        1.0,
+        "Embeddings learn with embedding_lr_ratio x the learning rate. auto: 4 for tiny and small, because a word "
+        "occurs in few of the steps; 1, as in the paper, for base and big.",
+        gt=0,
+    )
     betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = option(
         (0.9, 0.98), "Decay rates of Adam's running averages: of the gradient, and of its square."
     )

@@ -36,6 +36,7 @@ _TEXT_KEYS = (
     "model.preset",
     "model.positions",
     "optim.name",
+    "optim.embedding_lr_ratio",
 )
 _SHARE_OF_PEAK = {"cpu": 0.4, "cuda": 0.15}  # that training reaches, about
 _NO_END = 2**31  # steps, while their number is not known

@@ -81,7 +81,8 @@ class Muon(torch.optim.Optimizer):
 
 class Optimizer:
     """AdamW (Loshchilov & Hutter 2019) for all parameters, or Muon (Jordan et al. 2024) for the layers' matrices and
-    AdamW for embeddings, norms and biases. Weight decay acts on matrices alone.
+    AdamW for embeddings, norms and biases. Weight decay acts on matrices alone. Embeddings can have a learning rate of
+    their own, in proportion to the others'; their decay is that of the others.
 
     Muon makes the update of a matrix orthogonal, so it gets each matrix by itself: those of a fused layer, and of every
     head (W_i^Q, W_i^K and W_i^V in section 3.2.2 of Vaswani et al. 2017). Heads make it cheaper and better.
@@ -96,9 +97,8 @@ class Optimizer:
         # Of each parameter, what is updated: the parameter, or for Muon the matrices in it, which share its memory.
         self._updated = {name: [parameter] for name, parameter in self.named.items()}
         self._parts: list[torch.optim.Optimizer] = []
-        decayed = [*matrices.values(), *tables]
+        layers = list(matrices.values())
         if config.name == "muon":
-            decayed = tables
             rows: dict[int, Sequence[int]] = {}  # by id of a weight, those of the matrices in it
             for module in model.modules():
                 if isinstance(module, FusedLinear):
@@ -111,7 +111,13 @@ class Optimizer:
                 self._updated[name] = [nn.Parameter(view) for view in views]
             alone = [matrix for name in matrices for matrix in self._updated[name]]
             self._parts.append(Muon(alone, config.lr, config.weight_decay))
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+            layers = []
+        ratio = config.embedding_lr_ratio
+        groups = [
+            {"params": tables, "weight_decay": config.weight_decay / ratio, "ratio": ratio},
+            {"params": layers, "weight_decay": config.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
         self._parts.append(torch.optim.AdamW(groups, config.lr, config.betas, config.eps, fused=True))
 
     def step(self, lr: float, skipped: Tensor) -> None:
@@ -128,7 +134,7 @@ class Optimizer:
                 parameter.grad = None
         for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group.get("ratio", 1.0)
             part.found_inf = skipped  # type: ignore[attr-defined]  # what torch.amp.GradScaler sets
             part.step()
             part.zero_grad(set_to_none=True)

@@ -27,7 +27,10 @@ _EPOCHS = ((1_000, 100), (3_000, 80), (30_000, 60), (200_000, 30), (1_000_000, 1
 _LEAST_PAIRS = {"base": 500_000, "small": 100_000, "tiny": 0}  # for which a model of this size is worth its time
 _LEAST_EPOCHS = 10  # that a model must have time for; else a smaller one learns more in it
 _MODERN_WIDTH = 256  # up to this d_model, models depart from the paper where that was better
-_LEARNING_RATE = ((192, 3e-3), (384, 1.5e-3), (768, 7e-4), (math.inf, 5e-4))  # up to these d_model
+_LEARNING_RATE = {  # by optimizer, up to these d_model
+    "muon": ((192, 6e-3), (384, 3e-3), (768, 1.5e-3), (math.inf, 1e-3)),
+    "adamw": ((192, 3e-3), (384, 1.5e-3), (768, 7e-4), (math.inf, 5e-4)),
+}
 _LEAST_STEP, _LARGEST_ON_CPU = 1_024, 4_096  # target tokens; smaller and larger ones learn less in the same time
 _MOST_PER_PROCESS = 25_000  # target tokens of a step on a GPU: the step of Vaswani et al. 2017
 _STEPS, _STEPS_PER_EPOCH = 2_000, 100  # of a run, and of an epoch, or more if the step can be so small
@@ -117,6 +120,8 @@ def text_choices(
     modern = shape["d_model"] <= _MODERN_WIDTH  # decided here, because the speed of a step depends on it
     why = "learns more in the same time" if modern else "as in the paper"
     yield Choice("optim.name", "muon" if modern else "adamw", why)
+    why = "a word occurs in few of the steps" if modern else "as in the paper"
+    yield Choice("optim.embedding_lr_ratio", 4.0 if modern else 1.0, why)
     epochs = _planned_epochs(config, text.num_pairs, tokens, tokens_per_second[preset], largest)
     if config.tokenizer.kind == "bpe" and epochs > _SAMPLED_EPOCHS:
         yield Choice("tokenizer.sampling", 0.1, "the run has many epochs; each cuts words in another way")
@@ -214,8 +219,9 @@ def run_choices(
     width = config.model.d_model
     warmup = min(max(1, round(_WARMUP * steps)), _MOST_WARMUP, max(0, steps - 1))
     yield Choice("optim.warmup_steps", warmup, f"{_WARMUP:.0%} of the steps, at most {_MOST_WARMUP:,}")
-    lr = next(rate for most, rate in _LEARNING_RATE if width <= most)
-    yield Choice("optim.lr", lr, f"for models that are {width} wide")
+    name = config.optim.name
+    lr = next(rate for most, rate in _LEARNING_RATE[name] if width <= most)
+    yield Choice("optim.lr", lr, f"for {name} and models that are {width} wide")
     averaged = max(5.0, _AVERAGED * steps)
     yield Choice("train.ema_decay", round(1 - 1 / averaged, 6), f"averages the weights of about {averaged:,.0f} steps")
     every = train.validate_every

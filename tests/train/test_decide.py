@@ -68,8 +68,8 @@ def test_every_key_gets_a_value_and_a_reason(text: Path, tmp_path: Path) -> None
 def test_a_continued_run_keeps_its_choices(text: Path, tmp_path: Path) -> None:
     """Contract 2: with a bound in minutes, too, a run that was stopped and continued ends with the same bits, even if
     the machine has become slower; and so does one that states what the first had chosen."""
-    bound = ("train.max_minutes=0.05", "tokenizer.vocab_size=330")
-    with mock.patch.object(module, "measure_pace", return_value=Pace(0.1, 0.05)):
+    bound = ("train.max_minutes=0.5", "tokenizer.vocab_size=330")
+    with mock.patch.object(module, "measure_pace", return_value=Pace(1.0, 0.5)):
         straight = config_of(text, tmp_path / "straight", *bound)
         train(straight)
         steps = metrics(tmp_path / "straight")[-1]["step"]

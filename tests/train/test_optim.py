@@ -78,6 +78,25 @@ def test_decay_acts_on_matrices_alone(make_model, name):
         assert parameter.grad is None
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_embeddings_have_their_own_learning_rate(make_model, name):
+    """Guards against a ratio that also moves norms or layers, or decays embeddings more than other matrices."""
+    changes = {}
+    for ratio in (1.0, 4.0):
+        model = make_model(tie_embeddings="none")
+        before = {key: p.detach().clone() for key, p in model.named_parameters()}
+        optimizer = Optimizer(model, OptimConfig(name=name, embedding_lr_ratio=ratio, weight_decay=0.5))
+        run(model, optimizer, range(1, 3))
+        changes[ratio] = {key: p - (1 - 0.005) * (1 - 0.0025) * before[key] for key, p in model.named_parameters()}
+    for key, change in changes[1.0].items():
+        embeds = key.endswith("embedding.weight") or key == "output.weight"
+        if embeds:  # the first step's update decays, too
+            torch.testing.assert_close(changes[4.0][key], 4 * change, atol=1e-5, rtol=1e-4)
+        else:
+            assert torch.equal(changes[4.0][key], change), key
+    assert sum(key.endswith("embedding.weight") for key in changes[1.0]) == 2
+
+
 def test_adamw_step_is_the_papers():
     """Guards against hyper-parameters in the wrong place: two steps by hand."""
     model = nn.Linear(3, 2)

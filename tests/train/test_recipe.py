@@ -62,13 +62,14 @@ def test_scripts_decide_about_one_vocabulary() -> None:
 
 def test_small_models_depart_from_the_paper() -> None:
     """tiny and small learn more in the same time with what came later; base and big are those of the paper."""
-    for preset, positions, optimizer in (
-        ("tiny", "rotary", "muon"),
-        ("small", "rotary", "muon"),
-        ("base", "sinusoidal", "adamw"),
+    keys = ("model.positions", "optim.name", "optim.embedding_lr_ratio")
+    for preset, *expected in (
+        ("tiny", "rotary", "muon", 4.0),
+        ("small", "rotary", "muon", 4.0),
+        ("base", "sinusoidal", "adamw", 1.0),
     ):
         chosen = of_text(made(model={"preset": preset}), text(3_000))
-        assert (chosen["model.positions"], chosen["optim.name"]) == (positions, optimizer)
+        assert [chosen[key] for key in keys] == expected
     odd = made(model={"preset": "tiny", "d_model": 36, "num_heads": 4})  # no pairs of numbers to rotate
     assert of_text(odd, text(3_000))["model.positions"] == "sinusoidal"
 
@@ -179,5 +180,7 @@ def test_what_is_stated_decides_what_follows_from_it() -> None:
     chosen = {c.key: c.value for c in run_choices(wide, 3_000, 40, None, wide.open_choices())}
     assert (chosen["optim.lr"], chosen["train.save_every"]) == (5e-4, 37)
     assert of_text(wide, text(3_000))["optim.name"] == "adamw"
+    rates = [of_run(made(optim={"name": name}), 3_000, 40, Pace(0.2, 1.0))["optim.lr"] for name in ("adamw", "muon")]
+    assert rates == [3e-3, 6e-3]  # Muon's updates of matrices can be larger
     few = made(train={"max_epochs": 5})
     assert of_text(few, text(3_000_000), GPU)["model.preset"] == "base"
