@@ -139,7 +139,13 @@ class ModelConfig(Section):
         gt=0,
     )
     d_ff: int = choice(1024, "Inner width of the feed-forward layers. Default: from the preset.", gt=0)
-    dropout: float = choice(0.1, "Dropout probability in training. Default: from the preset.", ge=0, le=0.9)
+    dropout: float = choice(
+        0.1,
+        "Dropout probability in training. auto: for tiny and small by the number of epochs, because text that is seen "
+        "often must be made harder; for base and big that of the paper.",
+        ge=0,
+        le=0.9,
+    )
     norm_position: Literal["pre", "post"] = choice(
         "pre",
         "pre: normalise before each sublayer (more stable at high learning rates). post: after it (as in the paper). "
@@ -164,9 +170,11 @@ class ModelConfig(Section):
     )
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
-        if self.model_fields_set.issuperset(_SHAPE):
+        if self.model_fields_set.issuperset(set(_SHAPE) - {"dropout"}):
             self.fill(preset=self.preset)  # nothing is left for a preset to decide
-        self.fill(stated="preset" in self.model_fields_set, **PRESETS[self.preset])
+        shape = dict(PRESETS[self.preset])
+        self.fill(stated=False, dropout=shape.pop("dropout"))  # what is best depends on the length of the run, too
+        self.fill(stated="preset" in self.model_fields_set, **shape)
         self.fill(stated="num_heads" in self.model_fields_set, num_kv_heads=self.num_heads)
         # Keys that still follow from a preset which is not chosen yet are checked when it is.
         heads = self.model_fields_set.issuperset(("d_model", "num_heads"))

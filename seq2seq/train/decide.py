@@ -34,6 +34,7 @@ _TEXT_KEYS = (
     "tokenizer.vocab_size",
     "tokenizer.sampling",
     "model.preset",
+    "model.dropout",
     "model.positions",
     "optim.name",
     "optim.embedding_lr_ratio",
