@@ -93,10 +93,10 @@ class TokenizerConfig(Section):
         "Normalise source text in training and translation: white space of every kind becomes a space, characters are "
         "composed (NFC), soft hyphens and zero-width characters are removed. Target text is not changed.",
     )
-    sampling: float = choice(
+    sampling: float = option(
         0.0,
-        "Subword regularisation in training, for small data: every epoch splits the words at random. 0 is off, 0.1 is "
-        "usual. auto: 0.1 if there is time for many epochs. kind bpe: probability to skip a merge; larger is more "
+        "Subword regularisation in training: every epoch splits the words at random. 0 is off, 0.1 is usual. Models "
+        "learn more slowly with it: for long runs only. kind bpe: probability to skip a merge; larger is more "
         "random (1 gives single characters). kind unigram: smoothing alpha; smaller is more random (0.01 is nearly "
         "uniform, 1 prefers the best splits).",
         ge=0,

@@ -32,7 +32,6 @@ from seq2seq.train.step_size import fitting_step
 _TEXT_KEYS = (
     "tokenizer.joint",
     "tokenizer.vocab_size",
-    "tokenizer.sampling",
     "model.preset",
     "model.dropout",
     "model.positions",

@@ -34,8 +34,7 @@ _LEARNING_RATE = {  # by optimizer, up to these d_model
 _LEAST_STEP, _LARGEST_ON_CPU = 1_024, 4_096  # target tokens; smaller and larger ones learn less in the same time
 _MOST_PER_PROCESS = 25_000  # target tokens of a step on a GPU: the step of Vaswani et al. 2017
 _STEPS, _STEPS_PER_EPOCH = 2_000, 100  # of a run, and of an epoch, or more if the step can be so small
-_DROPOUT = ((6, 0.1), (15, 0.2), (math.inf, 0.3))  # of small models, up to these epochs
-_SAMPLED_EPOCHS = 99  # a run with more passes cuts words anew in every epoch
+_DROPOUT = ((4, 0.0), (8, 0.1), (15, 0.2), (math.inf, 0.3))  # of small models, up to these epochs
 _WARMUP, _MOST_WARMUP = 0.1, 4_000  # share of the steps, and steps
 _AVERAGED = 0.05  # share of the steps that the moving average sees
 _VALIDATIONS, _VALIDATION_SHARE = 10, 0.15  # in a run, and of its time
@@ -127,12 +126,9 @@ def text_choices(
     dropout, why = PRESETS[preset]["dropout"], "as in the paper"
     if modern:
         dropout = next(value for most, value in _DROPOUT if epochs <= most)
-        why = f"for about {max(1, epochs):,.0f} epochs; text that is seen often must be made harder"
+        hard = "needs to be made harder" if dropout else "is hard enough"
+        why = f"text that is seen in about {max(1, epochs):,.0f} epochs {hard}"
     yield Choice("model.dropout", dropout, why)
-    if config.tokenizer.kind == "bpe" and epochs > _SAMPLED_EPOCHS:
-        yield Choice("tokenizer.sampling", 0.1, "the run has many epochs; each cuts words in another way")
-    else:
-        yield Choice("tokenizer.sampling", 0.0, "the run has too few epochs to need it")
 
 
 def _characters(text: TextSize, joint: bool, config: Config) -> int:
