@@ -264,7 +264,7 @@ def test_settings_and_what_to_expect_are_shown(text: Path, capsys: pytest.Captur
     """Guards against a run that cannot give a usable model, and whose owner learns it after hours."""
     _, shown = report(text, capsys, "train.max_steps=auto", "train.max_minutes=0.1", "optim.lr=auto")
     assert "Settings ok train.max_steps" in shown
-    assert "ok optim.lr 0.003 for models that are 16 wide" in shown
+    assert "ok optim.lr 0.003 for adamw and models that are 16 wide" in shown
     assert "doubtful too little text: with 60 pairs" in shown
     _, shown = report(text, capsys)
     assert "Settings ok nothing to choose" in shown

@@ -34,7 +34,7 @@ _LEARNING_RATE = {  # by optimizer, up to these d_model
 _LEAST_STEP, _LARGEST_ON_CPU = 1_024, 4_096  # target tokens; smaller and larger ones learn less in the same time
 _MOST_PER_PROCESS = 25_000  # target tokens of a step on a GPU: the step of Vaswani et al. 2017
 _STEPS, _STEPS_PER_EPOCH = 2_000, 100  # of a run, and of an epoch, or more if the step can be so small
-_DROPOUT = ((4, 0.0), (8, 0.1), (15, 0.2), (math.inf, 0.3))  # of small models, up to these epochs
+_DROPOUT = ((5, 0.0), (12, 0.1), (25, 0.2), (math.inf, 0.3))  # of small models, up to these epochs
 _WARMUP, _MOST_WARMUP = 0.1, 4_000  # share of the steps, and steps
 _AVERAGED = 0.05  # share of the steps that the moving average sees
 _VALIDATIONS, _VALIDATION_SHARE = 10, 0.15  # in a run, and of its time
@@ -54,7 +54,7 @@ class Choice:
 
     def __str__(self) -> str:
         value = json.dumps(self.value).strip('"')
-        return f"{self.key:<22}{value:<13} {self.reason}"
+        return f"{self.key:<25} {value:<10} {self.reason}"
 
 
 @dataclass(frozen=True)

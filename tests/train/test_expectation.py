@@ -17,7 +17,9 @@ def test_runs_of_like_size_are_named() -> None:
     """A range of scores, with how it was obtained; nothing where no run of ours is near."""
     (found,) = expectation(3_500, 1_024, 1_000)
     assert found.is_enough
-    assert str(found).startswith("what to expect: runs of ours")
+    assert str(found).startswith("what to expect: with about as much text and time, runs of ours had BLEU about 15 (")
     assert "3,000 pairs" in str(found)
     assert "30,000 pairs" not in str(found)
+    (longer,) = expectation(30_000, 1_024, 2_000)  # between two runs
+    assert "about 36 (everyday sentences, 30,000 pairs), 33 (image captions, 29,000 pairs)" in str(longer)
     assert expectation(50_000_000, 25_000, 100_000) == []
