@@ -33,7 +33,6 @@ _TEXT_KEYS = (
     "tokenizer.joint",
     "tokenizer.vocab_size",
     "model.preset",
-    "model.dropout",
     "model.positions",
     "optim.name",
     "optim.embedding_lr_ratio",

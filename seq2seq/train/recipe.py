@@ -122,13 +122,6 @@ def text_choices(
     yield Choice("optim.name", "muon" if modern else "adamw", why)
     why = "a word occurs in few of the steps" if modern else "as in the paper"
     yield Choice("optim.embedding_lr_ratio", 4.0 if modern else 1.0, why)
-    epochs = _planned_epochs(config, text.num_pairs, tokens, tokens_per_second[preset], largest)
-    dropout, why = PRESETS[preset]["dropout"], "as in the paper"
-    if modern:
-        dropout = next(value for most, value in _DROPOUT if epochs <= most)
-        hard = "needs to be made harder" if dropout else "is hard enough"
-        why = f"text that is seen in about {max(1, epochs):,.0f} epochs {hard}"
-    yield Choice("model.dropout", dropout, why)
 
 
 def _characters(text: TextSize, joint: bool, config: Config) -> int:
@@ -202,7 +195,7 @@ def _is_timed(config: Config, still_open: Collection[str]) -> bool:
 def run_choices(
     config: Config, num_pairs: int, steps_per_epoch: int, pace: Pace | None, still_open: Collection[str]
 ) -> Iterator[Choice]:
-    """How long to train, how the learning rate moves, and how often to validate and save.
+    """How long to train, dropout, how the learning rate moves, and how often to validate and save.
 
     Args:
         config: with every choice of :func:`text_choices` and train.batch_tokens.
@@ -218,7 +211,13 @@ def run_choices(
         schedule = "inverse_sqrt" if last is None else "cosine"
         why = "there is no last step" if last is None else "the learning rate falls until the last step"
         yield Choice("optim.schedule", schedule, why)
-    width = config.model.d_model
+    width, epochs = config.model.d_model, steps / steps_per_epoch
+    dropout, why = PRESETS[config.model.preset]["dropout"], "as in the paper"
+    if width <= _MODERN_WIDTH:
+        dropout = next(value for most, value in _DROPOUT if epochs <= most)
+        hard = "needs to be made harder" if dropout else "is hard enough"
+        why = f"text that is seen in about {max(1, epochs):,.0f} epochs {hard}"
+    yield Choice("model.dropout", dropout, why)
     warmup = min(max(1, round(_WARMUP * steps)), _MOST_WARMUP, max(0, steps - 1))
     yield Choice("optim.warmup_steps", warmup, f"{_WARMUP:.0%} of the steps, at most {_MOST_WARMUP:,}")
     name = config.optim.name

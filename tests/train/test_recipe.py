@@ -76,10 +76,14 @@ def test_small_models_depart_from_the_paper() -> None:
 
 def test_dropout_grows_with_the_number_of_epochs() -> None:
     """Text that is seen a few times needs little of it, text that is seen often much; other models have the paper's."""
-    found = [of_text(made(train={"max_epochs": epochs}), text(3_000))["model.dropout"] for epochs in (2, 10, 20, 40)]
-    assert found == [0.0, 0.1, 0.2, 0.3]
-    assert of_text(made(model={"preset": "big"}), text(3_000))["model.dropout"] == 0.3
-    assert of_text(made(model={"preset": "base"}, train={"max_epochs": 99}), text(3_000))["model.dropout"] == 0.1
+
+    def dropout(preset: str, epochs: int) -> float:
+        config = made(model={"preset": preset}, train={"max_epochs": epochs})
+        chosen = run_choices(config, 3_000, 40, Pace(0.01, 0.1), config.open_choices())
+        return next(choice.value for choice in chosen if choice.key == "model.dropout")
+
+    assert [dropout("tiny", epochs) for epochs in (2, 10, 20, 40)] == [0.0, 0.1, 0.2, 0.3]
+    assert (dropout("base", 40), dropout("big", 2)) == (0.1, 0.3)
 
 
 def test_a_vocabulary_has_room_for_the_characters() -> None:
