@@ -390,8 +390,10 @@ def test_batches_of_the_peer_have_all_pairs_in_each_epoch(recipe: marian.Recipe)
     if recipe.sentences:
         assert sorted(map(len, epochs[0])) == [4, *[8] * 12]
     else:
-        padding = sum(lengths[batch].max() * len(batch) for batch in epochs[0]) / lengths.sum()
+        longest = [lengths[batch].max() for batch in epochs[0]]
+        padding = sum(most * len(batch) for most, batch in zip(longest, epochs[0], strict=True)) / lengths.sum()
         assert 1 <= padding < 1.1
+        assert longest != sorted(longest)
 
 
 def test_a_measured_speed_leaves_the_weights_as_they_are() -> None:

@@ -142,7 +142,7 @@ class ModelConfig(Section):
     dropout: float = choice(
         0.1,
         "Dropout probability in training. auto: for tiny and small by the number of epochs, because text that is seen "
-        "often must be made harder; for base and big that of the paper.",
+        "often is learnt by heart; for base and big that of the paper.",
         ge=0,
         le=0.9,
     )
@@ -205,7 +205,7 @@ class OptimConfig(Section):
     embedding_lr_ratio: float = choice(
         1.0,
         "Embeddings learn with embedding_lr_ratio x the learning rate. auto: 4 for tiny and small, because a word "
-        "occurs in few of the steps; 1, as in the paper, for base and big.",
+        "is in few of the steps, and must learn more in each; 1, as in the paper, for base and big.",
         gt=0,
     )
     betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = option(

@@ -25,18 +25,18 @@ from seq2seq.model.flops import training_flops
 from seq2seq.train.distributed import Processes
 from seq2seq.train.expectation import Expectation, expectation
 from seq2seq.train.pace import measure_pace
-from seq2seq.train.recipe import Choice, largest_step, needs_pace, run_choices, step_tokens, text_choices
+from seq2seq.train.recipe import (
+    TEXT_KEYS,
+    Choice,
+    largest_step,
+    needs_pace,
+    run_choices,
+    step_tokens,
+    text_choices,
+)
 from seq2seq.train.resume import Earlier, kept_choices
 from seq2seq.train.step_size import fitting_step
 
-_TEXT_KEYS = (
-    "tokenizer.joint",
-    "tokenizer.vocab_size",
-    "model.preset",
-    "model.positions",
-    "optim.name",
-    "optim.embedding_lr_ratio",
-)
 _SHARE_OF_PEAK = {"cpu": 0.4, "cuda": 0.15}  # that training reaches, about
 _NO_END = 2**31  # steps, while their number is not known
 _TO_SAMPLE = 2_000  # pairs, to see how much longer an epoch of sampled words is
@@ -94,7 +94,7 @@ def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progr
     speed = _estimated_speed(config, processes) if config.open_choices() else {}
     largest = largest_step(processes.device.type, processes.world_size)
     with processes.main_first():
-        if (still_open := set(config.open_choices())).intersection(_TEXT_KEYS):
+        if (still_open := set(config.open_choices())).intersection(TEXT_KEYS):
             text = measure_text(read_pairs(config.data.train))
             config = take(config, text_choices(config, text, speed, largest, still_open))
         data = prepare_data(config, show_progress=show_progress and processes.is_main)

@@ -36,8 +36,8 @@ def learning_rate(step: int, config: OptimConfig, max_steps: int | None) -> floa
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024): the update of a matrix is its momentum, made orthogonal.
 
-    Matrices of one shape are computed together. The updates are as large as AdamW's usually are (Liu et al. 2025,
-    equation 4), so both take the same learning rates.
+    Matrices of one shape are computed together. At the same learning rate the updates are as large as AdamW's usually
+    are (Liu et al. 2025, equation 4).
     """
 
     _MOMENTUM = 0.95

@@ -18,6 +18,10 @@ from seq2seq.config.sections import PRESETS
 from seq2seq.data.formats.text_size import SideSize, TextSize
 from seq2seq.languages import UNSPACED_SCRIPTS
 
+TEXT_KEYS = (  # of text_choices
+    *("tokenizer.joint", "tokenizer.vocab_size", "model.preset", "model.positions"),
+    *("optim.name", "optim.embedding_lr_ratio"),
+)
 # By the number of training pairs, on straight lines between these points in logarithms of both.
 _VOCABULARY = (
     *((1_000, 1_000), (3_000, 2_000), (30_000, 4_000)),
@@ -27,7 +31,7 @@ _EPOCHS = ((1_000, 100), (3_000, 80), (30_000, 60), (200_000, 30), (1_000_000, 1
 _LEAST_PAIRS = {"base": 500_000, "small": 100_000, "tiny": 0}  # for which a model of this size is worth its time
 _LEAST_EPOCHS = 10  # that a model must have time for; else a smaller one learns more in it
 _MODERN_WIDTH = 256  # up to this d_model, models depart from the paper where that was better
-_LEARNING_RATE = {  # by optimizer, up to these d_model
+_LEARNING_RATE = {  # by optimizer, up to these d_model; Muon was measured up to 384
     "muon": ((192, 6e-3), (384, 3e-3), (768, 1.5e-3), (math.inf, 1e-3)),
     "adamw": ((192, 3e-3), (384, 1.5e-3), (768, 7e-4), (math.inf, 5e-4)),
 }
@@ -120,7 +124,7 @@ def text_choices(
     modern = shape["d_model"] <= _MODERN_WIDTH  # decided here, because the speed of a step depends on it
     why = "learns more in the same time" if modern else "as in the paper"
     yield Choice("optim.name", "muon" if modern else "adamw", why)
-    why = "a word occurs in few of the steps" if modern else "as in the paper"
+    why = "a word is in few of the steps, and must learn more in each" if modern else "as in the paper"
     yield Choice("optim.embedding_lr_ratio", 4.0 if modern else 1.0, why)
 
 
@@ -212,11 +216,11 @@ def run_choices(
         why = "there is no last step" if last is None else "the learning rate falls until the last step"
         yield Choice("optim.schedule", schedule, why)
     width, epochs = config.model.d_model, steps / steps_per_epoch
-    dropout, why = PRESETS[config.model.preset]["dropout"], "as in the paper"
+    dropout, why = PRESETS[config.model.preset]["dropout"], f"that of {config.model.preset}"
     if width <= _MODERN_WIDTH:
         dropout = next(value for most, value in _DROPOUT if epochs <= most)
-        hard = "needs to be made harder" if dropout else "is hard enough"
-        why = f"text that is seen in about {max(1, epochs):,.0f} epochs {hard}"
+        effect = "in which it keeps the model from learning" if dropout else "too few to learn"
+        why = f"about {epochs:.1f} epochs, {effect} the text by heart"
     yield Choice("model.dropout", dropout, why)
     warmup = min(max(1, round(_WARMUP * steps)), _MOST_WARMUP, max(0, steps - 1))
     yield Choice("optim.warmup_steps", warmup, f"{_WARMUP:.0%} of the steps, at most {_MOST_WARMUP:,}")

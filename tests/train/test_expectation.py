@@ -22,4 +22,7 @@ def test_runs_of_like_size_are_named() -> None:
     assert "30,000 pairs" not in str(found)
     (longer,) = expectation(30_000, 1_024, 2_000)  # between two runs
     assert "about 36 (everyday sentences, 30,000 pairs), 33 (image captions, 29,000 pairs)" in str(longer)
+    (few,) = expectation(60_000, 1_024, 537)  # halfway in the logarithm of the tokens
+    assert "about 27 (everyday sentences, 30,000 pairs)" in str(few)
     assert expectation(50_000_000, 25_000, 100_000) == []
+    assert expectation(30_000, 25_000, 100_000) == []

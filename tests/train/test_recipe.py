@@ -7,7 +7,7 @@ import pytest
 from seq2seq.config import Config
 from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.formats.text_size import TextSize, measure_text
-from seq2seq.train.recipe import Pace, largest_step, needs_pace, run_choices, step_tokens, text_choices
+from seq2seq.train.recipe import TEXT_KEYS, Pace, largest_step, needs_pace, run_choices, step_tokens, text_choices
 
 SPEED = {"tiny": 8_000.0, "small": 2_500.0, "base": 500.0, "big": 150.0}  # two cores
 GPU = {"tiny": 2e6, "small": 1e6, "base": 5e5, "big": 2e5}
@@ -58,6 +58,11 @@ def test_scripts_decide_about_one_vocabulary() -> None:
     assert of_text(made(), text(3_000))["tokenizer.joint"] is True
     assert of_text(made(model={"tie_embeddings": "all"}), chinese)["tokenizer.joint"] is True
     assert "tokenizer.joint" not in of_text(made(tokenizer={"joint": True}), chinese)
+
+
+def test_the_keys_that_need_the_text_are_known() -> None:
+    """Guards against a key that alone is open, and gets its default because nobody looked at the text."""
+    assert set(of_text(made(), text(3_000))) == set(TEXT_KEYS)
 
 
 def test_small_models_depart_from_the_paper() -> None:
