@@ -207,9 +207,8 @@ def run_choices(
         still_open: the keys to choose.
     """
     train, schedule = config.train, config.optim.schedule
-    stated = None if "train.max_steps" in still_open else train.max_steps
     steps, why = _number_of_steps(config, num_pairs, steps_per_epoch, pace)
-    last = steps if "train.max_steps" in still_open else stated
+    last = steps if "train.max_steps" in still_open else train.max_steps
     yield Choice("train.max_steps", last, why)
     if "optim.schedule" in still_open:
         schedule = "inverse_sqrt" if last is None else "cosine"
