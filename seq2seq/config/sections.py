@@ -243,8 +243,8 @@ class TrainConfig(Section):
     accumulate: int | None = option(
         None,
         "Gradient accumulation: number of micro-batches per step and process. More need less memory and give the same "
-        "gradient; the batch size stays the same. null: 1 on CUDA; on the CPU micro-batches of about 1,024 target "
-        "tokens, which the threads compute in parallel.",
+        "gradient; the batch size stays the same. null: 1 on CUDA; on the CPU micro-batches of 512 to 1,024 "
+        "target tokens, which the threads compute in parallel.",
         gt=0,
     )
     label_smoothing: float = option(

@@ -26,6 +26,7 @@ from seq2seq.train.distributed import Processes
 Lengths: TypeAlias = NDArray[np.integer]  # of sentences, in tokens with EOS
 
 _CPU_TOKENS = 1024  # target tokens of a micro-batch on the CPU; with fewer, threads wait for each other in Python
+_LEAST_CPU_TOKENS = 512  # for a thread of its own, which is better than two threads for each operation
 _FILLINGS = 4  # filling sentences, of a token at least, that there is room for beyond a full batch
 
 
@@ -86,7 +87,7 @@ def too_large(config: Config, what: str) -> str:
 
 def number_on_cpu(tokens: int, threads: int) -> int:
     """The number of micro-batches for a step of ``tokens`` target tokens: a multiple of those :func:`at_once`."""
-    parallel = at_once(threads, tokens // _CPU_TOKENS)
+    parallel = at_once(threads, tokens // _LEAST_CPU_TOKENS)
     return parallel * max(1, round(tokens / parallel / _CPU_TOKENS))
 
 

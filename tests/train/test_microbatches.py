@@ -26,10 +26,14 @@ from tests.toy import toy_config, write_text_files
         (4096, 1, 4, 1),
         (4096, 3, 3, 3),
         (4096, 4, 4, 4),
-        (4096, 8, 4, 4),  # two threads for each
+        (4096, 8, 8, 8),
+        (4096, 16, 8, 8),  # two threads for each
         (25000, 4, 24, 4),
-        (2048, 4, 2, 2),
-        (2048, 3, 2, 1),  # one after the other, three threads for each
+        (2048, 4, 4, 4),
+        (2048, 3, 3, 3),
+        (1024, 2, 2, 2),
+        (1024, 4, 2, 2),
+        (1024, 3, 1, 1),  # three threads for it
         (120, 4, 1, 1),
     ],
 )
