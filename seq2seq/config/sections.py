@@ -261,6 +261,12 @@ class TrainConfig(Section):
     validate_every: int = choice(
         500, "Number of steps between validations. auto: a tenth of the run, or less often if they take long.", gt=0
     )
+    first_validation: int | None = choice(
+        None,
+        "One more validation after this number of steps, to see early what a run does. null is none. auto: after a "
+        "tenth of the run, if validate_every is auto and comes later.",
+        gt=0,
+    )
     save_every: int = choice(
         500, "Number of steps between checkpoints. auto: as validate_every, or every ten minutes.", gt=0
     )

@@ -232,6 +232,8 @@ def run_choices(
     if "train.validate_every" in still_open:
         every, why = _validate_every(steps, pace if _is_timed(config, still_open) else None)
         yield Choice("train.validate_every", every, why)
+        if (first := -(-steps // _VALIDATIONS)) < every:
+            yield Choice("train.first_validation", first, "shows after a tenth of the run whether it learns")
     save = every if pace is None else min(every, max(1, round(_SAVE_SECONDS / pace.step)))
     yield Choice("train.save_every", save, "after each validation" if save == every else "every ten minutes")
     falls = schedule in ("cosine", "linear")

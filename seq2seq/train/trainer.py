@@ -98,7 +98,7 @@ def _epoch(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
             read_back(run, corpus)
         if progress.step_in_epoch == plan.num_steps:
             progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
-        if progress.step % config.validate_every == 0:
+        if progress.step % config.validate_every == 0 or progress.step == config.first_validation:
             read_back(run, corpus)
             validate_run(run)
         now = time.monotonic()

@@ -89,8 +89,10 @@ def _compare(config: Config, folder: Path, processes: Processes, steps: int) -> 
 
 def _trial(config: Config, run_dir: Path) -> Config:
     """A config that trains like ``config``, but without validations, and in another folder."""
+    never = 2**62
     trial = config.replace("data", cache_dir=config.cache_dir, test=None)
-    return trial.replace("train", validate_every=2**62, save_every=2**62).model_copy(update={"run_dir": run_dir})
+    trial = trial.replace("train", validate_every=never, first_validation=None, save_every=never)
+    return trial.model_copy(update={"run_dir": run_dir})
 
 
 def _differences(one: Path, other: Path) -> list[str]:

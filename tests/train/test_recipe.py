@@ -147,6 +147,13 @@ def test_validations_that_take_long_are_fewer() -> None:
     chosen = of_run(made(train={"max_minutes": 5}), 30_000, 400, Pace(step=0.2, validation=30.0))
     validations = chosen["train.max_steps"] / chosen["train.validate_every"]
     assert 2 < validations <= 3
+    assert 0.09 < chosen["train.first_validation"] / chosen["train.max_steps"] <= 0.11
+
+
+def test_a_stated_interval_has_no_earlier_validation() -> None:
+    """What is stated wins; and where a tenth of the run is the interval, it is the first validation."""
+    for stated in ({"max_steps": 900, "validate_every": 900}, {"max_steps": 900}):
+        assert "train.first_validation" not in of_run(made(train=stated), 3_000, 40, None)
 
 
 def test_saving_is_bounded_by_time() -> None:

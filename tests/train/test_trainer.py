@@ -280,6 +280,16 @@ def test_bounds_and_saving_may_change(
     assert all(torch.equal(ours[name], straight[name]) for name in straight)
 
 
+def test_a_first_validation_comes_before_the_others(text: Path, tmp_path: Path) -> None:
+    """A run whose validations are rare shows early what it does; it takes the same steps as one without."""
+    settings = ("train.max_steps=9", "train.validate_every=5", "train.ema_decay=0.9")
+    for name, first in (("early", "2"), ("late", "null")):
+        train(toy_config(text, tmp_path / name, *settings, f"train.first_validation={first}"))
+    validated = [record["step"] for record in metrics(tmp_path / "early") if "valid_bleu" in record]
+    assert validated == [2, 5, 9]
+    assert losses(tmp_path / "early") == losses(tmp_path / "late")
+
+
 def losses(run: Path) -> tuple[list[float], list[float], list[float]]:
     """Of every step: loss, negative log-likelihood, gradient norm."""
     steps = [record for record in metrics(run) if "loss" in record]
