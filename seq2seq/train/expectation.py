@@ -6,6 +6,7 @@ The runs are those of ``scripts/recipe/runs.jsonl`` that have the recipe's setti
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ _RUNS = {
     ("everyday sentences", 30_000): ((0.15, 12.2), (0.3, 21.0), (1.14, 34.3), (3.4, 37.9)),
     ("image captions", 29_000): ((0.3, 22.9), (1.14, 33.4)),
 }
-_NEAR = 3.5  # times as many pairs or tokens, or as few, at most
+_NEAR = 3.5  # times as many pairs or tokens, or as few
 _LITTLE_TEXT = 1_000  # pairs
 FEW_STEPS = 100  # in which hardly any model learns to translate
 
@@ -45,12 +46,18 @@ def expectation(num_pairs: int, batch_tokens: int, steps: int) -> list[Expectati
     sentences = [Expectation(text, is_enough=False) for text in found]
     tokens = steps * batch_tokens / 1e6
     near = [
-        f"{np.interp(math.log(tokens), [math.log(learnt) for learnt, _ in runs], [bleu for _, bleu in runs]):.0f} "
-        f"({kind}, {pairs:,} pairs)"
+        f"{_bleu(runs, tokens)} ({kind}, {pairs:,} pairs)"
         for (kind, pairs), runs in _RUNS.items()
-        if pairs / _NEAR < num_pairs < pairs * _NEAR and runs[0][0] / _NEAR < tokens < runs[-1][0] * _NEAR
+        if pairs / _NEAR < num_pairs < pairs * _NEAR and tokens > runs[0][0] / _NEAR
     ]
     if near:
         text = f"with about as much text and time, runs of ours had BLEU about {', '.join(near)}; other text differs"
         sentences.append(Expectation(f"what to expect: {text}", is_enough=True))
     return sentences
+
+
+def _bleu(runs: Sequence[tuple[float, float]], tokens: float) -> str:
+    """The score after ``tokens`` millions, on straight lines between runs, in the logarithm of the tokens."""
+    longest, best = runs[-1]
+    score = np.interp(math.log(tokens), [math.log(learnt) for learnt, _ in runs], [bleu for _, bleu in runs])
+    return f"{best:.0f} or more" if tokens > _NEAR * longest else f"{score:.0f}"

@@ -25,4 +25,5 @@ def test_runs_of_like_size_are_named() -> None:
     (few,) = expectation(60_000, 1_024, 537)  # halfway in the logarithm of the tokens
     assert "about 27 (everyday sentences, 30,000 pairs)" in str(few)
     assert expectation(50_000_000, 25_000, 100_000) == []
-    assert expectation(30_000, 25_000, 100_000) == []
+    (longest,) = expectation(30_000, 3_328, 6_180)  # longer than any run
+    assert "about 38 or more (everyday sentences, 30,000 pairs), 33 or more (image captions" in str(longest)
