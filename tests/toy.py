@@ -34,7 +34,7 @@ data:
 TOY = (
     TOY_DATA
     + """\
-tokenizer: {{vocab_size: 330, kind: unigram, joint: true, sampling: 0}}
+tokenizer: {{vocab_size: 330, character_coverage: 0.9995, kind: unigram, joint: true, sampling: 0}}
 model:
   {{encoder_layers: 1, decoder_layers: 1, d_model: 16, num_heads: 2, d_ff: 32, dropout: 0.1, norm_position: post,
     positions: sinusoidal}}

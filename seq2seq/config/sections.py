@@ -79,9 +79,10 @@ class TokenizerConfig(Section):
     vocab_size: int = choice(
         8000, "Number of subwords in a vocabulary. auto: by the size of the text; larger texts can use more.", gt=4
     )
-    character_coverage: float = option(
+    character_coverage: float = choice(
         0.9995,
-        "Share of the characters of the text that the vocabulary covers. Use 1.0 for small alphabets.",
+        "Share of the characters of the text that the vocabulary covers. auto: 0.9995, or more if the characters that "
+        "occur ten times or more make more of the text, as in small alphabets.",
         ge=0.98,
         le=1,
     )

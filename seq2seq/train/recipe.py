@@ -19,14 +19,15 @@ from seq2seq.data.formats.text_size import SideSize, TextSize
 from seq2seq.languages import UNSPACED_SCRIPTS
 
 TEXT_KEYS = (  # of text_choices
-    *("tokenizer.joint", "tokenizer.vocab_size", "model.preset", "model.positions"),
-    *("optim.name", "optim.embedding_lr_ratio"),
+    *("tokenizer.joint", "tokenizer.character_coverage", "tokenizer.vocab_size"),
+    *("model.preset", "model.positions", "optim.name", "optim.embedding_lr_ratio"),
 )
 # By the number of training pairs, on straight lines between these points in logarithms of both.
 _VOCABULARY = (
     *((1_000, 1_000), (3_000, 2_000), (30_000, 4_000)),
     *((200_000, 8_000), (1_000_000, 16_000), (5_000_000, 32_000)),
 )
+_COVERAGE, _USUAL, _USUAL_SHARE = 0.9995, 10, 1e-6  # SentencePiece's; a usual character occurs so often, or more
 _EPOCHS = ((1_000, 100), (3_000, 80), (30_000, 60), (200_000, 30), (1_000_000, 15), (5_000_000, 8))
 _LEAST_PAIRS = {"base": 500_000, "small": 100_000, "tiny": 0}  # for which a model of this size is worth its time
 _LEAST_EPOCHS = 10  # that a model must have time for; else a smaller one learns more in it
@@ -107,7 +108,11 @@ def text_choices(
         same = f"both sides are in {src} script" if src else "the text has no letters"
         why = same if src == tgt else f"{src or 'no'} script and {tgt or 'no'} script"
         yield Choice("tokenizer.joint", joint, "model.tie_embeddings is all" if tied else why)
-    size, characters = round(_between(_VOCABULARY, text.num_pairs), -2), _characters(text, joint, config)
+    coverage: float = config.tokenizer.character_coverage
+    if "tokenizer.character_coverage" in still_open:
+        coverage, why = _coverage(text, joint)
+        yield Choice("tokenizer.character_coverage", coverage, why)
+    size, characters = round(_between(_VOCABULARY, text.num_pairs), -2), _characters(text, joint, coverage)
     least = math.ceil((1.2 * characters + 300) / 100) * 100
     why = f"usual for {text.num_pairs:,} pairs"
     if least > size:
@@ -128,9 +133,23 @@ def text_choices(
     yield Choice("optim.embedding_lr_ratio", 4.0 if modern else 1.0, why)
 
 
-def _characters(text: TextSize, joint: bool, config: Config) -> int:
+def _coverage(text: TextSize, joint: bool) -> tuple[float, str]:
+    """The share of the text that a vocabulary spells without bytes, and the reason."""
+    alphabets = [text.src.alphabet, text.tgt.alphabet]
+    shares = []
+    for counts in [alphabets[0] + alphabets[1]] if joint else alphabets:
+        total = counts.total()
+        usual = sum(count for count in counts.values() if count >= max(_USUAL, _USUAL_SHARE * total))
+        shares.append(usual / max(1, total))
+    share = round(min(shares), 6)
+    if share > _COVERAGE:
+        return share, f"all characters that occur {_USUAL} times or more"
+    return _COVERAGE, "all but the rarest characters"
+
+
+def _characters(text: TextSize, joint: bool, coverage: float) -> int:
     """The number of characters that a vocabulary must have."""
-    src, tgt = (side.characters_to_cover(config.tokenizer.character_coverage) for side in (text.src, text.tgt))
+    src, tgt = (side.characters_to_cover(coverage) for side in (text.src, text.tgt))
     return len(src | tgt) if joint else max(len(src), len(tgt))
 
 
