@@ -91,7 +91,8 @@ def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progr
         choices.extend(taken)
         return config.with_choices({choice.key: choice.value for choice in taken})
 
-    speed = _estimated_speed(config, processes) if config.open_choices() else {}
+    size_is_open = {*TEXT_KEYS, "train.batch_tokens"}.intersection(config.open_choices())
+    speed = _estimated_speed(config, processes) if size_is_open else {}
     largest = largest_step(processes.device.type, processes.world_size)
     with processes.main_first():
         if (still_open := set(config.open_choices())).intersection(TEXT_KEYS):
