@@ -16,10 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from seq2seq.config import Config, diff_configs, dump_config, load_saved_config, portable
+from seq2seq.config import (
+    Config,
+    ConvolutionalConfig,
+    RecurrentConfig,
+    diff_configs,
+    dump_config,
+    load_saved_config,
+    portable,
+)
 from seq2seq.data.tokenizer import TOKENIZERS, TokenizerPair
 from seq2seq.errors import ConfigError, DataError, ModelError
 from seq2seq.files import write_text
+from seq2seq.model.convolutional import Convolutional
+from seq2seq.model.interface import Seq2SeqModel
+from seq2seq.model.recurrent import Recurrent
 from seq2seq.model.transformer import Transformer
 from seq2seq.tensors import load_tensors, save_tensors
 
@@ -33,16 +44,20 @@ _EDITABLE = ("decode", "data.src_lang", "data.tgt_lang")  # may be edited; they 
 class LoadedModel:
     """The contents of a model folder."""
 
-    model: Transformer  # on the CPU, in evaluation mode
+    model: Seq2SeqModel  # on the CPU, in evaluation mode
     config: Config
     tokenizers: TokenizerPair
     metadata: dict[str, str]  # of the weights: at least "tokenizer" (fingerprint) and "step"
     edited: tuple[str, ...] = ()  # settings for translation that were edited after training
 
 
-def build_model(config: Config, tokenizers: TokenizerPair) -> Transformer:
+def build_model(config: Config, tokenizers: TokenizerPair) -> Seq2SeqModel:
     """A new model, initialised with torch's random generator."""
     vocab_sizes = (tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
+    if isinstance(config.model, RecurrentConfig):
+        return Recurrent(config.model, *vocab_sizes)
+    if isinstance(config.model, ConvolutionalConfig):
+        return Convolutional(config.model, *vocab_sizes, max_length=config.data.max_length)
     return Transformer(config.model, *vocab_sizes, max_length=config.data.max_length)
 
 
@@ -97,7 +112,7 @@ def _compare_config(folder: Path, config: Config, settings: str) -> tuple[str, .
     return tuple(edited)
 
 
-def load_weights(model: Transformer, weights: Mapping[str, Tensor], path: Path) -> None:
+def load_weights(model: Seq2SeqModel, weights: Mapping[str, Tensor], path: Path) -> None:
     """Copy weights into a model; tied names may be absent.
 
     Raises:
@@ -109,7 +124,7 @@ def load_weights(model: Transformer, weights: Mapping[str, Tensor], path: Path) 
             parameter.copy_(weights[name])
 
 
-def _check_fit(model: Transformer, weights: Mapping[str, Tensor], path: Path) -> None:
+def _check_fit(model: Seq2SeqModel, weights: Mapping[str, Tensor], path: Path) -> None:
     expected = dict(model.named_parameters())  # tied parameters only by their first name
     for name in sorted(expected.keys() ^ weights.keys()):
         state = "has no tensor" if name in expected else "has the unknown tensor"

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # The models of the tests are too small for several threads; read by the processes that tests start, too.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -13,10 +14,21 @@ import pytest
 import torch
 from hypothesis import settings
 
-from seq2seq.config import Config, DataConfig, ModelConfig, TextFiles, TokenizerConfig
+from seq2seq.config import (
+    Config,
+    ConvolutionalConfig,
+    DataConfig,
+    ModelConfig,
+    RecurrentConfig,
+    TextFiles,
+    TokenizerConfig,
+)
 from seq2seq.data.packed import PackedBatch, pack_pairs
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair, train_tokenizer
+from seq2seq.model.convolutional import Convolutional
+from seq2seq.model.interface import Seq2SeqModel
+from seq2seq.model.recurrent import Recurrent
 from seq2seq.model.transformer import Transformer
 
 VOCABULARY = 23
@@ -32,13 +44,21 @@ settings.register_profile("thorough", max_examples=int(os.environ.get("HYPOTHESI
 
 
 @pytest.fixture
-def make_model() -> Callable[..., Transformer]:
+def make_model() -> Callable[..., Any]:
     """``make_model(**model options)``: a tiny model without dropout whose biases and norms differ from their start."""
 
-    def make(max_length: int = 24, **options: object) -> Transformer:
-        shape = {"encoder_layers": 2, "decoder_layers": 2, "d_model": 16, "num_heads": 4, "d_ff": 24, "dropout": 0.0}
+    def make(max_length: int = 24, **options: object) -> Seq2SeqModel:
+        shape = {"encoder_layers": 2, "decoder_layers": 2, "d_model": 16, "dropout": 0.0}
         torch.manual_seed(5)
-        model = Transformer(ModelConfig(**{**shape, **options}), VOCABULARY, VOCABULARY, max_length)
+        model: Seq2SeqModel
+        if options.get("architecture") == "recurrent":
+            model = Recurrent(RecurrentConfig(**{**shape, **options}), VOCABULARY, VOCABULARY)
+        elif options.get("architecture") == "convolutional":
+            config = ConvolutionalConfig(**{**shape, **options})
+            model = Convolutional(config, VOCABULARY, VOCABULARY, max_length)
+        else:
+            shape |= {"num_heads": 4, "d_ff": 24}
+            model = Transformer(ModelConfig(**{**shape, **options}), VOCABULARY, VOCABULARY, max_length)
         with torch.no_grad():  # what starts as 0 or 1 would hide a mix-up
             for parameter in model.parameters():
                 if parameter.ndim == 1:

@@ -20,11 +20,12 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_first_config_is_complete(tmp_path: Path) -> None:
-    """Guards against an example config that the program would refuse."""
-    (config,) = blocks("yaml")
+    """Guards against an example config that the program would refuse; later examples are parts to add to it."""
+    first, *parts = blocks("yaml")
     path = tmp_path / "my.yaml"
-    path.write_text(config, encoding="utf-8")
-    assert load_config(path).run_dir == Path("runs/my")
+    for part in ("", *parts):
+        path.write_text(first + part, encoding="utf-8")
+        assert load_config(path).run_dir == Path("runs/my")
 
 
 def test_every_command_parses() -> None:

@@ -2,10 +2,12 @@
 
 from seq2seq.config.file import load_config, load_saved_config, override_decode
 from seq2seq.config.sections import (
+    ConvolutionalConfig,
     DataConfig,
     DecodeConfig,
     ModelConfig,
     OptimConfig,
+    RecurrentConfig,
     TextFiles,
     TokenizerConfig,
     TrainConfig,
@@ -23,10 +25,12 @@ from seq2seq.config.whole import (
 
 __all__ = [
     "Config",
+    "ConvolutionalConfig",
     "DataConfig",
     "DecodeConfig",
     "ModelConfig",
     "OptimConfig",
+    "RecurrentConfig",
     "TextFiles",
     "TokenizerConfig",
     "TrainConfig",

@@ -4,7 +4,7 @@ Defaults and presets are filled in when a section is made, so other modules read
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -105,31 +105,65 @@ class TokenizerConfig(Section):
     )
 
 
-_SHAPE = ("encoder_layers", "decoder_layers", "d_model", "num_heads", "d_ff", "dropout", "norm_position")
-PRESETS: Mapping[str, Mapping[str, float | str]] = {
-    name: dict(zip(_SHAPE, shape, strict=True))
-    for name, shape in {
-        "tiny": (4, 4, 128, 4, 256, 0.2, "pre"),
-        "small": (4, 4, 256, 4, 1024, 0.1, "pre"),
-        "base": (6, 6, 512, 8, 2048, 0.1, "post"),  # Vaswani et al. 2017, table 3
-        "big": (6, 6, 1024, 16, 4096, 0.3, "post"),
-    }.items()
-}
+def _presets(keys: tuple[str, ...], **shapes: tuple[float | str, ...]) -> Mapping[str, Mapping[str, float | str]]:
+    return {name: dict(zip(keys, shape, strict=True)) for name, shape in shapes.items()}
 
 
-class ModelConfig(Section):
-    """The Transformer. A preset gives its shape; every key of the shape can also be set by itself."""
+_ARCHITECTURE = "transformer; recurrent and convolutional are for comparison and for lessons. Each has keys of its own."
 
+
+class _Architecture(Section):
+    """What all architectures have. A preset gives the shape; every key of the shape can also be set by itself."""
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, float | str]]]
+    bounds_length: ClassVar[bool]  # whether no sentence may be longer than data.max_length
+
+    architecture: str = option("transformer", _ARCHITECTURE)
     preset: Literal["tiny", "small", "base", "big"] = choice(
         "small",
         "Shape of the model: layers, widths, heads, dropout, norm_position. auto: by the size of the text and the time "
-        "that there is. base and big are those of Vaswani et al. 2017.",
+        "that there is. base and big of the Transformer are those of Vaswani et al. 2017.",
     )
     encoder_layers: int = choice(4, "Number of encoder layers. Default: from the preset.", gt=0)
     decoder_layers: int = choice(4, "Number of decoder layers. Default: from the preset.", gt=0)
     d_model: int = choice(
         256, "Width of the embeddings and of the output of every layer. Default: from the preset.", gt=0
     )
+    dropout: float = choice(
+        0.1,
+        "Dropout probability in training. auto: for tiny and small by the number of epochs, because text that is seen "
+        "often is learnt by heart; for base and big that of the preset.",
+        ge=0,
+        le=0.9,
+    )
+    tie_embeddings: Literal["all", "target", "none"] = choice(
+        "all",
+        "Which of the embeddings share one matrix. all: source, target and output, needs tokenizer.joint: true. "
+        "target: target and output, the default with separate vocabularies. none: each has its own.",
+    )
+
+    def _fill_shape(self) -> None:
+        """Fill in what follows from the preset."""
+        shape = dict(self.PRESETS[self.preset])
+        dropout = shape.pop("dropout")
+        if self.model_fields_set.issuperset(shape):
+            self.fill(preset=self.preset)  # nothing is left for a preset to decide
+        self.fill(stated=False, dropout=dropout)  # what is best depends on the length of the run, too
+        self.fill(stated="preset" in self.model_fields_set, **shape)
+
+
+class ModelConfig(_Architecture):
+    """The Transformer."""
+
+    PRESETS: ClassVar = _presets(
+        ("encoder_layers", "decoder_layers", "d_model", "num_heads", "d_ff", "dropout", "norm_position"),
+        tiny=(4, 4, 128, 4, 256, 0.2, "pre"),
+        small=(4, 4, 256, 4, 1024, 0.1, "pre"),
+        base=(6, 6, 512, 8, 2048, 0.1, "post"),  # Vaswani et al. 2017, table 3
+        big=(6, 6, 1024, 16, 4096, 0.3, "post"),
+    )
+
+    architecture: Literal["transformer"] = option("transformer", _ARCHITECTURE)
     num_heads: int = choice(
         4, "Number of attention heads. d_model must be a multiple of it. Default: from the preset.", gt=0
     )
@@ -140,13 +174,6 @@ class ModelConfig(Section):
         gt=0,
     )
     d_ff: int = choice(1024, "Inner width of the feed-forward layers. Default: from the preset.", gt=0)
-    dropout: float = choice(
-        0.1,
-        "Dropout probability in training. auto: for tiny and small by the number of epochs, because text that is seen "
-        "often is learnt by heart; for base and big that of the paper.",
-        ge=0,
-        le=0.9,
-    )
     norm_position: Literal["pre", "post"] = choice(
         "pre",
         "pre: normalise before each sublayer (more stable at high learning rates). post: after it (as in the paper). "
@@ -161,21 +188,17 @@ class ModelConfig(Section):
         "Position encoding. sinusoidal and learned (up to data.max_length) are added to the embeddings; rotary rotates "
         "queries and keys. auto: rotary for tiny and small, sinusoidal for base and big, as in the paper.",
     )
-    tie_embeddings: Literal["all", "target", "none"] = choice(
-        "all",
-        "Which of the embeddings share one matrix. all: source, target and output, needs tokenizer.joint: true. "
-        "target: target and output, the default with separate vocabularies. none: each has its own.",
-    )
     attention_window: int | None = option(
         None, "Self-attention sees this number of tokens on each side. null is no limit.", gt=0, lt=2**31
     )
 
+    @property
+    def bounds_length(self) -> bool:  # type: ignore[override]
+        """Whether no sentence may be longer than data.max_length."""
+        return self.positions == "learned"
+
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
-        if self.model_fields_set.issuperset(set(_SHAPE) - {"dropout"}):
-            self.fill(preset=self.preset)  # nothing is left for a preset to decide
-        shape = dict(PRESETS[self.preset])
-        self.fill(stated=False, dropout=shape.pop("dropout"))  # what is best depends on the length of the run, too
-        self.fill(stated="preset" in self.model_fields_set, **shape)
+        self._fill_shape()
         self.fill(stated="num_heads" in self.model_fields_set, num_kv_heads=self.num_heads)
         # Keys that still follow from a preset which is not chosen yet are checked when it is.
         heads = self.model_fields_set.issuperset(("d_model", "num_heads"))
@@ -188,6 +211,70 @@ class ModelConfig(Section):
             yield "num_kv_heads", f"must divide num_heads ({self.num_heads}), not {self.num_kv_heads}"
         if self.positions == "sinusoidal" and self.d_model % 2:
             yield "positions", f"sinusoidal needs an even d_model, not {self.d_model}"
+
+
+class RecurrentConfig(_Architecture):
+    """A recurrent encoder and decoder."""
+
+    PRESETS: ClassVar = _presets(
+        ("encoder_layers", "decoder_layers", "d_model", "dropout"),
+        tiny=(1, 1, 128, 0.2),
+        small=(2, 2, 256, 0.2),
+        base=(2, 2, 512, 0.2),
+        big=(4, 4, 1024, 0.2),  # Luong et al. 2015, section 4.1
+    )
+    bounds_length: ClassVar = False
+
+    architecture: Literal["recurrent"] = Field(description=_ARCHITECTURE)
+    cell: Literal["rnn", "gru", "lstm"] = option(
+        "lstm",
+        "What a layer computes at each token: rnn (a plain recurrent network with tanh), gru (Cho et al. 2014) or lstm "
+        "(Hochreiter & Schmidhuber 1997).",
+    )
+    bidirectional: bool = option(
+        True, "true: half of each encoder layer reads from left to right, the other half from right to left."
+    )
+    attention: Literal["additive", "dot", "general", "none"] = option(
+        "dot",
+        "How the decoder looks at the source: additive (Bahdanau et al. 2015), dot or general (Luong et al. 2015), or "
+        "none: all that it knows is one vector of fixed size (Sutskever et al. 2014).",
+    )
+    input_feeding: bool = option(
+        False,
+        "true: the decoder also reads what attention found at the step before (Luong et al. 2015, section 3.3). "
+        "Training then computes one token after the other, which takes longer.",
+    )
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        self._fill_shape()
+        if self.bidirectional and "d_model" in self.model_fields_set and self.d_model % 2:
+            yield "d_model", f"must be even for a bidirectional encoder, not {self.d_model}"
+
+
+class ConvolutionalConfig(_Architecture):
+    """A convolutional encoder and decoder."""
+
+    PRESETS: ClassVar = _presets(
+        ("encoder_layers", "decoder_layers", "d_model", "dropout"),
+        tiny=(4, 3, 128, 0.2),
+        small=(4, 3, 256, 0.2),
+        base=(8, 8, 512, 0.1),
+        big=(20, 20, 512, 0.1),  # Gehring et al. 2017, section 4.3
+    )
+    bounds_length: ClassVar = True  # positions are learned
+
+    architecture: Literal["convolutional"] = Field(description=_ARCHITECTURE)
+    kernel_width: int = option(
+        3,
+        "Number of tokens that a layer sees: in the encoder on both sides of a token (so it must be odd), in the "
+        "decoder the token and those before it.",
+        gt=1,
+    )
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        self._fill_shape()
+        if self.kernel_width % 2 == 0:
+            yield "kernel_width", f"must be odd, not {self.kernel_width}"
 
 
 class OptimConfig(Section):

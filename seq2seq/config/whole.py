@@ -5,10 +5,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from seq2seq.config.keys import (
     AUTO,
@@ -26,14 +26,27 @@ from seq2seq.config.keys import (
 )
 from seq2seq.config.messages import explain
 from seq2seq.config.sections import (
+    ConvolutionalConfig,
     DataConfig,
     DecodeConfig,
     ModelConfig,
     OptimConfig,
+    RecurrentConfig,
     TokenizerConfig,
     TrainConfig,
 )
 from seq2seq.errors import ConfigError
+
+
+def _with_architecture(value: Any) -> Any:
+    """A model that names no architecture is a Transformer."""
+    return {"architecture": "transformer", **value} if isinstance(value, dict) else value
+
+
+_Models: TypeAlias = ModelConfig | RecurrentConfig | ConvolutionalConfig
+AnyModel: TypeAlias = Annotated[
+    Annotated[_Models, Field(discriminator="architecture")], BeforeValidator(_with_architecture)
+]
 
 
 class Config(Section):
@@ -47,7 +60,7 @@ class Config(Section):
         description="Text to train on. Relative paths start at data.dir, else at the folder of the config file."
     )
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, description="How text is split into subwords.")
-    model: ModelConfig = Field(default_factory=ModelConfig, description="The Transformer.")
+    model: AnyModel = Field(default_factory=ModelConfig, description="The architecture and its shape.")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="The optimizer and its learning rate.")
     train: TrainConfig = Field(default_factory=TrainConfig, description="How long to train and what to keep.")
     decode: DecodeConfig = Field(default_factory=DecodeConfig, description="How to translate: beam search or sampling.")

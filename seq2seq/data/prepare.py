@@ -114,7 +114,7 @@ def _prepare_corpus(
     """The corpus of the training text, or of all validation pairs that the model can take."""
     data = config.data
     text = data.train if name == "train" else data.valid
-    bounded = name == "train" or config.model.positions == "learned"
+    bounded = name == "train" or config.model.bounds_length
     max_length, max_ratio = data.max_length if bounded else None, data.max_ratio if name == "train" else None
     sources = {"text": fingerprint_files(text, known.checksum), "tokenizers": tokenizers.fingerprint}
     made_from = fingerprint(recipe=_RECIPE, **sources, max_length=max_length, max_ratio=max_ratio)

@@ -25,10 +25,10 @@ from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin, without_fr
 from seq2seq.device import compute_dtype
 from seq2seq.errors import UserError
 from seq2seq.memory import memory_explained
+from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.quantize import is_int8_slow, quantize, update_weights, with_weights_in
 from seq2seq.model.state import round_up
-from seq2seq.model.transformer import Transformer
 
 _PROCESS = os.getpid()  # the process that loaded this module; a forked child has another number
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -92,7 +92,7 @@ def _describe(sources: Sequence[Source], decode: DecodeConfig, batch_tokens: int
 class TorchEngine:
     """An :class:`Engine` for a model of this package, on the model's device."""
 
-    def __init__(self, model: Transformer, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, model: Seq2SeqModel, dtype: torch.dtype | None = None) -> None:
         """``dtype``: to compute in; None: the best one for the device. See :meth:`update`."""
         self.model = self._original = model
         self.device = model.output_weight.device
@@ -183,11 +183,11 @@ class TorchEngine:
                 torch.set_num_threads(num_threads)  # the workers have changed the default for new threads
 
     @cached_property
-    def _quantized(self) -> Transformer:
+    def _quantized(self) -> Seq2SeqModel:
         return quantize(self.model)
 
     @torch.inference_mode()
-    def _search(self, model: Transformer, sources: list[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
+    def _search(self, model: Seq2SeqModel, sources: list[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
         max_lengths = [self.longest_output(len(source.ids), decode) for source in sources]
         uniforms = None
         if decode.sample:  # each line has its own random numbers, so its samples do not depend on the batch

@@ -1,1 +1,1 @@
-"""The Transformer: layers, loss, decoding state and int8."""
+"""The architectures: layers, loss, decoding state and int8."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seq2seq.config import ModelConfig
+from seq2seq.config import ConvolutionalConfig, ModelConfig, RecurrentConfig
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,24 @@ class FlopsPerToken:
         return self.src * num_src + self.tgt * num_tgt
 
 
-def training_flops(config: ModelConfig, tgt_vocab: int) -> FlopsPerToken:
+def training_flops(config: ModelConfig | RecurrentConfig | ConvolutionalConfig, tgt_vocab: int) -> FlopsPerToken:
     """Operations per real token of a training step, forward and backward, counted as the top of this file says.
 
     Args:
         tgt_vocab: rows of the output embedding.
     """
+    if isinstance(config, RecurrentConfig):
+        src, tgt = _recurrent(config)
+    elif isinstance(config, ConvolutionalConfig):
+        src, tgt = _convolutional(config)
+    else:
+        src, tgt = _transformer(config)
+    tgt += config.d_model * tgt_vocab
+    return FlopsPerToken(6.0 * src, 6.0 * tgt)  # 2 operations in the forward product and in each of the two gradients
+
+
+def _transformer(config: ModelConfig) -> tuple[int, int]:
+    """Multiply-adds of the layers, per source token and per target token."""
     square = config.d_model**2  # multiply-adds of a [D, D] matrix with one token
     key_value = 2 * square * config.num_kv_heads // config.num_heads
     self_attention = square + key_value + square  # queries, keys and values, output
@@ -42,5 +54,25 @@ def training_flops(config: ModelConfig, tgt_vocab: int) -> FlopsPerToken:
     decoder_layer = self_attention + 2 * square + feed_forward  # cross-attention: queries and output
     # Keys and values of cross-attention are computed from source tokens, in every decoder layer.
     src = config.encoder_layers * encoder_layer + config.decoder_layers * key_value
-    tgt = config.decoder_layers * decoder_layer + config.d_model * tgt_vocab
-    return FlopsPerToken(6.0 * src, 6.0 * tgt)  # 2 operations in the forward product and in each of the two gradients
+    return src, config.decoder_layers * decoder_layer
+
+
+def _recurrent(config: RecurrentConfig) -> tuple[int, int]:
+    """Multiply-adds of the layers, per source token and per target token; the bridge is once per sentence."""
+    square, gates = config.d_model**2, {"rnn": 1, "gru": 3, "lstm": 4}[config.cell]
+    state = square // 2 if config.bidirectional else square  # two directions, each with half of the state
+    src = config.encoder_layers * gates * (square + state)
+    tgt = config.decoder_layers * gates * 2 * square
+    if config.input_feeding:
+        tgt += gates * square
+    if config.attention != "none":
+        src += 0 if config.attention == "dot" else square
+        tgt += 2 * square + (square if config.attention == "additive" else 0)
+    return src, tgt
+
+
+def _convolutional(config: ConvolutionalConfig) -> tuple[int, int]:
+    """Multiply-adds of the layers, per source token and per target token."""
+    square = config.d_model**2
+    layer = 2 * config.kernel_width * square  # values and gates
+    return config.encoder_layers * layer + square, config.decoder_layers * (layer + 2 * square) + square

@@ -7,6 +7,7 @@ vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -22,6 +23,8 @@ class Seq2SeqModel(nn.Module, ABC):
     ``step`` and ``logits(forward(...))`` for the same prefix. Under autocast, logits have its dtype or fp32.
     """
 
+    # Whether ``forward`` waits for the device, to learn sizes; then it cannot be compiled or captured in a CUDA graph.
+    waits: ClassVar[bool] = False
     max_length: int | None  # longest sentence, in tokens, that the model can read or write; None: no limit
 
     @property

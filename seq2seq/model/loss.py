@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from seq2seq.data.packed import PackedBatch
 from seq2seq.data.symbols import IGNORE_LABEL
-from seq2seq.model.transformer import Transformer
+from seq2seq.model.interface import Seq2SeqModel
 
 # Logits that exist at a time, those of one chunk of tokens. On the CPU they should fit into its caches.
 CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
@@ -140,7 +140,7 @@ def token_losses(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
 class LossOf(nn.Module):
     """A model and its loss in one module, for compilation and for data-parallel training."""
 
-    def __init__(self, model: Transformer, smoothing: float, dtype: torch.dtype) -> None:
+    def __init__(self, model: Seq2SeqModel, smoothing: float, dtype: torch.dtype) -> None:
         """``dtype``: for autocast."""
         super().__init__()
         self.model, self.smoothing, self.dtype = model, smoothing, dtype

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seq2seq.model.transformer import Transformer
+from seq2seq.model.interface import Seq2SeqModel
 
 _ROWS, _INPUTS, _OUTPUTS, _TRIES = 8, 256, 512, 5  # sizes and repeats of the timed product
 
@@ -73,12 +73,12 @@ class Int8Linear(nn.Module):
         return torch.addcmul(self.bias, out, self.scales, out=out)
 
 
-def _shallow_copy(model: Transformer) -> Transformer:
+def _shallow_copy(model: Seq2SeqModel) -> Seq2SeqModel:
     """A copy that shares its parameters and buffers with ``model``."""
     return copy.deepcopy(model, memo={id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
-def quantize(model: Transformer) -> Transformer:
+def quantize(model: Seq2SeqModel) -> Seq2SeqModel:
     """A copy for translation with int8 linear layers and output; the other tensors are shared with ``model``."""
     model = _shallow_copy(model)
     for module in list(model.modules()):
@@ -89,7 +89,7 @@ def quantize(model: Transformer) -> Transformer:
     return model
 
 
-def with_weights_in(dtype: torch.dtype, model: Transformer) -> Transformer:
+def with_weights_in(dtype: torch.dtype, model: Seq2SeqModel) -> Seq2SeqModel:
     """A copy for translation with matrices of ``dtype``; the other tensors are shared with ``model``.
 
     Without it, autocast in a CUDA graph would cast all matrices at every step. :func:`update_weights` follows the model
@@ -105,7 +105,7 @@ def with_weights_in(dtype: torch.dtype, model: Transformer) -> Transformer:
 
 
 @torch.no_grad()
-def update_weights(copied: Transformer, model: Transformer) -> None:
+def update_weights(copied: Seq2SeqModel, model: Seq2SeqModel) -> None:
     """Give a copy by :func:`with_weights_in` the present weights of its model; its tensors keep their addresses."""
     for name, mine in copied.named_parameters():
         theirs = model.get_parameter(name)

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from seq2seq.config import ModelConfig
 from seq2seq.data.packed import Packed, PackedBatch
 from seq2seq.model.attention import CrossAttention, FusedLinear, SelfAttention
-from seq2seq.model.interface import Seq2SeqModel
+from seq2seq.model.embeddings import EmbeddingModel
 from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.kernels.linear_relu import linear_relu
 from seq2seq.model.positions import LearnedPositions, Positions, RotaryPositions, SinusoidalPositions
@@ -124,22 +124,17 @@ class DecoderLayer(nn.Module):
         return around_feed_forward(x, self.feed_forward)
 
 
-class Transformer(Seq2SeqModel):
+class Transformer(EmbeddingModel):
     """Encoder and decoder over packed sentences.
 
     ``max_length``: the longest sentence, in tokens, for learned positions; other positions have no limit.
     """
 
     def __init__(self, config: ModelConfig, src_vocab: int, tgt_vocab: int, max_length: int) -> None:
-        super().__init__()
+        d_model = config.d_model
+        super().__init__(config.tie_embeddings, src_vocab, tgt_vocab, d_model)
         self.config = config
         self.max_length = max_length if config.positions == "learned" else None
-        if config.tie_embeddings == "all":
-            assert src_vocab == tgt_vocab, "three-way tied embeddings need a joint vocabulary"
-        d_model = config.d_model
-        self.tgt_embedding = nn.Embedding(tgt_vocab, d_model)
-        self.src_embedding = self.tgt_embedding if config.tie_embeddings == "all" else nn.Embedding(src_vocab, d_model)
-        self.output = self.tgt_embedding if config.tie_embeddings != "none" else nn.Embedding(tgt_vocab, d_model)
         room = max(512, 2 * max_length + 10)  # enough for the longest translations with default decode settings
         self.src_positions: Positions
         self.tgt_positions: Positions
@@ -150,7 +145,6 @@ class Transformer(Seq2SeqModel):
             self.tgt_positions = LearnedPositions(max_length, d_model)
         else:
             self.src_positions = self.tgt_positions = SinusoidalPositions(d_model, room)
-        self.quantized_output: nn.Module | None = None  # replaces the product with output_weight (quantize.py)
         self.dropout = Dropout(config.dropout)
         self.encoder_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
@@ -175,11 +169,6 @@ class Transformer(Seq2SeqModel):
                 for matrix in module.weight.split(module.rows):
                     nn.init.xavier_uniform_(matrix)
 
-    @property
-    def output_weight(self) -> Tensor:
-        """See :attr:`Seq2SeqModel.output_weight`."""
-        return self.output.weight
-
     def forward(self, batch: PackedBatch) -> Tensor:
         """See :meth:`Seq2SeqModel.forward`."""
         return self.decode(batch.tgt, self.encode(batch.src), batch.src)
@@ -197,15 +186,6 @@ class Transformer(Seq2SeqModel):
         for layer in self.decoder_layers:
             x = layer(x, tgt, rotation, memory, src)
         return self.decoder_norm(x)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """[T, D] -> [T, V]."""
-        if self.quantized_output is not None:
-            return self.quantized_output(hidden)
-        weight = self.output_weight
-        if weight.is_cuda and weight.dtype != torch.float32:  # rounded to bf16, near hypotheses would have equal scores
-            return torch.mm(hidden.to(weight.dtype), weight.t(), out_dtype=torch.float32)
-        return F.linear(hidden, weight)
 
     def begin(self, src: Packed, num_hypotheses: int, room: int) -> State:
         """See :meth:`Seq2SeqModel.begin`."""

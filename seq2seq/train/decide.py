@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from seq2seq.config import Config, ModelConfig, check_files
-from seq2seq.config.sections import PRESETS
+from seq2seq.config import Config, check_files
 from seq2seq.data.formats.pairs import read_pairs
 from seq2seq.data.formats.text_size import measure_text
 from seq2seq.data.plan import plan_epoch, step_budgets
@@ -133,8 +132,9 @@ def _estimated_speed(config: Config, processes: Processes) -> dict[str, float]:
     peaks = processes.all_gather(matmul_peak(device, compute_dtype(config.train.precision, device)))
     peak = min(peaks) * processes.world_size
     speed = {}
-    for preset in PRESETS:
-        flops = training_flops(ModelConfig.model_validate({"preset": preset}), config.tokenizer.vocab_size)
+    for preset in config.model.PRESETS:
+        shape = type(config.model).model_validate({"architecture": config.model.architecture, "preset": preset})
+        flops = training_flops(shape, config.tokenizer.vocab_size)
         speed[preset] = _SHARE_OF_PEAK[device.type] * peak / flops.total(1, 1)
     return speed
 

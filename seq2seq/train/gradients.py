@@ -37,7 +37,7 @@ class SequentialGradients:
 
     All micro-batches of a run have the same shapes. So model and loss are compiled, where that is possible, and all
     kernels of a micro-batch are captured in a CUDA graph: the CPU needs more time to launch the kernels of a small
-    model than the GPU to run them.
+    model than the GPU to run them. A model that waits for the device can be neither compiled nor captured.
 
     For a lower precision, the linear layers' weights are cast once per step, all together; autocast would cast each of
     them separately, in each micro-batch. The results are the same.
@@ -53,7 +53,8 @@ class SequentialGradients:
             lowered = set()
         self._loss = _replica(loss, lambda p: p.detach().to(loss.dtype if id(p) in lowered else p.dtype))
         self._leaves: list[Tensor] = list(self._loss.parameters())  # of the computation
-        self._compiled = device.type == "cuda" and why_not_compiled(device) is None
+        self._captured = device.type == "cuda" and not loss.model.waits
+        self._compiled = self._captured and why_not_compiled(device) is None
         if self._compiled:
             self._loss.compile(dynamic=False, fullgraph=True)
         self._graphs = Graphs(device)
@@ -67,7 +68,7 @@ class SequentialGradients:
 
     def warm_up(self, batch: PackedBatch, say: Callable[[str], None]) -> bool:
         """Compile and capture what the steps will run, before the first of them. Returns whether there was anything."""
-        if len(self._graphs) or self._graphs.device.type != "cuda":
+        if len(self._graphs) or not self._captured:
             return False
         if self._compiled:
             say("compiling the model for this GPU, which takes about a minute; later starts take less")
@@ -89,7 +90,11 @@ class SequentialGradients:
             torch._foreach_copy_(lowered, exact)
         for number, batch in enumerate(batches):
             self._receive(batch)
-            self._graphs.run(number > 0, partial(self._compute, add=number > 0))
+            compute = partial(self._compute, add=number > 0)
+            if self._captured:
+                self._graphs.run(number > 0, compute)
+            else:
+                compute()
         sums = self._sums.clone()
         self._processes.all_reduce([*self._grads, sums])
         if self._loss_scale is not None:
@@ -106,7 +111,7 @@ class SequentialGradients:
 
     def _receive(self, batch: PackedBatch) -> None:
         """Copy a batch to the place from which the graphs read."""
-        if self._batch is None or self._graphs.device.type != "cuda":
+        if self._batch is None or not self._captured:
             self._batch = batch.map(torch.clone)
         else:
             torch._foreach_copy_(self._batch.tensors(), batch.tensors())

@@ -18,8 +18,8 @@ from seq2seq.data.corpus import Corpus
 from seq2seq.data.formats.pairs import places_of
 from seq2seq.data.packed import Indices, pack_pairs
 from seq2seq.data.symbols import EOS_ID
+from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.loss import token_losses
-from seq2seq.model.transformer import Transformer
 from seq2seq.train.checkpoint import Progress
 from seq2seq.train.microbatches import split_step
 
@@ -79,7 +79,7 @@ class Guard:
 
 
 @torch.no_grad()
-def losses_of_pairs(model: Transformer, corpus: Corpus, pairs: Indices, dtype: torch.dtype) -> list[tuple[int, float]]:
+def losses_of_pairs(model: Seq2SeqModel, corpus: Corpus, pairs: Indices, dtype: torch.dtype) -> list[tuple[int, float]]:
     """The loss of each sentence pair alone, the largest first; NaN counts as largest.
 
     Returns:
@@ -98,7 +98,7 @@ def losses_of_pairs(model: Transformer, corpus: Corpus, pairs: Indices, dtype: t
     return sorted(in_order, key=lambda item: -item[1] if math.isfinite(item[1]) else -math.inf)
 
 
-def _mean_losses(model: Transformer, corpus: Corpus, pairs: Indices, dtype: torch.dtype) -> list[float]:
+def _mean_losses(model: Seq2SeqModel, corpus: Corpus, pairs: Indices, dtype: torch.dtype) -> list[float]:
     """The losses of a few pairs, which are computed together, in their order."""
     # Kernels with a padded grid fill it with the first token: a sentence whose numbers are NaN must not be the first.
     (src, src_lengths), (tgt, tgt_lengths) = (

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seq2seq.config import Config
+from seq2seq.config import Config, ModelConfig, RecurrentConfig
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.packed import Capacity, Indices, PackedBatch, pack_pairs
 from seq2seq.data.plan import step_budgets
@@ -66,12 +66,16 @@ def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> Mic
         number = number_on_cpu(tokens // processes.world_size, torch.get_num_threads())
         return MicroBatches(processes.rank, processes.world_size, config.train.accumulate or number)
     number = config.train.accumulate or 1
+    if isinstance(config.model, RecurrentConfig):  # its steps are not captured, so shapes may change
+        return MicroBatches(processes.rank, processes.world_size, number)
     longest = max(int(corpus.src_lengths.max()), int(corpus.tgt_lengths.max()))
     if config.tokenizer.sampling:  # another sampling may be longer
         longest = max(longest, config.data.max_length)
     lengths = corpus.src_lengths, corpus.tgt_lengths
     dtype = compute_dtype(config.train.precision, processes.device)
-    head_width, window = config.model.d_model // config.model.num_heads, config.model.attention_window
+    head_width, window = config.model.d_model, None
+    if isinstance(config.model, ModelConfig):
+        head_width, window = head_width // config.model.num_heads, config.model.attention_window
     packed = has_packed_kernel(processes.device, dtype, head_width, window)
     capacity = replace(capacity_of(*lengths, tokens, processes.world_size * number, longest), with_grid=not packed)
     return MicroBatches(processes.rank, processes.world_size, number, capacity)

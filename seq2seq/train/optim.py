@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seq2seq.config import OptimConfig
 from seq2seq.model.attention import CrossAttention, FusedLinear, SelfAttention
-from seq2seq.model.transformer import Transformer
+from seq2seq.model.interface import Seq2SeqModel
 
 
 def learning_rate(step: int, config: OptimConfig, max_steps: int | None) -> float:
@@ -103,6 +103,9 @@ class Optimizer:
             for module in model.modules():
                 if isinstance(module, FusedLinear):
                     rows.setdefault(id(module.weight), module.rows)
+                elif isinstance(module, nn.RNNBase):  # the matrix of each gate
+                    for gates in module.parameters():
+                        rows[id(gates)] = [module.hidden_size] * (len(gates) // module.hidden_size)
                 elif isinstance(module, (SelfAttention, CrossAttention)):
                     for weight in module.head_weights():
                         rows[id(weight)] = [module.head_width] * (len(weight) // module.head_width)
@@ -164,7 +167,7 @@ class Optimizer:
 class MovingAverage:
     """Exponential moving average of a model's weights (Polyak & Juditsky 1992), which follows quickly at the start."""
 
-    def __init__(self, model: Transformer, decay: float) -> None:
+    def __init__(self, model: Seq2SeqModel, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._decay = decay
         # Kept, as finding the parameters of a model takes time.

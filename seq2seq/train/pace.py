@@ -17,8 +17,8 @@ from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.device import compute_dtype
 from seq2seq.memory import memory_explained
+from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.loss import LossOf
-from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import build_model
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import gradients_for
@@ -60,7 +60,7 @@ def measure_pace(config: Config, data: PreparedData, processes: Processes) -> Pa
 
 
 def _step_seconds(
-    config: Config, data: PreparedData, processes: Processes, model: Transformer, dtype: torch.dtype
+    config: Config, data: PreparedData, processes: Processes, model: Seq2SeqModel, dtype: torch.dtype
 ) -> float:
     corpus, microbatches = data.train, microbatches_of(config, data.train, processes)
     optimizer, average = Optimizer(model, config.optim), MovingAverage(model, 0.99)

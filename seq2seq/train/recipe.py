@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from seq2seq.config import Config
-from seq2seq.config.sections import PRESETS
 from seq2seq.data.formats.text_size import SideSize, TextSize
 from seq2seq.languages import UNSPACED_SCRIPTS
 
@@ -122,10 +121,11 @@ def text_choices(
     if "model.preset" in still_open:
         preset, why = _preset(config, text.num_pairs, tokens, tokens_per_second, largest)
         yield Choice("model.preset", preset, why)
-    shape = {**PRESETS[preset], **config.model.model_dump(exclude_unset=True)}
-    rotary = shape["d_model"] <= _MODERN_WIDTH and shape["d_model"] // shape["num_heads"] % 2 == 0
-    why = "learns word order in fewer steps" if rotary else "as in the paper"
-    yield Choice("model.positions", "rotary" if rotary else "sinusoidal", why)
+    shape = {**config.model.PRESETS[preset], **config.model.model_dump(exclude_unset=True)}
+    if config.model.architecture == "transformer":
+        rotary = shape["d_model"] <= _MODERN_WIDTH and shape["d_model"] // shape["num_heads"] % 2 == 0
+        why = "learns word order in fewer steps" if rotary else "as in the paper"
+        yield Choice("model.positions", "rotary" if rotary else "sinusoidal", why)
     modern = shape["d_model"] <= _MODERN_WIDTH  # decided here, because the speed of a step depends on it
     why = "learns more in the same time" if modern else "as in the paper"
     yield Choice("optim.name", "muon" if modern else "adamw", why)
@@ -234,7 +234,7 @@ def run_choices(
         why = "there is no last step" if last is None else "the learning rate falls until the last step"
         yield Choice("optim.schedule", schedule, why)
     width, epochs = config.model.d_model, steps / steps_per_epoch
-    dropout, why = PRESETS[config.model.preset]["dropout"], f"that of {config.model.preset}"
+    dropout, why = config.model.PRESETS[config.model.preset]["dropout"], f"that of {config.model.preset}"
     if width <= _MODERN_WIDTH:
         dropout = next(value for most, value in _DROPOUT if epochs <= most)
         effect = "in which it keeps the model from learning" if dropout else "too few to learn"

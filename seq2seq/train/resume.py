@@ -16,7 +16,7 @@ from pathlib import Path
 from seq2seq.config import Config, chosen_before, diff_configs
 from seq2seq.errors import ConfigError, DataError, ModelError, UserError
 from seq2seq.files import is_sealed, write_text
-from seq2seq.model.transformer import Transformer
+from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model_folder import WEIGHTS, load_weights
 from seq2seq.tensors import read_metadata
 from seq2seq.train.checkpoint import Checkpoint, list_checkpoints, load_latest_checkpoint, start_record
@@ -99,7 +99,7 @@ def check_continues(config: Config, data_fingerprint: str, earlier: Earlier, say
 
 
 def restore(
-    checkpoint: Checkpoint, run_dir: Path, model: Transformer, average: MovingAverage | None, optimizer: Optimizer
+    checkpoint: Checkpoint, run_dir: Path, model: Seq2SeqModel, average: MovingAverage | None, optimizer: Optimizer
 ) -> None:
     """Load weights and optimizer state from a checkpoint of the run in ``run_dir``, but not its progress."""
     load_weights(model, checkpoint.weights, run_dir)

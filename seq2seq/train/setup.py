@@ -25,8 +25,8 @@ from seq2seq.decode.engine import TorchEngine
 from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak, why_not_compiled
 from seq2seq.files import check_space, write_text
 from seq2seq.model.flops import training_flops
+from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.loss import LossOf
-from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import CONFIG, build_model
 from seq2seq.train.checkpoint import Progress, list_checkpoints, run_space
 from seq2seq.train.decide import decide
@@ -56,7 +56,7 @@ class Run:
     dtype: torch.dtype  # of the computation; weights are fp32
     data: PreparedData
     resampler: Resampler | None  # makes the corpus of each epoch, with tokenizer.sampling
-    model: Transformer
+    model: Seq2SeqModel
     average: MovingAverage | None  # of the weights, with train.ema_decay
     engine: TorchEngine  # translates with ``evaluated`` in validations
     optimizer: Optimizer
@@ -68,7 +68,7 @@ class Run:
     report: Reporter
 
     @property
-    def evaluated(self) -> Transformer:
+    def evaluated(self) -> Seq2SeqModel:
         """The model that is validated, tested and kept: the average of the weights, if the run has one."""
         return self.model if self.average is None else self.average.model
 
@@ -142,7 +142,7 @@ def _prepare_compiler(config: Config, processes: Processes) -> None:
 
 
 def _reporter(
-    config: Config, processes: Processes, data: PreparedData, model: Transformer, dtype: torch.dtype, step: int
+    config: Config, processes: Processes, data: PreparedData, model: Seq2SeqModel, dtype: torch.dtype, step: int
 ) -> Reporter:
     """What writes the metrics; the main process also checks the disk space, and writes the config."""
     log = None

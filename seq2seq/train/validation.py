@@ -19,8 +19,8 @@ from seq2seq.decode.translator import Translator
 from seq2seq.evaluate import Scores, score
 from seq2seq.faults import Faults, find_faults
 from seq2seq.memory import memory_explained
+from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.loss import smoothed_cross_entropy
-from seq2seq.model.transformer import Transformer
 from seq2seq.train.checkpoint import Progress
 from seq2seq.train.distributed import Processes
 from seq2seq.train.microbatches import MicroBatches
@@ -94,7 +94,7 @@ def update_best(progress: Progress, validation: Validation, metric: str) -> bool
 
 
 @torch.inference_mode()
-def corpus_loss(model: Transformer, corpus: Corpus, config: Config, processes: Processes, dtype: torch.dtype) -> float:
+def corpus_loss(model: Seq2SeqModel, corpus: Corpus, config: Config, processes: Processes, dtype: torch.dtype) -> float:
     """Negative log-likelihood per target token over a corpus, in nats.
 
     ``model`` is in evaluation mode; ``dtype`` is what it computes in.
@@ -139,7 +139,7 @@ def translate_and_score(
 
 
 def validate(
-    model: Transformer,
+    model: Seq2SeqModel,
     engine: TorchEngine,
     data: PreparedData,
     config: Config,

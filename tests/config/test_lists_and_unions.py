@@ -166,7 +166,7 @@ def test_mistakes_in_a_union_follow_the_section_that_is_meant(load: Any) -> None
         "x.yaml:8: shape.kind: missing; one of attention, recurrent"
     ]
     assert mistakes(load, TWO + "shape: {kind: attention, cell: gru}\n") == [
-        "x.yaml:8: shape.cell: unknown key; allowed here: kind, heads"
+        "x.yaml:8: shape.cell: unknown key; did you mean model.cell?"
     ]
     assert mistakes(load, TWO + "shape: 3\n") == ["x.yaml:8: shape: must be a section of key: value lines, not 3"]
 

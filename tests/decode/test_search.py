@@ -15,11 +15,12 @@ import torch
 from torch.nn import functional
 
 from seq2seq.config import DecodeConfig
-from seq2seq.data.packed import pack_sentences
+from seq2seq.data.packed import PackedBatch, pack_sentences
 from seq2seq.decode import search as search_module
 from seq2seq.decode.search import search
 from seq2seq.decode.stepper import EagerStepper, begin
 from seq2seq.model.state import State
+from tests.model.variants import all_architectures
 
 BOS, EOS = 2, 3
 
@@ -334,9 +335,10 @@ def test_finished_sentences_leave_the_batch():
     assert model.rows_fed <= 3 + 3 * (2 + 2 + 7)
 
 
-def test_with_the_real_model(make_model, make_pairs):
-    """Guards against a cache that does not follow the search: scores are those of the whole model, teacher-forced."""
-    model = make_model(positions="rotary").eval()
+@all_architectures
+def test_with_a_real_model(make_model, make_pairs, options):
+    """Guards against a state that does not follow the search: scores are those of the whole model, teacher-forced."""
+    model = make_model(**options).eval()
     sources = [src for src, _ in make_pairs([(4, 1), (9, 1), (2, 1)])]
     decode, max_lengths = DecodeConfig(beam_size=3), [9, 4, 7]
     with torch.no_grad():
@@ -345,7 +347,7 @@ def test_with_the_real_model(make_model, make_pairs):
         for source, hypotheses in zip(sources, found, strict=True):
             for h in hypotheses:
                 src, tgt = pack_sentences([source]), pack_sentences([[BOS, *h.ids]])
-                log_p = (model.decode(tgt, model.encode(src), src) @ model.output_weight.t()).log_softmax(-1)
+                log_p = model.logits(model(PackedBatch(src, tgt, tgt.ids, len(tgt.ids)))).log_softmax(-1)
                 expected = log_p.gather(1, torch.tensor([*h.ids, EOS])[:, None]).sum()
                 assert h.log_prob == pytest.approx(expected.item(), abs=1e-4)
 

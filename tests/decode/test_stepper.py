@@ -31,6 +31,9 @@ VARIANTS = {
     "rotary-window": {"positions": "rotary", "attention_window": 3, "norm_position": "pre"},
     "groups": {"num_kv_heads": 2, "positions": "rotary", "activation": "swiglu", "norm": "rmsnorm"},
     "one-kv-head-window": {"num_kv_heads": 1, "attention_window": 1},
+    "recurrent": {"architecture": "recurrent", "cell": "gru", "attention": "additive"},
+    "convolutional": {"architecture": "convolutional", "kernel_width": 5},
+    "recurrent-fed": {"architecture": "recurrent", "cell": "lstm", "attention": "dot", "input_feeding": True},
 }
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
 devices = pytest.mark.parametrize("device", ["recorded", pytest.param("cuda", marks=gpu)])
@@ -143,7 +146,7 @@ def test_fixed_shapes_give_what_the_growing_cache_gives(make_model, small_shapes
     batches = [[11, 4, 9, 1, 7], [3], [5, 2, 20, 3, 3, 9, 8, 17, 18], [9, 1], [1, 1]]
     seen = [compare(graphs, model, lengths, beam(beam_size), seed) for seed, lengths in enumerate(batches)]
     assert {num_sentences for num_sentences, _ in seen[2]} >= {16, 8, 4, 2}
-    window = model.config.attention_window  # steps that have left it are overwritten
+    window = variant.get("attention_window")  # steps that have left it are overwritten
     most = 32 if window is None else window + 1  # 32 is more than there are learned positions
     assert {steps for _, steps in seen[2]} == {min(steps, most) for steps in (2, 4, 8, 16, 32)}
     assert len(graphs) > 4

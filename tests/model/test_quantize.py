@@ -56,10 +56,14 @@ def test_rows_of_zeros():
     assert out[1, 3] == bias[3]
 
 
+OTHERS = [{"architecture": "recurrent", "attention": "additive"}, {"architecture": "convolutional"}]
+
+
+@pytest.mark.parametrize("options", [{"d_ff": 128}, *OTHERS])
 @torch.no_grad()
-def test_a_quantized_model(make_model, make_pairs):
+def test_a_quantized_model(make_model, make_pairs, options):
     """All linear layers and the output are int8, logits stay close, the rest is shared, and the model is as before."""
-    model = make_model(d_model=64, d_ff=128, tie_embeddings="all").eval()
+    model = make_model(d_model=64, tie_embeddings="all", **options).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     small = quantize(model)
     assert not any(isinstance(module, nn.Linear) for module in small.modules())

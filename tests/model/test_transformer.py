@@ -13,33 +13,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID
 from seq2seq.model.attention import CrossAttention, SelfAttention
 from seq2seq.model.transformer import FeedForward, Transformer
+from tests.model.variants import TRANSFORMERS, transformers
 
 LENGTHS = [(4, 6), (1, 1), (9, 3), (2, 12), (7, 7)]  # (source, target)
-
-VARIANTS = {
-    "paper": {},
-    "pre": {"norm_position": "pre"},
-    "gelu": {"activation": "gelu"},
-    "pre-gelu": {"norm_position": "pre", "activation": "gelu"},
-    "modern": {
-        "norm_position": "pre",
-        "norm": "rmsnorm",
-        "activation": "swiglu",
-        "positions": "rotary",
-        "num_kv_heads": 2,
-        "attention_window": 3,
-    },
-    "one-kv-head": {"num_kv_heads": 1, "tie_embeddings": "target"},
-    "rotary": {"positions": "rotary"},
-    "rotary-window": {"positions": "rotary", "attention_window": 1, "norm": "rmsnorm"},
-    "learned": {"positions": "learned", "tie_embeddings": "none", "encoder_layers": 1},
-    "deep-encoder": {"encoder_layers": 3, "decoder_layers": 1, "activation": "swiglu"},
-}
-variants = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS.keys())
 
 
 def sum_of_losses(model, batch):
@@ -157,7 +136,7 @@ def plain_loss(model, pairs):
     return total
 
 
-@variants
+@transformers
 def test_against_a_plain_model_one_sentence_at_a_time(make_model, make_pairs, batch_of, options):
     """Guards against any mistake in a layer, and against packing that changes what one sentence alone would give
     (contract 4): the loss and the gradient of every parameter."""
@@ -243,7 +222,7 @@ class TorchTransformer(nn.Module):
 def test_against_torch_layers_on_padded_batches(make_model, make_pairs, batch_of, name):
     """Guards against departures from the published Transformer, and between packed and padded (contract 4): the loss
     and the gradient of every parameter."""
-    model, pairs = make_model(**VARIANTS[name]), make_pairs(LENGTHS)
+    model, pairs = make_model(**TRANSFORMERS[name]), make_pairs(LENGTHS)
     theirs = TorchTransformer(model)
 
     def padded(rows):
@@ -258,48 +237,6 @@ def test_against_torch_layers_on_padded_batches(make_model, make_pairs, batch_of
     assert_close(gradients(model, found), {name: grad() for name, grad in theirs.copies.items()})
 
 
-# ------------------------------------------------------------------------------------------------- who sees what
-
-
-@variants
-def test_no_sentence_sees_another(make_model, make_pairs, batch_of, options):
-    """Guards against a leak between sentences of a batch: other words in one leave the rest bit-equal (contract 4)."""
-    model, pairs = make_model(**options), make_pairs(LENGTHS)
-    changed = list(pairs)
-    changed[3] = make_pairs(LENGTHS[3:4], seed=9)[0]
-    batch = batch_of(pairs)
-    one, other = model(batch), model(batch_of(changed))
-    rows = slice(int(batch.tgt.offsets[3]), int(batch.tgt.offsets[4]))
-    others = torch.ones(len(one), dtype=torch.bool)
-    others[rows] = False
-    assert torch.equal(one[others], other[others])
-    assert (one[rows] - other[rows]).abs().max() > 1e-3
-
-
-@variants
-def test_order_and_company_change_nothing(make_model, make_pairs, batch_of, options):
-    """Guards against losses that depend on a sentence's place in the batch, or on the longest one (contract 3)."""
-    model, pairs = make_model(**options), make_pairs(LENGTHS)
-    whole = model(batch_of(pairs)).split([len(tgt) for _, tgt in pairs])
-    mixed = model(batch_of([pairs[i] for i in (2, 0, 4)])).split([len(pairs[i][1]) for i in (2, 0, 4)])
-    for i, found in zip((2, 0, 4), mixed, strict=True):
-        torch.testing.assert_close(found, whole[i], atol=2e-6, rtol=1e-5)
-
-
-@variants
-def test_no_token_sees_a_later_one(make_model, make_pairs, batch_of, options):
-    """Guards against a decoder that reads the word it has to predict; each earlier output stays bit-equal."""
-    model, pairs = make_model(**options), make_pairs([(5, 8), (3, 4)])
-    batch = batch_of(pairs)
-    before = model(batch)
-    for at in range(8):
-        batch.tgt.ids[at] ^= 1
-        after = model(batch)
-        batch.tgt.ids[at] ^= 1
-        assert torch.equal(before[:at], after[:at])
-        assert not torch.equal(before[at], after[at])
-
-
 @pytest.mark.parametrize("window", [1, 2])
 def test_window_bounds_what_a_token_sees(make_model, make_pairs, batch_of, window):
     """Guards against a window one token too wide or narrow: one layer carries a change exactly ``window`` tokens."""
@@ -312,74 +249,6 @@ def test_window_bounds_what_a_token_sees(make_model, make_pairs, batch_of, windo
     batch.src.ids[4] ^= 1
     batch.tgt.ids[4] ^= 1
     assert (model(batch) != one_tgt).any(dim=1).nonzero().flatten().tolist() == list(range(4, 5 + window))
-
-
-# --------------------------------------------------------------------------------------------------- cached decoding
-
-
-@variants
-@torch.no_grad()
-def test_cached_steps_equal_the_whole(make_model, make_pairs, options):
-    """Guards against a cache that is off by a position, reordered wrongly, or keeps the source of a sentence that left.
-
-    Three sentences with two hypotheses each. On the way hypotheses are exchanged and doubled, and a sentence leaves;
-    every step's logits are those of a full pass over each hypothesis by itself.
-    """
-    model = make_model(**options).eval()
-    sources = [src for src, _ in make_pairs([(4, 1), (9, 1), (2, 1)])]
-    state = model.begin(pack_sentences(sources), num_hypotheses=2, room=9)
-    owners, prefixes = [0, 1, 2], [[BOS_ID] for _ in range(3)]  # one hypothesis each, until the first selection
-    rng = torch.Generator().manual_seed(3)
-    for step in range(9):
-        tokens = torch.tensor([prefix[-1] for prefix in prefixes]).view(len(set(owners)), -1)
-        logits = model.step(tokens, state).flatten(0, 1)
-        for row, (owner, prefix) in enumerate(zip(owners, prefixes, strict=True)):
-            src = pack_sentences([sources[owner]])
-            full = model.decode(pack_sentences([prefix]), model.encode(src), src)[-1] @ model.output_weight.t()
-            torch.testing.assert_close(logits[row], full, atol=1e-5, rtol=1e-4)
-        sentences, parents = {
-            0: ([0, 1, 2], [[0, 0]] * 3),
-            1: ([0, 1, 2], [[1, 0], [0, 0], [1, 0]]),
-            3: ([0, 2], [[1, 1], [0, 1]]),  # sentence 1 leaves, and sentence 0 goes on with one hypothesis twice
-            4: ([1, 0], [[0, 1], [1, 0]]),  # they change places
-            6: ([1], [[1, 0]]),
-        }.get(step, (list(range(len(owners) // 2)), [[0, 1]] * (len(owners) // 2)))
-        chosen = torch.zeros(len(set(owners)), 2, dtype=torch.int64)
-        chosen[sentences] = torch.tensor(parents)
-        state.follow(chosen)
-        state.keep(torch.tensor(sentences))
-        width = len(owners) // len(set(owners))
-        rows = [width * s + k for s, beams in zip(sentences, parents, strict=True) for k in beams]
-        new = torch.randint(4, 23, (len(rows),), generator=rng).tolist()
-        prefixes = [[*prefixes[row], token] for row, token in zip(rows, new, strict=True)]
-        owners = [owners[row] for row in rows]
-        assert state.num_sentences * 2 == len(rows)
-
-
-# ------------------------------------------------------------------------------------------------------ the rest
-
-
-def test_dropout_acts_while_training_only(make_model, make_pairs, batch_of):
-    """Guards against dropout left on in translation or off in training."""
-    model, batch = make_model(dropout=0.3), batch_of(make_pairs(LENGTHS))
-    assert not torch.equal(model(batch), model(batch))
-    torch.manual_seed(2)
-    one = model(batch)
-    torch.manual_seed(2)
-    assert torch.equal(one, model(batch))
-    model.eval()
-    assert torch.equal(model(batch), model(batch))
-    torch.testing.assert_close(model(batch), make_model()(batch))
-
-
-@pytest.mark.parametrize(("tie", "tables"), [("all", 1), ("target", 2), ("none", 3)])
-def test_tied_embeddings_are_one_parameter(make_model, tie, tables):
-    """Guards against a tie that is a copy, and against tables tied that should not be."""
-    model = make_model(tie_embeddings=tie)
-    found = [name for name, _ in model.named_parameters() if "embedding" in name or name.startswith("output")]
-    assert len(found) == tables
-    assert (model.output_weight is model.tgt_embedding.weight) == (tie != "none")
-    assert (model.src_embedding.weight is model.tgt_embedding.weight) == (tie == "all")
 
 
 @pytest.mark.parametrize("options", [{}, {"activation": "swiglu", "num_kv_heads": 2, "positions": "learned"}])
@@ -417,11 +286,3 @@ def test_initialisation_is_the_documented_one(make_model, options):
         elif isinstance(module, nn.LayerNorm):
             assert torch.equal(module.weight, torch.ones(width))
             assert not module.bias.any()
-
-
-def test_initialisation_is_a_function_of_the_seed(make_model):
-    """Guards against weights drawn from outside torch's generator: two runs with one seed must start alike."""
-    one, other = make_model(), make_model()
-    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
-    other.initialise()
-    assert not torch.equal(one.output_weight, other.output_weight)

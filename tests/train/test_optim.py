@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from seq2seq.config import ModelConfig, OptimConfig
+from seq2seq.config import ConvolutionalConfig, ModelConfig, OptimConfig, RecurrentConfig
 from seq2seq.tensors import load_tensors, save_tensors
 from seq2seq.train.optim import Muon, Optimizer, learning_rate
 
@@ -112,15 +112,25 @@ def test_adamw_step_is_the_papers():
         torch.testing.assert_close(model.weight.double(), w, atol=1e-6, rtol=1e-6)
 
 
-def parts_of(key: str, rows: int, config: ModelConfig) -> list[int]:
-    """Rows of each matrix in a weight: of one head, or of the whole."""
+RECURRENT = {"architecture": "recurrent", "cell": "lstm", "attention": "general"}
+
+
+def parts_of(key: str, rows: int, config: ModelConfig | RecurrentConfig | ConvolutionalConfig) -> list[int]:
+    """Rows of each matrix in a weight: of one head or gate, or of the whole."""
+    if isinstance(config, ConvolutionalConfig):
+        return [config.d_model] * (rows // config.d_model)
+    if isinstance(config, RecurrentConfig):
+        state = config.d_model // (2 if config.bidirectional and "encoder" in key else 1)
+        return [state] * (rows // state) if ".cell." in key else [rows]
     width = config.d_model // config.num_heads
     if re.search(r"\.(qkv|q|kv)\.weight$", key):
         return [width] * (rows // width)
     return [config.d_ff] * 2 if key.endswith("inner.weight") and config.activation == "swiglu" else [rows]
 
 
-@pytest.mark.parametrize("shape", [{}, {"activation": "swiglu"}, {"num_kv_heads": 2}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"activation": "swiglu"}, {"num_kv_heads": 2}, RECURRENT, {"architecture": "convolutional"}]
+)
 def test_muon_updates_every_matrix_by_itself(make_model, shape):
     """Guards against embeddings given to Muon, or matrices left to AdamW; and against heads, or queries, keys and
     values, made orthogonal as one matrix, so that the largest gradient among them decides the others' updates. State is
@@ -135,7 +145,8 @@ def test_muon_updates_every_matrix_by_itself(make_model, shape):
     optimizer.step(0.01, GOOD)
     for key, parameter in model.named_parameters():
         buffer = optimizer.tensors().get(f"{key}:momentum_buffer")
-        assert (buffer is not None) == (parameter.ndim == 2 and "embedding" not in key), key
+        is_table = "embedding" in key or "positions" in key
+        assert (buffer is not None) == (parameter.ndim == 2 and not is_table), key
         if buffer is not None:
             assert buffer.shape == parameter.shape
             updates = (parameter.detach() - before[key]).split(parts_of(key, len(parameter), model.config))

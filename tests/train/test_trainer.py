@@ -56,6 +56,18 @@ VARIANTS = {
         "optim.schedule=cosine",
     ),
     "separate": (*EVERY, "tokenizer.joint=false", "optim.name=muon", "optim.weight_decay=0.1"),
+    "recurrent": (
+        *EVERY,
+        "model={architecture: recurrent, d_model: 16, encoder_layers: 2, decoder_layers: 2, cell: lstm, dropout: 0.2}",
+        "optim.name=muon",
+        "train.ema_decay=0.9",
+    ),
+    "convolutional": (
+        *EVERY,
+        "model={architecture: convolutional, d_model: 16, encoder_layers: 2, decoder_layers: 2, dropout: 0.2}",
+        "optim.name=muon",
+        "train.accumulate=2",
+    ),
     "patience": (*EVERY, "train.max_steps=40", "train.patience=3", "train.validate_every=3", "optim.lr=1e-6"),
 }
 
@@ -124,7 +136,10 @@ def same_end(run: Path, reference: Path) -> None:
 
 @pytest.mark.parametrize(
     ("variant", "step"),
-    [("everything", 2), ("everything", 7), ("dropout", 9), ("separate", 7), ("patience", 12)],
+    [
+        *(("everything", 2), ("everything", 7), ("dropout", 9), ("separate", 7), ("patience", 12)),
+        *(("recurrent", 7), ("convolutional", 7)),
+    ],
 )
 def test_a_stopped_run_ends_as_one_that_was_not(
     variant: str, step: int, text: Path, tmp_path: Path, undisturbed: Callable[[str], Path]
@@ -320,9 +335,17 @@ def test_the_sampling_of_an_epoch_changes_no_budget(text: Path, tmp_path: Path) 
     assert planned.call_args.args[2] == step_budgets(*lengths, config.train.batch_tokens)
 
 
-def test_two_processes_train_as_one(text: Path, tmp_path: Path) -> None:
+SHAPE = "d_model: 16, encoder_layers: 1, decoder_layers: 1, dropout: 0"
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["model.dropout=0", *(f"model={{architecture: {name}, {SHAPE}}}" for name in ("recurrent", "convolutional"))],
+    ids=["transformer", "recurrent", "convolutional"],
+)
+def test_two_processes_train_as_one(model: str, text: Path, tmp_path: Path) -> None:
     """Contract 5 with real processes: the same steps, losses and gradients, validation shared and complete."""
-    settings = ("model.dropout=0", "tokenizer.sampling=0.3", "train.accumulate=2", "train.ema_decay=0.5")
+    settings = (model, "tokenizer.sampling=0.3", "train.accumulate=2", "train.ema_decay=0.5")
     settings += (f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy")
     train(toy_config(text, tmp_path / "one", *settings))
     config = write_config(text, tmp_path / "two")

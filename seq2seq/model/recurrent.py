@@ -1,0 +1,309 @@
+"""Recurrent encoder-decoder models, with or without attention.
+
+One class has the whole family: the fixed vector of Sutskever et al. 2014 (``attention: none``), the bidirectional
+encoder and additive attention of Bahdanau et al. 2015, and the dot-product attention and input feeding of Luong et al.
+2015. A layer is one of PyTorch's own modules (``torch.nn.RNN``, ``GRU``, ``LSTM``).
+
+Sentences are packed, sentence after sentence; a recurrent layer reads them in the order of time: the first tokens of
+all sentences, then the second ones, and so on. Sentences that have ended take no part (:class:`TimeOrder`).
+
+Shapes: ``S`` source tokens, ``T`` target tokens, ``B`` sentences, ``K`` hypotheses per sentence, ``L`` tokens of the
+longest source, ``D`` model width, ``R`` width of a recurrent state, ``V`` target vocabulary.
+
+Initialisation:
+
+==================================  ====================================================================
+embeddings                          normal, standard deviation D^-1/2 (the input is scaled by D^1/2)
+recurrent matrices, one per gate    orthogonal (Saxe et al. 2014)
+input matrices, one per gate        Xavier uniform (Glorot & Bengio 2010)
+other matrices                      Xavier uniform
+biases                              0; 1 for the forget gate of an LSTM (Jozefowicz et al. 2015)
+==================================  ====================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from seq2seq.config import RecurrentConfig
+from seq2seq.data.packed import Packed, PackedBatch
+from seq2seq.model.attention import attend_step, attention
+from seq2seq.model.embeddings import EmbeddingModel
+from seq2seq.model.kernels.dropout import Dropout
+from seq2seq.model.state import MASKED, State
+
+_CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+_GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+_States = tuple[Tensor, ...]  # what a layer remembers, [B, R] each: one tensor, or for an LSTM output and cell
+
+
+class TimeOrder:
+    """The tokens of a packed side in the order of time; among tokens of one time, those of longer sentences first."""
+
+    def __init__(self, side: Packed) -> None:
+        num_sentences, device = side.num_sentences, side.lengths.device
+        self.sentences = side.lengths.argsort(descending=True, stable=True)  # [B]
+        rank = torch.empty_like(self.sentences)
+        rank[self.sentences] = torch.arange(num_sentences, device=device)
+        sentence = torch.repeat_interleave(torch.arange(num_sentences, device=device), side.lengths)
+        self.tokens = (side.positions * num_sentences + rank[sentence]).argsort()  # [T]
+        self.back = torch.empty_like(self.tokens)
+        self.back[self.tokens] = torch.arange(self.tokens.numel(), device=device)
+        # How many sentences have a token at each time. PyTorch's modules want it on the host.
+        times = torch.arange(side.max_length, device=device)
+        sizes = (side.lengths[:, None] > times).sum(dim=0).cpu()
+        self.batch_sizes = sizes[sizes > 0]
+
+    @property
+    def started(self) -> Tensor:
+        """The sentences that have a token, the longest first."""
+        return self.sentences[: int(self.batch_sizes[0])]
+
+    def pack(self, x: Tensor) -> PackedSequence:
+        """[T, ...] by sentences -> the same by time."""
+        return PackedSequence(x.index_select(0, self.tokens), self.batch_sizes)
+
+    def unpack(self, x: Tensor) -> Tensor:
+        """[T, ...] by time -> the same by sentences."""
+        return x.index_select(0, self.back)
+
+
+class RecurrentLayer(nn.Module):
+    """A recurrent layer that reads to the right, or half of it to the right and half to the left."""
+
+    def __init__(self, cell: str, inputs: int, width: int, *, bidirectional: bool = False) -> None:
+        """``width``: of its output, D; the states of two directions are half as wide."""
+        super().__init__()
+        self.directions = 2 if bidirectional else 1
+        self.cell = _CELLS[cell](inputs, width // self.directions, bidirectional=bidirectional)
+
+    def forward(self, x: Tensor, order: TimeOrder, before: _States | None) -> tuple[Tensor, _States]:
+        """[T, inputs] -> [T, D] and the last states, [B, D] each; ``before``: the first states, zeros if None."""
+        started = order.started
+        if before is not None:
+            before = tuple(state.index_select(0, started)[None] for state in before)
+        out, last = self.cell(order.pack(x), self._pack(before))
+        ends = []
+        for state in self._unpack(last):  # [directions, started, R]
+            end = state.new_zeros(order.sentences.size(0), self.directions * state.size(2))
+            ends.append(end.index_copy(0, started, state.transpose(0, 1).flatten(1)))
+        return order.unpack(out.data), tuple(ends)
+
+    def step(self, x: Tensor, before: _States) -> tuple[Tensor, _States]:
+        """One token of each row, [rows, inputs] -> [rows, D] and the states after it."""
+        out, after = self.cell(x[None], self._pack(tuple(state[None] for state in before)))
+        return out[0], tuple(state[0] for state in self._unpack(after))
+
+    def _pack(self, states: _States | None) -> _States | Tensor | None:
+        """States as PyTorch's modules want them: a tuple for an LSTM, else a tensor."""
+        return states if states is None or isinstance(self.cell, nn.LSTM) else states[0]
+
+    def _unpack(self, states: _States | Tensor) -> _States:
+        return (states,) if isinstance(states, Tensor) else states
+
+
+class SourceAttention(nn.Module):
+    """Attention of a decoder state over the encoded source: a context, the weighted mean of the source's vectors.
+
+    The score of a source vector h for a state s is
+
+    - ``dot``: s . h; ``general``: s . W h (Luong et al. 2015, equation 8);
+    - ``additive``: v . tanh(W s + U h) (Bahdanau et al. 2015, appendix A.1.2).
+    """
+
+    def __init__(self, kind: str, width: int) -> None:
+        super().__init__()
+        self.kind, self.width = kind, width
+        self.of_source = nn.Linear(width, width, bias=False) if kind != "dot" else nn.Identity()
+        if kind == "additive":
+            self.of_state = nn.Linear(width, width)
+            self.weights = nn.Parameter(torch.empty(width))
+
+    def forward(self, states: Tensor, tgt: Packed, memory: Tensor, src: Packed) -> Tensor:
+        """The contexts of all tokens: states [T, D], memory [S, D] -> [T, D]."""
+        keys = self.of_source(memory)
+        if self.kind == "additive":
+            return self._additive(self.of_state(states), tgt, keys, memory, src)
+        # Equation 1 of Vaswani et al. divides by the root of the width; these models do not.
+        heads = [x[:, None] for x in (states * math.sqrt(self.width), keys, memory)]
+        return attention(heads, 1, tgt, src, causal=False).flatten(1)
+
+    def _additive(self, queries: Tensor, tgt: Packed, keys: Tensor, memory: Tensor, src: Packed) -> Tensor:
+        """Every pair of a target and a source token of the same sentence is computed by itself, without padding."""
+        tokens, sentences = (torch.arange(n, device=keys.device) for n in (len(queries), tgt.num_sentences))
+        sentence = sentences.repeat_interleave(tgt.lengths)  # [T]
+        counts = src.lengths[sentence]  # [T], the pairs of each target token
+        at_target = tokens.repeat_interleave(counts)  # [pairs]
+        position = torch.arange(at_target.numel(), device=keys.device) - (counts.cumsum(0) - counts)[at_target]
+        at_source = src.offsets[sentence[at_target]] + position
+        scores = torch.tanh(queries.index_select(0, at_target) + keys.index_select(0, at_source)) @ self.weights
+        grid = scores.new_full((len(queries), src.max_length), -math.inf)
+        weights = grid.index_put((at_target, position), scores).softmax(dim=1)[at_target, position]
+        return torch.zeros_like(queries).index_add(0, at_target, weights[:, None] * memory.index_select(0, at_source))
+
+    def grid(self, memory: Tensor, src: Packed) -> dict[str, Tensor]:
+        """What the steps need of the source: ``keys`` and ``values`` [B, L, D] and a mask [B, 1, 1, L]."""
+        shape = (src.num_sentences, src.max_length, -1)
+        keys, values = (x.index_select(0, src.grid).view(shape) for x in (self.of_source(memory), memory))
+        return {"keys": keys, "values": values, "mask": src.key_bias.clamp(min=MASKED)}
+
+    def step(self, states: Tensor, source: dict[str, Tensor]) -> Tensor:
+        """The contexts of one step: states [B * K, D] -> [B * K, D]; ``source`` from :meth:`grid`."""
+        keys, values, mask = source["keys"], source["values"], source["mask"]
+        if self.kind != "additive":
+            queries = (states * math.sqrt(self.width))[:, None]
+            return attend_step(queries, keys[:, None].transpose(2, 3), values[:, None], mask)
+        queries = self.of_state(states).view(keys.size(0), -1, 1, self.width)  # [B, K, 1, D]
+        scores = torch.tanh(queries + keys[:, None]) @ self.weights  # [B, K, L]
+        return ((scores + mask[:, 0]).softmax(dim=2) @ values).flatten(0, 1)
+
+
+class Recurrent(EmbeddingModel):
+    """A recurrent encoder and decoder over packed sentences."""
+
+    waits = True
+
+    def __init__(self, config: RecurrentConfig, src_vocab: int, tgt_vocab: int) -> None:
+        width = config.d_model
+        super().__init__(config.tie_embeddings, src_vocab, tgt_vocab, width)
+        self.config = config
+        self.max_length = None
+        self.dropout = Dropout(config.dropout)
+        self.encoder_layers = nn.ModuleList(
+            RecurrentLayer(config.cell, width, width, bidirectional=config.bidirectional)
+            for _ in range(config.encoder_layers)
+        )
+        fed = width if config.input_feeding else 0
+        self.decoder_layers = nn.ModuleList(
+            RecurrentLayer(config.cell, width + (0 if number else fed), width)
+            for number in range(config.decoder_layers)
+        )
+        self.num_states = 2 if config.cell == "lstm" else 1
+        # From the last states of all encoder layers to the first ones of all decoder layers.
+        self.bridge = nn.Linear(
+            self.num_states * width * config.encoder_layers, self.num_states * width * config.decoder_layers
+        )
+        self.attention = None if config.attention == "none" else SourceAttention(config.attention, width)
+        self.combine = nn.Identity() if self.attention is None else nn.Linear(2 * width, width)
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Initialise all parameters by the table at the top of this file."""
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=self.config.d_model**-0.5)
+            elif isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, SourceAttention) and module.kind == "additive":
+                nn.init.uniform_(module.weights, -math.sqrt(3 / module.width), math.sqrt(3 / module.width))
+            elif isinstance(module, nn.RNNBase):
+                self._initialise_cell(module)
+
+    def _initialise_cell(self, cell: nn.RNNBase) -> None:
+        for name, parameter in cell.named_parameters():
+            gates = parameter.chunk(_GATES[self.config.cell])
+            for gate in gates:
+                if name.startswith("weight_hh"):
+                    nn.init.orthogonal_(gate)
+                elif name.startswith("weight_ih"):
+                    nn.init.xavier_uniform_(gate)
+                else:
+                    nn.init.zeros_(gate)
+            if name.startswith("bias_ih") and self.config.cell == "lstm":
+                nn.init.ones_(gates[1])  # PyTorch's order: input, forget, cell, output
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """See :meth:`Seq2SeqModel.forward`."""
+        memory, first = self.encode(batch.src)
+        if self.config.input_feeding:
+            return self._decode_in_steps(batch, memory, first)
+        order, x = TimeOrder(batch.tgt), self._embed(self.tgt_embedding, batch.tgt.ids)
+        for layer, before in zip(self.decoder_layers, first, strict=True):
+            x = self.dropout(layer(x, order, before)[0])
+        return self._combined(x, None if self.attention is None else self.attention(x, batch.tgt, memory, batch.src))
+
+    def encode(self, src: Packed) -> tuple[Tensor, list[_States]]:
+        """The encoded source [S, D], and the first states of every decoder layer, [B, D] each."""
+        order, x, ends = TimeOrder(src), self._embed(self.src_embedding, src.ids), []
+        for layer in self.encoder_layers:
+            x, end = layer(x, order, None)
+            x = self.dropout(x)
+            ends.extend(end)
+        first = torch.tanh(self.bridge(torch.cat(ends, dim=1))).split(self.config.d_model, dim=1)
+        number = self.num_states
+        return x, [first[number * layer : number * (layer + 1)] for layer in range(self.config.decoder_layers)]
+
+    def _decode_in_steps(self, batch: PackedBatch, memory: Tensor, first: Sequence[_States]) -> Tensor:
+        """With input feeding, a step needs the result of the step before: hidden states of all tokens, [T, D]."""
+        order = TimeOrder(batch.tgt)
+        packed = order.pack(self._embed(self.tgt_embedding, batch.tgt.ids))
+        started = order.started
+        states = [tuple(state.index_select(0, started) for state in layer) for layer in first]
+        source = {} if self.attention is None else self.attention.grid(memory, batch.src)
+        source = {name: x.index_select(0, started) for name, x in source.items()}
+        fed, hidden = packed.data.new_zeros(len(started), self.config.d_model), []
+        for x in packed.data.split(packed.batch_sizes.tolist()):
+            states = [tuple(state[: len(x)] for state in layer) for layer in states]
+            source = {name: kept[: len(x)] for name, kept in source.items()}
+            fed, states = self._step(x, fed[: len(x)], states, source)
+            hidden.append(fed)
+        return order.unpack(torch.cat(hidden))
+
+    def _step(
+        self, x: Tensor, fed: Tensor | None, states: Sequence[_States], source: dict[str, Tensor]
+    ) -> tuple[Tensor, list[_States]]:
+        """One token of each row: embeddings [rows, D] -> hidden [rows, D] and the states after it."""
+        x, after = x if fed is None else torch.cat([x, fed], dim=1), []
+        for layer, before in zip(self.decoder_layers, states, strict=True):
+            assert isinstance(layer, RecurrentLayer)
+            x, state = layer.step(x, before)
+            x = self.dropout(x.clone())  # in place, and the layer's gradient needs its output
+            after.append(state)
+        return self._combined(x, None if self.attention is None else self.attention.step(x, source)), after
+
+    def _combined(self, states: Tensor, contexts: Tensor | None) -> Tensor:
+        """Hidden states from decoder states and contexts (Luong et al. 2015, equation 5): [T, D]."""
+        if contexts is None:
+            return states
+        combined = torch.tanh(self.combine(torch.cat([contexts, states], dim=1)))
+        return self.dropout(combined.clone())  # in place, and the gradient of tanh needs its result
+
+    def begin(self, src: Packed, num_hypotheses: int, room: int) -> State:
+        """See :meth:`Seq2SeqModel.begin`."""
+        memory, first = self.encode(src)
+        state = State(num_hypotheses, device=memory.device)
+        state.of_sentences["mask"] = src.key_bias.clamp(min=MASKED)
+        if self.attention is not None:
+            state.of_sentences |= self.attention.grid(memory, src)
+        for layer, states in enumerate(first):
+            state.of_hypotheses |= {f"state{layer}.{n}": x[:, None] for n, x in enumerate(states)}  # [B, 1, D]
+        if self.config.input_feeding:
+            state.of_hypotheses["fed"] = torch.zeros_like(first[0][0])[:, None]
+        return state
+
+    def step(self, tokens: Tensor, state: State) -> Tensor:
+        """See :meth:`Seq2SeqModel.step`."""
+        kept = {name: x.flatten(0, 1) for name, x in state.of_hypotheses.items()}
+        states = [
+            tuple(kept[f"state{layer}.{n}"] for n in range(self.num_states))
+            for layer in range(len(self.decoder_layers))
+        ]
+        x = self._embed(self.tgt_embedding, tokens.flatten())
+        hidden, after = self._step(x, kept.get("fed"), states, state.of_sentences)
+        for layer, of_layer in enumerate(after):
+            for n, new in enumerate(of_layer):
+                state.replace(f"state{layer}.{n}", new.view(*tokens.shape, -1))
+        if "fed" in kept:
+            state.replace("fed", hidden.view(*tokens.shape, -1))
+        return self.logits(hidden).view(*tokens.shape, -1)
+
+    def _embed(self, embedding: nn.Embedding, ids: Tensor) -> Tensor:
+        return self.dropout(embedding(ids) * math.sqrt(self.config.d_model))
