@@ -77,6 +77,7 @@ def run(spec: Namespace, stage: str) -> dict[str, Any]:
     data = prepare_data(config, show_progress=False)
     seconds = time.perf_counter() - started
     if stage == "steps":
+        assert isinstance(config.model, ModelConfig)
         return _write_steps(spec, data, config.model)
     if stage == "plan":
         lengths = (data.train.src_lengths, data.train.tgt_lengths)

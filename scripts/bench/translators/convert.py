@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.translators.ctranslate2 import START, pieces
 from seq2seq.errors import UserError
+from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.positions import SinusoidalPositions
 from seq2seq.model.transformer import DecoderLayer, EncoderLayer, FeedForward, Transformer
 from seq2seq.model_folder import LoadedModel, load_model_folder
@@ -20,12 +21,14 @@ from seq2seq.model_folder import LoadedModel, load_model_folder
 MAX_POSITIONS = 1024
 
 
-def position_table(model: Transformer) -> Tensor:
+def position_table(model: Seq2SeqModel) -> Tensor:
     """[MAX_POSITIONS, D], the only part of a plain Transformer that is computed and no parameter.
 
     Raises:
         UserError: the model's architecture is not the plain one; it would become another model.
     """
+    if not isinstance(model, Transformer):
+        raise UserError("only Transformers are converted, not models of another model.architecture")
     config, positions = model.config, model.tgt_positions
     plain: dict[str, list[Any]] = {"norm": ["layernorm"], "positions": ["sinusoidal"], "activation": ["relu", "gelu"]}
     for key, values in {**plain, "attention_window": [None], "num_kv_heads": [config.num_heads]}.items():
@@ -40,8 +43,10 @@ def convert(loaded: LoadedModel, folder: Path) -> None:
     from ctranslate2.specs import TransformerSpec
     from ctranslate2.specs.common_spec import Activation
 
-    model, config = loaded.model, loaded.model.config
+    model = loaded.model
     table = position_table(model).numpy()
+    assert isinstance(model, Transformer)
+    config = model.config
     spec = TransformerSpec.from_config(
         (config.encoder_layers, config.decoder_layers),
         config.num_heads,

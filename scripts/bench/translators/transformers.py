@@ -85,6 +85,7 @@ def load(spec: Namespace) -> tuple[Translate, Translate]:
     """Their model with the weights of ours, and batches of sentences of similar lengths."""
     torch.set_num_threads(spec.threads)
     loaded = load_model_folder(Path(spec.model))
+    assert isinstance(loaded.model, Transformer)
     model = build(loaded.model)
     dtype = torch.bfloat16 if spec.number_format == "bfloat16" else torch.float32
     model.to(spec.device, dtype)
