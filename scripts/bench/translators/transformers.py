@@ -20,17 +20,20 @@ from seq2seq.config import DecodeConfig
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import UserError
+from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import load_model_folder
 
 _BATCH_TOKENS = 4096  # padded source tokens times beams
 
 
-def build(model: Transformer) -> Any:
+def build(model: Seq2SeqModel) -> Any:
     """The Hugging Face model that computes what ``model`` computes."""
     from transformers import M2M100Config, M2M100ForConditionalGeneration, MarianConfig, MarianMTModel
 
-    config, table = model.config, position_table(model)
+    table = position_table(model)
+    assert isinstance(model, Transformer)
+    config = model.config
     if config.tie_embeddings != "all":
         raise UserError("these models have one matrix for all embeddings; the model's model.tie_embeddings is not all")
     shape = PeerShape(config.encoder_layers, config.d_model, config.d_ff, config.num_heads, model.output_weight.size(0))
@@ -85,7 +88,6 @@ def load(spec: Namespace) -> tuple[Translate, Translate]:
     """Their model with the weights of ours, and batches of sentences of similar lengths."""
     torch.set_num_threads(spec.threads)
     loaded = load_model_folder(Path(spec.model))
-    assert isinstance(loaded.model, Transformer)
     model = build(loaded.model)
     dtype = torch.bfloat16 if spec.number_format == "bfloat16" else torch.float32
     model.to(spec.device, dtype)
