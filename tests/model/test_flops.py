@@ -36,6 +36,7 @@ def _count(run: Callable[[], object]) -> float:
     return sum(counts.get(op, 0) for op in (aten.mm, aten.addmm, aten.addmm_))
 
 
+@pytest.mark.filterwarnings("ignore:TF32")  # PyTorch's, where oneDNN is set
 @pytest.mark.parametrize(
     "options",
     [

@@ -37,7 +37,7 @@ _OTHER_FORMATS = (b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b
 _TEXT = ["ka to mi", "to mi ka ka", "mi to", "ka mi to mi", "mikato ka"]
 _DATA_CONFIG = "run_dir: r\ndata:\n  train: {src: a.xx, tgt: a.yy}\n  valid: {src: b.xx, tgt: b.yy}\n  max_length: 16\n"
 _CONFIG = f"""\
-{_DATA_CONFIG}tokenizer: {{vocab_size: 30, byte_fallback: false, joint: true, sampling: 0}}
+{_DATA_CONFIG}tokenizer: {{vocab_size: 30, character_coverage: 0.9995, byte_fallback: false, joint: true, sampling: 0}}
 model:
   {{encoder_layers: 1, decoder_layers: 1, d_model: 4, num_heads: 2, d_ff: 4, attention_window: 3, positions: POSITIONS,
   dropout: 0.1, norm_position: pre}}
@@ -49,7 +49,8 @@ _SAMPLING = _CONFIG.replace("POSITIONS", "rotary").replace("sample: false", "sam
 _YAML_WORDS = b"""&a  *a  !!python/object/apply:os.system  !!int  !!str  !!binary  <<:  |  >  ---  ...  %YAML 1.1  ?
 - ~ null true .inf .nan 1e400 0x10 1_0 "\\ud800" "\\x00" : , # [] {} 1000000 \xff \xc3\xa9 \xe2\x80\xa8
 seed: model: d_model: optim: lr: betas: [0.9,1] train: max_steps: decode: beam_size: data: src: test: tokenizer: d_ff:
-joint: false tie_embeddings: all num_heads: run_dir: attention_window: rotary learned swiglu max_length:""".split()
+joint: false tie_embeddings: all num_heads: run_dir: attention_window: rotary learned swiglu max_length:
+architecture: recurrent convolutional cell: gru kernel_width: attention: none input_feeding:""".split()
 _JSON_WORDS = b"""null true false NaN Infinity -1 1.5 1e999 [] {} [0] [[]] "" "\\ud800" "a/b" , : { } [ ] "shape":[0]
 "F32" "F64" "BF16" "F16" "I64" "U8" "BOOL" "F4" "F8_E4M3" "F6_E2M3" "C64" "U64" "<u2" "<u4" "<i8" "O" "V9" "S0"
 "dtype" "data_offsets" "weights/a" "__metadata__":{} "seq2seq" "progress" "step" "version" "fingerprint" """.split()
