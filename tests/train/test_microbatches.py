@@ -71,6 +71,18 @@ def test_on_cuda_all_batches_have_one_shape(
     assert labels == corpus.tgt_lengths.sum()
 
 
+def test_only_what_is_captured_has_fixed_shapes(tmp_path: Path) -> None:
+    """Filling sentences of a recurrent model would be as long as the longest allowed, and it computes step by step."""
+    text = write_text_files(tmp_path / "text")
+    for name in ("recurrent", "convolutional"):
+        config = toy_config(
+            text, tmp_path / name, f"model={{architecture: {name}, preset: tiny}}", "train.precision=fp32"
+        )
+        corpus = prepare_data(config, show_progress=False).train
+        cut = microbatches_of(config, corpus, Processes(0, 1, torch.device("cuda")))
+        assert (cut.capacity is None) == (name == "recurrent")
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     lengths=st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=60),
