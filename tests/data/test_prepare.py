@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from seq2seq.config import TextFiles, TokenizerConfig
+from seq2seq.config import ConvolutionalConfig, ModelConfig, RecurrentConfig, TextFiles, TokenizerConfig
 from seq2seq.data import vocabulary
 from seq2seq.data.prepare import prepare_data
 from seq2seq.errors import ConfigError, DataError
@@ -40,6 +40,23 @@ def test_what_was_damaged_is_named_and_made_again(tmp_path, tiny_config, capsys,
     assert kept == {path: path.read_bytes() for path in kept}
     prepare_data(config, show_progress=False)
     assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "bounded"),
+    [
+        (ModelConfig(positions="rotary"), False),
+        (ModelConfig(positions="learned"), True),
+        (RecurrentConfig(architecture="recurrent"), False),
+        (ConvolutionalConfig(architecture="convolutional"), True),
+    ],
+)
+def test_validation_has_all_pairs_that_the_model_can_take(tmp_path, tiny_config, model, bounded):
+    """Guards against a table of positions too short for a validation pair, and against scores without such pairs."""
+    for name in ("train.en", "train.de"):  # of validation, too
+        (tmp_path / name).write_text("ka to mi ren sol\n" * 40 + "ka to mi ren sol " * 20 + "\n")
+    data = prepare_data(tiny_config().model_copy(update={"model": model}), show_progress=False)
+    assert (data.train.num_pairs, data.valid.num_pairs) == (40, 40 if bounded else 41)
 
 
 def test_one_more_field_changes_no_fingerprint(tmp_path, tiny_config):

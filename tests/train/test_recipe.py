@@ -63,13 +63,13 @@ def test_scripts_decide_about_one_vocabulary() -> None:
 def test_usual_characters_are_no_bytes() -> None:
     """Digits and capital letters with dots are rare, but every text needs them; not so the rare ones of thousands."""
     few = text(1)
-    few.src.alphabet.update({"e": 1_000_000, "5": 12, "☃": 9})
-    few.tgt.alphabet.update({"e": 1_000_000, "Ü": 12})
+    few.src.alphabet.update({"e": 1_000_000, "5": 12, "☃": 9, "%": 6})
+    few.tgt.alphabet.update({"e": 1_000_000, "Ü": 12, "%": 6})  # both sides count, where they have one vocabulary
     chosen = of_text(made(), few)
     assert {"5", "Ü"} <= (few.src.alphabet + few.tgt.alphabet).keys()
     covered = type(few.src)(0, None, few.src.alphabet + few.tgt.alphabet)
     characters = covered.characters_to_cover(chosen["tokenizer.character_coverage"])
-    assert {"5", "Ü"} <= characters
+    assert {"5", "Ü", "%"} <= characters
     assert "☃" not in characters
     many = text(1)
     many.tgt.alphabet.update({chr(0x4E00 + number): 9 for number in range(3_000)})
