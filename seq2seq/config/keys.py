@@ -171,6 +171,8 @@ def set_key(tree: Any, key: Key, value: object) -> None:
     if isinstance(tree, list):
         part, below = (part, below) if part.isdecimal() else ("0", key)
     place = int(part) if isinstance(tree, list) else part
+    if isinstance(tree, list) and place not in range(len(tree)):
+        return
     inner = child(tree, part)
     if not below:
         tree[place] = value

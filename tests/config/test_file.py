@@ -419,6 +419,7 @@ def test_no_text_breaks_the_reader(tmp_path: Path, content: bytes) -> None:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+@example({"optim": []}, ["optim.lr=0.1"])
 @given(st.dictionaries(names, trees), st.lists(st.text() | st.builds("{}.{}={}".format, names, names, words)))
 def test_no_value_breaks_the_checks(tmp_path: Path, tree: dict[str, Any], overrides: list[str]) -> None:
     """Any value under any key, in the file or on the command line, is accepted or refused with a message."""
