@@ -116,7 +116,6 @@ class _Architecture(Section):
     """What all architectures have. A preset gives the shape; every key of the shape can also be set by itself."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, float | str]]]
-    bounds_length: ClassVar[bool]  # whether no sentence may be longer than data.max_length
 
     architecture: str = option("transformer", _ARCHITECTURE)
     preset: Literal["tiny", "small", "base", "big"] = choice(
@@ -141,6 +140,11 @@ class _Architecture(Section):
         "Which of the embeddings share one matrix. all: source, target and output, needs tokenizer.joint: true. "
         "target: target and output, the default with separate vocabularies. none: each has its own.",
     )
+
+    @property
+    def bounds_length(self) -> bool:
+        """Whether no sentence may be longer than data.max_length: the model has learned a vector for each position."""
+        return False
 
     def _fill_shape(self) -> None:
         """Fill in what follows from the preset."""
@@ -193,8 +197,8 @@ class ModelConfig(_Architecture):
     )
 
     @property
-    def bounds_length(self) -> bool:  # type: ignore[override]
-        """Whether no sentence may be longer than data.max_length."""
+    def bounds_length(self) -> bool:
+        """See :attr:`_Architecture.bounds_length`."""
         return self.positions == "learned"
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
@@ -213,17 +217,19 @@ class ModelConfig(_Architecture):
             yield "positions", f"sinusoidal needs an even d_model, not {self.d_model}"
 
 
+_PLAIN_SHAPE = ("encoder_layers", "decoder_layers", "d_model", "dropout")
+
+
 class RecurrentConfig(_Architecture):
     """A recurrent encoder and decoder."""
 
     PRESETS: ClassVar = _presets(
-        ("encoder_layers", "decoder_layers", "d_model", "dropout"),
+        _PLAIN_SHAPE,
         tiny=(1, 1, 128, 0.2),
         small=(2, 2, 256, 0.2),
         base=(2, 2, 512, 0.2),
         big=(4, 4, 1024, 0.2),  # Luong et al. 2015, section 4.1
     )
-    bounds_length: ClassVar = False
 
     architecture: Literal["recurrent"] = Field(description=_ARCHITECTURE)
     cell: Literal["rnn", "gru", "lstm"] = option(
@@ -255,13 +261,12 @@ class ConvolutionalConfig(_Architecture):
     """A convolutional encoder and decoder."""
 
     PRESETS: ClassVar = _presets(
-        ("encoder_layers", "decoder_layers", "d_model", "dropout"),
+        _PLAIN_SHAPE,
         tiny=(4, 3, 128, 0.2),
         small=(4, 3, 256, 0.2),
         base=(8, 8, 512, 0.1),
         big=(20, 20, 512, 0.1),  # Gehring et al. 2017, section 4.3
     )
-    bounds_length: ClassVar = True  # positions are learned
 
     architecture: Literal["convolutional"] = Field(description=_ARCHITECTURE)
     kernel_width: int = option(
@@ -270,6 +275,11 @@ class ConvolutionalConfig(_Architecture):
         "decoder the token and those before it.",
         gt=1,
     )
+
+    @property
+    def bounds_length(self) -> bool:
+        """See :attr:`_Architecture.bounds_length`."""
+        return True
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
         self._fill_shape()

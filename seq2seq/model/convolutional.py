@@ -37,61 +37,58 @@ from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.positions import LearnedPositions
 from seq2seq.model.state import MASKED, State
 
-_HALF = math.sqrt(0.5)
+_ROOT_HALF = math.sqrt(0.5)
 
 
 class _Shifted(torch.autograd.Function):
     """[T, D] -> [T, D]: for each token another one of its sentence, or zeros. The gradient takes the way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, is_there: Tensor, back: Tensor, is_back: Tensor) -> Tensor:
-        ctx.save_for_backward(back, is_back)
-        return x.index_select(0, there) * is_there
+    def forward(ctx: Any, x: Tensor, there: Tensor, absent: Tensor, back: Tensor, absent_back: Tensor) -> Tensor:
+        ctx.save_for_backward(back, absent_back)
+        return x.index_select(0, there).masked_fill_(absent, 0.0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        back, is_back = ctx.saved_tensors
-        return grads[0].index_select(0, back) * is_back, None, None, None, None
+        back, absent_back = ctx.saved_tensors
+        return grads[0].index_select(0, back).masked_fill_(absent_back, 0.0), None, None, None, None
 
 
-class Neighbours:
-    """Where the neighbours of the tokens of a packed side are."""
+class Windows:
+    """The windows of a packed side: for each token ``width`` places, the first of them ``first`` places after it."""
 
-    def __init__(self, side: Packed) -> None:
+    def __init__(self, side: Packed, first: int, width: int) -> None:
         self._here = torch.arange(side.ids.numel(), device=side.ids.device)  # [T]
         self.sentence = torch.searchsorted(side.offsets[1:].long(), self._here, right=True)  # [T]
         self._position, self._length = side.positions, side.lengths[self.sentence]
+        # Of each place: what is there, and whether nothing is; then the same for the way back.
+        distances = range(first, first + width)
+        self._places = [(*self._at(distance), *self._at(-distance)) if distance else None for distance in distances]
 
     def _at(self, distance: int) -> tuple[Tensor, Tensor]:
-        """The token ``distance`` places later, [T], and 1 where there is one in the sentence, else 0: [T, 1]."""
+        """The token ``distance`` places later, [T], and whether it would be outside the sentence, [T, 1]."""
         position = self._position + distance
-        is_there = (position >= 0) & (position < self._length)
-        return torch.where(is_there, self._here + distance, 0), is_there[:, None].float()
+        absent = (position < 0) | (position >= self._length)
+        return torch.where(absent, 0, self._here + distance), absent[:, None]
 
-    def windows(self, x: Tensor, first: int, width: int) -> Tensor:
-        """[T, D] -> [T, W * D]: each token's neighbours from ``first`` places later on; zeros outside its sentence."""
-        shifted = [
-            _Shifted.apply(x, *self._at(distance), *self._at(-distance)) if distance else x
-            for distance in range(first, first + width)
-        ]
-        return torch.cat(shifted, dim=1)
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, D] -> [T, W * D], with zeros outside the sentence."""
+        return torch.cat([x if place is None else _Shifted.apply(x, *place) for place in self._places], dim=1)
 
 
 class GatedConvolution(nn.Module):
-    """A convolution with a gated linear unit (Dauphin et al. 2017); ``causal``: over a token and those before it."""
+    """A convolution with a gated linear unit (Dauphin et al. 2017)."""
 
-    def __init__(self, config: ConvolutionalConfig, *, causal: bool) -> None:
+    def __init__(self, config: ConvolutionalConfig) -> None:
         super().__init__()
         self.width = config.kernel_width
-        self.first = 1 - self.width if causal else -(self.width // 2)
         # The values and the gates, of all places of the window.
         self.linear = FusedLinear(self.width * config.d_model, [config.d_model] * 2)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, neighbours: Neighbours) -> Tensor:
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """[T, D] -> [T, D]."""
-        x = self.dropout(x.clone())  # in place, and the residual connection needs the input
-        return self.of_window(neighbours.windows(x, self.first, self.width))
+        return self.of_window(windows(self.dropout(x.clone())))  # in place, and the residual needs the input
 
     def of_window(self, window: Tensor) -> Tensor:
         """[rows, W * D] -> [rows, D]."""
@@ -109,11 +106,11 @@ class SourceAttention(nn.Module):
     def queries(self, x: Tensor, embedded: Tensor) -> Tensor:
         """Layer outputs and target embeddings, [rows, D] each -> [rows, 1, D]."""
         # The kernels divide scores by the root of the width, as the Transformer does; this model does not.
-        return ((self.query(x) + embedded) * (_HALF * math.sqrt(self.width)))[:, None]
+        return ((self.query(x) + embedded) * (_ROOT_HALF * math.sqrt(self.width)))[:, None]
 
     def combined(self, x: Tensor, contexts: Tensor, src_lengths: Tensor) -> Tensor:
         """The layer's output with what was found: [rows, D]. A mean of m vectors is scaled by m^1/2 (section 3.4)."""
-        return (self.out(contexts * src_lengths.sqrt()[:, None]) + x) * _HALF
+        return (self.out(contexts * src_lengths.sqrt()[:, None]) + x) * _ROOT_HALF
 
 
 class Convolutional(EmbeddingModel):
@@ -127,10 +124,8 @@ class Convolutional(EmbeddingModel):
         self.config, self.max_length = config, max_length
         self.src_positions, self.tgt_positions = (LearnedPositions(max_length, width) for _ in range(2))
         self.dropout = Dropout(config.dropout)
-        self.encoder_layers = nn.ModuleList(
-            GatedConvolution(config, causal=False) for _ in range(config.encoder_layers)
-        )
-        self.decoder_layers = nn.ModuleList(GatedConvolution(config, causal=True) for _ in range(config.decoder_layers))
+        self.encoder_layers = nn.ModuleList(GatedConvolution(config) for _ in range(config.encoder_layers))
+        self.decoder_layers = nn.ModuleList(GatedConvolution(config) for _ in range(config.decoder_layers))
         self.attentions = nn.ModuleList(SourceAttention(width) for _ in range(config.decoder_layers))
         self.encoder_out, self.decoder_out = nn.Linear(width, width), nn.Linear(width, width)
         self.initialise()
@@ -149,27 +144,29 @@ class Convolutional(EmbeddingModel):
     def forward(self, batch: PackedBatch) -> Tensor:
         """See :meth:`Seq2SeqModel.forward`."""
         keys, values = (x[:, None] for x in self.encode(batch.src))
-        neighbours = Neighbours(batch.tgt)
-        src_lengths = batch.src.lengths[neighbours.sentence].float()
+        width = self.config.kernel_width
+        windows = Windows(batch.tgt, 1 - width, width)  # a token and those before it
+        src_lengths = batch.src.lengths[windows.sentence].float()
         positions = self.tgt_positions(batch.tgt.positions, batch.tgt.max_length)
         x = embedded = self._embed(self.tgt_embedding, batch.tgt.ids, positions)
         for layer, over_source in zip(self.decoder_layers, self.attentions, strict=True):
             assert isinstance(over_source, SourceAttention)
-            y = layer(x, neighbours)
+            y = layer(x, windows)
             found = attention(
                 [over_source.queries(y, embedded), keys, values], 1, batch.tgt, batch.src, causal=False
             ).flatten(1)
-            x = (over_source.combined(y, found, src_lengths) + x) * _HALF
+            x = (over_source.combined(y, found, src_lengths) + x) * _ROOT_HALF
         return self.dropout(self.decoder_out(x))
 
     def encode(self, src: Packed) -> tuple[Tensor, Tensor]:
         """The keys and values of the source for attention, [S, D] each: values also have the embeddings."""
-        neighbours = Neighbours(src)
+        width = self.config.kernel_width
+        windows = Windows(src, -(width // 2), width)  # to both sides of a token
         x = embedded = self._embed(self.src_embedding, src.ids, self.src_positions(src.positions, src.max_length))
         for layer in self.encoder_layers:
-            x = (layer(x, neighbours) + x) * _HALF
+            x = (layer(x, windows) + x) * _ROOT_HALF
         x = self.encoder_out(x)
-        return x, (x + embedded) * _HALF
+        return x, (x + embedded) * _ROOT_HALF
 
     def begin(self, src: Packed, num_hypotheses: int, room: int) -> State:
         """See :meth:`Seq2SeqModel.begin`."""
@@ -197,7 +194,7 @@ class Convolutional(EmbeddingModel):
             state.replace(f"earlier{number}", window[:, :, 1:])
             y = layer.of_window(window.view(rows, -1))
             found = attend_step(over_source.queries(y, embedded), source["keys"], source["values"], source["mask"])
-            x = (over_source.combined(y, found, src_lengths) + x) * _HALF
+            x = (over_source.combined(y, found, src_lengths) + x) * _ROOT_HALF
         return self.logits(self.decoder_out(x)).view(*tokens.shape, -1)
 
     def _embed(self, embedding: nn.Embedding, ids: Tensor, positions: Tensor) -> Tensor:

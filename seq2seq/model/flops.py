@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seq2seq.config import ConvolutionalConfig, ModelConfig, RecurrentConfig
+from seq2seq.model.recurrent import GATES
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def _transformer(config: ModelConfig) -> tuple[int, int]:
 
 def _recurrent(config: RecurrentConfig) -> tuple[int, int]:
     """Multiply-adds of the layers, per source token and per target token; the bridge is once per sentence."""
-    square, gates = config.d_model**2, {"rnn": 1, "gru": 3, "lstm": 4}[config.cell]
+    square, gates = config.d_model**2, GATES[config.cell]
     state = square // 2 if config.bidirectional else square  # two directions, each with half of the state
     src = config.encoder_layers * gates * (square + state)
     tgt = config.decoder_layers * gates * 2 * square

@@ -38,7 +38,7 @@ from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.state import MASKED, State
 
 _CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-_GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 _States = tuple[Tensor, ...]  # what a layer remembers, [B, R] each: one tensor, or for an LSTM output and cell
 
 
@@ -209,7 +209,7 @@ class Recurrent(EmbeddingModel):
 
     def _initialise_cell(self, cell: nn.RNNBase) -> None:
         for name, parameter in cell.named_parameters():
-            gates = parameter.chunk(_GATES[self.config.cell])
+            gates = parameter.chunk(GATES[self.config.cell])
             for gate in gates:
                 if name.startswith("weight_hh"):
                     nn.init.orthogonal_(gate)
