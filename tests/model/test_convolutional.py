@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seq2seq.data.symbols import BOS_ID
 from seq2seq.model.attention import FusedLinear
 from seq2seq.model.convolutional import Convolutional
+from tests.model.parity import assert_trains_like
 from tests.model.variants import CONVOLUTIONAL
 
 LENGTHS = [(4, 6), (1, 1), (9, 3), (2, 12), (7, 7)]  # (source, target)
@@ -50,17 +50,7 @@ def plain_model(model, src, tgt):
 def test_against_plain_convolutions_of_one_sentence_at_a_time(make_model, make_pairs, batch_of, options):
     """Loss and every gradient: guards against a window that reaches into the next sentence, or to later words."""
     model, pairs = make_model(**options), make_pairs(LENGTHS)
-    batch = batch_of(pairs)
-    found = F.cross_entropy(model.logits(model(batch)), batch.labels, reduction="sum")
-    expected = torch.zeros(())
-    for src, tgt in pairs:
-        hidden = plain_model(model, torch.tensor(src), torch.tensor([BOS_ID, *tgt[:-1]]))
-        expected = expected + F.cross_entropy(model.logits(hidden), torch.tensor(tgt), reduction="sum")
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
-    ours, theirs = (torch.autograd.grad(loss, list(model.parameters())) for loss in (found, expected))
-    for (name, _), one, other in zip(model.named_parameters(), ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
-        assert one.any(), name
+    assert_trains_like(plain_model, model, pairs, batch_of(pairs), atol=1e-4)
 
 
 def test_initialisation_is_the_documented_one(make_model):

@@ -11,10 +11,9 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from seq2seq.data.symbols import BOS_ID
 from seq2seq.model.recurrent import Recurrent, SourceAttention
+from tests.model.parity import assert_trains_like
 
 LENGTHS = [(4, 6), (1, 1), (9, 3), (2, 12), (7, 7)]  # (source, target)
 CELLS = {nn.RNN: torch.rnn_tanh_cell, nn.GRU: torch.gru_cell, nn.LSTM: torch.lstm_cell}
@@ -81,27 +80,13 @@ def plain_model(model, src, tgt):
     return torch.stack(hidden)
 
 
-def of_every_parameter(model, loss):
-    return dict(zip(dict(model.named_parameters()), torch.autograd.grad(loss, list(model.parameters())), strict=True))
-
-
 @pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "-".join(map(str, options.values())))
 def test_against_a_plain_loop_over_one_sentence_at_a_time(make_model, make_pairs, batch_of, options):
     """Loss and every gradient: guards against tokens in a wrong order of time, states of another sentence, and
     directions or gates that are exchanged."""
     model = make_model(architecture="recurrent", tie_embeddings="none", decoder_layers=3, **options)
     pairs = make_pairs(LENGTHS)
-    batch = batch_of(pairs)
-    found = F.cross_entropy(model.logits(model(batch)), batch.labels, reduction="sum")
-    expected = torch.zeros(())
-    for src, tgt in pairs:
-        hidden = plain_model(model, torch.tensor(src), torch.tensor([BOS_ID, *tgt[:-1]]))
-        expected = expected + F.cross_entropy(model.logits(hidden), torch.tensor(tgt), reduction="sum")
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
-    ours, theirs = (of_every_parameter(model, loss) for loss in (found, expected))
-    for name, grad in ours.items():
-        torch.testing.assert_close(grad, theirs[name], atol=2e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
-        assert grad.any(), name
+    assert_trains_like(plain_model, model, pairs, batch_of(pairs))
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
