@@ -15,6 +15,7 @@ import torch
 from seq2seq.data.packed import PackedBatch
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.model import attention
+from seq2seq.model.kernels import packed_attention
 from seq2seq.model.transformer import Transformer
 from tests.toy import ROOT, environment
 
@@ -60,13 +61,14 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _layouts(monkeypatch: pytest.MonkeyPatch) -> set[tuple[int, ...]]:
     """The number of heads in each tensor that attention gets from now on, grows with every call."""
-    found, plain = set(), attention.attention
+    found, plain = set(), packed_attention.packed_attention
 
     def spy(heads: Any, *args: Any, **options: Any) -> torch.Tensor:
         found.add(tuple(x.size(1) for x in heads))
         return plain(heads, *args, **options)
 
-    monkeypatch.setattr(attention, "attention", spy)
+    monkeypatch.setattr(packed_attention, "packed_attention", spy)
+    monkeypatch.setattr(attention, "packed_attention", spy)  # as the model knows it
     return found
 
 
@@ -91,7 +93,7 @@ def test_attention_is_checked_as_the_model_calls_it(
 @pytest.mark.parametrize("part", range(3))
 def test_one_wrong_gradient_of_attention_is_seen(monkeypatch: pytest.MonkeyPatch, on_the_cpu: None, part: int) -> None:
     """Guards against an error in the small gradients of queries or keys that is lost beside those of the values."""
-    plain = attention.attention
+    plain = packed_attention.packed_attention
 
     def broken(heads: Any, *args: Any, **options: Any) -> torch.Tensor:
         if heads[0].dtype == torch.bfloat16 and len(heads) == 1:
@@ -100,7 +102,7 @@ def test_one_wrong_gradient_of_attention_is_seen(monkeypatch: pytest.MonkeyPatch
             heads = [torch.cat(parts, dim=1)]
         return plain(heads, *args, **options)
 
-    monkeypatch.setattr(attention, "attention", broken)
+    monkeypatch.setattr(packed_attention, "packed_attention", broken)
     errors = gpu.attention_errors(argparse.Namespace())["errors"]
     assert min(error for name, error in errors.items() if name.startswith("bfloat16")) > gpu_check._ERRORS["bfloat16"]
 

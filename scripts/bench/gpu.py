@@ -31,8 +31,8 @@ from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.packed import Packed, pack
 from seq2seq.decode.translator import Translator
 from seq2seq.device import choose_device, compute_dtype, matmul_peak, why_not_compiled
-from seq2seq.model import attention
 from seq2seq.model.flops import training_flops
+from seq2seq.model.kernels import packed_attention
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.train import setup, trainer
 from seq2seq.train.distributed import Processes
@@ -116,7 +116,7 @@ def attention_errors(spec: Namespace) -> dict[str, Any]:
             heads, grad = _heads(lengths, dtype)
             wanted = _with_gradients([x.float() for x in heads], grad.float(), lengths, torch.device("cpu"), causal)
             for kernel, flash_length in _kernels(dtype).items():
-                with mock.patch.object(attention, "FLASH_LENGTH", flash_length):
+                with mock.patch.object(packed_attention, "FLASH_LENGTH", flash_length):
                     found = _with_gradients([x.to(CUDA) for x in heads], grad.to(CUDA), lengths, CUDA, causal)
                 name = f"{str(dtype).removeprefix('torch.')}, {kernel}"
                 for one, other in zip(found, wanted, strict=True):
@@ -139,7 +139,7 @@ def _with_gradients(
     """The output, and the gradients of queries, keys and values, each by itself: those of values are the largest."""
     heads = [x.requires_grad_() for x in heads]
     sides = [_side(part, device) for part in lengths]
-    out = attention.attention(heads, _HEADS, sides[0], sides[1], causal=causal)
+    out = packed_attention.packed_attention(heads, _HEADS, sides[0], sides[1], causal=causal)
     return [out, *(part for x in torch.autograd.grad(out, heads, grad) for part in x.split(_HEADS, dim=1))]
 
 
@@ -154,13 +154,13 @@ def attention_times(spec: Namespace) -> dict[str, Any]:
         grad = torch.randn(shape[0], _HEADS, _WIDTH, device=CUDA, dtype=dtype)
 
         def both(side: Packed = side, qkv: Tensor = qkv, grad: Tensor = grad) -> None:
-            torch.autograd.grad(attention.attention([qkv], _HEADS, side, side, causal=False), qkv, grad)
+            torch.autograd.grad(packed_attention.packed_attention([qkv], _HEADS, side, side, causal=False), qkv, grad)
 
         times[str(mean)] = {}
         for kernel, flash_length in _kernels(dtype).items():
-            with mock.patch.object(attention, "FLASH_LENGTH", flash_length):
+            with mock.patch.object(packed_attention, "FLASH_LENGTH", flash_length):
                 times[str(mean)][kernel] = _milliseconds(both)
-    return {"times": times, "flash_length": attention.FLASH_LENGTH}
+    return {"times": times, "flash_length": packed_attention.FLASH_LENGTH}
 
 
 def _milliseconds(function: Callable[[], None], repeats: int = 20) -> float:

@@ -12,6 +12,7 @@ from seq2seq.config.keys import OnePath, Paths, Section, choice, option
 from seq2seq.languages import language_of
 
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+Part: TypeAlias = Literal["positions", "residual", "norm", "scale", "causal_mask", "cross_attention"]
 
 
 class TextFiles(Section):
@@ -195,6 +196,18 @@ class ModelConfig(_Architecture):
     attention_window: int | None = option(
         None, "Self-attention sees this number of tokens on each side. null is no limit.", gt=0, lt=2**31
     )
+    plain_attention: bool = option(
+        False,
+        "For learning. true: train with attention as equation 1 of the paper is written in model/attention.py. false: "
+        "with the fastest kernel, which computes the same numbers.",
+    )
+    ablate: Annotated[tuple[Part, ...], Field(strict=False)] = option(
+        (),
+        "For learning: parts of the Transformer to leave out, to see what they are for. positions: no position "
+        "encoding. residual: sublayers replace their input instead of adding to it. norm: no normalisation. scale: "
+        "scores are not divided by the root of d_k. causal_mask: in training, the decoder sees the tokens that it must "
+        "predict. cross_attention: the decoder does not see the source.",
+    )
 
     @property
     def bounds_length(self) -> bool:
@@ -211,6 +224,8 @@ class ModelConfig(_Architecture):
             yield "d_model", f"must be a multiple of num_heads ({self.num_heads}), not {self.d_model}"
         elif heads and self.positions == "rotary" and (size := self.d_model // self.num_heads) % 2:
             yield "positions", f"rotary needs an even head size, but d_model / num_heads is {size}"
+        if len(set(self.ablate)) < len(self.ablate):
+            yield "ablate", "must name each part once"
         if groups and self.num_heads % self.num_kv_heads:
             yield "num_kv_heads", f"must divide num_heads ({self.num_heads}), not {self.num_kv_heads}"
         if self.positions == "sinusoidal" and self.d_model % 2:

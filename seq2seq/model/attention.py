@@ -1,116 +1,118 @@
-"""Attention over packed sentences, and one decoding step of it over a cache.
+"""Attention: equation 1 of "Attention Is All You Need" (Vaswani et al. 2017), and the layers that use it.
+
+:func:`scaled_dot_product_attention` is the equation as the paper has it. Training with it is slow, because it holds all
+scores of padded sentences; so :class:`Attention` takes faster kernels for the same numbers (``model/kernels``), unless
+``model.plain_attention`` asks for the equation itself.
 
 Shapes: ``T`` tokens of the query side, ``S`` tokens of the key side, ``B`` sentences, ``K`` hypotheses per sentence,
-``H`` heads, ``G`` key/value heads (``G`` divides ``H``), ``E`` width of a head, ``D`` model width.
+``H`` heads, ``G`` key/value heads (``G`` divides ``H``), ``E`` width of a head, ``D`` model width, ``L`` tokens of the
+longest sentence.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from seq2seq.config import ModelConfig
 from seq2seq.data.packed import Packed
 from seq2seq.model.kernels.grid import from_grid, to_grid
-from seq2seq.model.kernels.short_attention import ShortAttention, split_parts
+from seq2seq.model.kernels.packed_attention import packed_attention
+from seq2seq.model.kernels.short_attention import split_parts
 from seq2seq.model.positions import rotate
 from seq2seq.model.state import State
 
-# Longest sentences for plain products on the CPU, in tokens. They are faster up to about 100, but need more memory.
-SHORT = 64
-# Mean tokens of a sentence from which FlashAttention is taken on CUDA. For shorter ones its tiles have four times the
-# work (varlen.py). The number comes from the sizes of the tiles; scripts/gpu_check.sh measures both kernels.
-FLASH_LENGTH = 64
 
+def masked_softmax(scores: Tensor, visible: Tensor) -> Tensor:
+    """The softmax over the last dimension, in which what is not ``visible`` gets 0.
 
-def _bias(q_side: Packed, k_side: Packed, *, causal: bool, window: int | None) -> Tensor:
-    """[1 or B, 1, 1 or L, L], added to the scores: 0 for a visible key, else minus infinity.
-
-    Causal attention needs no padding mask, because padding comes after all real tokens.
+    Masked scores are the lowest finite number and not minus infinity, as in the paper (section 3.2.3): a row of padding
+    may see nothing at all, and would become NaN.
     """
-    if window is None and not causal:
-        return k_side.key_bias
-    length, device = q_side.max_length, k_side.key_bias.device
-    reach = length if window is None else window
-    at = torch.arange(length, device=device)
-    distance = at[:, None] - at
-    outside = (distance > reach) | (distance < (0 if causal else -reach))
-    seen = torch.zeros(1, 1, length, length, device=device).masked_fill_(outside, -math.inf)
-    return seen if causal else seen + k_side.key_bias
+    return scores.masked_fill(~visible, torch.finfo(scores.dtype).min).softmax(dim=-1)
 
 
-def _has_flash(dtype: torch.dtype, head_width: int) -> bool:
-    """Whether FlashAttention can be used on CUDA; in fp16, some GPUs have it and others do not."""
-    return dtype == torch.bfloat16 and head_width <= 256
-
-
-def has_packed_kernel(device: torch.device, dtype: torch.dtype, head_width: int, window: int | None) -> bool:
-    """Whether attention runs without padding, so that batches (:class:`Packed`) need no grid."""
-    return device.type == "cuda" and head_width % 8 == 0 and (window is None or _has_flash(dtype, head_width))
-
-
-def _varlen_attention(
-    heads: Sequence[Tensor], num_heads: int, q_side: Packed, k_side: Packed, *, causal: bool, window: int | None
-) -> Tensor:
-    """:func:`attention` by the faster of two kernels."""
-    from seq2seq.model.kernels import varlen  # slow to load in some releases of PyTorch
-
-    q, k, v = split_parts(heads, num_heads, dim=1)
-    is_long = q.size(0) + k.size(0) >= 2 * FLASH_LENGTH * q_side.num_sentences
-    grouped = k.size(1) != q.size(1)  # the other kernel copies grouped heads
-    if window is not None or (_has_flash(q.dtype, q.size(2)) and (is_long or grouped)):
-        return varlen.flash_attention(q, k, v, q_side, k_side, causal=causal, window=window)
-    if len(heads) == 1 and not grouped:
-        return varlen.EfficientSelfAttention.apply(heads[0], q_side, causal)
-    return varlen.efficient_attention(q, k, v, q_side, k_side, causal=causal)
-
-
-def attention(
-    heads: Sequence[Tensor],
-    num_heads: int,
-    q_side: Packed,
-    k_side: Packed,
-    *,
-    causal: bool,
-    window: int | None = None,
-) -> Tensor:
-    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) within each sentence.
-
-    Device, dtype and sizes select the kernel: variable-length attention on CUDA, plain products for short sentences on
-    the CPU in fp32, and PyTorch's padded kernel otherwise.
+def attention_weights(q: Tensor, k: Tensor, visible: Tensor) -> Tensor:
+    """How much every query looks at every key: softmax(Q K^T / sqrt(d_k)), the first half of equation 1.
 
     Args:
-        heads: queries [T, H, E] of ``q_side``, then keys and values [S, G, E] of ``k_side``, in three tensors; or
-            queries, and keys and values in one [S, 2 G, E]; or all in one [T, H + 2 G, E]. Fewer tensors are faster.
-            Both sides have the same sentences in the same order.
-        num_heads: H.
-        causal: whether a token sees only itself and earlier tokens (self-attention).
-        window: maximum distance of a key in tokens, to either side (self-attention); None: no limit.
+        q: [..., T, E], and E is the d_k of the paper.
+        k: [..., S, E].
+        visible: bool, broadcast to [..., T, S]: the mask, False where a query must not see a key.
 
     Returns:
-        [T, H, E].
+        [..., T, S]; each row sums to 1.
     """
-    short = max(q_side.max_length, k_side.max_length) <= SHORT
-    if short and all(part.device.type == "cpu" and part.dtype == torch.float32 for part in heads):
-        bias = _bias(q_side, k_side, causal=causal, window=window)
-        return ShortAttention.apply(q_side, k_side, num_heads, bias, *heads)
-    if has_packed_kernel(heads[0].device, heads[0].dtype, heads[0].size(2), window):
-        return _varlen_attention(heads, num_heads, q_side, k_side, causal=causal, window=window)
-    q, k, v = split_parts(heads, num_heads, dim=1)
-    plain_causal = causal and window is None  # the kernel's own mask
-    out = scaled_dot_product_attention(
-        to_grid(q, q_side).transpose(1, 2),  # [B, L, H, E] -> [B, H, L, E]
-        to_grid(k, k_side).transpose(1, 2),
-        to_grid(v, k_side).transpose(1, 2),
-        attn_mask=None if plain_causal else _bias(q_side, k_side, causal=causal, window=window).to(q.dtype),
-        is_causal=plain_causal,
-        enable_gqa=k.size(1) != q.size(1),
-    )
-    return from_grid(out.transpose(1, 2), q_side)
+    scores = q @ k.transpose(-2, -1) / math.sqrt(k.size(-1))
+    return masked_softmax(scores, visible)
+
+
+def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
+    """Equation 1: softmax(Q K^T / sqrt(d_k)) V. v: [..., S, E]; the rest as above. Returns [..., T, E]."""
+    return attention_weights(q, k, visible) @ v
+
+
+def visible_keys(q_side: Packed, k_side: Packed, *, causal: bool, window: int | None) -> Tensor:
+    """The mask of padded sentences, bool [B, 1, 1 or L, L]: no padding, with ``causal`` no later token, with
+    ``window`` no token that is farther away."""
+    keys = torch.arange(k_side.max_length, device=k_side.lengths.device)
+    queries = torch.arange(q_side.max_length, device=k_side.lengths.device)[:, None]
+    visible = keys < k_side.lengths[:, None, None, None]
+    if causal:
+        visible = visible & (keys <= queries)
+    if window is not None:
+        visible = visible & ((keys - queries).abs() <= window)
+    return visible
+
+
+class Attention(nn.Module):
+    """Equation 1 within each sentence of a packed batch, for several heads. It has no weights.
+
+    It is a module of its own so that a hook can look at it (:func:`seq2seq.model.attention_maps.attention_maps`).
+    """
+
+    def __init__(
+        self,
+        kind: Literal["encoder", "decoder", "cross"],
+        num_heads: int,
+        *,
+        causal: bool = False,
+        window: int | None = None,
+        plain: bool = False,
+    ) -> None:
+        """``kind``: whose self-attention it is, or cross-attention; ``plain``: compute by equation 1 as it is written.
+
+        ``causal``, ``window``: see :func:`visible_keys`.
+        """
+        super().__init__()
+        self.kind, self.num_heads = kind, num_heads
+        self.causal, self.window, self.plain = causal, window, plain
+
+    def forward(self, heads: Sequence[Tensor], q_side: Packed, k_side: Packed) -> Tensor:
+        """[T, H, E]; ``heads``: see :func:`~seq2seq.model.kernels.packed_attention.packed_attention`."""
+        if not self.plain:
+            return packed_attention(heads, self.num_heads, q_side, k_side, causal=self.causal, window=self.window)
+        q, k, v = self._grids(heads, q_side, k_side)
+        mixed = scaled_dot_product_attention(q, k, v, self._visible(q_side, k_side))
+        return from_grid(mixed.transpose(1, 2), q_side)
+
+    def weights(self, heads: Sequence[Tensor], q_side: Packed, k_side: Packed) -> Tensor:
+        """The attention weights of padded sentences, [B, H, L, L]; rows of padding have no meaning."""
+        q, k, _ = self._grids(heads, q_side, k_side)
+        return attention_weights(q, k, self._visible(q_side, k_side))
+
+    def _visible(self, q_side: Packed, k_side: Packed) -> Tensor:
+        return visible_keys(q_side, k_side, causal=self.causal, window=self.window)
+
+    def _grids(self, heads: Sequence[Tensor], q_side: Packed, k_side: Packed) -> list[Tensor]:
+        """Queries, keys and values of padded sentences, [B, H, L, E] each."""
+        parts = zip(split_parts(heads, self.num_heads, dim=1), (q_side, k_side, k_side), strict=True)
+        grids = [to_grid(part, side).transpose(1, 2) for part, side in parts]
+        return [grid.repeat_interleave(self.num_heads // grid.size(1), dim=1) for grid in grids]
 
 
 def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
@@ -138,6 +140,11 @@ def attend_step(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor
     return mixed.view(q.shape).permute(0, 3, 1, 2, 4).reshape(num_sentences * q.size(3), -1)
 
 
+def without_scale(q: Tensor) -> Tensor:
+    """Queries [..., E] whose scores are Q K^T, although all kernels divide by sqrt(d_k)."""
+    return q * math.sqrt(q.size(-1))
+
+
 class FusedLinear(nn.Linear):
     """Several linear layers with the same input, computed as one; ``weight`` stacks their matrices."""
 
@@ -153,10 +160,17 @@ class SelfAttention(nn.Module):
     Grouped heads: Ainslie et al. 2023; window: Beltagy et al. 2020, section 3.1.
     """
 
-    def __init__(self, config: ModelConfig, *, causal: bool) -> None:
+    def __init__(self, config: ModelConfig, kind: Literal["encoder", "decoder"]) -> None:
         super().__init__()
-        self.num_heads, self.head_width = config.num_heads, config.d_model // config.num_heads
-        self.causal, self.window = causal, config.attention_window
+        self.head_width = config.d_model // config.num_heads
+        self.attend = Attention(
+            kind,
+            config.num_heads,
+            causal=kind == "decoder" and "causal_mask" not in config.ablate,
+            window=config.attention_window,
+            plain=config.plain_attention,
+        )
+        self.scaled = "scale" not in config.ablate
         self.heads = [config.num_heads, config.num_kv_heads, config.num_kv_heads]  # queries, keys, values
         self.qkv = FusedLinear(config.d_model, [n * self.head_width for n in self.heads])
         self.out = nn.Linear(config.d_model, config.d_model)
@@ -170,16 +184,15 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(x).view(x.size(0), -1, self.head_width).split(self.heads, dim=1)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        return q, k, v
+        return q if self.scaled else without_scale(q), k, v
 
     def forward(self, x: Tensor, side: Packed, rotation: Tensor | None) -> Tensor:
         """x: [T, D]; rotation: [T, E] for rotary positions. Returns [T, D]."""
-        if rotation is None:
+        if rotation is None and self.scaled:
             heads: Sequence[Tensor] = [self.qkv(x).view(x.size(0), -1, self.head_width)]
         else:
             heads = self._project(x, rotation)
-        mixed = attention(heads, self.num_heads, side, side, causal=self.causal, window=self.window)
-        return self.out(mixed.flatten(1))
+        return self.out(self.attend(heads, side, side).flatten(1))
 
     def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, state: State, number: int) -> Tensor:
         """One decoding step: the next token of every hypothesis, with the earlier keys and values in ``state``.
@@ -203,6 +216,8 @@ class CrossAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_heads, self.head_width = config.num_heads, config.d_model // config.num_heads
+        self.attend = Attention("cross", config.num_heads, plain=config.plain_attention)
+        self.ablate = config.ablate
         self.q = nn.Linear(config.d_model, config.d_model)
         self.kv = FusedLinear(config.d_model, [config.num_kv_heads * self.head_width] * 2)
         self.out = nn.Linear(config.d_model, config.d_model)
@@ -213,8 +228,8 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, side: Packed, memory: Tensor, memory_side: Packed) -> Tensor:
         """x: [T, D]; memory: [S, D], the encoded source. Returns [T, D]."""
-        heads = [y.view(y.size(0), -1, self.head_width) for y in (self.q(x), self.kv(memory))]
-        return self.out(attention(heads, self.num_heads, side, memory_side, causal=False).flatten(1))
+        heads = [self._queries(x), self.kv(memory).view(memory.size(0), -1, self.head_width)]
+        return self._result(self.attend(heads, side, memory_side).flatten(1))
 
     def project_once(self, memory: Tensor, memory_side: Packed) -> tuple[Tensor, Tensor]:
         """Source keys [B, G, E, L] and values [B, G, L, E] for all steps of a search."""
@@ -228,5 +243,13 @@ class CrossAttention(nn.Module):
 
         x: [B * K, D]; keys: [B, G, E, L]; values: [B, G, L, E]; mask: [B, 1, 1, L]. Returns [B * K, D].
         """
+        return self._result(attend_step(self._queries(x), keys, values, mask))
+
+    def _queries(self, x: Tensor) -> Tensor:
+        """[rows, D] -> [rows, H, E]."""
         q = self.q(x).view(x.size(0), self.num_heads, self.head_width)
-        return self.out(attend_step(q, keys, values, mask))
+        return without_scale(q) if "scale" in self.ablate else q
+
+    def _result(self, mixed: Tensor) -> Tensor:
+        """[rows, H * E] -> [rows, D]; nothing without cross-attention, but all weights keep a gradient."""
+        return self.out(mixed) * 0.0 if "cross_attention" in self.ablate else self.out(mixed)

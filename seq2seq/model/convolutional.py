@@ -31,7 +31,7 @@ from torch.nn import functional as F
 
 from seq2seq.config import ConvolutionalConfig
 from seq2seq.data.packed import Packed, PackedBatch
-from seq2seq.model.attention import FusedLinear, attend_step, attention
+from seq2seq.model.attention import Attention, FusedLinear, attend_step, without_scale
 from seq2seq.model.embeddings import EmbeddingModel
 from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.positions import LearnedPositions
@@ -100,13 +100,13 @@ class SourceAttention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.width = width
+        self.attend = Attention("cross", 1)
         self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
     def queries(self, x: Tensor, embedded: Tensor) -> Tensor:
         """Layer outputs and target embeddings, [rows, D] each -> [rows, 1, D]."""
-        # The kernels divide scores by the root of the width, as the Transformer does; this model does not.
-        return ((self.query(x) + embedded) * (_ROOT_HALF * math.sqrt(self.width)))[:, None]
+        # Equation 1 of Vaswani et al. divides by the root of the width; Gehring et al. do not.
+        return without_scale(((self.query(x) + embedded) * _ROOT_HALF)[:, None])
 
     def combined(self, x: Tensor, contexts: Tensor, src_lengths: Tensor) -> Tensor:
         """The layer's output with what was found: [rows, D]. A mean of m vectors is scaled by m^1/2 (section 3.4)."""
@@ -152,10 +152,8 @@ class Convolutional(EmbeddingModel):
         for layer, over_source in zip(self.decoder_layers, self.attentions, strict=True):
             assert isinstance(over_source, SourceAttention)
             y = layer(x, windows)
-            found = attention(
-                [over_source.queries(y, embedded), keys, values], 1, batch.tgt, batch.src, causal=False
-            ).flatten(1)
-            x = (over_source.combined(y, found, src_lengths) + x) * _ROOT_HALF
+            found = over_source.attend([over_source.queries(y, embedded), keys, values], batch.tgt, batch.src)
+            x = (over_source.combined(y, found.flatten(1), src_lengths) + x) * _ROOT_HALF
         return self.dropout(self.decoder_out(x))
 
     def encode(self, src: Packed) -> tuple[Tensor, Tensor]:

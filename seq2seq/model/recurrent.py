@@ -32,7 +32,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from seq2seq.config import RecurrentConfig
 from seq2seq.data.packed import Packed, PackedBatch
-from seq2seq.model.attention import attend_step, attention
+from seq2seq.model.attention import Attention, attend_step, masked_softmax, without_scale
 from seq2seq.model.embeddings import EmbeddingModel
 from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.state import MASKED, State
@@ -107,6 +107,41 @@ class RecurrentLayer(nn.Module):
         return (states,) if isinstance(states, Tensor) else states
 
 
+class AdditiveAttention(Attention):
+    """Attention whose scores are v . tanh(q + k) (Bahdanau et al. 2015, appendix A.1.2), with one head."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__("cross", 1)
+        self.vector = nn.Parameter(torch.empty(width))
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """q, k: [..., D], broadcast to one another -> [...]."""
+        return torch.tanh(q + k) @ self.vector
+
+    def forward(self, heads: Sequence[Tensor], q_side: Packed, k_side: Packed) -> Tensor:
+        """Queries [T, 1, D], keys and values [S, 1, D] -> [T, 1, D].
+
+        Every pair of a target and a source token of the same sentence is computed by itself, without padding.
+        """
+        queries, keys, values = (head[:, 0] for head in heads)
+        tokens, sentences = (torch.arange(n, device=keys.device) for n in (len(queries), q_side.num_sentences))
+        sentence = sentences.repeat_interleave(q_side.lengths)  # [T]
+        counts = k_side.lengths[sentence]  # [T], the pairs of each target token
+        at_target = tokens.repeat_interleave(counts)  # [pairs]
+        position = torch.arange(at_target.numel(), device=keys.device) - (counts.cumsum(0) - counts)[at_target]
+        at_source = k_side.offsets[sentence[at_target]] + position
+        scores = self.scores(queries.index_select(0, at_target), keys.index_select(0, at_source))
+        grid = scores.new_full((len(queries), k_side.max_length), -math.inf)
+        weights = grid.index_put((at_target, position), scores).softmax(dim=1)[at_target, position]
+        mixed = torch.zeros_like(queries)
+        return mixed.index_add(0, at_target, weights[:, None] * values.index_select(0, at_source))[:, None]
+
+    def weights(self, heads: Sequence[Tensor], q_side: Packed, k_side: Packed) -> Tensor:
+        """See :meth:`Attention.weights`."""
+        q, k, _ = self._grids(heads, q_side, k_side)
+        return masked_softmax(self.scores(q[:, :, :, None], k[:, :, None]), self._visible(q_side, k_side))
+
+
 class SourceAttention(nn.Module):
     """Attention of a decoder state over the encoded source: a context, the weighted mean of the source's vectors.
 
@@ -118,33 +153,20 @@ class SourceAttention(nn.Module):
 
     def __init__(self, kind: str, width: int) -> None:
         super().__init__()
-        self.kind, self.width = kind, width
         self.of_source = nn.Linear(width, width, bias=False) if kind != "dot" else nn.Identity()
-        if kind == "additive":
-            self.of_state = nn.Linear(width, width)
-            self.weights = nn.Parameter(torch.empty(width))
+        self.of_state = nn.Linear(width, width) if kind == "additive" else nn.Identity()
+        self.attend = AdditiveAttention(width) if kind == "additive" else Attention("cross", 1)
+
+    def _queries(self, states: Tensor) -> Tensor:
+        """[rows, D] -> [rows, 1, D]."""
+        queries = self.of_state(states)[:, None]
+        # Equation 1 of Vaswani et al. divides by the root of the width; Luong et al. do not.
+        return queries if isinstance(self.attend, AdditiveAttention) else without_scale(queries)
 
     def forward(self, states: Tensor, tgt: Packed, memory: Tensor, src: Packed) -> Tensor:
         """The contexts of all tokens: states [T, D], memory [S, D] -> [T, D]."""
-        keys = self.of_source(memory)
-        if self.kind == "additive":
-            return self._additive(self.of_state(states), tgt, keys, memory, src)
-        # Equation 1 of Vaswani et al. divides by the root of the width; these models do not.
-        heads = [x[:, None] for x in (states * math.sqrt(self.width), keys, memory)]
-        return attention(heads, 1, tgt, src, causal=False).flatten(1)
-
-    def _additive(self, queries: Tensor, tgt: Packed, keys: Tensor, memory: Tensor, src: Packed) -> Tensor:
-        """Every pair of a target and a source token of the same sentence is computed by itself, without padding."""
-        tokens, sentences = (torch.arange(n, device=keys.device) for n in (len(queries), tgt.num_sentences))
-        sentence = sentences.repeat_interleave(tgt.lengths)  # [T]
-        counts = src.lengths[sentence]  # [T], the pairs of each target token
-        at_target = tokens.repeat_interleave(counts)  # [pairs]
-        position = torch.arange(at_target.numel(), device=keys.device) - (counts.cumsum(0) - counts)[at_target]
-        at_source = src.offsets[sentence[at_target]] + position
-        scores = torch.tanh(queries.index_select(0, at_target) + keys.index_select(0, at_source)) @ self.weights
-        grid = scores.new_full((len(queries), src.max_length), -math.inf)
-        weights = grid.index_put((at_target, position), scores).softmax(dim=1)[at_target, position]
-        return torch.zeros_like(queries).index_add(0, at_target, weights[:, None] * memory.index_select(0, at_source))
+        heads = [self._queries(states), self.of_source(memory)[:, None], memory[:, None]]
+        return self.attend(heads, tgt, src).flatten(1)
 
     def grid(self, memory: Tensor, src: Packed) -> dict[str, Tensor]:
         """What the steps need of the source: ``keys`` and ``values`` [B, L, D] and a mask [B, 1, 1, L]."""
@@ -155,11 +177,11 @@ class SourceAttention(nn.Module):
     def step(self, states: Tensor, source: dict[str, Tensor]) -> Tensor:
         """The contexts of one step: states [B * K, D] -> [B * K, D]; ``source`` from :meth:`grid`."""
         keys, values, mask = source["keys"], source["values"], source["mask"]
-        if self.kind != "additive":
-            queries = (states * math.sqrt(self.width))[:, None]
+        queries = self._queries(states)
+        if not isinstance(self.attend, AdditiveAttention):
             return attend_step(queries, keys[:, None].transpose(2, 3), values[:, None], mask)
-        queries = self.of_state(states).view(keys.size(0), -1, 1, self.width)  # [B, K, 1, D]
-        scores = torch.tanh(queries + keys[:, None]) @ self.weights  # [B, K, L]
+        queries = queries.view(keys.size(0), -1, 1, keys.size(2))  # [B, K, 1, D]
+        scores = self.attend.scores(queries, keys[:, None])  # [B, K, L]
         return ((scores + mask[:, 0]).softmax(dim=2) @ values).flatten(0, 1)
 
 
@@ -202,8 +224,9 @@ class Recurrent(EmbeddingModel):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, SourceAttention) and module.kind == "additive":
-                nn.init.uniform_(module.weights, -math.sqrt(3 / module.width), math.sqrt(3 / module.width))
+            elif isinstance(module, AdditiveAttention):
+                bound = math.sqrt(3 / len(module.vector))
+                nn.init.uniform_(module.vector, -bound, bound)
             elif isinstance(module, nn.RNNBase):
                 self._initialise_cell(module)
 

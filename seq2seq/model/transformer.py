@@ -35,6 +35,8 @@ from seq2seq.model.state import MASKED, State
 
 
 def _norm(config: ModelConfig) -> nn.Module:
+    if "norm" in config.ablate:
+        return nn.Identity()
     return nn.RMSNorm(config.d_model, eps=1e-6) if config.norm == "rmsnorm" else nn.LayerNorm(config.d_model)
 
 
@@ -71,14 +73,24 @@ class Residual(nn.Module):
         self.norm = _norm(config)
         self.dropout = Dropout(config.dropout)
         self.pre = config.norm_position == "pre"
+        self.adds = "residual" not in config.ablate
 
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """[tokens, D] -> [tokens, D], in the sub-layer's dtype; sum and norm are computed in fp32."""
+        if not self.adds:
+            return self._without_sum(x, sublayer)
         if self.pre:
             branch = self.dropout(sublayer(self.norm(x)))
             return (x + branch).to(branch.dtype)
         branch = self.dropout(sublayer(x))
         return self.norm(x + branch).to(branch.dtype)
+
+    def _without_sum(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        """The same without the residual connection, for ``model.ablate``."""
+        if self.pre:
+            return self.dropout(sublayer(self.norm(x)))
+        branch = self.dropout(sublayer(x))
+        return self.norm(branch).to(branch.dtype)
 
 
 class EncoderLayer(nn.Module):
@@ -86,7 +98,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(config, causal=False)
+        self.self_attention = SelfAttention(config, "encoder")
         self.feed_forward = FeedForward(config)
         self.residuals = nn.ModuleList(Residual(config) for _ in range(2))
 
@@ -102,7 +114,7 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.self_attention = SelfAttention(config, causal=True)
+        self.self_attention = SelfAttention(config, "decoder")
         self.cross_attention = CrossAttention(config)
         self.feed_forward = FeedForward(config)
         self.residuals = nn.ModuleList(Residual(config) for _ in range(3))
@@ -215,6 +227,8 @@ class Transformer(EmbeddingModel):
         ``positions``: vectors of absolute positions, which are added to the embeddings, or of rotary ones.
         """
         x = embedding(ids) * math.sqrt(self.config.d_model)
+        if "positions" in self.config.ablate:
+            return self.dropout(x), None
         if self.config.positions == "rotary":
             return self.dropout(x), positions
         return self.dropout(x + positions), None

@@ -20,7 +20,7 @@ from seq2seq.data.corpus import Corpus
 from seq2seq.data.packed import Capacity, Indices, PackedBatch, pack_pairs
 from seq2seq.data.plan import step_budgets
 from seq2seq.device import compute_dtype
-from seq2seq.model.attention import has_packed_kernel
+from seq2seq.model.kernels.packed_attention import has_packed_kernel
 from seq2seq.train.distributed import Processes
 
 Lengths: TypeAlias = NDArray[np.integer]  # of sentences, in tokens with EOS
@@ -73,10 +73,11 @@ def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> Mic
         longest = max(longest, config.data.max_length)
     lengths = corpus.src_lengths, corpus.tgt_lengths
     dtype = compute_dtype(config.train.precision, processes.device)
-    head_width, window = config.model.d_model, None
+    head_width, window, plain = config.model.d_model, None, False
     if isinstance(config.model, ModelConfig):
         head_width, window = head_width // config.model.num_heads, config.model.attention_window
-    packed = has_packed_kernel(processes.device, dtype, head_width, window)
+        plain = config.model.plain_attention
+    packed = has_packed_kernel(processes.device, dtype, head_width, window) and not plain
     capacity = replace(capacity_of(*lengths, tokens, processes.world_size * number, longest), with_grid=not packed)
     return MicroBatches(processes.rank, processes.world_size, number, capacity)
 

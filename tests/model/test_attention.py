@@ -1,4 +1,4 @@
-"""Promise: packed attention is ordinary attention inside each sentence, whichever kernel computes it.
+"""Promise: attention is equation 1 inside each sentence, in training and in a step of search.
 
 Shapes: ``T`` tokens, ``H`` heads, ``G`` key/value heads, ``E`` width of a head.
 """
@@ -11,8 +11,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seq2seq.data.packed import Packed, pack, pack_sentences
-from seq2seq.model import attention as attention_module
-from seq2seq.model.attention import attend_step, attention, has_packed_kernel
+from seq2seq.model.attention import (
+    Attention,
+    attend_step,
+    attention_weights,
+    scaled_dot_product_attention,
+)
 
 Q_LENGTHS, K_LENGTHS = [4, 1, 7, 3], [2, 6, 1, 9]
 
@@ -21,10 +25,11 @@ def side_of(lengths: list[int]) -> Packed:
     return pack_sentences([[5] * length for length in lengths])
 
 
-def reference(q, k, v, q_side, k_side, *, causal, window=None):
+def in_loops(q, k, v, q_side, k_side, *, causal, window=None):
     """Every query by itself, over the keys that it may see."""
     group = q.size(1) // k.size(1)
     out = torch.empty_like(q)
+    weights = q.new_zeros(q_side.num_sentences, q.size(1), q_side.max_length, k_side.max_length)
     for b in range(q_side.num_sentences):
         q_first, k_first = int(q_side.offsets[b]), int(k_side.offsets[b])
         for i in range(int(q_side.lengths[b])):
@@ -37,121 +42,54 @@ def reference(q, k, v, q_side, k_side, *, causal, window=None):
                 keys, values = k[seen, h // group], v[seen, h // group]
                 p = (keys @ q[q_first + i, h] / math.sqrt(q.size(2))).softmax(dim=0)
                 out[q_first + i, h] = p @ values
-    return out
+                weights[b, h, i, torch.tensor(seen) - k_first] = p
+    return out, weights
 
 
-KINDS = [
-    pytest.param(True, False, None, id="encoder"),
-    pytest.param(True, True, None, id="decoder"),
-    pytest.param(True, False, 2, id="encoder-window"),
-    pytest.param(True, True, 2, id="decoder-window"),
-    pytest.param(True, False, 1, id="encoder-window-1"),
-    pytest.param(True, True, 100, id="window-beyond-the-end"),
-    pytest.param(False, False, None, id="cross"),
-]
+def test_equation_1_by_hand():
+    """Guards against a reference that is wrong itself: two keys, scores 0 and ln 3, so weights 1/4 and 3/4."""
+    q, k = torch.tensor([[2.0, 0.0, 0.0, 0.0]]), torch.tensor([[0.0, 1, 0, 0], [math.log(3), 0, 0, 0], [9, 0, 0, 0]])
+    v, visible = torch.tensor([[4.0], [8.0], [100.0]]), torch.tensor([True, True, False])
+    torch.testing.assert_close(attention_weights(q, k, visible), torch.tensor([[0.25, 0.75, 0.0]]))
+    torch.testing.assert_close(scaled_dot_product_attention(q, k, v, visible), torch.tensor([[7.0]]))
 
 
-# Plain products for short sentences, PyTorch's kernel for all others.
-both_ways = pytest.mark.parametrize("short", [0, 1000])
-
-
-def case(same_side, num_kv_heads, device="cpu", dtype=torch.float32, width=6):
-    """Random q, k, v with gradients, the sides, and a random gradient of the output."""
-    torch.manual_seed(1)
-    q_side = side_of(Q_LENGTHS).to(torch.device(device))
-    k_side = q_side if same_side else side_of(K_LENGTHS).to(torch.device(device))
-    shapes = [(sum(Q_LENGTHS), 4)] + [(int(k_side.offsets[-1]), num_kv_heads)] * 2
-    q, k, v = (torch.randn(*s, width).to(device, dtype).requires_grad_() for s in shapes)
-    return q, k, v, q_side, k_side, torch.randn_like(q)
-
-
-@both_ways
 @pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
-@pytest.mark.parametrize(("same_side", "causal", "window"), KINDS)
-def test_padded_kernels_against_loops(monkeypatch, short, same_side, causal, window, num_kv_heads):
-    """Guards against a wrong mask, heads grouped wrongly, padding that gets probability, and NaN from rows of the grid
-    that see nothing: outputs and all gradients."""
-    monkeypatch.setattr(attention_module, "SHORT", short)
-    *inputs, grad = case(same_side, num_kv_heads)
-    found = attention(inputs[:3], 4, *inputs[3:], causal=causal, window=window)
-    expected = reference(*inputs, causal=causal, window=window)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    for one, other in zip(
-        torch.autograd.grad(found, inputs[:3], grad), torch.autograd.grad(expected, inputs[:3], grad), strict=True
-    ):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize(
+    ("same_side", "causal", "window"),
+    [(True, False, None), (True, True, None), (True, False, 2), (True, True, 2), (False, False, None)],
+)
+def test_equation_1_in_packed_sentences(same_side, causal, window, num_kv_heads):
+    """Guards against a wrong mask, heads grouped wrongly and padding that gets probability, in the reference of all
+    kernels and in the weights that are shown."""
+    torch.manual_seed(1)
+    q_side = side_of(Q_LENGTHS)
+    k_side = q_side if same_side else side_of(K_LENGTHS)
+    keys = (sum(k_side.lengths), num_kv_heads, 6)
+    q, k, v = torch.randn(sum(Q_LENGTHS), 4, 6), torch.randn(keys), torch.randn(keys)
+    attend = Attention("cross", 4, causal=causal, window=window, plain=True)
+    expected, weights = in_loops(q, k, v, q_side, k_side, causal=causal, window=window)
+    torch.testing.assert_close(attend((q, k, v), q_side, k_side), expected)
+    shown = attend.weights((q, k, v), q_side, k_side)
+    for b, length in enumerate(Q_LENGTHS):
+        torch.testing.assert_close(shown[b, :, :length], weights[b, :, :length])
 
 
-@both_ways
-@pytest.mark.parametrize(("same_side", "causal", "window"), KINDS)
-def test_what_a_sentence_does_not_see_changes_nothing(monkeypatch, short, same_side, causal, window):
-    """Guards against a leak between sentences: other values in one leave the rest's outputs and gradients bit-equal."""
-    monkeypatch.setattr(attention_module, "SHORT", short)
-    q, k, v, q_side, k_side, grad = case(same_side, 4)
-    clean = attention((q, k, v), 4, q_side, k_side, causal=causal, window=window)
-    grads = torch.autograd.grad(clean, (q, k, v), grad)
-    b = 2  # the sentence to spoil; not the first, which padding repeats
-    q_rows, k_rows = (slice(int(side.offsets[b]), int(side.offsets[b + 1])) for side in (q_side, k_side))
-    spoilt = [x.detach().clone() for x in (q, k, v)]
-    for x, rows in zip(spoilt, (q_rows, k_rows, k_rows), strict=True):
-        x[rows] = 50 * torch.randn_like(x[rows])
-        x.requires_grad_()
-    dirty = attention(spoilt, 4, q_side, k_side, causal=causal, window=window)
-    dirty_grads = torch.autograd.grad(dirty, spoilt, grad)
-    rows_of = (q_rows, q_rows, k_rows, k_rows)
-    for one, other, rows in zip((clean, *grads), (dirty, *dirty_grads), rows_of, strict=True):
-        others = torch.ones(len(one), dtype=torch.bool)
-        others[rows] = False
-        assert torch.equal(one[others], other[others])
-    assert not torch.equal(clean[q_rows], dirty[q_rows])
-
-
-@both_ways
-@pytest.mark.parametrize("num_kv_heads", [4, 2])
-def test_heads_together_are_heads_apart(monkeypatch, short, num_kv_heads):
-    """Guards against heads that a fused tensor is cut at wrongly, in value or in gradient."""
-    monkeypatch.setattr(attention_module, "SHORT", short)
-
-    def run(heads, q_side, k_side, grad):
-        mixed = attention(heads, 4, q_side, k_side, causal=False)
-        return mixed, *torch.autograd.grad(mixed, (q, k, v), grad)
-
-    q, k, v, *rest = case(True, num_kv_heads)
-    for found, expected in zip(run([torch.cat([q, k, v], dim=1)], *rest), run([q, k, v], *rest), strict=True):
-        torch.testing.assert_close(found, expected)
-    q, k, v, *rest = case(False, num_kv_heads)
-    for found, expected in zip(run([q, torch.cat([k, v], dim=1)], *rest), run([q, k, v], *rest), strict=True):
-        torch.testing.assert_close(found, expected)
-
-
-@both_ways
-@pytest.mark.parametrize("window", [None, 2])
 @pytest.mark.parametrize("causal", [False, True])
-def test_empty_sentences_and_spare_cells(monkeypatch, short, causal, window):
-    """Guards against NaN where all keys of a sentence are masked, as in batches of fixed shapes."""
-    monkeypatch.setattr(attention_module, "SHORT", short)
-    q, k, v, side, _, grad = case(True, 2)
+def test_empty_sentences_and_spare_cells(causal):
+    """Guards against NaN where a sentence of a batch of fixed shapes is empty."""
+    torch.manual_seed(1)
+    q, k, v = (torch.randn(15, 4, 6, requires_grad=True) for _ in range(3))
     lengths = np.array([*Q_LENGTHS, 0, 0])
-    filled = pack(np.full(lengths.sum(), 5), lengths, grid_length=20)
-    expected = attention((q, k, v), 4, side, side, causal=causal, window=window)
-    found = attention((q, k, v), 4, filled, filled, causal=causal, window=window)
-    torch.testing.assert_close(found, expected)
-    for one, other in zip(
-        torch.autograd.grad(found, (q, k, v), grad), torch.autograd.grad(expected, (q, k, v), grad), strict=True
-    ):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("short", [False, True])
-def test_memory_of_long_sentences_is_linear(short):
-    """Guards against scores of long sentences that are all held at once: one tensor's size says which way was taken."""
-    length = attention_module.SHORT + (0 if short else 1)
-    q, k, v = (torch.randn(length, 1, 2, requires_grad=True) for _ in range(3))
-    side = side_of([length])
-    sizes = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: (sizes.append(x.numel()), x)[1], lambda x: x):
-        attention((q, k, v), 1, side, side, causal=True)
-    assert (max(sizes) >= length**2) == short
+    attend = Attention("decoder", 4, causal=causal, plain=True)
+    grad = torch.randn(15, 4, 6)
+    for side in (side_of(Q_LENGTHS), pack(np.full(15, 5), lengths, grid_length=20)):
+        out = attend((q, k, v), side, side)
+        found = out, *torch.autograd.grad(out, (q, k, v), grad)
+        if side.num_sentences == len(Q_LENGTHS):
+            expected = found
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 class Shapes(TorchDispatchMode):
@@ -181,56 +119,3 @@ def test_a_step_over_one_key_has_no_outer_product(num_keys):
     scores = torch.einsum("nhe,nhek->nhk", q, keys) / math.sqrt(8)
     expected = torch.einsum("nhk,nhke->nhe", scores.softmax(dim=-1), values).flatten(1)
     torch.testing.assert_close(out, expected)
-
-
-def test_key_bias():
-    """Guards against a mask one token too long or short."""
-    assert side_of([2, 3]).key_bias.tolist() == [[[[0.0, 0.0, -math.inf]]], [[[0.0, 0.0, 0.0]]]]
-
-
-@pytest.mark.parametrize(
-    ("dtype", "width", "window", "packed"),
-    [
-        (torch.bfloat16, 64, None, True),
-        (torch.float32, 64, None, True),
-        (torch.float16, 64, None, True),
-        (torch.bfloat16, 64, 4, True),
-        (torch.float32, 64, 4, False),  # windows: FlashAttention only
-        (torch.float16, 64, 4, False),
-        (torch.bfloat16, 512, 4, False),
-        (torch.bfloat16, 512, None, True),
-        (torch.float32, 6, None, False),
-    ],
-)
-def test_where_no_grid_is_needed(dtype, width, window, packed):
-    """Guards against batches without the grid that their kernel needs, or with one that costs most of their bytes."""
-    assert has_packed_kernel(torch.device("cuda"), dtype, width, window) == packed
-    assert not has_packed_kernel(torch.device("cpu"), dtype, width, window)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("flash_length", [0, 1000])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("num_kv_heads", [4, 2])
-@pytest.mark.parametrize(("same_side", "causal", "window"), KINDS)
-@pytest.mark.parametrize("together", [False, True])
-def test_all_kernels_agree(monkeypatch, same_side, causal, window, num_kv_heads, dtype, flash_length, together):
-    """Guards against a kernel of CUDA that is called with other offsets, mask, window or groups than the CPU's, and
-    against gradients of heads in one tensor that are not where they are looked for. The last sentences are empty."""
-    monkeypatch.setattr(attention_module, "FLASH_LENGTH", flash_length)
-    *heads, _, _, grad = case(same_side, num_kv_heads, "cuda", dtype, width=64)
-    q_side, k_side = (
-        pack(np.full(sum(lengths), 5), np.array([*lengths, 0, 0]))
-        for lengths in (Q_LENGTHS, Q_LENGTHS if same_side else K_LENGTHS)
-    )
-    exact = [x.detach().float().cpu().requires_grad_() for x in heads]
-    expected = attention(exact, 4, q_side, k_side, causal=causal, window=window)
-    wanted = torch.autograd.grad(expected, exact, grad.float().cpu())
-    parts = heads if not together else [torch.cat(heads, dim=1)] if same_side else [heads[0], torch.cat(heads[1:], 1)]
-    q_side, k_side = (side.to(torch.device("cuda")) for side in (q_side, k_side))
-    found = attention(parts, 4, q_side, k_side, causal=causal, window=window)
-    assert found.dtype == dtype
-    tolerance = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}[dtype]
-    for one, other in zip((found, *torch.autograd.grad(found, heads, grad)), (expected, *wanted), strict=True):
-        torch.testing.assert_close(one.float().cpu(), other, atol=tolerance, rtol=tolerance)

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from seq2seq.config import ModelConfig
 from seq2seq.data.packed import Capacity, pack_pairs
 from seq2seq.data.symbols import IGNORE_LABEL
-from seq2seq.model import attention as attention_module
 from seq2seq.model import loss as loss_module
+from seq2seq.model.kernels import packed_attention
 from seq2seq.model.loss import LossOf, smoothed_cross_entropy
 from seq2seq.model.transformer import Transformer
 
@@ -169,7 +169,7 @@ def test_batches_of_fixed_shapes_are_one_graph_and_the_same(monkeypatch, positio
     """What runs on CUDA, as far as a CPU can run it: filled batches have the loss and gradients of plain ones, and one
     graph without a break serves them all."""
     torch.manual_seed(0)
-    monkeypatch.setattr(attention_module, "SHORT", short)
+    monkeypatch.setattr(packed_attention, "SHORT", short)
     config = ModelConfig(
         encoder_layers=1, decoder_layers=1, d_model=16, num_heads=2, d_ff=32, dropout=0, positions=positions
     )

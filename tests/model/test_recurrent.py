@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from seq2seq.model.recurrent import Recurrent, SourceAttention
+from seq2seq.model.recurrent import AdditiveAttention, Recurrent
 from tests.model.parity import assert_trains_like
 
 LENGTHS = [(4, 6), (1, 1), (9, 3), (2, 12), (7, 7)]  # (source, target)
@@ -55,8 +55,8 @@ def plain_encode(model, ids):
 
 def plain_context(attention, state, memory):
     """The context [D] of a state [D]."""
-    if attention.kind == "additive":
-        scores = torch.tanh(attention.of_state(state) + attention.of_source(memory)) @ attention.weights
+    if isinstance(attention.attend, AdditiveAttention):
+        scores = torch.tanh(attention.of_state(state) + attention.of_source(memory)) @ attention.attend.vector
     else:
         scores = attention.of_source(memory) @ state
     return scores.softmax(dim=0) @ memory
@@ -111,5 +111,5 @@ def test_initialisation_is_the_documented_one(make_model, cell):
             assert module.bias is None or not module.bias.any()
         elif isinstance(module, nn.Embedding):
             assert module.weight.std().item() == pytest.approx(1 / 8, rel=0.07)
-        elif isinstance(module, SourceAttention):
-            assert module.weights.std().item() == pytest.approx(1 / 8, rel=0.3)
+        elif isinstance(module, AdditiveAttention):
+            assert module.vector.std().item() == pytest.approx(1 / 8, rel=0.3)

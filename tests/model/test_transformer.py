@@ -76,10 +76,13 @@ def plain_model(model, src, tgt):
     """Hidden states [L, D] of one sentence pair: decoder input ``tgt`` [L], source ``src`` [L']."""
     c = model.config
     heads, groups, width = c.num_heads, c.num_kv_heads, c.d_model // c.num_heads
-    rotary = c.positions == "rotary"
+    rotary = c.positions == "rotary" and "positions" not in c.ablate
+    scale = math.sqrt(width) if "scale" in c.ablate else 1.0
 
     def embed(table, positions, ids):
         x = table.weight[ids] * math.sqrt(c.d_model)
+        if "positions" in c.ablate:
+            return x
         if c.positions == "learned":
             x = x + positions.table.weight[: len(ids)]
         elif c.positions == "sinusoidal":
@@ -90,13 +93,14 @@ def plain_model(model, src, tgt):
     def attend(x, attention, mask):
         q, k, v = attention.qkv(x).split([heads * width, groups * width, groups * width], dim=-1)
         q, k, v = q.unflatten(1, (heads, width)), k.unflatten(1, (groups, width)), v.unflatten(1, (groups, width))
-        return attention.out(plain_attention(q, k, v, mask, rotary))
+        return attention.out(plain_attention(scale * q, k, v, mask, rotary))
 
     def attend_source(x, attention, memory):
         k, v = attention.kv(memory).chunk(2, dim=-1)
         k, v = k.unflatten(1, (groups, width)), v.unflatten(1, (groups, width))
         mask = torch.ones(len(x), len(memory), dtype=torch.bool)
-        return attention.out(plain_attention(attention.q(x).unflatten(1, (heads, width)), k, v, mask, False))
+        q = scale * attention.q(x).unflatten(1, (heads, width))
+        return attention.out(plain_attention(q, k, v, mask, False))
 
     def feed(x, module):
         h = module.inner(x)
@@ -106,9 +110,10 @@ def plain_model(model, src, tgt):
         return module.outer(h.clamp(min=0) if c.activation == "relu" else h * 0.5 * (1 + torch.erf(h / math.sqrt(2))))
 
     def around(residual, x, sublayer, *args):
+        kept = 0.0 if "residual" in c.ablate else x
         if c.norm_position == "pre":
-            return x + sublayer(plain_norm(residual.norm, x), *args)
-        return plain_norm(residual.norm, x + sublayer(x, *args))
+            return kept + sublayer(plain_norm(residual.norm, x), *args)
+        return plain_norm(residual.norm, kept + sublayer(x, *args))
 
     def near(length, causal):
         distance = torch.arange(length)[:, None] - torch.arange(length)
@@ -249,6 +254,26 @@ def test_window_bounds_what_a_token_sees(make_model, make_pairs, batch_of, windo
     batch.src.ids[4] ^= 1
     batch.tgt.ids[4] ^= 1
     assert (model(batch) != one_tgt).any(dim=1).nonzero().flatten().tolist() == list(range(4, 5 + window))
+
+
+def test_without_causal_mask_the_answer_is_read(make_model, make_pairs, batch_of):
+    """Guards against a lesson that shows nothing: in training, a token then sees those that it must predict."""
+    model, batch = make_model(ablate=["causal_mask"]), batch_of(make_pairs([(4, 6)]))
+    before = model(batch)
+    batch.tgt.ids[5] ^= 1
+    assert (model(batch) != before).any(dim=1).all()
+
+
+def test_without_cross_attention_the_source_is_unknown(make_model, make_pairs, batch_of):
+    """Guards against a lesson that shows nothing, and against parameters without a gradient, which no optimizer has to
+    expect: without the source, the model is a language model."""
+    options = {"ablate": ["cross_attention"], "tie_embeddings": "target"}
+    model, pairs = make_model(**options), make_pairs([(4, 6), (5, 3)])
+    loss, other = (sum_of_losses(model, batch_of(p)) for p in (pairs, [(pairs[1][0], t) for _, t in pairs]))
+    assert torch.equal(loss, other)
+    found = gradients(model, loss)
+    assert not any(found[name].any() for name in found if name.startswith("encoder"))
+    assert found["decoder_layers.0.self_attention.qkv.weight"].any()
 
 
 @pytest.mark.parametrize("options", [{}, {"activation": "swiglu", "num_kv_heads": 2, "positions": "learned"}])

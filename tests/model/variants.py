@@ -20,6 +20,12 @@ TRANSFORMERS: dict[str, dict[str, object]] = {
     "rotary-window": {"positions": "rotary", "attention_window": 1, "norm": "rmsnorm"},
     "learned": {"positions": "learned", "tie_embeddings": "none", "encoder_layers": 1},
     "deep-encoder": {"encoder_layers": 3, "decoder_layers": 1, "activation": "swiglu"},
+    "plain-attention": {"plain_attention": True, "attention_window": 2, "num_kv_heads": 2},
+    "without-positions": {"ablate": ["positions"], "norm_position": "pre"},
+    "without-residual": {"ablate": ["residual"]},
+    "without-norm": {"ablate": ["norm"], "encoder_layers": 1, "decoder_layers": 1},
+    "without-scale": {"ablate": ["scale"], "positions": "rotary", "norm_position": "pre"},
+    "almost-nothing-left": {"ablate": ["positions", "residual", "scale"], "norm_position": "pre"},
 }
 RECURRENT: dict[str, dict[str, object]] = {
     "lstm-dot": {"cell": "lstm", "attention": "dot"},
