@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-MODEL_HELP = "run folder (uses its best model) or model folder"
+MODEL_HELP = "run folder (uses its best model) or model folder; several: an ensemble"
 
 
 def path(text: str) -> Path:
@@ -83,13 +83,15 @@ def load_translator(args: argparse.Namespace) -> tuple[Translator, DecodeConfig]
         if args.threads < 1:
             raise UserError("--threads: must be at least 1")
         torch.set_num_threads(args.threads)
-    translator = Translator.load(args.model, args.device, args.precision)
-    if find_model_folder(args.model) == args.model / "last":
-        step = translator.metadata.get("step")
-        print(f"{args.model}: no best model yet; using last (step {step}), which was not validated", file=sys.stderr)
+    translator = Translator.load(args.models, args.device, args.precision)
+    for number, model in enumerate(args.models, start=1):
+        if find_model_folder(model) == model / "last":
+            step = translator.metadata.get("step" if len(args.models) == 1 else f"{number}.step")
+            print(f"{model}: no best model yet; using last (step {step}), which was not validated", file=sys.stderr)
     if translator.edited:
+        whose = f"{args.models[0]}: its" if len(args.models) == 1 else "a"
         edited = "; ".join(translator.edited)
-        print(f"{args.model}: its config.yaml was edited after training: {edited}", file=sys.stderr)
+        print(f"{whose} config.yaml was edited after training: {edited}", file=sys.stderr)
     words = {"true": True, "false": False, "none": None}
     given = {name: getattr(args, name) for name in DecodeConfig.model_fields if getattr(args, name) is not None}
     decode = override_decode(translator.config.decode, {name: words.get(value, value) for name, value in given.items()})

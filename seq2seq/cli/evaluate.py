@@ -13,12 +13,12 @@ def add(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="BLEU and chrF of a model, or of a file of translations",
-        usage="seq2seq evaluate (MODEL --src FILE | --hyp FILE) --ref FILE [option ...]",
+        usage="seq2seq evaluate (MODEL [MODEL ...] --src FILE | --hyp FILE) --ref FILE [option ...]",
         description="Score a model (MODEL and --src) or finished translations (--hyp) with sacreBLEU.",
         epilog="Scores are comparable only where their signatures are equal.",
     )
     argument = parser.add_argument
-    argument("model", type=path, nargs="?", metavar="MODEL", help=MODEL_HELP)
+    argument("models", type=path, nargs="*", metavar="MODEL", help=MODEL_HELP)
     argument("--src", type=path, metavar="FILE", help="source text for MODEL; -: standard input")
     argument("--hyp", type=path, metavar="FILE", help="translations to score; -: standard input")
     help_ = "reference translations; may be repeated"
@@ -53,14 +53,16 @@ def run(args: argparse.Namespace) -> None:
         translator, decode = load_translator(args)
         hypotheses = translator.translate(src, decode)
         language = language or translator.config.data.target_language
-        record = {"model": str(args.model), "model_metadata": translator.metadata, "decode": decode.model_dump()}
+        names = " + ".join(map(str, args.models))
+        record = {"model": names, "model_metadata": translator.metadata, "decode": decode.model_dump()}
         record["src"] = {"file": str(args.src), "blake2b": fingerprint_lines(src)}
         step = translator.metadata.get("step", "")
         known = f" (step {int(step):,})" if step.isdecimal() else ""
         how = f"sampling, temperature {decode.temperature}, seed {decode.seed}"
         how = how if decode.sample else f"beam {decode.beam_size}, length penalty {decode.length_penalty}"
         how += f", {decode.quantize}" if decode.quantize else ""
-        scored = f"model {find_model_folder(args.model)}{known}, {how}, src {args.src}"
+        folders = " + ".join(str(find_model_folder(model)) for model in args.models)
+        scored = f"model {folders}{known}, {how}, src {args.src}"
     scores = score(hypotheses, references, args.tokenize, language or language_of(args.ref[0]))
     print(f"{scored}, ref {' '.join(map(str, args.ref))}, {scores.num_lines:,} lines", file=sys.stderr)
     for note in scores.notes:
@@ -79,7 +81,7 @@ def _check(args: argparse.Namespace) -> None:
     """Find mistakes in the arguments before the work begins."""
     from seq2seq.evaluate import load_tokenizer
 
-    if (args.hyp is None) == (args.model is None) or (args.model is None) != (args.src is None):
+    if (args.hyp is None) == (not args.models) or (not args.models) != (args.src is None):
         raise UserError("give either MODEL with --src, or --hyp")
     if args.hyp is not None and (unused := given_decode_options(args)):
         raise UserError(f"remove {', '.join(unused)}: no effect with --hyp, where nothing is translated")

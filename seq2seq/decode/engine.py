@@ -25,6 +25,7 @@ from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin, without_fr
 from seq2seq.device import compute_dtype
 from seq2seq.errors import UserError
 from seq2seq.memory import memory_explained
+from seq2seq.model.ensemble import Ensemble
 from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.quantize import is_int8_slow, quantize, update_weights, with_weights_in
@@ -92,10 +93,15 @@ def _describe(sources: Sequence[Source], decode: DecodeConfig, batch_tokens: int
 class TorchEngine:
     """An :class:`Engine` for a model of this package, on the model's device."""
 
-    def __init__(self, model: Seq2SeqModel, dtype: torch.dtype | None = None) -> None:
-        """``dtype``: to compute in; None: the best one for the device. See :meth:`update`."""
+    def __init__(self, model: Seq2SeqModel | Sequence[Seq2SeqModel], dtype: torch.dtype | None = None) -> None:
+        """``model``: several make an ensemble; ``dtype``: to compute in, or None: the best one for the device.
+
+        See :meth:`update`.
+        """
+        if not isinstance(model, Seq2SeqModel):
+            model = model[0] if len(model) == 1 else Ensemble(model)
         self.model = self._original = model
-        self.device = model.output_weight.device
+        self.device = next(model.parameters()).device
         self._dtype = compute_dtype("auto", self.device) if dtype is None else dtype
         self._graphs: Graphs | None = None
         if self.device.type == "cuda":
@@ -202,7 +208,7 @@ class TorchEngine:
         with memory_explained(describe), self._autocast(), lock:
             state = begin(model, src, max_lengths, decode, uniforms)
             stepper: SearchState = EagerStepper(model, state, decode)
-            if self._graphs is not None:
+            if self._graphs is not None and not isinstance(model, Ensemble):
                 stepper = GraphStepper(self._graphs, model, state, decode)
             # Several hypotheses can spell the same text, so n_best texts may need more than n_best hypotheses.
             num_best = 1 if decode.n_best == 1 else None

@@ -100,7 +100,7 @@ class EagerStepper:
     def advance(self) -> NDArray[np.float64]:
         """See :class:`seq2seq.decode.search.SearchState`."""
         self._logits = self._model.step(self._state.of_sentences["tokens"], self._state).float()
-        return extend_hypotheses(self._state, self._logits, self._decode).numpy()
+        return extend_hypotheses(self._state, self._logits, self._decode).cpu().numpy()
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """See :class:`seq2seq.decode.search.SearchState`."""

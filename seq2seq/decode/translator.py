@@ -18,7 +18,7 @@ from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.engine import Engine, Source, TorchEngine, compute_in_fork
 from seq2seq.decode.sentences import split_sentences
 from seq2seq.device import choose_device, compute_dtype
-from seq2seq.errors import ModelError
+from seq2seq.errors import ModelError, UserError
 from seq2seq.files import checksum
 from seq2seq.languages import CUTS, joiner, script_of
 from seq2seq.model_folder import load_model_folder
@@ -76,22 +76,39 @@ class Translator:
     edited: tuple[str, ...] = ()  # its settings that were edited after training
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", precision: str = "auto") -> Translator:
-        """Load a run folder (its best model) or a model folder.
+    def load(cls, path: str | Path | Sequence[str | Path], device: str = "auto", precision: str = "auto") -> Translator:
+        """Load a run folder (its best model) or a model folder; a list of several makes an ensemble.
+
+        The models of an ensemble have the same tokenizer. The settings for decoding are those of the first one.
 
         Args:
             device: "cpu", "cuda", or "auto" (CUDA if there is one).
             precision: "fp32", "bf16", or "auto" (bf16 on CUDA, fp32 on the CPU).
 
         Raises:
-            ModelError: the folder is missing, incomplete or damaged.
+            ModelError: a folder is missing, incomplete or damaged, or the tokenizers differ.
             UserError: there is no CUDA device.
         """
         chosen = choose_device(device)
         compute_in_fork(chosen)
-        loaded = load_model_folder(Path(path))
-        engine = TorchEngine(loaded.model.to(chosen), compute_dtype(precision, chosen))
-        return cls(engine, loaded.config, loaded.tokenizers, loaded.metadata, loaded.edited)
+        paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(one) for one in path]
+        if not paths:
+            raise UserError("give at least one model folder")
+        loaded = [load_model_folder(one) for one in paths]
+        engine = TorchEngine([one.model.to(chosen) for one in loaded], compute_dtype(precision, chosen))
+        first, *others = loaded
+        if not others:
+            return cls(engine, first.config, first.tokenizers, first.metadata, first.edited)
+        for other, folder in zip(others, paths[1:], strict=True):
+            if other.tokenizers.fingerprint != first.tokenizers.fingerprint:
+                raise ModelError(
+                    f"{folder}: its tokenizer is not that of {paths[0]}, but the models of an ensemble need the same "
+                    "one; train them with the same data and data.cache_dir, and other seeds"
+                )
+        config = first.config.replace("data", max_length=min(one.config.data.max_length for one in loaded))
+        metadata = {f"{n}.{key}": value for n, one in enumerate(loaded, 1) for key, value in one.metadata.items()}
+        edited = [f"{folder}: {edit}" for folder, one in zip(paths, loaded, strict=True) for edit in one.edited]
+        return cls(engine, config, first.tokenizers, metadata, tuple(edited))
 
     def translate(self, lines: Sequence[str], decode: DecodeConfig | None = None) -> list[str]:
         """The best translation of every line; a blank line gives an empty one.

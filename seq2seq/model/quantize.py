@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seq2seq.model.embeddings import EmbeddingModel
 from seq2seq.model.interface import Seq2SeqModel
 
 _ROWS, _INPUTS, _OUTPUTS, _TRIES = 8, 256, 512, 5  # sizes and repeats of the timed product
@@ -85,7 +86,8 @@ def quantize(model: Seq2SeqModel) -> Seq2SeqModel:
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
                 setattr(module, name, Int8Linear(child.weight, child.bias))
-    model.quantized_output = Int8Linear(model.output_weight, None)
+        if isinstance(module, EmbeddingModel):
+            module.quantized_output = Int8Linear(module.output_weight, None)
     return model
 
 
@@ -100,7 +102,9 @@ def with_weights_in(dtype: torch.dtype, model: Seq2SeqModel) -> Seq2SeqModel:
         if isinstance(module, nn.Linear):
             for name, parameter in list(module.named_parameters()):
                 setattr(module, name, nn.Parameter(parameter.detach().to(dtype), requires_grad=False))
-    model.output = nn.Embedding.from_pretrained(model.output_weight.detach().to(dtype))
+    for module in list(model.modules()):
+        if isinstance(module, EmbeddingModel):
+            module.output = nn.Embedding.from_pretrained(module.output_weight.detach().to(dtype))
     return model.eval()
 
 

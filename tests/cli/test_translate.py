@@ -3,11 +3,15 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from seq2seq.cli.main import main
+from seq2seq.config import Config
+from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.model_folder import build_model, save_model_folder
 from tests.toy import command, environment, run_command
 
 TRANSLATE = "translate model --input text/test.xx --output out --device cpu"
@@ -32,6 +36,29 @@ def test_a_model_that_was_never_validated_is_named(place: Path, capsys: pytest.C
     for name in ("run/last", "model"):
         assert main(f"translate {name} {arguments}".split()) == 0
         assert "best" not in capsys.readouterr().err
+
+
+def test_several_models_translate_together(
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    tiny_config: Callable[..., Config],
+    tiny_tokenizers: TokenizerPair,
+) -> None:
+    """Guards against an ensemble of the first model alone, and against models that spell their text differently."""
+    models = ["model", "wide"]
+    for given in (models, *([one] for one in models)):
+        name = "out-" + "-".join(given)
+        assert main(f"translate {' '.join(given)} --input text/test.xx --output {name} --n-best 2".split()) == 0
+    assert len({(place / name).read_text() for name in ("out-model-wide", "out-model", "out-wide")}) == 3
+    assert main(["evaluate", "model", "wide", "--src", "text/test.xx", "--ref", "text/test.yy", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["model"] == "model + wide"
+    assert "model model/best + wide/best, beam 2" in captured.err
+    weights = dict(build_model(tiny_config(), tiny_tokenizers).named_parameters())
+    save_model_folder(place / "other", weights, tiny_config(), tiny_tokenizers, {})
+    assert main(["translate", "model", "other", "--input", "text/test.xx", "--output", "none"]) == 2
+    assert "other: its tokenizer is not that of model, but" in capsys.readouterr().err
+    assert not (place / "none").exists()
 
 
 def test_pipes_are_read(place: Path) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from seq2seq.config import DecodeConfig
+from seq2seq.config import Config, DecodeConfig
 from seq2seq.data.symbols import EOS_ID
+from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode import engine as engine_module
 from seq2seq.decode import search as search_module
 from seq2seq.decode import stepper as stepper_module
@@ -25,6 +26,7 @@ from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import ModelError, UserError
 from seq2seq.model import state as state_module
 from seq2seq.model.kernels.cuda_graphs import Graphs
+from seq2seq.model_folder import build_model, save_model_folder
 from tests.toy import environment, sentences, toy_model
 
 GREEDY = DecodeConfig(beam_size=1, max_length_ratio=1, max_length_offset=3)
@@ -181,6 +183,21 @@ def test_translations_do_not_depend_on_their_batch(
             ours = [(t[0].score, t[0].log_prob) for t in found]
             theirs = [(single[i].score, single[i].log_prob) for i in order]
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_an_ensemble_cuts_lines_for_its_shortest_member(
+    tmp_path: Path, tiny_config: Callable[..., Config], tiny_tokenizers: TokenizerPair
+) -> None:
+    """Guards against sources that one of the models was never made for, and against one identity for two ensembles."""
+    weights = dict(build_model(tiny_config(), tiny_tokenizers).named_parameters())
+    for name, config in (("a", tiny_config()), ("b", tiny_config().replace("data", max_length=9))):
+        save_model_folder(tmp_path / name, weights, config, tiny_tokenizers, {"name": name})
+    one, other, alone = (
+        Translator.load([tmp_path / name for name in names], device="cpu") for names in ("ab", "ba", "a")
+    )
+    assert one.config.data.max_length == other.config.data.max_length == 9
+    assert alone.config.data.max_length == 16
+    assert one.identity() != alone.identity()
 
 
 @pytest.mark.parametrize("decode", [GREEDY, BEAM], ids=["greedy", "beam"])
