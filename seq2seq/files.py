@@ -262,8 +262,10 @@ def is_full_disk(error: BaseException | None) -> bool:
 
 def unwritable(path: Path, error: OSError) -> UserError:
     """The error to raise after a failed attempt to write ``path``."""
-    advice = "no space left on the device; free some space and run the same command again"
-    return UserError(f"{path}: cannot be written: {advice if is_full_disk(error) else error}")
+    reason = "it is a folder" if path.is_dir() else str(error)
+    if is_full_disk(error):
+        reason = "no space left on the device; free some space and run the same command again"
+    return UserError(f"{path}: cannot be written: {reason}")
 
 
 def unreadable(path: Path | str, error: OSError) -> DataError:

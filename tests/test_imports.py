@@ -58,7 +58,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     # A model that opened files or knew a tokenizer could not be used without them.
     "model": ("config", "data.packed", "data.symbols", "model"),
     "model.state": (),
-    "model.interface": ("data.packed", "model.state"),
+    "model.interface": ("data.packed", "model.attention", "model.state"),
     "model.kernels": ("data.packed", "model.kernels"),
     "model_folder": ("config", "data.tokenizer", "errors", "files", "model", "tensors"),
     "decode.search": ("config", "data.symbols"),
@@ -71,13 +71,15 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("config", "data.packed", "device", "errors", "memory"),
         *("decode.search", "decode.stepper", "model"),
     ),
+    "decode.explanation": (),
+    "decode.explain": ("config", "data.packed", "data.symbols", "data.tokenizer", "decode", "errors", "model"),
     "decode.translator": (*_BASE, "config", "data.symbols", "data.tokenizer", "device", "model_folder", "decode"),
     "decode": (*_BASE, "config", "data", "decode"),
     # Satellites look down on the core and not at each other; the core imports no satellite, but train scores.
     "evaluate": _BASE,
     "train": (*_CORE, "evaluate", "faults", "train"),
     "doctor": (*_CORE, "train", "doctor"),
-    "report": ("errors", "train.metrics"),
+    "report": ("decode.explanation", "errors", "files", "report", "train.metrics"),
     "cli": (*_CORE, "evaluate", "train", "doctor", "report", "cli"),
     "__main__": ("cli.main",),
     "": ("decode.translator",),  # seq2seq/__init__.py

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-MODEL_HELP = "run folder (uses its best model) or model folder; several: an ensemble"
+MODEL_HELP = "run folder (uses its best model) or model folder"
 
 
 def path(text: str) -> Path:
@@ -68,6 +68,8 @@ def given_decode_options(args: argparse.Namespace) -> list[str]:
 def load_translator(args: argparse.Namespace) -> tuple[Translator, DecodeConfig]:
     """Load the model on its device, with its decoding options as changed on the command line.
 
+    Options that the command does not have keep their defaults.
+
     Raises:
         UserError: there is no model, it is damaged, or an option has a wrong value.
     """
@@ -77,13 +79,13 @@ def load_translator(args: argparse.Namespace) -> tuple[Translator, DecodeConfig]
     from seq2seq.model_folder import find_model_folder
 
     keep_freed_memory()
-    if args.threads is not None:
+    if getattr(args, "threads", None) is not None:
         import torch
 
         if args.threads < 1:
             raise UserError("--threads: must be at least 1")
         torch.set_num_threads(args.threads)
-    translator = Translator.load(args.models, args.device, args.precision)
+    translator = Translator.load(args.models, args.device, getattr(args, "precision", "auto"))
     for number, model in enumerate(args.models, start=1):
         if find_model_folder(model) == model / "last":
             step = translator.metadata.get("step" if len(args.models) == 1 else f"{number}.step")
@@ -93,6 +95,6 @@ def load_translator(args: argparse.Namespace) -> tuple[Translator, DecodeConfig]
         edited = "; ".join(translator.edited)
         print(f"{whose} config.yaml was edited after training: {edited}", file=sys.stderr)
     words = {"true": True, "false": False, "none": None}
-    given = {name: getattr(args, name) for name in DecodeConfig.model_fields if getattr(args, name) is not None}
+    given = {name: value for name in DecodeConfig.model_fields if (value := getattr(args, name, None)) is not None}
     decode = override_decode(translator.config.decode, {name: words.get(value, value) for name, value in given.items()})
     return translator, translator.engine.settle(decode, partial(print, f"seq2seq {args.command}:", file=sys.stderr))

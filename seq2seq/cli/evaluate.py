@@ -13,12 +13,12 @@ def add(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="BLEU and chrF of a model, or of a file of translations",
-        usage="seq2seq evaluate (MODEL [MODEL ...] --src FILE | --hyp FILE) --ref FILE [option ...]",
+        usage="seq2seq evaluate (MODEL ... --src FILE | --hyp FILE) --ref FILE [options]",
         description="Score a model (MODEL and --src) or finished translations (--hyp) with sacreBLEU.",
         epilog="Scores are comparable only where their signatures are equal.",
     )
     argument = parser.add_argument
-    argument("models", type=path, nargs="*", metavar="MODEL", help=MODEL_HELP)
+    argument("models", type=path, nargs="*", metavar="MODEL", help=f"{MODEL_HELP}; several: an ensemble")
     argument("--src", type=path, metavar="FILE", help="source text for MODEL; -: standard input")
     argument("--hyp", type=path, metavar="FILE", help="translations to score; -: standard input")
     help_ = "reference translations; may be repeated"

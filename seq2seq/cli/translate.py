@@ -20,12 +20,12 @@ def add(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "translate",
         help="translate a file or standard input, line by line",
-        usage="seq2seq translate MODEL [MODEL ...] [--input FILE] [--output FILE] [option ...]",
+        usage="seq2seq translate MODEL ... [--input FILE] [--output FILE] [option ...]",
         description="Translate line by line: one output line for each input line, in the same order.",
         epilog=_EPILOG,
     )
     argument, home = parser.add_argument, os.path.expanduser
-    argument("models", type=path, nargs="+", metavar="MODEL", help=MODEL_HELP)
+    argument("models", type=path, nargs="+", metavar="MODEL", help=f"{MODEL_HELP}; several: an ensemble")
     argument("--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input")
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
     argument("--resume", action="store_true", help="continue an interrupted translation")

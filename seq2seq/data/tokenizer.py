@@ -111,6 +111,10 @@ class Tokenizer:
             sampled.append(ids)
         return sampled
 
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """The piece of each id as SentencePiece writes it, for people to look at."""
+        return [self._processor.id_to_piece(int(i)) for i in ids]
+
     def decode_batch(self, batch: Sequence[Sequence[int]]) -> list[str]:
         """The texts of sequences of ids, each on one line: without LF and CR, and with U+FFFD for invalid bytes.
 

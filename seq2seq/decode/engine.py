@@ -109,6 +109,11 @@ class TorchEngine:
             self.model = with_weights_in(self._dtype, model)
         self._graphs_lock = threading.Lock()
 
+    @property
+    def num_models(self) -> int:
+        """More than 1 for an ensemble."""
+        return len(self.model.members) if isinstance(self.model, Ensemble) else 1
+
     def update(self) -> None:
         """Use the present weights of the model; on CUDA the engine has a copy of them. Its graphs stay."""
         if self.model is not self._original:
@@ -205,7 +210,7 @@ class TorchEngine:
         src = pack_sentences([source.ids for source in sources], grid_length).to(self.device)
         lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs serve one search at a time
         describe = partial(_describe, sources, decode, self.batch_tokens(decode))
-        with memory_explained(describe), self._autocast(), lock:
+        with memory_explained(describe), self.autocast(), lock:
             state = begin(model, src, max_lengths, decode, uniforms)
             stepper: SearchState = EagerStepper(model, state, decode)
             if self._graphs is not None and not isinstance(model, Ensemble):
@@ -214,7 +219,7 @@ class TorchEngine:
             num_best = 1 if decode.n_best == 1 else None
             return search(stepper, max_lengths, decode.num_hypotheses, decode.length_penalty, num_best)
 
-    def _autocast(self) -> AbstractContextManager[object]:
+    def autocast(self) -> AbstractContextManager[object]:
         """Autocast. On CUDA without its cache: a graph's results must not outlive it, and weights are cast already."""
         lower, cached = self._dtype != torch.float32, self._graphs is None
         return torch.autocast(self.device.type, self._dtype, cache_enabled=cached) if lower else nullcontext()

@@ -66,6 +66,11 @@ def _sample(logits: Tensor, uniforms: Tensor, decode: DecodeConfig) -> Tensor:
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp(max=logits.size(-1) - 1)
 
 
+def length_penalty(num_tokens: int, alpha: float) -> float:
+    """What the log-probability of a hypothesis is divided by (Wu et al. 2016, equation 14); EOS counts as a token."""
+    return ((5.0 + num_tokens) / 6.0) ** alpha
+
+
 def search(
     state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha: float, num_best: int | None = None
 ) -> list[list[Hypothesis]]:
@@ -90,7 +95,7 @@ def search(
     longest = np.array(max_lengths)
     for step in range(max(max_lengths)):
         tokens, parents, ended, ended_parents = state.advance()
-        penalty = ((5.0 + step + 1) / 6.0) ** alpha  # Wu et al. 2016, equation 14; EOS counts
+        penalty = length_penalty(step + 1, alpha)
         for row, at in np.argwhere(ended > -math.inf):
             log_prob = float(ended[row, at])
             finished[sentences[row]].append((log_prob / penalty, log_prob, step, int(ended_parents[row, at])))

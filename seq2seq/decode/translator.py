@@ -14,8 +14,10 @@ from pathlib import Path
 
 from seq2seq.config import Config, DecodeConfig
 from seq2seq.data.symbols import EOS_ID
-from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
 from seq2seq.decode.engine import Engine, Source, TorchEngine, compute_in_fork
+from seq2seq.decode.explain import attention_of, explain, run_once
+from seq2seq.decode.explanation import Attention, Explanation
 from seq2seq.decode.sentences import split_sentences
 from seq2seq.device import choose_device, compute_dtype
 from seq2seq.errors import ModelError, UserError
@@ -121,6 +123,53 @@ class Translator:
             TypeError: ``lines`` is not a list of strings.
         """
         return [translations[0].text for translations in self.translate_stream(lines, decode)]
+
+    def attention(self, text: str, target: str | None = None) -> Attention:
+        """The attention weights for one sentence, as arrays.
+
+        Args:
+            target: the translation to look at; default: the model's own.
+
+        Raises:
+            UserError: a text is blank or too long, or the engine runs several models.
+        """
+        engine, src = self._inside(text)
+        if target is None:
+            return self.explain(text).attention
+        tgt = self._one_sentence(target, self.tokenizers.tgt, "the target")
+        return attention_of(self.tokenizers, src, tgt, run_once(engine, src, tgt))
+
+    def explain(self, text: str, reference: str | None = None, decode: DecodeConfig | None = None) -> Explanation:
+        """How the model came to its translation of one sentence: attention, words that it weighed, and the beam.
+
+        Args:
+            reference: another translation, to be scored beside the model's.
+            decode: beam size and length penalty; default: the settings in the model's config.
+
+        Raises:
+            UserError: a text is blank or too long, or the engine runs several models.
+        """
+        engine, src = self._inside(text)
+        if reference is not None:
+            self._one_sentence(reference, self.tokenizers.tgt, "the reference")
+        architecture = self.config.model.architecture
+        return explain(engine, self.tokenizers, architecture, text, src, reference, decode or self.config.decode)
+
+    def _inside(self, text: str) -> tuple[TorchEngine, list[int]]:
+        """The engine, if one can look into its model, and the ids of a source sentence."""
+        if not isinstance(self.engine, TorchEngine) or self.engine.num_models > 1:
+            raise UserError("an ensemble cannot be explained; load one of its models")
+        return self.engine, self._one_sentence(text, self.tokenizers.src, "the sentence")
+
+    def _one_sentence(self, text: str, tokenizer: Tokenizer, name: str) -> list[int]:
+        """The ids of a text with EOS."""
+        (ids,) = tokenizer.encode([text])
+        limit = self.config.data.max_length - 1
+        if not ids or not text.strip():
+            raise UserError(f"{name} is blank; give one with words")
+        if len(ids) > limit:
+            raise UserError(f"{name} has {len(ids):,} tokens, but the model reads at most {limit:,}; shorten it")
+        return [*ids, EOS_ID]
 
     def translate_stream(
         self,

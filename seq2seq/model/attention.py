@@ -72,7 +72,7 @@ def visible_keys(q_side: Packed, k_side: Packed, *, causal: bool, window: int | 
 class Attention(nn.Module):
     """Equation 1 within each sentence of a packed batch, for several heads. It has no weights.
 
-    It is a module of its own so that a hook can look at it (:func:`seq2seq.model.attention_maps.attention_maps`).
+    It is a module of its own so that a hook can look at it (``Seq2SeqModel.attention_maps``).
     """
 
     def __init__(

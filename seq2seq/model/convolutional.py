@@ -33,6 +33,7 @@ from seq2seq.config import ConvolutionalConfig
 from seq2seq.data.packed import Packed, PackedBatch
 from seq2seq.model.attention import Attention, FusedLinear, attend_step, without_scale
 from seq2seq.model.embeddings import EmbeddingModel
+from seq2seq.model.interface import PositionKind
 from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.positions import LearnedPositions
 from seq2seq.model.state import MASKED, State
@@ -155,6 +156,10 @@ class Convolutional(EmbeddingModel):
             found = over_source.attend([over_source.queries(y, embedded), keys, values], batch.tgt, batch.src)
             x = (over_source.combined(y, found.flatten(1), src_lengths) + x) * _ROOT_HALF
         return self.dropout(self.decoder_out(x))
+
+    def position_vectors(self, length: int) -> tuple[PositionKind, Tensor | None]:
+        """See :meth:`Seq2SeqModel.position_vectors`."""
+        return "learned", self.tgt_positions.vectors(length)[:length].detach()
 
     def encode(self, src: Packed) -> tuple[Tensor, Tensor]:
         """The keys and values of the source for attention, [S, D] each: values also have the embeddings."""

@@ -7,12 +7,16 @@ vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from seq2seq.data.packed import Packed, PackedBatch
+from seq2seq.model.attention import Attention
 from seq2seq.model.state import State
+
+PositionKind: TypeAlias = Literal["sinusoidal", "learned", "rotary", "none"]
 
 
 class Seq2SeqModel(nn.Module, ABC):
@@ -39,6 +43,42 @@ class Seq2SeqModel(nn.Module, ABC):
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """[T, D] -> [T, V]."""
+
+    @torch.no_grad()
+    def attention_maps(self, batch: PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the model on a batch of one sentence pair of S and T tokens, and look at its attention.
+
+        A hook on every :class:`~seq2seq.model.attention.Attention` sees what it is given; the weights follow from that
+        by equation 1, whichever kernel computes the model's own result.
+
+        Returns:
+            The hidden states [T, D], and the weights by kind of attention, for all layers and heads, fp32: ``encoder``
+            [layers, H, S, S], ``decoder`` [layers, H, T, T] and ``cross`` [layers, H, T, S]. A kind that the model
+            lacks is missing.
+        """
+        assert batch.src.num_sentences == 1
+        found: dict[str, list[Tensor]] = {}
+
+        def record(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            assert isinstance(module, Attention)
+            found.setdefault(module.kind, []).append(module.weights(*inputs)[0].float())
+
+        handles = [module.register_forward_hook(record) for module in self.modules() if isinstance(module, Attention)]
+        try:
+            hidden = self(batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return hidden, {kind: torch.stack(layers) for kind, layers in found.items()}
+
+    def position_vectors(self, length: int) -> tuple[PositionKind, Tensor | None]:
+        """For pictures: the kind of position encoding, and what the first ``length`` target positions get.
+
+        Returns:
+            sinusoidal or learned: vectors [L, D] that are added to the embeddings; rotary: angles [L, E / 2], in
+            radians, by which pairs of numbers of a head are rotated; none: no vectors.
+        """
+        return "none", None
 
     @abstractmethod
     def begin(self, src: Packed, num_hypotheses: int, room: int) -> State:

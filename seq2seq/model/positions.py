@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def _angles(num_positions: int, width: int) -> Tensor:
+def angles(num_positions: int, width: int) -> Tensor:
     """[L, width / 2]: position times the wavelengths 1 / 10000^(2i / width) of Vaswani et al. 2017, section 3.5."""
     # On the CPU even if a model is built on the device "meta", because PyTorch loads many modules to compute it there.
     frequencies = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
@@ -57,8 +57,8 @@ class SinusoidalPositions(_Table):
 
     def compute(self, num_positions: int) -> Tensor:
         """[L, D] float32."""
-        angles = _angles(num_positions, self.width)
-        return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
+        phases = angles(num_positions, self.width)
+        return torch.stack([phases.sin(), phases.cos()], dim=-1).flatten(1).float()
 
 
 class LearnedPositions(Positions):
@@ -79,8 +79,8 @@ class RotaryPositions(_Table):
 
     def compute(self, num_positions: int) -> Tensor:
         """[L, E] float32: E / 2 cosines, then E / 2 sines."""
-        angles = _angles(num_positions, self.width)
-        return torch.cat([angles.cos(), angles.sin()], dim=-1).float()
+        phases = angles(num_positions, self.width)
+        return torch.cat([phases.cos(), phases.sin()], dim=-1).float()
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:

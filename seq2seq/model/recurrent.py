@@ -165,8 +165,11 @@ class SourceAttention(nn.Module):
 
     def forward(self, states: Tensor, tgt: Packed, memory: Tensor, src: Packed) -> Tensor:
         """The contexts of all tokens: states [T, D], memory [S, D] -> [T, D]."""
-        heads = [self._queries(states), self.of_source(memory)[:, None], memory[:, None]]
-        return self.attend(heads, tgt, src).flatten(1)
+        return self.attend(self.heads(states, memory), tgt, src).flatten(1)
+
+    def heads(self, states: Tensor, memory: Tensor) -> list[Tensor]:
+        """Queries [T, 1, D] of states [T, D], and keys and values [S, 1, D] of memory [S, D]."""
+        return [self._queries(states), self.of_source(memory)[:, None], memory[:, None]]
 
     def grid(self, memory: Tensor, src: Packed) -> dict[str, Tensor]:
         """What the steps need of the source: ``keys`` and ``values`` [B, L, D] and a mask [B, 1, 1, L]."""
@@ -247,7 +250,7 @@ class Recurrent(EmbeddingModel):
         """See :meth:`Seq2SeqModel.forward`."""
         memory, first = self.encode(batch.src)
         if self.config.input_feeding:
-            return self._decode_in_steps(batch, memory, first)
+            return self._decode_in_steps(batch, memory, first)[0]
         order, x = TimeOrder(batch.tgt), self._embed(self.tgt_embedding, batch.tgt.ids)
         for layer, before in zip(self.decoder_layers, first, strict=True):
             x = self.dropout(layer(x, order, before)[0])
@@ -264,21 +267,36 @@ class Recurrent(EmbeddingModel):
         number = self.num_states
         return x, [first[number * layer : number * (layer + 1)] for layer in range(self.config.decoder_layers)]
 
-    def _decode_in_steps(self, batch: PackedBatch, memory: Tensor, first: Sequence[_States]) -> Tensor:
-        """With input feeding, a step needs the result of the step before: hidden states of all tokens, [T, D]."""
+    @torch.no_grad()
+    def attention_maps(self, batch: PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """See :meth:`Seq2SeqModel.attention_maps`."""
+        if self.attention is None or not self.config.input_feeding:
+            return super().attention_maps(batch)
+        memory, first = self.encode(batch.src)
+        hidden, states = self._decode_in_steps(batch, memory, first)
+        weights = self.attention.attend.weights(self.attention.heads(states, memory), batch.tgt, batch.src)
+        return hidden, {"cross": weights}
+
+    def _decode_in_steps(self, batch: PackedBatch, memory: Tensor, first: Sequence[_States]) -> tuple[Tensor, Tensor]:
+        """With input feeding, a step needs the result of the step before.
+
+        Returns:
+            Hidden states, and the states of the last layer before dropout, of all tokens, [T, D] each.
+        """
         order = TimeOrder(batch.tgt)
         packed = order.pack(self._embed(self.tgt_embedding, batch.tgt.ids))
         started = order.started
         states = [tuple(state.index_select(0, started) for state in layer) for layer in first]
         source = {} if self.attention is None else self.attention.grid(memory, batch.src)
         source = {name: x.index_select(0, started) for name, x in source.items()}
-        fed, hidden = packed.data.new_zeros(len(started), self.config.d_model), []
+        fed, hidden, seen = packed.data.new_zeros(len(started), self.config.d_model), [], []
         for x in packed.data.split(packed.batch_sizes.tolist()):
             states = [tuple(state[: len(x)] for state in layer) for layer in states]
             source = {name: kept[: len(x)] for name, kept in source.items()}
             fed, states = self._step(x, fed[: len(x)], states, source)
             hidden.append(fed)
-        return order.unpack(torch.cat(hidden))
+            seen.append(states[-1][0])
+        return order.unpack(torch.cat(hidden)), order.unpack(torch.cat(seen))
 
     def _step(
         self, x: Tensor, fed: Tensor | None, states: Sequence[_States], source: dict[str, Tensor]

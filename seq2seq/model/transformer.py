@@ -28,9 +28,10 @@ from seq2seq.config import ModelConfig
 from seq2seq.data.packed import Packed, PackedBatch
 from seq2seq.model.attention import CrossAttention, FusedLinear, SelfAttention
 from seq2seq.model.embeddings import EmbeddingModel
+from seq2seq.model.interface import PositionKind
 from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.kernels.linear_relu import linear_relu
-from seq2seq.model.positions import LearnedPositions, Positions, RotaryPositions, SinusoidalPositions
+from seq2seq.model.positions import LearnedPositions, Positions, RotaryPositions, SinusoidalPositions, angles
 from seq2seq.model.state import MASKED, State
 
 
@@ -184,6 +185,15 @@ class Transformer(EmbeddingModel):
     def forward(self, batch: PackedBatch) -> Tensor:
         """See :meth:`Seq2SeqModel.forward`."""
         return self.decode(batch.tgt, self.encode(batch.src), batch.src)
+
+    def position_vectors(self, length: int) -> tuple[PositionKind, Tensor | None]:
+        """See :meth:`Seq2SeqModel.position_vectors`."""
+        if "positions" in self.config.ablate:
+            return "none", None
+        vectors = self.tgt_positions.vectors(length)[:length].detach()
+        if isinstance(self.tgt_positions, RotaryPositions):
+            vectors = angles(length, vectors.size(1)).float()
+        return self.config.positions, vectors
 
     def encode(self, src: Packed) -> Tensor:
         """The encoded source, [S, D]."""

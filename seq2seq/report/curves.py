@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seq2seq.errors import UserError
+from seq2seq.report.figure import new_figure, save_png
 from seq2seq.train.metrics import METRICS, read_metrics
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from seq2seq.report.figure import Axes
 
 _CURVES = "curves.png"
 _BLUE, _PALE, _RED, _ORANGE = "#1f4e99", "#b9c7dd", "#c0392b", "#e59866"
@@ -21,19 +22,15 @@ def draw_curves(run_dir: Path) -> Path:
     """Draw the metrics of a run into its ``curves.png``; returns the path. The run may be in progress.
 
     Raises:
-        UserError: there are no metrics, or matplotlib is not installed.
+        UserError: there are no metrics, matplotlib is not installed, or the folder cannot be written.
     """
     records = read_metrics(run_dir / METRICS)
     if not records:
         raise UserError(f"{run_dir / METRICS}: no metrics to draw")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("matplotlib is not installed; install it: pip install matplotlib") from None
+    figure = new_figure(11, 7)
     steps = _with_numbers(records, "loss", "nll", "lr", "grad_norm")
     training = [record for record in steps if not {"bad", "skipped"} & record.keys()]
     validation = _with_numbers(records, "valid_loss", "valid_bleu", "valid_chrf")
-    figure = Figure(figsize=(11, 7), layout="constrained")
     loss, scores, rate, norm = figure.subplots(2, 2).flat
     _draw_loss(loss, training, validation)
     for name, label, color in (("valid_bleu", "BLEU", _RED), ("valid_chrf", "chrF", _ORANGE)):
@@ -48,7 +45,7 @@ def draw_curves(run_dir: Path) -> Path:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(str(run_dir))
-    figure.savefig(run_dir / _CURVES, dpi=120)
+    save_png(figure, run_dir / _CURVES)
     return run_dir / _CURVES
 
 
