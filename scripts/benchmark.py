@@ -5,6 +5,7 @@ same in another number format.
 
     python scripts/benchmark.py train                 # small model, embedded corpus, every peer that is installed
     python scripts/benchmark.py train --size base --src train.en.gz --tgt train.de.gz --rounds 5
+    python scripts/benchmark.py train --architecture recurrent     # beside a padded loop of torch.nn.LSTM
     python scripts/benchmark.py decode --model runs/multi30k --src test.en.gz --tgt test.de.gz
     python scripts/benchmark.py data --src train.en.gz --tgt train.de.gz
     python scripts/benchmark.py quality --minutes 10,20,40  # which BLEU after so much training?
@@ -28,7 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.curves import EAGER, VARIANTS
-from bench.programs import PEERS, RECIPES, TRANSLATORS
+from bench.programs import PEERS, RECIPES, RECURRENT_PEERS, TRANSLATORS
 from bench.workload import SHAPES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,11 +62,13 @@ def _minutes(text: str) -> tuple[float, ...]:
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of all commands."""
-    peers = tuple(program.name for program in (*PEERS, *TRANSLATORS, *RECIPES))
+    peers = tuple(program.name for program in (*PEERS, *RECURRENT_PEERS, *TRANSLATORS, *RECIPES))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("command", choices=[*_COMMANDS, "profile", "curves", "quality", "all"])
     add("--size", choices=[*(size for size in SHAPES if size != "tiny"), "tiny"], default="small")
+    kinds = "train: which model; default transformer"
+    add("--architecture", choices=["transformer", "recurrent"], default="transformer", help=kinds)
     add("--device", choices=["cpu", "cuda"], default="cpu")
     known = _some_of(peers, all=peers, none=())
     add("--peers", type=known, default=peers, help=f"all, none, or some of {', '.join(peers)}")
@@ -122,7 +125,8 @@ def make_options(args: argparse.Namespace, command: str) -> argparse.Namespace:
         if args.command == "all" or args.test_src:
             src, tgt = args.test_src, args.test_tgt
     options.src, options.tgt = _files(part, src, tgt)
-    options.out, options.report = args.out.resolve(), f"{command}-{args.size}"
+    kind = "recurrent-" if command == "train" and args.architecture == "recurrent" else ""
+    options.out, options.report = args.out.resolve(), f"{command}-{kind}{args.size}"
     if command == "quality":
         texts = {
             "train": (args.src, args.tgt),

@@ -77,16 +77,29 @@ def _parsed(tmp_path: Path, *arguments: str, name: str = "train") -> argparse.Na
     return command.make_options(args, name)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "peer", "title", "report_name"),
+    [
+        ("transformer", "nn_transformer", "nn.Transformer", "train-tiny"),
+        ("recurrent", "nn_lstm", "nn.LSTM", "train-recurrent-tiny"),
+    ],
+)
 def test_a_small_benchmark_from_end_to_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    architecture: str,
+    peer: str,
+    title: str,
+    report_name: str,
 ) -> None:
     """Ours through the real training and a peer over the same steps; a table, the numbers behind it, and a picture."""
     monkeypatch.setattr(process, "run_job", _in_this_process)
-    peers = ("--peers", "nn_transformer", "--warmup", "1", "--steps", "2", "--rounds", "2")
+    peers = ("--peers", peer, "--architecture", architecture, "--warmup", "1", "--steps", "2", "--rounds", "2")
     report = train.benchmark(_parsed(tmp_path, *peers))
     json.dumps(report)  # can be written
     runs = [one["runs"] for one in report["rounds"]]
-    assert [set(run) for run in runs] == [{"seq2seq", "nn_transformer"}] * 2
+    assert [set(run) for run in runs] == [{"seq2seq", peer}] * 2
     for run in (run for both in runs for run in both.values()):
         assert len(run["step_seconds"]) == 2
         assert sum(run["step_seconds"]) == pytest.approx(run["seconds"], rel=0.1)
@@ -94,17 +107,17 @@ def test_a_small_benchmark_from_end_to_end(
         assert run["startup_seconds"] > 0
         assert run["peak_bytes"] > 2**20
         assert math.isfinite(run["last_loss"])
-    ours, theirs = runs[0]["seq2seq"], runs[0]["nn_transformer"]
+    ours, theirs = runs[0]["seq2seq"], runs[0][peer]
     assert ours["fill"] == 1
     assert theirs["fill"] < 1
     assert ours["parameters"] == theirs["parameters"]  # the same model
-    steps = pickle.loads((tmp_path / "out" / "work" / "train-tiny" / "steps.pickle").read_bytes())[1:]  # after warm-up
+    steps = pickle.loads((tmp_path / "out" / "work" / report_name / "steps.pickle").read_bytes())[1:]  # after warm-up
     assert theirs["tgt_tokens"] == sum(len(sentence) for step in steps for sentence in step.tgt)
     assert ours["last_loss"] == pytest.approx(theirs["last_loss"], abs=1)  # and both of them untrained still
     out = capsys.readouterr().out
     assert "| seq2seq (this package) |" in out
-    assert "| nn.Transformer " in out
-    assert (tmp_path / "out" / "train-tiny.png").stat().st_size > 0
+    assert f"| {title} " in out
+    assert (tmp_path / "out" / f"{report_name}.png").stat().st_size > 0
 
 
 def test_a_small_profile_from_end_to_end(

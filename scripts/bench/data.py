@@ -21,7 +21,7 @@ from bench.ours import make_config
 from bench.process import checked, usage
 from bench.report import Spread, draw_bars, table
 from bench.workload import SEED, StepPairs, training_spec
-from seq2seq.config import ModelConfig
+from seq2seq.config import ModelConfig, RecurrentConfig
 from seq2seq.data.corpus_writer import SIDES
 from seq2seq.data.formats.lines import read_lines
 from seq2seq.data.packed import Indices
@@ -77,7 +77,7 @@ def run(spec: Namespace, stage: str) -> dict[str, Any]:
     data = prepare_data(config, show_progress=False)
     seconds = time.perf_counter() - started
     if stage == "steps":
-        assert isinstance(config.model, ModelConfig)
+        assert isinstance(config.model, (ModelConfig, RecurrentConfig))
         return _write_steps(spec, data, config.model)
     if stage == "plan":
         lengths = (data.train.src_lengths, data.train.tgt_lengths)
@@ -98,7 +98,7 @@ def steps_of_like_lengths(src: Lengths, tgt: Lengths, batch_tokens: int, epoch: 
     return split_step(plan.order, src[plan.order], tgt[plan.order], plan.num_steps, by_length=True)
 
 
-def _write_steps(spec: Namespace, data: PreparedData, model: ModelConfig) -> dict[str, Any]:
+def _write_steps(spec: Namespace, data: PreparedData, model: ModelConfig | RecurrentConfig) -> dict[str, Any]:
     corpus = data.train
     alike = steps_of_like_lengths(corpus.src_lengths, corpus.tgt_lengths, spec.batch_tokens, epoch=0)
     number = spec.warmup + spec.steps

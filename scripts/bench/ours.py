@@ -21,7 +21,7 @@ import torch
 
 from bench import workload
 from bench.process import peak_memory_bytes
-from bench.workload import SHAPES
+from bench.workload import shape_of
 from seq2seq.config import Config, TextFiles
 from seq2seq.data.formats.pairs import read_pairs
 from seq2seq.data.loader import Step, load_steps
@@ -32,8 +32,12 @@ from seq2seq.train.distributed import Processes
 
 def make_config(spec: Namespace, run_dir: Path) -> Config:
     """The workload as a config of this package; defaults where the workload says nothing."""
-    layers, d_model, d_ff, heads = SHAPES[spec.size]
-    shape = {"encoder_layers": layers, "decoder_layers": layers, "d_model": d_model, "d_ff": d_ff, "num_heads": heads}
+    layers, d_model, d_ff, heads = shape_of(spec)
+    shape = {"encoder_layers": layers, "decoder_layers": layers, "d_model": d_model, "dropout": spec.dropout}
+    if spec.architecture == "recurrent":
+        shape |= {"architecture": "recurrent", "cell": "lstm", "attention": "dot"}
+    else:
+        shape |= {"d_ff": d_ff, "num_heads": heads, "norm_position": "pre"}  # norms are where the peers have them
     num_steps = spec.warmup + spec.steps
     text = {"src": spec.src, "tgt": spec.tgt}
     never = 10 * num_steps
@@ -48,8 +52,7 @@ def make_config(spec: Namespace, run_dir: Path) -> Config:
                 "cache_dir": Path(spec.folder) / "cache",
             },
             "tokenizer": {"kind": "bpe", "vocab_size": spec.vocab_size},
-            # Norms are where the peers have them.
-            "model": {**shape, "dropout": spec.dropout, "norm_position": "pre"},
+            "model": shape,
             "optim": {
                 "lr": workload.LEARNING_RATE,
                 "betas": workload.BETAS,

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bench import peers, workload
 from bench.peers import PaddedBatch, PeerShape
 from bench.process import peak_memory_bytes, synchronise
-from bench.workload import BOS_ID, PAD_ID, SHAPES, StepPairs
+from bench.workload import BOS_ID, PAD_ID, StepPairs, shape_of
 
 
 def _pad(sentences: list[NDArray[np.int64]]) -> Tensor:
@@ -65,7 +65,7 @@ def run(spec: Namespace, name: str, package: str) -> dict[str, Any]:
     torch.set_num_threads(spec.threads)
     torch.manual_seed(workload.SEED)
     steps: list[StepPairs] = pickle.loads((Path(spec.folder) / "steps.pickle").read_bytes())
-    model, loss_of = getattr(peers, name)(PeerShape(*SHAPES[spec.size], spec.joint_pieces))
+    model, loss_of = getattr(peers, name)(PeerShape(*shape_of(spec), spec.joint_pieces))
     model.to(spec.device).train()
     optimizer = make_optimizer(model, workload.BETAS)
     startup, loss_value = 0.0, 0.0

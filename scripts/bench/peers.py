@@ -94,6 +94,47 @@ def nn_transformer(shape: PeerShape) -> Peer:
     return model, model
 
 
+class _TorchLSTM(nn.Module):
+    """``torch.nn.LSTM`` with dot-product attention (Luong et al. 2015) over padded batches, as tutorials have it."""
+
+    def __init__(self, shape: PeerShape) -> None:
+        super().__init__()
+        width, layers, options = shape.d_model, shape.layers, {"batch_first": True, "dropout": shape.dropout}
+        self.embedding = nn.Embedding(shape.vocab_size, width)
+        nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.scale, self.layers = math.sqrt(width), layers
+        self.encoder = nn.LSTM(width, width // 2, layers, bidirectional=True, **options)
+        self.decoder = nn.LSTM(width, width, layers, **options)
+        self.bridge, self.combine = nn.Linear(2 * layers * width, 2 * layers * width), nn.Linear(2 * width, width)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        out: Tensor = self.dropout(self.embedding(ids) * self.scale)
+        return out
+
+    def forward(self, batch: PaddedBatch) -> Tensor:
+        """The loss."""
+        pack, pad = nn.utils.rnn.pack_padded_sequence, nn.utils.rnn.pad_packed_sequence
+        packed = pack(self._embed(batch.src), batch.src_lengths.cpu(), batch_first=True, enforce_sorted=False)
+        encoded, ends = self.encoder(packed)
+        memory = self.dropout(pad(encoded, batch_first=True, total_length=batch.src.size(1))[0])  # [B, S, D]
+        # The last states of both directions, [2 layers, B, D / 2] each -> the first ones of the decoder.
+        joined = [end.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2).transpose(0, 1).flatten(1) for end in ends]
+        first = torch.tanh(self.bridge(torch.cat(joined, dim=1))).unflatten(1, (2, self.layers, -1))
+        states = tuple(state.transpose(0, 1).contiguous() for state in first.unbind(1))
+        hidden = self.dropout(self.decoder(self._embed(batch.tgt_in), states)[0])  # [B, T, D]
+        scores = torch.bmm(hidden, memory.transpose(1, 2)).masked_fill((batch.src == PAD_ID)[:, None], -math.inf)
+        context = torch.bmm(scores.softmax(dim=2), memory)
+        combined = self.dropout(torch.tanh(self.combine(torch.cat([context, hidden], dim=2))))
+        return _smoothed_loss(F.linear(combined, self.embedding.weight), batch)
+
+
+def nn_lstm(shape: PeerShape) -> Peer:
+    """PyTorch's own modules in a padded loop."""
+    model = _TorchLSTM(shape)
+    return model, model
+
+
 def marian_options(shape: PeerShape) -> dict[str, Any]:
     """The configuration of Hugging Face's Marian, and of its sister models."""
     return {

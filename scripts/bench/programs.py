@@ -35,6 +35,8 @@ PEERS = (
     Program("eole", "eole", "bench.padded:eole:eole", "eole", _EOLE),
     Program("joeynmt", "JoeyNMT", "bench.padded:joeynmt:joeynmt", "joeynmt", _JOEYNMT),
 )
+# The same for --architecture recurrent.
+RECURRENT_PEERS = (Program("nn_lstm", "nn.LSTM", "bench.padded:nn_lstm:torch", "torch", "pip install torch"),)
 # Ways to train the peer of time to quality, which bench.marian has.
 RECIPES = tuple(
     Program(f"marian_{name}", f"HF Marian, {name} recipe", f"bench.marian:{name}", "transformers", PEERS[1].install)

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import process
 from bench.process import checked, usage
-from bench.programs import PEERS, Program, choose
+from bench.programs import PEERS, RECURRENT_PEERS, Program, choose
 from bench.report import Bar, Spread, draw_bars, failure, table
 from bench.workload import changed, training_spec
 from seq2seq.model.flops import FlopsPerToken
@@ -22,8 +22,8 @@ _HEADER = (
 
 def benchmark(options: Namespace) -> dict[str, Any]:
     """Measure, print the table and draw the picture; returns what it measured for the JSON file."""
-    jobs = options.out / "jobs" / f"train-{options.size}"
-    spec = training_spec(options, f"train-{options.size}")
+    jobs = options.out / "jobs" / options.report
+    spec = training_spec(options, options.report)
     work = checked(process.run_job("bench.data:steps", spec, jobs), "the text could not be prepared")
     spec = changed(spec, joint_pieces=work["vocab_size"])
     print(
@@ -31,7 +31,7 @@ def benchmark(options: Namespace) -> dict[str, Any]:
         f"steps after {options.warmup}",
         flush=True,
     )
-    others, missing = choose(PEERS, options.peers)
+    others, missing = choose(RECURRENT_PEERS if options.architecture == "recurrent" else PEERS, options.peers)
     programs = [_OURS, *others]
     rounds = []
     for number in range(1, options.rounds + 1):
@@ -45,8 +45,9 @@ def benchmark(options: Namespace) -> dict[str, Any]:
         rounds.append({"peak": peak, "runs": runs})
     rows, bars = _summarise(programs, rounds, FlopsPerToken(*work["flops"]))
     print("", table(_HEADER, rows), "", *missing, sep="\n")
-    title = f"Training, {options.size} Transformer, {options.device}, threads: {options.threads}"
-    draw_bars(options.out / f"train-{options.size}.png", title, "real target tokens per second", bars)
+    model = "LSTM with attention" if options.architecture == "recurrent" else "Transformer"
+    title = f"Training, {options.size} {model}, {options.device}, threads: {options.threads}"
+    draw_bars(options.out / f"{options.report}.png", title, "real target tokens per second", bars)
     return {"work": work, "rounds": rounds, "table": rows}
 
 

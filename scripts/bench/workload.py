@@ -16,6 +16,8 @@ SHAPES = {
     "base": (6, 512, 2048, 8),
     "big": (6, 1024, 4096, 16),
 }
+# The same for --architecture recurrent, whose presets have no d_ff and no heads.
+RECURRENT_SHAPES = {"tiny": (1, 32, 0, 0), "small": (2, 256, 0, 0), "base": (2, 512, 0, 0), "big": (4, 1024, 0, 0)}
 DROPOUT = 0.1
 LABEL_SMOOTHING = 0.1
 BETAS, EPS, CLIP_NORM, LEARNING_RATE, WARMUP_STEPS = (0.9, 0.98), 1e-9, 1.0, 5e-4, 100
@@ -38,6 +40,11 @@ class StepPairs(NamedTuple):
 def changed(spec: Namespace, **values: Any) -> Namespace:
     """A spec that says something else."""
     return Namespace(**{**vars(spec), **values})
+
+
+def shape_of(spec: Namespace) -> tuple[int, int, int, int]:
+    """Layers on each side, d_model, d_ff and heads of the model to measure."""
+    return (RECURRENT_SHAPES if spec.architecture == "recurrent" else SHAPES)[spec.size]
 
 
 def training_spec(options: Namespace, name: str, **ours: Any) -> Namespace:
