@@ -27,7 +27,7 @@ _ADVICE = "set the language in data.tgt_lang (evaluate: --tgt-lang)"
 _DOWNLOAD_SECONDS = 30.0  # timeout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """Scores of one set of translations, with the signatures to reproduce them."""
 
@@ -45,6 +45,11 @@ class Scores:
             f"BLEU|{self.bleu_signature} = {self.bleu:.2f} {self.bleu_details}\n"
             f"chrF2|{self.chrf_signature} = {self.chrf:.2f}"
         )
+
+    def __repr__(self) -> str:
+        """What a notebook shows: both scores, the signatures that make them comparable, and the warnings."""
+        head = f"BLEU {self.bleu:.2f}, chrF {self.chrf:.2f} ({self.num_lines:,} line{'s' * (self.num_lines != 1)})"
+        return "\n".join([head, str(self), *(f"note: {note}" for note in self.notes)])
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
@@ -105,30 +110,38 @@ def fingerprint_lines(lines: Sequence[str]) -> str:
 
 def score(
     hypotheses: Sequence[str],
-    references: Sequence[Sequence[str]],
+    references: Sequence[str] | Sequence[Sequence[str]],
     tokenize: str | None = None,
-    language: str | None = None,
+    target_language: str | None = None,
 ) -> Scores:
     """Corpus BLEU and chrF.
 
+    >>> seq2seq.score(translator.translate(source_lines), reference_lines, target_language="de")
+
     Args:
-        hypotheses: [lines].
-        references: one list of [lines] for each reference translation.
+        hypotheses: the translations, a list of lines.
+        references: a list of lines, or a list of such lists if there are several reference translations.
         tokenize: name of a sacreBLEU tokenizer, such as "13a", "zh" or "char"; default: the one for the language.
-        language: code of the target language, if known.
+        target_language: its code, such as "de", "zh" or "zho_Hans"; default: the script of the references decides.
 
     Raises:
+        TypeError: what should be a list of strings is something else.
         DataError: line counts differ, or there are no lines.
         UserError: the tokenizer cannot be used (:func:`load_tokenizer`).
     """
-    for number, reference in enumerate(references, start=1):
+    _check_lines("hypotheses", hypotheses)
+    several = isinstance(references, (list, tuple)) and not any(isinstance(line, str) for line in references)
+    every: Any = references if several and references else [references]
+    for reference in every:
+        _check_lines("references", reference)
+    for number, reference in enumerate(every, start=1):
         if len(reference) != len(hypotheses):
             raise DataError(f"{len(hypotheses)} translations but {len(reference)} lines in reference {number}")
     if not hypotheses:
         raise DataError("nothing to score: there are no lines")
-    notes, lines = [], list(chain.from_iterable(references))
+    notes, lines = [], list(chain.from_iterable(every))
     if tokenize is None:
-        tokenize, note = tokenizer_for(language, lines)
+        tokenize, note = tokenizer_for(target_language, lines)
         notes += [note] if note else []
     elif tokenize in _WORDS and (script := script_in(lines)) in UNSPACED_SCRIPTS:
         notes.append(
@@ -136,12 +149,12 @@ def score(
             f"is not meaningful; use {tokenizer_for(None, lines)[0]}"
         )
     bleu, chrf = load_tokenizer(tokenize), CHRF()
-    for name, texts in (("references", references), ("translations", [hypotheses])):
+    for name, texts in (("references", every), ("translations", [hypotheses])):
         if found := next(filter(None, map(processed, texts)), None):
             notes.append(f"the {name} look {found}: scores are not comparable; restore plain text before scoring")
             break
-    bleu_score = bleu.corpus_score(hypotheses, references)
-    chrf_score = chrf.corpus_score(hypotheses, references)
+    bleu_score = bleu.corpus_score(hypotheses, every)
+    chrf_score = chrf.corpus_score(hypotheses, every)
     return Scores(
         bleu=float(bleu_score.score),
         bleu_signature=str(bleu.get_signature()),
@@ -151,3 +164,12 @@ def score(
         num_lines=len(hypotheses),
         notes=tuple(notes),
     )
+
+
+def _check_lines(name: str, lines: object) -> None:
+    """Raise TypeError for what is no list of strings: sacreBLEU would score the letters of a single one."""
+    if isinstance(lines, (str, bytes)) or not isinstance(lines, Sequence):
+        raise TypeError(f"{name} must be a list of strings, not {type(lines).__name__}")
+    for number, line in enumerate(lines, start=1):
+        if not isinstance(line, str):
+            raise TypeError(f"{name}: line {number} is {type(line).__name__}, not str")

@@ -33,6 +33,14 @@ CHECKSUM = "blake2b"  # the key of a checksum in JSON and in the metadata of ten
 _BLOCK = 1 << 20  # bytes read at a time
 _NEW = ".new"  # ending of a folder that is being written; its lock ends in .tmp
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE = "no space left on the disk; free some space and repeat the command"
+_DISK_ERRORS = {
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.EFBIG: "a file would exceed the size limit; raise the limit (ulimit -f) and repeat the command",
+    errno.EIO: "the disk failed to read or write (input/output error); copy your files to another disk",
+    errno.EROFS: "the disk is mounted read-only; mount it for writing and repeat the command",
+}
 
 
 def new_checksum() -> hashlib.blake2b:
@@ -171,6 +179,22 @@ def remove_leftovers(folder: Path, names: str) -> None:
                 if (new := leftover.with_suffix(_NEW)).exists():
                     shutil.rmtree(new)
                 leftover.unlink()
+
+
+@contextmanager
+def disk_explained() -> Iterator[None]:
+    """Turn an error of the disk in the block into one line, where no file is named: in those that grow line by line.
+
+    Raises:
+        UserError: the disk is full or fails.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = _DISK_ERRORS.get(error.errno or 0)
+        if message is None:
+            raise
+        raise UserError(message) from error
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Scores: sacreBLEU's own numbers, with signatures that tell the tokenizer and the references."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sacrebleu
@@ -68,7 +69,7 @@ def test_text_without_spaces_is_scored_by_characters(language: str, text: str) -
     """Guards against BLEU 0.00 for all but perfect translations, which cannot tell a good model from a useless one."""
     name, note = tokenizer_for(language, [text])
     assert (name, note) == ("char", None)
-    assert score([text[:-2]], [[text]], language=language).bleu > 50 > score([text[:-2]], [[text]], "13a").bleu
+    assert score([text[:-2]], [[text]], target_language=language).bleu > 50 > score([text[:-2]], [[text]], "13a").bleu
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_the_script_of_the_references_decides(language: str | None, reference: s
     chosen, found = tokenizer_for(language, [reference])
     assert chosen == name
     assert note in (found or "")
-    scores = score([reference], [[reference]], language=language)
+    scores = score([reference], [[reference]], target_language=language)
     assert f"tok:{name}" in scores.bleu_signature
     assert scores.notes == (found,)
     assert not score([reference], [[reference]], "char").notes
@@ -126,6 +127,42 @@ def test_several_references() -> None:
     assert "nrefs:1" in one.bleu_signature
     assert "nrefs:2" in two.bleu_signature
     assert "nrefs:2" in two.chrf_signature
+
+
+def test_one_reference_needs_no_second_list() -> None:
+    """The same scores; guards against a line that is taken for a reference whose lines are its letters."""
+    assert score(HYP, REF, "13a") == score(HYP, [REF], "13a")
+    assert "nrefs:1" in score(HYP, REF).bleu_signature
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "message"),
+    [
+        ("a", ["a"], "hypotheses must be a list of strings, not str"),
+        (["a"], "a", "references must be a list of strings, not str"),
+        (["a"], None, "references must be a list of strings, not NoneType"),
+        (["a"], [None], "references must be a list of strings, not NoneType"),
+        (["a", 3.0], ["a", "b"], "hypotheses: line 2 is float, not str"),
+        (["a", "b"], ["a", None], "references: line 2 is NoneType, not str"),
+        (["a"], {"a": 1}, "references must be a list of strings, not dict"),
+        (iter(["a"]), ["a"], "hypotheses must be a list of strings, not list_iterator"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_list_of_lines_is_refused(hypotheses: Any, references: Any, message: str) -> None:
+    """Guards against a score of letters, and a traceback from within sacreBLEU."""
+    with pytest.raises(TypeError) as caught:
+        score(hypotheses, references)
+    assert str(caught.value) == message
+
+
+def test_a_notebook_shows_scores_in_words() -> None:
+    """Both numbers first, then what makes them comparable, then the warnings that the command line prints."""
+    head, bleu, chrf, note = repr(score(ZH_HYP, ZH_REF, target_language="de")).splitlines()
+    scores = score(ZH_HYP, ZH_REF, "zh")
+    assert head == f"BLEU {scores.bleu:.2f}, chrF {scores.chrf:.2f} (2 lines)"
+    assert [bleu, chrf] == str(scores).splitlines()
+    assert note.startswith("note: the target language is de, but the references are in Chinese script")
 
 
 def test_scores_go_into_json() -> None:

@@ -80,9 +80,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "train": (*_CORE, "evaluate", "faults", "train"),
     "doctor": (*_CORE, "train", "doctor"),
     "report": ("decode.explanation", "errors", "files", "report", "train.metrics"),
-    "cli": (*_CORE, "evaluate", "train", "doctor", "report", "cli"),
+    # A whole run is training and its picture, for the command line and for Python programs.
+    "whole_run": ("config", "errors", "files", "memory", "report.curves", "train"),
+    "cli": (*_CORE, "evaluate", "train", "doctor", "report", "whole_run", "cli"),
     "__main__": ("cli.main",),
-    "": ("decode.translator",),  # seq2seq/__init__.py
+    "": ("config", "decode.translator", "errors", "evaluate", "whole_run"),  # seq2seq/__init__.py
 }
 
 

@@ -3,12 +3,16 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
 from seq2seq.cli.main import make_parser
 from seq2seq.config import load_config
 from seq2seq.errors import ConfigError
+from seq2seq.train import setup
+from tests.toy import TOY, write_lines, write_text_files
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +39,20 @@ def test_every_command_parses() -> None:
     for line in lines:
         words = shlex.split(line.split(" < ")[0].split(" > ")[0], comments=True)
         make_parser().parse_args(words[1:])
+
+
+def test_the_python_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a program in the README that names functions or options of yesterday."""
+    (program,) = blocks("python")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(setup, "matmul_peak", mock.Mock(return_value=1e12))
+    config = TOY.format(text=write_text_files(tmp_path / "text"), run="runs/my")
+    (tmp_path / "my.yaml").write_text(config.replace("beam_size: 2", "beam_size: 3"), encoding="utf-8")
+    write_lines(tmp_path / "new.en", ["kato", "", "solvu miren"])
+    names: dict[str, Any] = {"source_lines": ["kato", "miren"], "reference_lines": ["dorfe", "guhex"]}
+    exec(program, names)
+    assert names["run"] == Path("runs/my")
+    assert len(names["best"]) > 1
 
 
 def test_the_scripts_and_modules_exist() -> None:

@@ -128,7 +128,7 @@ def _summarise(
             rows.append([entry.title, beam, failed, *[""] * (len(_HEADER) - 3)])
             continue
         texts, reference = runs[0]["texts"], ours[entry.spec.beam_size]
-        scores = score(texts, [references], language=language)
+        scores = score(texts, [references], target_language=language)
         signature = scores.bleu_signature
         speed = Spread.of([run["tokens"] / run["seconds"] for run in runs])
         latencies = sorted(1000 * seconds for run in runs for seconds in run["latency_seconds"])

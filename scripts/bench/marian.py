@@ -108,7 +108,7 @@ def run(spec: Namespace, name: str) -> dict[str, Any]:
     write_text(Path(spec.folder) / f"{name}-{spec.minutes:g}.hyp.txt", "".join(f"{text}\n" for text in texts))
     loss = torch.stack(list(training.losses)).mean().item()
     return {
-        **score(texts, [references], language=data.target_language).as_json(),
+        **score(texts, [references], target_language=data.target_language).as_json(),
         "seconds": seconds,
         "steps": steps,
         "planned_step_seconds": pace,

@@ -96,5 +96,6 @@ def load_translator(args: argparse.Namespace) -> tuple[Translator, DecodeConfig]
         print(f"{whose} config.yaml was edited after training: {edited}", file=sys.stderr)
     words = {"true": True, "false": False, "none": None}
     given = {name: value for name in DecodeConfig.model_fields if (value := getattr(args, name, None)) is not None}
-    decode = override_decode(translator.config.decode, {name: words.get(value, value) for name, value in given.items()})
+    given = {name: words.get(value, value) for name, value in given.items()}
+    decode = override_decode(translator.config.decode, given, as_flags=True)
     return translator, translator.engine.settle(decode, partial(print, f"seq2seq {args.command}:", file=sys.stderr))

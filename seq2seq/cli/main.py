@@ -2,7 +2,6 @@
 
 import argparse
 import atexit
-import errno
 import gc
 import io
 import os
@@ -15,6 +14,7 @@ from typing import Any
 from seq2seq import __version__
 from seq2seq.cli import average, config, curves, doctor, evaluate, explain, train, translate
 from seq2seq.errors import EXIT_USER_ERROR, ReportedElsewhereError, UserError
+from seq2seq.files import disk_explained
 from seq2seq.signals import Ended, ended_by_signals
 
 _COMMANDS = {
@@ -40,15 +40,6 @@ exit codes: 0 done; 1 a bug, please report it; 2 a mistake in the arguments or
 the files; 75 training was stopped by a signal, and saved; 141 the reader of the
 output ended (| head); 128 + n ended by signal n (130 Ctrl-C, 143 SIGTERM)
 """
-
-_NO_SPACE = "no space left on the disk; free some space and repeat the command"
-_DISK_ERRORS = {  # where no file is named: in files that grow line by line, such as the log
-    errno.ENOSPC: _NO_SPACE,
-    errno.EDQUOT: _NO_SPACE,
-    errno.EFBIG: "a file would exceed the size limit; raise the limit (ulimit -f) and repeat the command",
-    errno.EIO: "the disk failed to read or write (input/output error); copy your files to another disk",
-    errno.EROFS: "the disk is mounted read-only; mount it for writing and repeat the command",
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -105,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = f"seq2seq {args.command}"
     atexit.register(gc.freeze)  # or Python's last collection takes a quarter of a second over PyTorch's modules
     try:
-        with ended_by_signals(name):
+        with disk_explained(), ended_by_signals(name):
             status = _COMMANDS[args.command].run(args)
             sys.stdout.flush()
     except UserError as error:
@@ -124,22 +115,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has ended; the exit code is that of SIGPIPE
         _discard_stdout()
         return 141
-    except OSError as error:
-        message = _DISK_ERRORS.get(error.errno or 0)
-        if message is None:
-            raise
-        print(f"{name}: error: {message}", file=sys.stderr)
-        try:
-            sys.stdout.flush()
-        except OSError:
-            _discard_stdout()
-        return EXIT_USER_ERROR
     return status or 0
 
 
 def _report(name: str, error: UserError) -> int:
     if not isinstance(error, ReportedElsewhereError):
         print(f"{name}: error: {error}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_stdout()
     return EXIT_USER_ERROR
 
 

@@ -60,11 +60,14 @@ def load_saved_config(path: Path) -> Config:
     return draft.resolve()
 
 
-def override_decode(default: DecodeConfig, given: Mapping[str, object]) -> DecodeConfig:
-    """``default`` with the given fields replaced, as options such as ``--beam-size`` ask for.
+def override_decode(default: DecodeConfig, given: Mapping[str, object], *, as_flags: bool = False) -> DecodeConfig:
+    """``default`` with the given fields replaced, as options such as ``beam_size=2`` ask for.
 
     If ``given`` turns sampling off, the keys that only sampling uses go back to their defaults. Raises one
     :class:`ConfigError` with a line for every mistake.
+
+    Args:
+        as_flags: name the options in messages as the command line does: ``--beam-size``.
     """
     values = {**default.model_dump(), **given}
     if default.sample and values["sample"] is False:
@@ -73,10 +76,11 @@ def override_decode(default: DecodeConfig, given: Mapping[str, object]) -> Decod
     try:
         return DecodeConfig.model_validate(values)
     except ValidationError as error:
+        sample = "--sample" if as_flags else "sample=True"
         lines = []
         for key, message in explain(error, values, DecodeConfig):
-            option = "--" + "-".join(key).replace("_", "-")
-            lines.append(f"{option}: {message.replace('decode.sample: true', '--sample')}")
+            option = "--" + "-".join(key).replace("_", "-") if as_flags else show_key(key)
+            lines.append(f"{option}: {message.replace('decode.sample: true', sample)}")
         raise ConfigError("\n".join(lines)) from None
 
 

@@ -166,8 +166,10 @@ def unknown(key: Key, known: Mapping[Key, FieldInfo], siblings: Sequence[str]) -
     if tuple(name.split(".")) in known and "." in name:
         above, _, last = name.rpartition(".")
         return f"unknown key; dotted keys are for the command line only; here write {last}: in the section {above}:"
-    if ours := _OURS.get(name.lower().replace("-", "_")):
-        return f"unknown key; did you mean {ours}?"
+    ours = _OURS.get(name.lower().replace("-", "_"), "")
+    for suggestion in (ours, ours.partition(".")[2].split(" ")[0]):  # the known keys may be those of one section alone
+        if suggestion and tuple(suggestion.split()[0].split(".")) in known:
+            return f"unknown key; did you mean {suggestion}?"
     homes = [".".join(other) for other in known if other[-1] == name and other != without_numbers(key)]
     if homes:
         return f"unknown key; did you mean {' or '.join(homes)}?"

@@ -67,6 +67,10 @@ class Engine(Protocol):
     def identity(self) -> dict[str, str]:
         """Everything that affects the hypotheses, except the model, the sources and the options."""
 
+    @property
+    def num_parameters(self) -> int:
+        """The number of weights of the model."""
+
 
 def compute_in_fork(device: torch.device) -> None:
     """Set PyTorch to one thread in a forked child: it would wait for its parent's threads, which do not exist there.
@@ -123,6 +127,11 @@ class TorchEngine:
     def identity(self) -> dict[str, str]:
         """Device and precision."""
         return {"device": self.device.type, "precision": _NAMES[self._dtype]}
+
+    @property
+    def num_parameters(self) -> int:
+        """Tied weights count once."""
+        return sum(parameter.numel() for parameter in self._original.parameters())
 
     def settle(self, decode: DecodeConfig, say: Callable[[str], None]) -> DecodeConfig:
         """Replace int8 by fp32 on a CPU where int8 is slower."""

@@ -10,9 +10,11 @@ import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
+from typing import Any, overload
 
-from seq2seq.config import Config, DecodeConfig
+from seq2seq.config import Config, DecodeConfig, override_decode
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
 from seq2seq.decode.engine import Engine, Source, TorchEngine, compute_in_fork
@@ -23,7 +25,7 @@ from seq2seq.device import choose_device, compute_dtype
 from seq2seq.errors import ModelError, UserError
 from seq2seq.files import checksum
 from seq2seq.languages import CUTS, joiner, script_of
-from seq2seq.model_folder import load_model_folder
+from seq2seq.model_folder import find_model_folder, load_model_folder
 
 WINDOW_LINES = 4096
 WINDOW_CHARACTERS = 1 << 22  # 8 times the characters of 4,096 usual lines
@@ -39,13 +41,25 @@ class Translation:
     cut: bool = False  # it reached its length limit before it was complete
 
 
+def _lines_of(lines: Iterable[str]) -> Iterator[str]:
+    """The lines; each is checked when it is read. TypeError at once for what is no list of strings."""
+    # What has keys, a dict or a table of pandas, would give them instead of lines.
+    if isinstance(lines, (str, bytes)) or hasattr(lines, "keys") or not isinstance(lines, Iterable):
+        raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: translate(["..."])')
+    return map(_checked_line, count(1), lines)
+
+
+def _checked_line(number: int, line: str) -> str:
+    if not isinstance(line, str):
+        raise TypeError(f"line {number} is {type(line).__name__}, not str")
+    return line
+
+
 def _windows(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterator[list[str]]:
     """Windows of lines, limited in lines and characters; a window ends early when the next line is not there yet."""
     window: list[str] = []
     num_characters = 0
-    for number, line in enumerate(lines, start=1):
-        if not isinstance(line, str):
-            raise TypeError(f"line {number} is {type(line).__name__}, not str")
+    for line in lines:
         window.append(line)
         num_characters += len(line)
         if len(window) == WINDOW_LINES or num_characters >= WINDOW_CHARACTERS or none_is_there():
@@ -67,8 +81,13 @@ def _distinct(translations: list[Translation]) -> list[Translation]:
 class Translator:
     """A trained model, ready to translate.
 
-    >>> Translator.load("runs/multi30k").translate(["A man rides a horse."])
-    ['Ein Mann reitet auf einem Pferd.']
+    >>> translator = Translator.load("runs/multi30k")
+    >>> translator
+    Translator(runs/multi30k/best: transformer, 7,612,416 parameters, en to de, vocabulary 8,000; cpu, fp32)
+    >>> translator.translate("A man rides a horse.")
+    'Ein Mann reitet auf einem Pferd.'
+    >>> translator.translate(["A man rides a horse.", "Two dogs play."], beam_size=2)
+    ['Ein Mann reitet auf einem Pferd.', 'Zwei Hunde spielen.']
     """
 
     engine: Engine  # over a model of this config and these tokenizers
@@ -76,6 +95,7 @@ class Translator:
     tokenizers: TokenizerPair
     metadata: dict[str, str] = field(default_factory=dict)  # of the model folder, if the model was loaded from one
     edited: tuple[str, ...] = ()  # its settings that were edited after training
+    folders: tuple[Path, ...] = ()  # of the model, or of the models of an ensemble, if they were loaded
 
     @classmethod
     def load(cls, path: str | Path | Sequence[str | Path], device: str = "auto", precision: str = "auto") -> Translator:
@@ -93,14 +113,15 @@ class Translator:
         """
         chosen = choose_device(device)
         compute_in_fork(chosen)
-        paths = [Path(path)] if isinstance(path, (str, Path)) else [Path(one) for one in path]
+        paths = [Path(one).expanduser() for one in ([path] if isinstance(path, (str, Path)) else path)]
         if not paths:
             raise UserError("give at least one model folder")
         loaded = [load_model_folder(one) for one in paths]
+        folders = tuple(find_model_folder(one) for one in paths)
         engine = TorchEngine([one.model.to(chosen) for one in loaded], compute_dtype(precision, chosen))
         first, *others = loaded
         if not others:
-            return cls(engine, first.config, first.tokenizers, first.metadata, first.edited)
+            return cls(engine, first.config, first.tokenizers, first.metadata, first.edited, folders)
         for other, folder in zip(others, paths[1:], strict=True):
             if other.tokenizers.fingerprint != first.tokenizers.fingerprint:
                 raise ModelError(
@@ -110,19 +131,43 @@ class Translator:
         config = first.config.replace("data", max_length=min(one.config.data.max_length for one in loaded))
         metadata = {f"{n}.{key}": value for n, one in enumerate(loaded, 1) for key, value in one.metadata.items()}
         edited = [f"{folder}: {edit}" for folder, one in zip(paths, loaded, strict=True) for edit in one.edited]
-        return cls(engine, config, first.tokenizers, metadata, tuple(edited))
+        return cls(engine, config, first.tokenizers, metadata, tuple(edited), folders)
 
-    def translate(self, lines: Sequence[str], decode: DecodeConfig | None = None) -> list[str]:
-        """The best translation of every line; a blank line gives an empty one.
+    def __repr__(self) -> str:
+        """What it is: folder, architecture, size, languages, vocabulary, device and precision, in one line."""
+        data, pair = self.config.data, self.tokenizers
+        sizes = [pair.src.vocab_size] if pair.joint else [pair.src.vocab_size, pair.tgt.vocab_size]
+        parts = [self.config.model.architecture, f"{self.engine.num_parameters:,} parameters"]
+        if data.source_language and data.target_language:
+            parts.append(f"{data.source_language} to {data.target_language}")
+        parts.append(f"vocabulary {' and '.join(f'{size:,}' for size in sizes)}")
+        place = " + ".join(map(str, self.folders)) + ": " if self.folders else ""
+        return f"Translator({place}{', '.join(parts)}; {', '.join(self.engine.identity.values())})"
+
+    @overload
+    def translate(self, lines: str, decode: DecodeConfig | None = None, **options: Any) -> str: ...
+
+    @overload
+    def translate(self, lines: Iterable[str], decode: DecodeConfig | None = None, **options: Any) -> list[str]: ...
+
+    def translate(
+        self, lines: str | Iterable[str], decode: DecodeConfig | None = None, **options: Any
+    ) -> str | list[str]:
+        """The best translation of a line, or of every line of a list; a blank line gives an empty one.
 
         Args:
-            lines: a list of strings, not a single string.
+            lines: a string, which gives a string, or a list of strings, which gives a list.
             decode: how to search; default: the settings in the model's config.
+            options: keys of :class:`DecodeConfig` that replace those of ``decode``, such as ``beam_size=2``.
 
         Raises:
-            TypeError: ``lines`` is not a list of strings.
+            TypeError: ``lines`` is something else; nothing is translated.
+            ConfigError: an option is unknown, or its value is not allowed.
         """
-        return [translations[0].text for translations in self.translate_stream(lines, decode)]
+        one = isinstance(lines, str)
+        checked = list(_lines_of([lines] if isinstance(lines, str) else lines))
+        texts = [translations[0].text for translations in self.translate_stream(checked, decode, **options)]
+        return texts[0] if one else texts
 
     def attention(self, text: str, target: str | None = None) -> Attention:
         """The attention weights for one sentence, as arrays.
@@ -139,12 +184,15 @@ class Translator:
         tgt = self._one_sentence(target, self.tokenizers.tgt, "the target")
         return attention_of(self.tokenizers, src, tgt, run_once(engine, src, tgt))
 
-    def explain(self, text: str, reference: str | None = None, decode: DecodeConfig | None = None) -> Explanation:
+    def explain(
+        self, text: str, reference: str | None = None, decode: DecodeConfig | None = None, **options: Any
+    ) -> Explanation:
         """How the model came to its translation of one sentence: attention, words that it weighed, and the beam.
 
         Args:
             reference: another translation, to be scored beside the model's.
             decode: beam size and length penalty; default: the settings in the model's config.
+            options: as for :meth:`translate`.
 
         Raises:
             UserError: a text is blank or too long, or the engine runs several models.
@@ -152,8 +200,8 @@ class Translator:
         engine, src = self._inside(text)
         if reference is not None:
             self._one_sentence(reference, self.tokenizers.tgt, "the reference")
-        architecture = self.config.model.architecture
-        return explain(engine, self.tokenizers, architecture, text, src, reference, decode or self.config.decode)
+        architecture, decode = self.config.model.architecture, override_decode(decode or self.config.decode, options)
+        return explain(engine, self.tokenizers, architecture, text, src, reference, decode)
 
     def _inside(self, text: str) -> tuple[TorchEngine, list[int]]:
         """The engine, if one can look into its model, and the ids of a source sentence."""
@@ -176,6 +224,7 @@ class Translator:
         lines: Iterable[str],
         decode: DecodeConfig | None = None,
         on_problem: Callable[[int, str], None] = lambda line, message: None,
+        **options: Any,
     ) -> Iterator[list[Translation]]:
         """Translate any number of lines in constant memory: one list of ``decode.n_best`` translations per line.
 
@@ -184,14 +233,19 @@ class Translator:
         ``decode.split_sentences``, a line of several sentences is cut, too. The translations of the parts are joined.
 
         Args:
+            lines: any iterable of strings, such as a list, a generator or an open file.
             on_problem: called with a line number (from 1) and the reason if a line cannot be translated as requested.
+            options: as for :meth:`translate`; also ``n_best=3``.
 
         Raises:
-            TypeError: ``lines`` is a single string, or one of them is not a string.
+            TypeError: ``lines`` is a single string or no iterable; later, if a line is not a string.
+            ConfigError: an option is unknown, or its value is not allowed.
         """
-        settled = self.engine.settle(decode or self.config.decode, warnings.warn)
-        for window in self.translate_windows(lines, settled, on_problem):
-            yield from window
+        if decode is not None and not isinstance(decode, DecodeConfig):
+            raise TypeError(f"decode must be a DecodeConfig, not {type(decode).__name__}; or write beam_size=2")
+        checked, decode = _lines_of(lines), decode or self.config.decode
+        settled = self.engine.settle(override_decode(decode, options) if options else decode, warnings.warn)
+        return chain.from_iterable(self.translate_windows(checked, settled, on_problem))
 
     def translate_windows(
         self,
@@ -208,9 +262,7 @@ class Translator:
                 random numbers are then the same as in one uninterrupted translation.
             none_is_there: called after every line; True: translate the lines read so far instead of waiting for more.
         """
-        if isinstance(lines, (str, bytes)) or not isinstance(lines, Iterable):
-            raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: translate(["..."])')
-        for window in _windows(lines, none_is_there):
+        for window in _windows(_lines_of(lines), none_is_there):
             yield self._translate_window(window, done, decode, on_problem)
             done += len(window)
 

@@ -17,16 +17,25 @@ _LOOK_EVERY = 10.0  # seconds between checks for dead processes; torchrun, for e
 
 
 class StopSignals(ExitStack):
-    """Remembers a stop signal during the block; a second Ctrl-C or SIGTERM ends the process at once.
+    """Remembers a stop signal during the block; a second Ctrl-C or SIGTERM ends the process or the block at once.
 
     That is safe, as files are whole at any moment: only the steps since the last checkpoint are lost. A process that
     waits in a library for another process cannot act on the first signal. It waits as long as the other one lives.
     """
 
-    def __init__(self, say: Callable[[str], None], others_live: Callable[[], bool] = lambda: True) -> None:
-        """``others_live`` returns whether all other processes of the run are alive; it may take some seconds."""
+    def __init__(
+        self, say: Callable[[str], None], others_live: Callable[[], bool] = lambda: True, *, ends_process: bool = True
+    ) -> None:
+        """How to act on signals.
+
+        Args:
+            others_live: returns whether all other processes of the run are alive; it may take some seconds.
+            ends_process: a second Ctrl-C or SIGTERM ends the process. False, for a notebook, whose process has more
+                than this run: it raises KeyboardInterrupt.
+        """
         super().__init__()
-        self._say, self._others_live = say, others_live
+        self._say, self._others_live, self._ends_process = say, others_live, ends_process
+        self._insisted = False
         self._over = threading.Event()
         self.received: str | None = None  # the signal's name
 
@@ -46,6 +55,10 @@ class StopSignals(ExitStack):
             silence_lost_terminal()
         if self.received is None:
             self.received = signal.Signals(number).name
+        if number in INSISTENT:
+            if self._insisted and not self._ends_process:
+                raise KeyboardInterrupt("stopped at once; the same call continues from the last checkpoint")
+            self._insisted = True
 
     def _watch(self, read: int) -> None:
         """In a thread, which runs even while the main thread waits: report the first signal, act on the second."""
@@ -64,7 +77,7 @@ class StopSignals(ExitStack):
             if byte[0] not in self._numbers:
                 continue  # a signal that other code handles
             insistent += byte[0] in INSISTENT
-            if insistent > 1:
+            if insistent > 1 and self._ends_process:
                 end_at_once("seq2seq train", byte[0])
             if not seen:
                 name = signal.Signals(byte[0]).name

@@ -54,14 +54,15 @@ class Summary:
     test: Scores | None
 
 
-def train(run: Run, stop_after: int | None = None) -> Summary:
+def train(run: Run, stop_after: int | None = None, *, ends_process: bool = True) -> Summary:
     """Train until a bound of the config is reached; then translate the test set with the best model. Closes the run.
 
     A signal ends it early, and so does step ``stop_after``: a checkpoint is written, and nothing is tested.
+    ``ends_process`` is as for :class:`StopSignals`.
     """
     progress = run.progress
     try:
-        with StopSignals(run.processes.say, run.processes.others_live) as signals:
+        with StopSignals(run.processes.say, run.processes.others_live, ends_process=ends_process) as signals:
 
             def is_asked_to_stop() -> bool:
                 return signals.received is not None or progress.step >= (stop_after or math.inf)

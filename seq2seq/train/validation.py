@@ -135,7 +135,7 @@ def translate_and_score(
     hypotheses = [""] * len(src)
     for rank, share in enumerate(processes.all_gather(mine)):
         hypotheses[rank :: processes.world_size] = share
-    return hypotheses, score(hypotheses, [ref], language=config.data.target_language)
+    return hypotheses, score(hypotheses, [ref], target_language=config.data.target_language)
 
 
 def validate(

@@ -136,7 +136,7 @@ def test_a_finished_run_leaves_its_picture(place: Path, capsys: pytest.CaptureFi
     A run that was stopped gets none."""
     pytest.importorskip("matplotlib")
     whole_run = trainer.train
-    with mock.patch.object(trainer, "train", lambda run: whole_run(run, stop_after=2)):
+    with mock.patch.object(trainer, "train", lambda run, **_: whole_run(run, stop_after=2)):
         assert main(["train", "toy.yaml"]) == EXIT_STOPPED
     assert "saved after step 2; the same command continues from there" in capsys.readouterr().out
     assert not (place / "run/curves.png").exists()
@@ -156,7 +156,7 @@ def test_one_process_draws_the_picture(place: Path, monkeypatch: pytest.MonkeyPa
     """Guards against processes that write the same file at the same time, and a picture of metrics of nobody."""
     monkeypatch.setattr(Processes, "is_main", False)
     monkeypatch.setattr(setup, "set_up", lambda *_: None)
-    monkeypatch.setattr(trainer, "train", lambda _: Summary(Progress(), "done", False, None))
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: Summary(Progress(), "done", False, None))
     with mock.patch("seq2seq.report.curves.draw_curves") as draw:
         assert main(["train", "toy.yaml"]) == 0
     draw.assert_not_called()

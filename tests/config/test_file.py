@@ -454,9 +454,9 @@ def test_a_saved_config_loads_equal_anywhere(
 # -------------------------------------------------------------------------------------------------- options that decode
 
 
-def refused(default: DecodeConfig, **given: object) -> list[str]:
+def refused(default: DecodeConfig, as_flags: bool = True, **given: object) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        override_decode(default, given)
+        override_decode(default, given, as_flags=as_flags)
     return str(caught.value).split("\n")
 
 
@@ -484,6 +484,17 @@ def test_mistakes_in_decode_options_are_reported_as_options() -> None:
     ]
     assert refused(DecodeConfig(n_best=4), beam_size=1) == [
         "--n-best: must be at most beam_size (1) without sample, not 4"
+    ]
+
+
+def test_mistakes_in_keywords_are_reported_as_keywords() -> None:
+    """Guards against advice to a Python program in words of the command line, or of another section: ``batch_size`` is
+    train.batch_tokens in a config file, but not here."""
+    assert refused(DecodeConfig(), False, beam_sise=2) == ["beam_sise: unknown key; did you mean beam_size?"]
+    assert refused(DecodeConfig(), False, num_beams=2) == ["num_beams: unknown key; did you mean beam_size?"]
+    assert refused(DecodeConfig(), False, batch_size=2) == ["batch_size: unknown key; did you mean batch_tokens?"]
+    assert refused(DecodeConfig(), False, top_k=2) == [
+        "top_k: has no effect in beam search; set sample=True, or remove this key"
     ]
 
 

@@ -106,20 +106,90 @@ def test_blank_lines_have_one_translation(translator: Translator) -> None:
         assert [translation.text for translation in blank] == [""] * count
 
 
-@pytest.mark.parametrize("lines", ["kato", b"kato", None, 7, Path("kato")], ids=repr)
-def test_what_is_no_list_of_lines_is_refused(lines: Any, translator: Translator) -> None:
-    """Guards against a string whose letters are translated one by one, and bytes of which each number is a line."""
-    with pytest.raises(TypeError, match=r'list of strings, not \w+: translate\(\["..."\]\)'):
-        translator.translate(lines, GREEDY)
-    with pytest.raises(TypeError, match="list of strings"):
-        next(translator.translate_stream(lines, GREEDY))
+class Column(list[str]):
+    """Like a column of pandas, or a table: its keys are not its values."""
+
+    def keys(self) -> list[int]:
+        return []
 
 
-@pytest.mark.parametrize("line", [b"kato", None, 7, ["kato"]], ids=repr)
-def test_what_is_no_line_is_refused_by_number(line: Any, translator: Translator) -> None:
-    """Guards against a traceback from deep within, or the translation of a number's letters."""
-    with pytest.raises(TypeError, match=f"line 2 is {type(line).__name__}, not str"):
-        translator.translate(["kato", line], GREEDY)
+@pytest.fixture
+def idle(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> Translator:
+    """The translator, which must not search."""
+    monkeypatch.setattr(translator.engine, "search", None)
+    return translator
+
+
+@pytest.mark.parametrize("lines", [b"kato", None, 7, Path("kato"), {"kato": 1}, Column(["ka"])], ids=repr)
+def test_what_is_no_list_of_lines_is_refused(lines: Any, idle: Translator) -> None:
+    """Guards against bytes of which each number is a line, and the names of columns in place of their lines. A stream
+    refuses them when it is made, and a single string, too: its letters would be lines."""
+    with pytest.raises(TypeError, match=r'list of strings, not \w+: translate\(\["..."\]\)$'):
+        idle.translate(lines, GREEDY)
+    for refused in (lines, "kato"):
+        with pytest.raises(TypeError, match="list of strings"):
+            idle.translate_stream(refused, GREEDY)
+
+
+@pytest.mark.parametrize("line", [b"kato", None, 7, float("nan"), ["kato"]], ids=repr)
+def test_what_is_no_line_is_refused_by_number(line: Any, idle: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a traceback from deep within, or the translation of a number's letters; and against an hour of
+    work before the lines of a later window are looked at."""
+    monkeypatch.setattr(translator_module, "WINDOW_LINES", 1)
+    with pytest.raises(TypeError, match=f"^line 2 is {type(line).__name__}, not str$"):
+        idle.translate(["kato", line], GREEDY)
+
+
+def test_a_string_gives_a_string(translator: Translator) -> None:
+    """The first line of anyone's notebook; and lines may come from anything that can be iterated over."""
+    first, second = translator.translate(["kato", "miren solvu"])
+    assert translator.translate("kato") == first != second
+    assert translator.translate("") == ""
+    assert translator.translate(line for line in ("kato", "miren solvu")) == [first, second]
+    streamed = translator.translate_stream(np.array(["kato", "miren solvu"]))
+    assert [translations[0].text for translations in streamed] == [first, second]
+
+
+def test_keywords_change_the_models_settings(translator: Translator, lines: list[str]) -> None:
+    """Each is for one call, over the model's own settings or those that are given; a stream takes them as well."""
+    own = translator.config.decode
+    for decode in (own, BEAM):
+        short = decode.model_copy(update={"max_length_ratio": 0.2, "max_length_offset": 1})
+        expected = translator.translate(lines, short)
+        given = None if decode is own else decode
+        assert translator.translate(lines, given, max_length_ratio=0.2, max_length_offset=1) == expected
+        assert translator.translate(lines, given) == translator.translate(lines, decode) != expected
+    (two,) = translator.translate_stream(["kato"], n_best=2)
+    assert len(two) == 2
+
+
+def test_wrong_keywords_are_refused_in_one_line(idle: Translator) -> None:
+    """Nothing is translated, and the message is the config's own: with the name that was meant, and what is allowed."""
+    for given, expected in (
+        ({"beam_sise": 2}, "beam_sise: unknown key; did you mean beam_size?"),
+        ({"beam_size": 0}, "beam_size: must be a whole number > 0 and <= 1000, not 0"),
+        ({"n_best": 9}, "n_best: must be at most beam_size (2) without sample, not 9"),
+    ):
+        for translate in (idle.translate, idle.translate_stream):
+            with pytest.raises(UserError) as caught:
+                translate(["kato"], **given)
+            assert str(caught.value) == expected
+    with pytest.raises(TypeError, match=r"^decode must be a DecodeConfig, not int; or write beam_size=2$"):
+        idle.translate("kato", 5)  # type: ignore[call-overload]
+
+
+def test_a_translator_says_what_it_is(model: Path, translator: Translator) -> None:
+    """One line for a notebook, with the folder of the model that was found; one that was not loaded has no folder."""
+    number = sum(parameter.numel() for parameter in translator.engine.model.parameters())
+    what = f"transformer, {number:,} parameters, xx to yy, vocabulary 330; cpu, fp32)"
+    assert repr(translator) == f"Translator({model / 'best'}: {what}"
+    assert repr(Translator(translator.engine, translator.config, translator.tokenizers)) == f"Translator({what}"
+
+
+def test_a_home_folder_is_found(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands the ~ in a notebook."""
+    monkeypatch.setenv("HOME", str(model.parent))
+    assert Translator.load(f"~/{model.name}", device="cpu").folder == model / "best"
 
 
 FORKED = """

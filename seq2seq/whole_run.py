@@ -1,0 +1,144 @@
+"""A whole training run, from a config to its models and picture: what ``seq2seq train`` and ``seq2seq.train`` share.
+
+Nothing slow is imported before a function is called.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seq2seq.errors import ReportedElsewhereError, UserError
+
+if TYPE_CHECKING:
+    from seq2seq.config import Config
+    from seq2seq.train.distributed import Processes
+    from seq2seq.train.trainer import Summary
+
+
+def train(config: str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Train a model as ``seq2seq train`` does. The same call continues an interrupted run.
+
+    >>> run = seq2seq.train("my.yaml", ["train.max_minutes=5", "model.preset=tiny"])
+    >>> translator = seq2seq.Translator.load(run)
+
+    Ctrl-C, or the stop button of a notebook, finishes the step, saves, and raises KeyboardInterrupt; a second one does
+    not wait for that. Outside the main thread Python receives no signals, so a run there cannot be stopped in this way.
+    A script calls this under ``if __name__ == "__main__":``, because large texts are prepared by several processes.
+
+    Args:
+        config: path of the YAML file.
+        overrides: a list of ``"section.key=value"``, as on the command line.
+
+    Returns:
+        The run folder: models, metrics, curves, scores.
+
+    Raises:
+        UserError: the config or the text has mistakes, or the run cannot continue; the message says what to do.
+        TypeError: ``overrides`` is not a list of strings.
+        KeyboardInterrupt: the run was stopped by a signal. It was saved, unless it had not begun its first step.
+    """
+    if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
+        raise TypeError('overrides must be a list of strings, such as ["train.max_minutes=5"]')
+    checked = checked_config(Path(config).expanduser(), overrides)
+    import torch
+
+    from seq2seq.files import disk_explained
+
+    num_threads = torch.get_num_threads()
+    try:
+        with disk_explained():
+            summary = train_whole(checked, ends_process=False)
+    finally:
+        torch.set_num_threads(num_threads)  # train.threads is for the run, not for what the caller does next
+    if summary.stopped:
+        raise KeyboardInterrupt(stopped_line(summary, "call"))
+    return checked.run_dir
+
+
+def checked_config(path: Path, overrides: Sequence[str]) -> Config:
+    """The config of a run, whose text files are there.
+
+    Raises:
+        ConfigError: it has mistakes. Under torchrun the first process of each machine raises it, the others
+            ReportedElsewhereError.
+    """
+    from seq2seq.config import check_files, load_config
+
+    try:
+        config = load_config(path, overrides)
+        check_files(config)
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            raise ReportedElsewhereError from error
+        raise
+    return config
+
+
+@contextmanager
+def opened_run(config: Config) -> Iterator[Processes]:
+    """Join the processes of a run, with its folder locked, and errors of memory in one line.
+
+    Raises:
+        UserError: another process works on the folder, or memory ran out in the block.
+    """
+    from seq2seq.files import locked_run
+    from seq2seq.memory import memory_explained
+    from seq2seq.train.distributed import joined_processes
+
+    explained = memory_explained(lambda: "the start or the saving of a run: free memory, or choose a smaller model")
+    with (
+        joined_processes(config.train.device) as processes,
+        locked_run(config.run_dir) if processes.is_main else nullcontext(),
+        explained,
+    ):
+        yield processes
+
+
+def train_whole(config: Config, *, ends_process: bool) -> Summary:
+    """Train to the end or to a signal, draw the curves, and print what came out, unless a signal came.
+
+    Args:
+        ends_process: a second signal ends the process; otherwise it raises KeyboardInterrupt.
+    """
+    from seq2seq.report.curves import draw_curves
+    from seq2seq.train.setup import set_up
+    from seq2seq.train.trainer import train
+
+    with opened_run(config) as processes:
+        summary = train(set_up(config, processes), ends_process=ends_process)
+        finished = processes.is_main and not summary.stopped
+        if finished:
+            try:
+                draw_curves(config.run_dir)
+            except UserError as error:
+                with suppress(OSError):  # the terminal is gone, but the run is complete
+                    print(f"curves.png was not drawn: {error}", file=sys.stderr)
+    if finished:
+        _print(summary, config)
+    return summary
+
+
+def stopped_line(summary: Summary, again: str) -> str:
+    """What to say of a run that was stopped; ``again``: command or call."""
+    return f"{summary.reason}; saved after step {summary.progress.step:,}; the same {again} continues from there"
+
+
+def _print(summary: Summary, config: Config) -> None:
+    from seq2seq.train.outcome import outcome
+
+    progress, run_dir = summary.progress, config.run_dir
+    best = "" if progress.best_score is None else f", best {config.train.metric} {abs(progress.best_score):.2f}"
+    print(f"done: {summary.reason}; {progress.step:,} steps in {progress.seconds / 60:.1f} minutes{best}")
+    if progress.best_step:
+        print(f"best model: {run_dir / 'best'} (step {progress.best_step:,})")
+    else:
+        print(f"no best model: no validation gave a finite number; the last model is {run_dir / 'last'}")
+    for sentence in outcome(config, progress):
+        print(sentence)
+    if summary.test is not None:
+        print(f"test set, {run_dir / 'test.hyp.txt'}:\n{summary.test}")
