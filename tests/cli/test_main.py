@@ -91,7 +91,7 @@ def test_help(name: str | None, capsys: pytest.CaptureFixture[str]) -> None:
         "evaluate": ("--src", "--hyp", "--ref", "--tokenize", "--beam-size", "signatures"),
         "translate": ("--input", "--output", "--n-best", "--sample", "--seed", "standard input"),
         "average": ("--output",),
-        "curves": ("RUN", "run folder"),
+        "curves": ("RUN", "run folder", "--output FILE.png", "several"),
         "config": ("--schema", "section.key=value"),
         "doctor": ("exit codes", "section.key=value"),
     }
@@ -189,6 +189,11 @@ def test_from_text_to_translations(place: Path, capsys: pytest.CaptureFixture[st
     assert main(["curves", "run"]) == 0
     assert capsys.readouterr().out == "run/curves.png\n"
     assert (place / "run/curves.png").stat().st_size > 1000
+    (place / "run/curves.png").unlink()
+    assert main(["curves", "run", "--output", "one.png"]) == 0
+    assert main(["curves", "run", "model", "--output", "both.png"]) == 0
+    assert capsys.readouterr().out == "one.png\nboth.png\n"
+    assert not (place / "run/curves.png").exists()
 
 
 def test_a_reader_that_has_enough(place: Path) -> None:

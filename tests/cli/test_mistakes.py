@@ -261,6 +261,25 @@ MISTAKES = {
     "average of nothing": Mistake("average text --output out", ("text: not a model folder",), absent=OUT),
     "average into a file": Mistake("average model/best --output toy.yaml", ("toy.yaml",)),
     "curves of an empty folder": Mistake("curves text", ("text/metrics.jsonl: no metrics to draw",)),
+    "curves of several, but no picture": Mistake("curves model wide", ("several runs: give --output FILE.png",)),
+    "curves of a run twice": Mistake(
+        "curves model wide ./model --output out.png", ("model: the same run is given 2 times",), absent=("out.png",)
+    ),
+    "curves of one run and of an empty folder": Mistake(
+        "curves model text --output out.png", ("text/metrics.jsonl: no metrics to draw",), absent=("out.png",)
+    ),
+    "curves of too many": Mistake(
+        f"curves {'model ' * 9} --output out.png", ("9 runs cannot be told apart", "at most 8"), absent=("out.png",)
+    ),
+    "curves that are no PNG": Mistake(
+        "curves model --output out", ("--output out: the picture is a PNG file", "ends with .png"), absent=OUT
+    ),
+    "curves into a folder": Mistake(
+        "curves model wide --output out.png",
+        ("out.png: cannot be written",),
+        lambda place: (place / "out.png").mkdir(),
+        absent=("run",),
+    ),
     "config and schema": Mistake("config toy.yaml --schema", ("give either a config file or --schema",)),
     "neither config nor schema": Mistake("config", ("give either a config file or --schema",)),
 }
