@@ -26,17 +26,24 @@ data:
   test: {{src: {text}/test.en, tgt: {text}/test.zh}}
   max_length: 40
 tokenizer: {{joint: false, vocab_size: 900}}
-model: {{encoder_layers: 1, decoder_layers: 1, d_model: 16, num_heads: 2, d_ff: 32}}
+model: {{{model}encoder_layers: 1, decoder_layers: 1, d_model: 16}}
 optim: {{lr: 0.01, warmup_steps: 4}}
 train:
   {{batch_tokens: 300, max_steps: 12, validate_every: 5, save_every: 3, ema_decay: 0.9, metric: loss, device: cpu,
     threads: 1, keep_last: 3}}
 decode: {{beam_size: 2, max_length_ratio: 1, max_length_offset: 3}}
 """
+# The keys that each architecture has for itself.
+_MODELS = {
+    "transformer": "num_heads: 2, d_ff: 32, ",
+    "recurrent": "architecture: recurrent, ",
+    "convolutional": "architecture: convolutional, ",
+}
+ARCHITECTURES = tuple(_MODELS)
 # Filters, several epochs sampled anew, dropout, a schedule.
 _LONGER = [
     *("data.max_length=12", "tokenizer.sampling=0.1", "model.encoder_layers=2", "model.decoder_layers=2"),
-    *("model.d_model=64", "model.d_ff=128", "model.dropout=0.1", "optim.lr=4e-3", "optim.schedule=cosine"),
+    *("model.d_model=64", "model.dropout=0.1", "optim.lr=4e-3", "optim.schedule=cosine"),
     *("optim.warmup_steps=20", "train.batch_tokens=3000", "train.max_steps=240", "train.validate_every=16"),
     *("train.save_every=10", "train.metric=bleu", "train.patience=null"),
 ]
@@ -54,10 +61,10 @@ def write_text(folder: Path, pairs: int = 300, valid: int = 6, test: int = 4) ->
     return folder
 
 
-def write_config(text: Path, run: Path, path: Path) -> Path:
+def write_config(text: Path, run: Path, path: Path, architecture: str = "transformer") -> Path:
     """Write the small run's config to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_CONFIG.format(text=text, run=run), encoding="utf-8")
+    path.write_text(_CONFIG.format(text=text, run=run, model=_MODELS[architecture]), encoding="utf-8")
     return path
 
 
@@ -66,12 +73,12 @@ def small_config(text: Path, run: Path, *overrides: str) -> Config:
     return load_config(write_config(text, run, run.with_suffix(".yaml")), overrides)
 
 
-def training(folder: Path, *overrides: str) -> list[str]:
+def training(folder: Path, *overrides: str, architecture: str = "transformer") -> list[str]:
     """The command of a longer run that marks its phases, to be started in ``folder``; the text is beside ``folder``.
 
     All paths are relative, so that two runs can have the same config to the byte.
     """
-    write_config(Path("../text"), Path("run"), folder / "config.yaml")
+    write_config(Path("../text"), Path("run"), folder / "config.yaml", architecture)
     return [sys.executable, str(ROOT / "scripts/faults/marked.py"), "config.yaml", *_LONGER, *overrides]
 
 

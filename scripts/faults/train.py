@@ -24,7 +24,7 @@ from typing import NamedTuple
 from bench.report import table
 from tqdm import tqdm
 
-from faults.small_run import broken_parts, differences, training, write_text
+from faults.small_run import ARCHITECTURES, broken_parts, differences, training, write_text
 from faults.watched import Mark, Watched
 
 _STEPS = 240
@@ -51,6 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of this attack."""
     parser.add_argument("--kills", type=int, default=50, help="default: 50")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments; default: 1")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0], help="default: transformer")
 
 
 def run(args: argparse.Namespace) -> list[str]:
@@ -59,29 +60,30 @@ def run(args: argparse.Namespace) -> list[str]:
     write_text(args.out / "text", pairs=40_000, valid=100, test=300)  # so many that several processes build the corpus
     reference, attacked = args.out / "undisturbed", args.out / "attacked"
     print(f"an undisturbed run, in {reference} ...", flush=True)
-    undisturbed = _start_to_end(reference)
+    undisturbed = _start_to_end(reference, args.architecture)
     rng = random.Random(args.seed)
     kills: list[Kill] = []
     try:
         for target in (bar := tqdm(_targets(undisturbed.marks, args.kills, rng), desc="kills", unit=" kills")):
-            kills.append(_kill(target, attacked, undisturbed, rng))
+            kills.append(_kill(target, attacked, args.architecture, undisturbed, rng))
             bar.set_postfix_str(f"{kills[-1].phase}, step {kills[-1].step}")
             if broken := broken_parts(attacked / "run"):
                 return [f"after kill {len(kills)} ({kills[-1].phase}): {text}" for text in broken]
     finally:
         _print_table(kills)
     print("once more, to the end ...", flush=True)
-    _start_to_end(attacked)
+    _start_to_end(attacked, args.architecture)
     print(f"{len(kills)} kills; is the end that of the undisturbed run?")
     return [f"different: {name}" for name in differences(attacked / "run", reference / "run")]
 
 
-def _start(folder: Path) -> Watched:
-    return Watched(training(folder, f"train.max_steps={_STEPS}"), folder, folder / "log")
+def _start(folder: Path, architecture: str) -> Watched:
+    command = training(folder, f"train.max_steps={_STEPS}", architecture=architecture)
+    return Watched(command, folder, folder / "log")
 
 
-def _start_to_end(folder: Path) -> Watched:
-    run = _start(folder)
+def _start_to_end(folder: Path, architecture: str) -> Watched:
+    run = _start(folder, architecture)
     status = run.wait(_PATIENCE)
     run.end_all()
     if status != 0:
@@ -107,11 +109,11 @@ def _targets(marks: list[Mark], kills: int, rng: random.Random) -> list[Mark | N
     return targets
 
 
-def _kill(target: Mark | None, folder: Path, undisturbed: Watched, rng: random.Random) -> Kill:
+def _kill(target: Mark | None, folder: Path, architecture: str, undisturbed: Watched, rng: random.Random) -> Kill:
     """Start, wait for the moment, kill."""
     everyone = rng.random() < 0.25
     for _ in range(_STARTS):
-        run = _start(folder)
+        run = _start(folder, architecture)
         if target is None:
             time.sleep(rng.uniform(0, _STARTING_SECONDS))
         elif moment := run.wait_for(_moment(target, undisturbed.marks), _PATIENCE):

@@ -189,7 +189,7 @@ def test_a_translator_says_what_it_is(model: Path, translator: Translator) -> No
 def test_a_home_folder_is_found(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No shell expands the ~ in a notebook."""
     monkeypatch.setenv("HOME", str(model.parent))
-    assert Translator.load(f"~/{model.name}", device="cpu").folder == model / "best"
+    assert Translator.load(f"~/{model.name}", device="cpu").folders == (model / "best",)
 
 
 FORKED = """
