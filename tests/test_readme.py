@@ -1,4 +1,7 @@
-"""The README is true: its config loads, its commands parse, the files that it names exist, its messages are ours."""
+"""The README is true: its config loads, its commands parse, the files that it names exist, its messages are ours.
+
+The Chinese README has its own words, but the same keys, programs, output and figures.
+"""
 
 import re
 import shlex
@@ -16,25 +19,29 @@ from tests.toy import TOY, write_lines, write_text_files
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CHINESE = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+BOTH = pytest.mark.parametrize("readme", [README, CHINESE], ids=["English", "Chinese"])
 
 
-def blocks(language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, readme: str = README) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
     return [text for name, text in fenced if name == language]
 
 
-def test_the_first_config_is_complete(tmp_path: Path) -> None:
+@BOTH
+def test_the_first_config_is_complete(tmp_path: Path, readme: str) -> None:
     """Guards against an example config that the program would refuse; later examples are parts to add to it."""
-    first, *parts = blocks("yaml")
+    first, *parts = blocks("yaml", readme)
     path = tmp_path / "my.yaml"
     for part in ("", *parts):
         path.write_text(first + part, encoding="utf-8")
         assert load_config(path).run_dir == Path("runs/my")
 
 
-def test_every_command_parses() -> None:
+@BOTH
+def test_every_command_parses(readme: str) -> None:
     """Guards against options in the README that the command line does not have."""
-    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("seq2seq ")]
+    lines = [line for block in blocks("bash", readme) for line in block.splitlines() if line.startswith("seq2seq ")]
     assert len(lines) >= 8
     for line in lines:
         words = shlex.split(line.split(" < ")[0].split(" > ")[0], comments=True)
@@ -59,7 +66,7 @@ def test_the_python_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_the_scripts_and_modules_exist() -> None:
     """Guards against a layout that has moved on without its picture."""
-    for script in re.findall(r"bash (scripts/\S+\.sh)", README):
+    for script in re.findall(r"bash (scripts/\S+\.sh)", README + CHINESE):
         assert (ROOT / script).is_file(), script
     layout = next(block for block in blocks("") if block.startswith("seq2seq/"))
     shown = set(re.findall(r"\w+\.py", layout))
@@ -85,15 +92,51 @@ def test_the_messages_shown_are_real(tmp_path: Path) -> None:
 
 def test_the_cpu_install_is_the_version_of_the_constraints() -> None:
     """Guards against a CPU build that the next command replaces by one with 5 GB of CUDA libraries."""
-    (version,) = re.findall(r"pip install torch==(\S+) --index-url", README)
+    (version,) = set(re.findall(r"pip install torch==(\S+) --index-url", README + CHINESE))
     assert f"torch=={version}" in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 
 
 def test_nothing_installs_another_project() -> None:
     """Guards against ``pip install seq2seq``: on PyPI that name belongs to somebody else."""
-    paths = [ROOT / "README.md", *(p for d in ("seq2seq", "scripts", "configs") for p in (ROOT / d).rglob("*"))]
+    paths = [*ROOT.glob("README*.md"), *(p for d in ("seq2seq", "scripts", "configs") for p in (ROOT / d).rglob("*"))]
     for path in paths:
         if path.suffix in (".md", ".py", ".sh", ".yaml"):
             assert not re.search(r"install [^`\n]*?['\" ]seq2seq(\[|['\"`\s]|$)", path.read_text(encoding="utf-8")), (
                 path
             )
+
+
+@BOTH
+def test_links_lead_somewhere(readme: str) -> None:
+    """Guards against links to headings and files that were renamed."""
+    for target in re.findall(r"\]\((?!https:)(.*?)\)", readme):
+        file, _, heading = target.partition("#")
+        assert not file or (ROOT / file).exists(), target
+        text = (ROOT / file).read_text(encoding="utf-8") if file else readme
+        headings = [re.sub(r"[^\w -]", "", line).lower() for line in re.findall(r"^#+ (.*)", text, re.MULTILINE)]
+        assert not heading or heading in [words.replace(" ", "-") for words in headings], target
+
+
+def keys(readme: str) -> set[str]:
+    table = readme[readme.index("| `model.preset`") :].split("\n\n")[0]
+    return {key for row in table.splitlines() for key in re.findall(r"`([\w.]+)`", row.split("|")[1])}
+
+
+def test_the_chinese_readme_follows_the_english_one() -> None:
+    """Guards against a change of keys, programs, output or figures that only one of the two languages has."""
+
+    def without_words(block: str) -> str:
+        return re.sub(r" *#.*|\"[^\"]*\"", "", block)
+
+    assert keys(CHINESE) == keys(README)
+    assert [*map(without_words, blocks("python", CHINESE))] == [*map(without_words, blocks("python"))]
+    for block in blocks("", CHINESE):
+        assert block in README
+    figures = r"(?<![\w.,])\d+(?:[.,]\d+)+"
+    assert set(re.findall(figures, CHINESE)) <= set(re.findall(figures, README))
+
+
+def test_chinese_paragraphs_are_one_line() -> None:
+    """Guards against line breaks that a browser shows as spaces between Chinese characters."""
+    prose = re.sub(r"^```.*?^```", "", CHINESE, flags=re.DOTALL | re.MULTILINE)
+    assert not re.findall(r"^(?![#|]).+\n +\S.*|^(?![#|]).+\n(?![-#|]).+", prose, re.MULTILINE)
