@@ -300,6 +300,11 @@ def test_time_left() -> None:
     assert training.seconds_left([], 0, 7, 3) == 7 * training.seconds_left([], 0, 1, 3) > 7 * 180
     assert training.seconds_left([100, 200], 50, 2, 3) == 100 + 150
     assert training.seconds_left([100], 130, 1, 3) == 0
+    assert [training.in_words(seconds) for seconds in (700, 70, 20)] == [
+        "about 12 minutes",
+        "about a minute",
+        "seconds",
+    ]
 
 
 def _record(name: str, bleu: float | None) -> dict[str, Any]:

@@ -24,6 +24,8 @@ _NAME = "compare"
 _SUMMARY = ("model", "parameters", "steps", "tok/s: training", "translating", "BLEU", "chrF")
 _DISTANCES = ("long-distance", "rest")
 _DARK, _PALE = "#1f4e99", "#b9c7dd"
+_COLOURS = 10  # of matplotlib
+_ABOVE = 26  # points between bars and their title, with room for a legend
 
 
 def text(records: Sequence[Record], minutes: float) -> str:
@@ -91,50 +93,57 @@ def saved_records(out: Path) -> list[Record]:
 
 def draw(path: Path, records: Sequence[Record]) -> None:
     """Draw the models side by side; prints why if there can be no picture."""
+    heights = (1.0 + 0.5 * len(records), 3.5)  # inches: bars for each model, and the lines of all of them
     try:
-        figure = new_figure(13, 3.2 + 0.9 * len(records))
+        figure = new_figure(14, 1.0 + sum(heights))
     except UserError as error:
         return print(f"{path.name} was not drawn: {error}")
-    overall, lengths, distances, speeds = figure.subplots(2, 2).flat
+    places: Any = [["overall", "distance", "speed"], ["length"] * 3]
+    panels = figure.subplot_mosaic(places, height_ratios=heights, gridspec_kw={"hspace": 0.06, "wspace": 0.04})
     names = [record["model"] for record in records]
-    _draw_bars(overall, names, {"BLEU": [record["bleu"] for record in records]}, "{:.1f}")
-    overall.set(title="BLEU of the test set", xlim=(0, 110))
-    _draw_lengths(lengths, records)
+    _draw_bars(panels["overall"], {"BLEU": [record["bleu"] for record in records]}, "{:.1f}")
+    panels["overall"].set_yticks(range(len(names)), names)
+    panels["overall"].set_title("BLEU of the test set", pad=_ABOVE)
     parts = {name: [record["parts"][name]["bleu"] or 0.0 for record in records] for name in _DISTANCES}
-    _draw_bars(distances, names, parts, "{:.1f}")
-    distances.set(title="BLEU of long-distance sentences, and of the rest", xlim=(0, 110))
+    _draw_bars(panels["distance"], parts, "{:.1f}")
+    panels["distance"].set_title("BLEU by the kind of sentence", pad=_ABOVE)
     kinds = ("training", "translating")
     speed = {kind: [record[kind]["tokens_per_second"] for record in records] for kind in kinds}
-    _draw_bars(speeds, names, speed, "{:,.0f}")
-    speeds.set(title="Target tokens per second", xlim=(0, 1.15 * max(map(max, speed.values()))))
-    for axes in (overall, lengths, distances, speeds):
+    _draw_bars(panels["speed"], speed, "{:,.0f}")
+    panels["speed"].set_title("Target tokens per second", pad=_ABOVE)
+    _draw_lengths(panels["length"], records)
+    for axes in panels.values():
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_axisbelow(True)
     save_png(figure, path)
 
 
-def _draw_bars(axes: Axes, names: Sequence[str], series: Mapping[str, Sequence[float]], number: str) -> None:
-    """A horizontal bar for each model and each of one or two series, with its number at its end."""
+def _draw_bars(axes: Axes, series: Mapping[str, Sequence[float]], number: str) -> None:
+    """A horizontal bar for each model and each of one or two series, with its number at its end; the first on top."""
     height = 0.8 / len(series)
     for place, (label, values) in enumerate(series.items()):
-        at = [row + (place - (len(series) - 1) / 2) * height for row in range(len(names))]
+        at = [row + (place - (len(series) - 1) / 2) * height for row in range(len(values))]
         bars = axes.barh(at, values, height, label=label, color=(_DARK, _PALE)[place])
         axes.bar_label(bars, labels=[number.format(value) for value in values], padding=3, fontsize=9)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks([])
+    axes.margins(y=0.02)
     axes.invert_yaxis()
+    axes.set_xlim(0, 1.18 * max(1e-9, *map(max, series.values())))  # room for the numbers
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.grid(axis="x", alpha=0.3)
     if len(series) > 1:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.99), ncols=2, frameon=False)
 
 
 def _draw_lengths(axes: Axes, records: Sequence[Record]) -> None:
     """BLEU by the length of the source, a line for each model."""
-    names = [band_name(band) for band in BANDS]
     for number, record in enumerate(records):
-        points = [(name, record["parts"][name]["bleu"]) for name in names]
-        drawn = [(name, bleu) for name, bleu in points if bleu is not None]
-        style = "o-" if number < 10 else "s--"  # matplotlib has ten colours
-        axes.plot(*zip(*drawn, strict=True), style, ms=4, label=record["model"])
-    axes.set(title="BLEU by the length of the source sentence", ylim=(0, 102))
+        points = [(name, record["parts"][name]["bleu"]) for name in map(band_name, BANDS)]
+        places = [name for name, bleu in points if bleu is not None]
+        style = "o-" if number < _COLOURS else "s--"
+        axes.plot(places, [bleu for _, bleu in points if bleu is not None], style, ms=5, label=record["model"])
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+    axes.set_title("BLEU by the length of the source sentence")
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1.05), frameon=False)

@@ -104,7 +104,7 @@ def train_all(contestants: Sequence[Contestant], minutes: float) -> tuple[list[C
     for number, contestant in enumerate(to_do):
         title = f"{contestant.name} ({number + 1} of {len(to_do)})"
         total = 60 * minutes + _AROUND
-        with tqdm(total=total, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", leave=False) as bar:
+        with tqdm(total=total, desc=title, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", leave=False) as bar:
             bar.mininterval = 0.2 if sys.stderr.isatty() else 30.0
             started = time.monotonic()
             process = _start(contestant)
@@ -113,7 +113,7 @@ def train_all(contestants: Sequence[Contestant], minutes: float) -> tuple[list[C
                     elapsed = time.monotonic() - started
                     left = seconds_left(took, elapsed, len(to_do) - number, minutes)
                     bar.n = min(elapsed, total)
-                    text = f"{title}: {_so_far(contestant)}; all models: about {left / 60:.0f} minutes left"
+                    text = f"{title}: {_so_far(contestant)}; all models: {in_words(left)} left"
                     bar.set_description_str(text, refresh=sys.stderr.isatty())
                     bar.update(0)
                     time.sleep(_LOOK_EVERY)
@@ -142,6 +142,12 @@ def seconds_left(took: Sequence[float], elapsed: float, to_do: int, minutes: flo
     """
     usual = sum(took) / len(took) if took else 60 * minutes + _AROUND
     return max(0.0, usual - elapsed) + usual * (to_do - 1)
+
+
+def in_words(seconds: float) -> str:
+    """``about 12 minutes``."""
+    minutes = round(seconds / 60)
+    return f"about {minutes} minutes" if minutes > 1 else "about a minute" if seconds > 30 else "seconds"
 
 
 def draw_curves(contestants: Sequence[Contestant], path: Path) -> None:
