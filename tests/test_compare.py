@@ -71,7 +71,7 @@ def in_this_process(job: str, spec: Any, *_: object) -> dict[str, Any]:
     return {**decoding.run(spec, *job.split(":")[1:]), "disturbed": ""}
 
 
-def no_training(*_: object) -> None:
+def no_training(*_: object, **options: object) -> None:
     pytest.fail("a finished run was trained again")
 
 
@@ -79,7 +79,7 @@ def test_finished_runs_are_compared_and_not_trained_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The numbers of table and JSON are those of the runs' own records; a second start takes them as they are."""
-    monkeypatch.setattr(training, "_start", no_training)
+    monkeypatch.setattr(training.subprocess, "Popen", no_training)
     monkeypatch.setattr(measure, "run_job", in_this_process)
     monkeypatch.setattr(training.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 2, "", "curves: no"))
     assert run(folder) == 0
@@ -208,7 +208,7 @@ def test_mistakes_come_before_the_first_training(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One clear line, not after half an hour; scores of two test sets are never in one table."""
-    monkeypatch.setattr(training, "_start", no_training)
+    monkeypatch.setattr(training.subprocess, "Popen", no_training)
     toy.write_text_files(tmp_path / "text")
     for name in ("one", "two"):
         write_config(tmp_path, name)
@@ -288,11 +288,11 @@ def test_bleu_of_parts(folder: Path) -> None:
     """The BLEU of a part is sacreBLEU's of its lines; a part without lines has none."""
     test = measure.TestSet(["a", "b", "c"], ["我 们", "他们很高", "她来了"], "zh", {"some": [1, 2], "none": []})
     hypotheses = ["x", "他们很高兴", "她来了"]
-    assert measure._bleu(hypotheses, test, [1, 2]) == {
+    assert measure.bleu_of(hypotheses, test, [1, 2]) == {
         "lines": 2,
         "bleu": score(hypotheses[1:], [test.ref[1:]], "zh").bleu,
     }
-    assert measure._bleu(hypotheses, test, []) == {"lines": 0, "bleu": None}
+    assert measure.bleu_of(hypotheses, test, []) == {"lines": 0, "bleu": None}
 
 
 def test_time_left() -> None:
@@ -309,7 +309,7 @@ def test_time_left() -> None:
 
 def _record(name: str, bleu: float | None) -> dict[str, Any]:
     speed = {"steps": 12_345, "tokens_per_second": 12_345.6, "disturbed": ""}
-    names = [*map(measure.band_name, measure.BANDS), *report._DISTANCES, *measure.LONG_DISTANCE]
+    names = [*map(measure.band_name, measure.BANDS), *report.DISTANCES, *measure.LONG_DISTANCE]
     parts = {part: {"lines": 1000 if bleu else 0, "bleu": bleu} for part in names}
     scores = {"bleu": 98.76, "chrf": 97.65, "bleu_signature": "b", "chrf_signature": "c"}
     return {"model": name, "parameters": 1_234_567, "training": speed, "translating": speed, "parts": parts, **scores}

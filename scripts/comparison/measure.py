@@ -99,7 +99,7 @@ def measure(
         raise UserError(f"{run_dir}: translated {len(hypotheses)} lines, but the test set has {len(test.ref)}")
     same = (record for record in earlier if record["weights"] == scores["model"]["blake2b"])
     translating = next((record["translating"] for record in same), None)
-    parts = {name: _bleu(hypotheses, test, numbers) for name, numbers in test.parts.items()}
+    parts = {name: bleu_of(hypotheses, test, numbers) for name, numbers in test.parts.items()}
     return {
         "model": contestant.name,
         "config": str(contestant.path),
@@ -113,8 +113,8 @@ def measure(
     }
 
 
-def _bleu(hypotheses: Sequence[str], test: TestSet, numbers: Sequence[int]) -> dict[str, Any]:
-    """BLEU of some lines; None if there are no such lines."""
+def bleu_of(hypotheses: Sequence[str], test: TestSet, numbers: Sequence[int]) -> dict[str, Any]:
+    """The number of these lines (``numbers`` from 0), and their BLEU; None if there are none."""
     if not numbers:
         return {"lines": 0, "bleu": None}
     chosen = ([side[number] for number in numbers] for side in (hypotheses, test.ref))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]  # of comparison.measure.measure
 _NAME = "compare"
 _SUMMARY = ("model", "parameters", "steps", "tok/s: training", "translating", "BLEU", "chrF")
-_DISTANCES = ("long-distance", "rest")
+DISTANCES = ("long-distance", "rest")
 _DARK, _PALE = "#1f4e99", "#b9c7dd"
 _COLOURS = 10  # of matplotlib
 _ABOVE = 26  # points between bars and their title, with room for a legend
@@ -33,7 +33,7 @@ def text(records: Sequence[Record], minutes: float) -> str:
     lengths = [band_name(band) for band in BANDS]
     parts = {
         "BLEU by the number of words of the source sentence:": lengths,
-        "BLEU of sentences in which words that belong together stand far apart, and of the rest:": _DISTANCES,
+        "BLEU of sentences in which words that belong together stand far apart, and of the rest:": DISTANCES,
         "BLEU of these long-distance sentences by what is in them:": LONG_DISTANCE,
     }
     lines = [f"After {minutes:g} minutes of training each:", "", table(_SUMMARY, [*map(_summary, records)]), ""]
@@ -104,7 +104,7 @@ def draw(path: Path, records: Sequence[Record]) -> None:
     _draw_bars(panels["overall"], {"BLEU": [record["bleu"] for record in records]}, "{:.1f}")
     panels["overall"].set_yticks(range(len(names)), names)
     panels["overall"].set_title("BLEU of the test set", pad=_ABOVE)
-    parts = {name: [record["parts"][name]["bleu"] or 0.0 for record in records] for name in _DISTANCES}
+    parts = {name: [record["parts"][name]["bleu"] or 0.0 for record in records] for name in DISTANCES}
     _draw_bars(panels["distance"], parts, "{:.1f}")
     panels["distance"].set_title("BLEU by the kind of sentence", pad=_ABOVE)
     kinds = ("training", "translating")

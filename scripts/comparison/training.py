@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from seq2seq.train.metrics import METRICS, read_metrics
 _ROOT = Path(__file__).resolve().parents[2]
 _AROUND = 30.0  # seconds for what is not training: the start, the last validation, the test
 _LOOK_EVERY = 1.0  # seconds
+_BAR = "{percentage:3.0f}%|{bar:20}| {desc}"
 # What decides the scores of a finished run.
 _SETTINGS = ("seed", "tokenizer", "model", "optim", "train", "decode.beam_size", "decode.length_penalty")
 
@@ -97,39 +99,49 @@ def train_all(contestants: Sequence[Contestant], minutes: float) -> tuple[list[C
         Those that are finished now, and a line about each of the others.
     """
     to_do = [contestant for contestant in contestants if not contestant.is_finished]
-    problems, took = [], list[float]()
+    failed, took = [], list[float]()
     for contestant in contestants:
         if contestant not in to_do:
             print(f"{contestant.name}: trained before", flush=True)
     for number, contestant in enumerate(to_do):
         title = f"{contestant.name} ({number + 1} of {len(to_do)})"
-        total = 60 * minutes + _AROUND
-        with tqdm(total=total, desc=title, bar_format="{percentage:3.0f}%|{bar:20}| {desc}", leave=False) as bar:
+        started = time.monotonic()
+        with (
+            tqdm(total=60 * minutes + _AROUND, desc=title, bar_format=_BAR, leave=False) as bar,
+            _started(contestant) as process,
+        ):
             bar.mininterval = 0.2 if sys.stderr.isatty() else 30.0
-            started = time.monotonic()
-            process = _start(contestant)
-            try:
-                while process.poll() is None:
-                    elapsed = time.monotonic() - started
-                    left = seconds_left(took, elapsed, len(to_do) - number, minutes)
-                    bar.n = min(elapsed, total)
-                    text = f"{title}: {_so_far(contestant)}; all models: {in_words(left)} left"
-                    bar.set_description_str(text, refresh=sys.stderr.isatty())
-                    bar.update(0)
-                    time.sleep(_LOOK_EVERY)
-            finally:
-                if process.poll() is None:  # a signal: the run saves itself, and the same command continues it
-                    process.terminate()
-                    process.wait()
+            while process.poll() is None:
+                elapsed = time.monotonic() - started
+                left = in_words(seconds_left(took, elapsed, len(to_do) - number, minutes))
+                bar.set_description_str(f"{title}: {_so_far(contestant)}; all models: {left} left", refresh=False)
+                bar.update(min(elapsed, bar.total or 0.0) - bar.n)
+                time.sleep(_LOOK_EVERY)
         took.append(time.monotonic() - started)
         if process.returncode == 0 and contestant.is_finished:
             print(f"{title}: trained and tested in {took[-1] / 60:.1f} minutes", flush=True)
         else:
-            problems.append(
-                f"{contestant.name}: training failed: {_last_line(_read(contestant.log))} ({contestant.log})"
-            )
             print(f"{title}: failed", flush=True)
-    return [contestant for contestant in contestants if contestant.is_finished], problems
+            failed.append(f"{contestant.name}: training failed: {_last_line(_read(contestant.log))} ({contestant.log})")
+    return [contestant for contestant in contestants if contestant.is_finished], failed
+
+
+@contextmanager
+def _started(contestant: Contestant) -> Iterator[subprocess.Popen[bytes]]:
+    """The training process; if a signal or an error ends the block, it saves and ends, and can be continued."""
+    contestant.log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "seq2seq", "train", str(contestant.path), *contestant.overrides]
+    with contestant.log.open("ab") as log:
+        # In a session of its own: Ctrl-C reaches it once, through this process. Twice would end it without saving.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
 
 
 def seconds_left(took: Sequence[float], elapsed: float, to_do: int, minutes: float) -> float:
@@ -157,16 +169,6 @@ def draw_curves(contestants: Sequence[Contestant], path: Path) -> None:
     done = subprocess.run(command, env=_environment(), capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         print(f"{path.name} was not drawn: {_last_line(done.stdout + done.stderr)}")
-
-
-def _start(contestant: Contestant) -> subprocess.Popen[bytes]:
-    contestant.log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "seq2seq", "train", str(contestant.path), *contestant.overrides]
-    with contestant.log.open("ab") as log:
-        # In a session of its own: Ctrl-C reaches it once, through this process. Twice would end it without saving.
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), start_new_session=True
-        )
 
 
 def _environment() -> dict[str, str]:
