@@ -147,7 +147,7 @@ def test_one_reference_needs_no_second_list() -> None:
         (["a"], {"a": 1}, "references must be a list of strings, not dict"),
         (iter(["a"]), ["a"], "hypotheses must be a list of strings, not list_iterator"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_list_of_lines_is_refused(hypotheses: Any, references: Any, message: str) -> None:
     """Guards against a score of letters, and a traceback from within sacreBLEU."""
