@@ -99,7 +99,8 @@ class _TorchLSTM(nn.Module):
 
     def __init__(self, shape: PeerShape) -> None:
         super().__init__()
-        width, layers, options = shape.d_model, shape.layers, {"batch_first": True, "dropout": shape.dropout}
+        width, layers = shape.d_model, shape.layers
+        options = {"batch_first": True, "dropout": shape.dropout if layers > 1 else 0.0}  # it is between layers
         self.embedding = nn.Embedding(shape.vocab_size, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.scale, self.layers = math.sqrt(width), layers
