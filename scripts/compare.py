@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -66,10 +67,10 @@ def compare(options: argparse.Namespace) -> int:
     if trained:
         test, earlier = read_test_set(trained[0].config), report.saved_records(options.out)
         records = [measure(contestant, test, options.out, earlier) for contestant in trained]
-        print(report.save(options, records))
+        tables = report.save(options, records)
         report.draw(options.out / "compare.png", records)
         draw_curves(trained, options.out / "curves.png")
-        print(f"\nresults: {options.out}")
+        print(f"{tables}\n\nresults: {options.out}", flush=True)
     for line in failed:
         print(f"compare: {line}", file=sys.stderr)
     return int(bool(failed))
@@ -88,6 +89,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"compare: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of the tables has enough (| head); the exit code is that of SIGPIPE
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("\ncompare: stopped; the same command continues from here", file=sys.stderr)
         return 130
