@@ -33,6 +33,8 @@ def add(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.output is None and args.png is None:
         raise UserError("give --output FILE.html for the page, or --png FILE.png for the alignment alone")
+    if args.output == args.png:
+        raise UserError(f"--output and --png: both are {args.png}; give the picture another name")
     from seq2seq.report.explain import draw_alignment, write_page
 
     translator, decode = load_translator(args)

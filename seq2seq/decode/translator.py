@@ -262,7 +262,7 @@ class Translator:
                 random numbers are then the same as in one uninterrupted translation.
             none_is_there: called after every line; True: translate the lines read so far instead of waiting for more.
         """
-        for window in _windows(_lines_of(lines), none_is_there):
+        for window in _windows(lines, none_is_there):
             yield self._translate_window(window, done, decode, on_problem)
             done += len(window)
 

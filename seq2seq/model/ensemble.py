@@ -58,7 +58,7 @@ class Ensemble(Seq2SeqModel):
     @property
     def output_weight(self) -> Tensor:
         """There is no single one."""
-        raise NotImplementedError("an ensemble is not trained")
+        raise AssertionError("an ensemble is not trained")
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """The members' hidden states side by side, [T, sum of their D]."""

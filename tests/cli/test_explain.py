@@ -31,6 +31,7 @@ def test_a_page_and_a_picture(place: Path, capsys: pytest.CaptureFixture[str]) -
         ([], "give --output FILE.html for the page, or --png FILE.png for the alignment alone"),
         (["--output", "page.html", "--beam-size", "0"], "--beam-size: must be"),
         (["--output", "text"], "text: cannot be written: it is a folder"),
+        (["--output", "page.html", "--png", "page.html"], "--output and --png: both are page.html"),
         (["--output", "page.html", "--reference", " "], "the reference is blank"),
     ],
 )
