@@ -131,7 +131,7 @@ def explain(
     decode: DecodeConfig,
 ) -> Explanation:
     """Explain the translation of ``text``, whose ids are ``src`` with EOS; beam search, whatever ``decode`` says."""
-    decode = decode.model_copy(update={"sample": False, "n_best": 1, "quantize": None})
+    decode = decode.model_copy(update={"sample": False, "n_best": 1})
     pieces = tokenizers.tgt.pieces(range(tokenizers.tgt.vocab_size))
     best, beam = recorded_search(engine, src, decode, pieces)
     (translated,) = tokenizers.tgt.decode_batch([best.ids])

@@ -30,8 +30,8 @@ from seq2seq.model.state import State
 def masked_softmax(scores: Tensor, visible: Tensor) -> Tensor:
     """The softmax over the last dimension, in which what is not ``visible`` gets 0.
 
-    The paper sets masked scores to minus infinity (section 3.2.3). Here they get the lowest finite number, because a row
-    of padding may see nothing at all, and would become NaN.
+    The paper sets masked scores to minus infinity (section 3.2.3). Here they get the lowest finite number, because a
+    row of padding may see nothing at all, and would become NaN.
     """
     return scores.masked_fill(~visible, torch.finfo(scores.dtype).min).softmax(dim=-1)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from seq2seq.config import DecodeConfig
 from seq2seq.data.symbols import EOS_ID
@@ -14,20 +13,9 @@ from seq2seq.decode.explain import run_once
 from seq2seq.decode.explanation import Explanation, Node
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import ModelError, UserError
-from tests.toy import sentences, toy_model
+from tests.toy import sentences
 
 BEAM = DecodeConfig(beam_size=3, max_length_ratio=1, max_length_offset=3, length_penalty=0.8)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return toy_model(tmp_path_factory.mktemp("explain"))
-
-
-@pytest.fixture(scope="module")
-def translator(model: Path) -> Translator:
-    return Translator.load(model, device="cpu")
 
 
 LINES = [src for src, _ in sentences(12, seed=9)]

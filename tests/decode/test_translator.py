@@ -27,7 +27,7 @@ from seq2seq.errors import ModelError, UserError
 from seq2seq.model import state as state_module
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model_folder import build_model, save_model_folder
-from tests.toy import environment, sentences, toy_model
+from tests.toy import environment, sentences
 
 GREEDY = DecodeConfig(beam_size=1, max_length_ratio=1, max_length_offset=3)
 BEAM = DecodeConfig(beam_size=3, max_length_ratio=1, max_length_offset=3)
@@ -48,17 +48,6 @@ ODD = [
     "\ud800",
     "�",
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return toy_model(tmp_path_factory.mktemp("translator"))
-
-
-@pytest.fixture(scope="module")
-def translator(model: Path) -> Translator:
-    return Translator.load(model, device="cpu")
 
 
 @pytest.fixture(scope="module")
