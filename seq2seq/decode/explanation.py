@@ -34,6 +34,11 @@ class Attention:
         """[T, S]: the mean of ``cross`` over layers and heads."""
         return None if self.cross is None else self.cross.mean(axis=(0, 1))
 
+    def __repr__(self) -> str:
+        maps = {"encoder": self.encoder, "decoder": self.decoder, "cross": self.cross}
+        shapes = ", ".join(f"{name} {list(x.shape)}" for name, x in maps.items() if x is not None)
+        return f"Attention({' '.join(self.source)!r} -> {' '.join(self.target)!r}; {shapes or 'no attention'})"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -83,3 +88,9 @@ class Explanation:
     best: int  # index in ``beam`` of the </s> of the translation
     positions: Literal["sinusoidal", "learned", "rotary", "none"]
     position_vectors: Array | None  # of the P first target positions; see Seq2SeqModel.position_vectors
+
+    def __repr__(self) -> str:
+        own, reference = self.translation, self.reference
+        scores = f"score {own.score:.3f}" + ("" if reference is None else f", reference {reference.score:.3f}")
+        model = f"{self.architecture}, beam {self.beam_size}"
+        return f"Explanation({self.source_text!r} -> {own.text!r}: {scores}; {model})"

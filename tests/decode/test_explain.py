@@ -140,6 +140,21 @@ def test_attention_has_the_documented_shapes(translator: Translator) -> None:
     np.testing.assert_array_equal(own.cross, explained.attention.cross)
 
 
+def test_a_notebook_shows_a_line_and_not_thousands_of_numbers(translator: Translator) -> None:
+    """What a cell prints when its last line is an explanation or its attention."""
+    explained = translator.explain("a b c", "C B A")
+    source, target = (len(pieces) for pieces in (explained.attention.source, explained.attention.target))
+    shown = repr(explained.attention)
+    assert "\n" not in shown
+    assert len(shown) < 300
+    assert f"cross {[*explained.attention.cross.shape[:2], target, source]}" in shown
+    shown = repr(explained)
+    assert "\n" not in shown
+    assert len(shown) < 300
+    assert f"'a b c' -> {explained.translation.text!r}" in shown
+    assert f"reference {explained.reference.score:.3f}" in shown
+
+
 def test_positions_are_those_of_the_model(translator: Translator) -> None:
     """Guards against a picture of another encoding."""
     explained = translator.explain(LINES[0])
