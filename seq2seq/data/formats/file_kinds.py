@@ -1,4 +1,4 @@
-"""Files that are not text: their first bytes, and how to convert each kind to text."""
+"""Files that are not plain text: their first bytes, and how to read each kind or convert it to text."""
 
 import re
 
@@ -9,15 +9,12 @@ _EXPORT = "export it as plain text in UTF-8, one sentence per line"
 _recode = "convert it first: iconv -f {} -t utf-8 FILE > text.txt".format
 
 # Regular expression for the start of a file, what the file is, and what to do.
-_KINDS = [
-    (rb"\xfd7zXZ\x00", "compressed with xz", _unpack("xz -dc")),
-    (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "compressed with bzip2", _unpack("bzip2 -dc")),
-    (rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", "compressed with zstd", _unpack("zstd -dc")),
+_BINARY = [
     (rb"\x04\x22\x4d\x18", "compressed with lz4", _unpack("lz4 -dc")),
     (rb"\x5d\x00\x00.[\x00-\x0f](\xff{8}|.{5}\x00{3})", "compressed with lzma", _unpack("xz --format=lzma -dc")),
     (rb"LZIP\x01", "compressed with lzip", _unpack("lzip -dc")),
     (rb"\x1f[\x9d\xa0]", "compressed with compress", _unpack("gzip -dc")),
-    (rb"PK(\x03\x04|\x05\x06|\x07\x08).{0,500}?(word/|xl/|ppt/|\[Content_Types\])", "an Office file", _EXPORT),
+    (rb"PK(\x03\x04|\x05\x06|\x07\x08).{0,500}?(word/|xl/|ppt/|mimetype|\[Content_Types\])", "an Office file", _EXPORT),
     (rb"PK(\x03\x04|\x05\x06|\x07\x08)", "a zip archive (or an Office file)", _unpack("unzip -p")),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", _unpack("7z x -so")),
     (rb"Rar!\x1a\x07", "a rar archive", _unpack("unrar p -inul")),
@@ -33,30 +30,66 @@ _KINDS = [
     (rb"\x80[\x02-\x05](\x95|\}|\]|c|\()", "a Python pickle", _EXPORT),
     (rb"\x89PNG\r\n|\xff\xd8\xff|GIF8[79]a|II\*\x00|MM\x00\*|RIFF....(WAVE|WEBP|AVI )", "an image or sound", _EXPORT),
     (rb"\x7fELF|MZ.\x00.{0,4}\x00", "a program", _EXPORT),
-    (rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff", "UTF-32", _recode("utf-32")),
-    (rb"\xff\xfe|\xfe\xff", "UTF-16", _recode("utf-16")),
 ]
+
+_instead = "write {{{}}} in place of src and tgt".format
+# The same for files that hold parallel text in another form than lines; what to do is a line of the config.
+_STRUCTURED = [
+    (rb"(<[?!].*)?<tmx\b", "a TMX file", _instead("tmx: FILE, src_lang: en, tgt_lang: de")),
+    (rb"<(\?xml|xliff|(?i:!doctype|html))\b", "XML or HTML", "convert it to TMX, or put one sentence on each line"),
+    (rb"(\[\s*)?\{\s*\"[^\"]*\"\s*:", "JSON", _instead("jsonl: FILE, src: KEY, tgt: KEY")),
+    (rb"PAR1[\x00-\x1f]", "a Parquet table", _instead("parquet: FILE, src: COLUMN, tgt: COLUMN")),
+    (
+        rb"PK\x03\x04(?!.*(word/|ppt/|mimetype)).*(xl/|\[Content_Types\]|docProps/|_rels/)",
+        "an Excel file (or another Office file)",
+        _instead("xlsx: FILE, src: COLUMN, tgt: COLUMN"),
+    ),
+    (rb"PK\x03\x04(?!.*(word/|ppt/|mimetype))", "a zip archive", _instead("moses: FILE, src_lang: en, tgt_lang: de")),
+]
+
+
+def structured(head: bytes) -> str | None:
+    """Message for data that start with ``head`` and are TMX, JSON, a table or an archive; None for all others.
+
+    Ordinary text may begin in the same way: ask only about a file of a dataset that is read as plain lines.
+    """
+    start = head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n")  # of UTF-8 and UTF-16
+    return _message(_STRUCTURED, start, "plain lines")
+
+
+def binary(head: bytes) -> str | None:
+    """Message for data that start with ``head`` and are not text in any encoding; None if they can be."""
+    return _message(_BINARY, head, "text")
 
 
 def not_text(head: bytes) -> str | None:
     """Message for data that start with ``head`` and are not UTF-8 text; None if they can be.
 
-    Text may contain NUL. The caller handles gzip.
+    Text may contain NUL. The caller handles compression.
     """
-    for pattern, what, advice in _KINDS:
-        if re.match(pattern, head, re.DOTALL):  # re keeps the compiled patterns
-            return f"is {what}, not text; {advice}"
+    if (message := binary(head)) is not None:
+        return message
     code = _wide_code(head)
     return code and f"is {code.upper()}, not UTF-8; {_recode(code)}"
 
 
+def _message(kinds: list[tuple[bytes, str, str]], head: bytes, expected: str) -> str | None:
+    for pattern, what, advice in kinds:
+        if re.match(pattern, head, re.DOTALL):  # re keeps the compiled patterns
+            return f"is {what}, not {expected}; {advice}"
+    return None
+
+
 def _wide_code(head: bytes) -> str | None:
-    """Detect UTF-16 or UTF-32 without a byte order mark.
+    """Detect UTF-16 or UTF-32, with or without a byte order mark.
 
     Most text is in one small part of Unicode, which shows in the upper bytes of its characters. In ASCII most upper
     bytes are 0 and the lower bytes are letters. In another alphabet there are two or three different upper bytes, one
     of them 0 (from spaces). Lower bytes are rarely 0.
     """
+    for code, marks in (("utf-32", (b"\xff\xfe\0\0", b"\0\0\xfe\xff")), ("utf-16", (b"\xff\xfe", b"\xfe\xff"))):
+        if head.startswith(marks):
+            return code
     wide = {"utf-32le": (0, (2, 3), 4), "utf-32be": (3, (0, 1), 4), "utf-16le": (0, (1,), 2), "utf-16be": (1, (0,), 2)}
     for code, (low, high, width) in wide.items():
         lower, upper = head[low::width], b"".join(head[place::width] for place in high)
