@@ -1,6 +1,7 @@
 """JSON lines: each line is a JSON object with both texts, possibly in nested objects."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,7 @@ def _convert(start: str) -> str:
 def _without_repeated_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
     tree = dict(items)
     if len(tree) < len(items):
-        keys = [key for key, _ in items]
-        repeated = next(key for key in keys if keys.count(key) > 1)
+        [(repeated, _)] = Counter(key for key, _ in items).most_common(1)
         raise ValueError(f"the key '{printable(repeated, 40)}' is there twice in one object; remove one")
     return tree
 
