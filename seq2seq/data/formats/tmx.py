@@ -127,6 +127,8 @@ class _Memory:
         message = expat.ErrorString(error.code)
         if message in _CUT:
             return "the file ends before </tmx>; it is empty or cut short, copy it again"
+        if message == expat.errors.XML_ERROR_MISPLACED_XML_PI:
+            return "<?xml ... ?> may stand only at the start of a file; remove what is in front of it"
         if not self._begun:
             return f"is not XML ({message}); name a TMX file"
         return f"is not well-formed XML ({message}); correct this place, or export the memory again"

@@ -29,6 +29,8 @@ _WIDE = (
     (re.compile(rb"[^\0]\0[^\0]\0"), "utf-16-le"),
     (re.compile(rb"\0[^\0]\0[^\0]"), "utf-16-be"),
 )
+# Encodings of Python for names and source code; they decode ASCII, but they are not for text.
+_NO_TEXT = {"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"}
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\r"))
 _DECLARED = re.compile(rb"\s*<\?xml\s[^>]*?encoding\s*=\s*[\"']([A-Za-z][A-Za-z0-9._-]*)[\"']")
 
@@ -72,16 +74,14 @@ def decoded(blocks: Iterator[bytes]) -> Iterator[str]:
     for block in chain([head[size_of_mark:]], blocks, [b""]):
         try:
             text = decoder.decode(block, not block)  # the end is an empty block
-        except UnicodeError as error:
-            place, wrong = "", ""
-            if isinstance(error, UnicodeDecodeError):  # a few codecs raise its base class, which has no position
-                place = error.object[: error.start].decode(encoding, "replace")
-                wrong = f" (byte 0x{error.object[error.start]:02x})"
-            yield place
-            what = f"not valid {encoding.upper()}{wrong}; convert the file to UTF-8, or correct this line"
+        except UnicodeDecodeError as error:
+            valid = error.object[: error.start].decode(encoding, "replace")
+            yield valid
+            byte = f"0x{error.object[error.start]:02x}"
+            what = f"not valid {encoding.upper()} (byte {byte}); convert the file to UTF-8, or correct this line"
             if not block:
                 what = "the file ends in the middle of a character; it is cut short, copy it again"
-            raise XmlError(line + place.count("\n"), what) from None
+            raise XmlError(line + valid.count("\n"), what) from None
         line += text.count("\n")
         yield text
 
@@ -156,6 +156,8 @@ def _encoding(head: bytes) -> tuple[str, int]:
         return "utf-8", 0
     name = declared[1].decode("ascii")
     try:
+        if codecs.lookup(name).name in _NO_TEXT:
+            raise LookupError
         codecs.getincrementaldecoder(name)
         fits = declared[0].decode(name) == declared[0].decode("ascii")
     except LookupError:

@@ -227,11 +227,13 @@ BROKEN: Sequence[tuple[bytes | str, str]] = [
     (document("<a>" * 1001), "m.tmx:6: more than 1,000 elements are open; export the memory again"),
     ("one line\nof text\n", "m.tmx:1: is not XML (syntax error); name a TMX file"),
     ("<!doctype html>\n<html>&nbsp;", "m.tmx:1: is not XML (syntax error); name a TMX file"),
+    ("\n" + document(""), "m.tmx:2: <?xml ... ?> may stand only at the start of a file; remove what is in front of it"),
     ("<html>&nbsp;", "m.tmx:1: is a web page (<html>), not TMX; export the translations as TMX"),
     ("\n<xliff/>", "m.tmx:2: is XLIFF (<xliff>), not TMX; export the translations as TMX"),
     ("<rss/>", "m.tmx:1: is another kind of XML (<rss>), not TMX; export the translations as TMX"),
     (document("").replace('"tmx14.dtd"', '"t" [<!ENTITY a "b">]'), "m.tmx:2: declares the entity a, which could fill"),
     (document("", "klingon"), "m.tmx:1: its encoding klingon is unknown; convert the file to UTF-8"),
+    (document("", "idna"), "m.tmx:1: its encoding idna is unknown; convert the file to UTF-8"),
     (document("", "base64"), "m.tmx:1: its encoding base64 is unknown; convert the file to UTF-8"),
     (
         document(unit("a", "b") + "\n" + unit("é", "")).encode("latin-1"),
