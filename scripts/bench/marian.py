@@ -28,9 +28,9 @@ from bench.peers import PaddedBatch, PeerShape
 from bench.process import peak_memory_bytes, synchronise
 from bench.translators.transformers import translator_of
 from bench.workload import MAX_LENGTH, SEED, StepPairs, changed
-from seq2seq.config import DataConfig, DecodeConfig, OptimConfig, TextFiles, TokenizerConfig
+from seq2seq.config import DataConfig, DecodeConfig, OptimConfig, TokenizerConfig
 from seq2seq.data.corpus import why_left_out
-from seq2seq.data.formats.pairs import read_pairs
+from seq2seq.data.formats.pairs import Text, read_pairs
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.data.vocabulary import learn_tokenizers
@@ -122,11 +122,11 @@ def run(spec: Namespace, name: str) -> dict[str, Any]:
     }
 
 
-def read_text(files: TextFiles, recipe: Recipe) -> tuple[TokenizerPair, StepPairs]:
+def read_text(text: Text, recipe: Recipe) -> tuple[TokenizerPair, StepPairs]:
     """A joint tokenizer and all training pairs that are short enough, as ours has them."""
     config = TokenizerConfig(kind=recipe.tokenizer, joint=True, vocab_size=recipe.shape.vocab_size)
-    tokenizers, _ = learn_tokenizers(read_pairs(files), config, max_length=MAX_LENGTH)
-    texts = zip(*((pair.src, pair.tgt) for pair in read_pairs(files)), strict=True)
+    tokenizers, _ = learn_tokenizers(read_pairs(text), config, max_length=MAX_LENGTH)
+    texts = zip(*((pair.src, pair.tgt) for pair in read_pairs(text)), strict=True)
     sides = (side.encode(lines) for side, lines in zip((tokenizers.src, tokenizers.tgt), texts, strict=True))
     pairs = StepPairs([], [])
     for both in zip(*sides, strict=True):

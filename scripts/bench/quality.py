@@ -25,7 +25,7 @@ from bench.programs import RECIPES, Program, choose
 from bench.report import Line, draw_lines, failure, save_report, saved_report, table
 from bench.workload import changed
 from seq2seq.config import DataConfig
-from seq2seq.data.formats.pairs import fingerprint_files
+from seq2seq.data.formats.pairs import fingerprint_text
 from seq2seq.train.metrics import METRICS, TIMING, read_metrics
 
 _OURS = Program("seq2seq", "seq2seq (this package)", "bench.quality")
@@ -41,7 +41,7 @@ def benchmark(options: Namespace) -> dict[str, Any]:
     folder, jobs = options.out / "work" / "quality", options.out / "jobs" / "quality"
     folder.mkdir(parents=True, exist_ok=True)
     data = DataConfig.model_validate(options.data)
-    text = {part: fingerprint_files(getattr(data, part)) for part in options.data}
+    text = {part: fingerprint_text(getattr(data, part)) for part in options.data}
     both = [program.name for program in RECIPES if "marian" in options.peers]
     others, missing = choose(RECIPES, [*options.peers, *both])
     programs = [_OURS, *others]

@@ -23,6 +23,7 @@ from seq2seq.data.parallel import num_cores
 from seq2seq.device import choose_device
 from seq2seq.errors import UserError
 from seq2seq.evaluate import score, tokenizer_for
+from seq2seq.files import write_text
 from seq2seq.model_folder import WEIGHTS
 from seq2seq.train.metrics import METRICS, TIMING, read_metrics
 
@@ -149,9 +150,11 @@ def _translating_speed(contestant: Contestant, out: Path) -> dict[str, Any]:
     config = contestant.config
     assert config.data.test is not None
     print(f"{contestant.name}: translating with a clock ...", flush=True)
+    src = out / "test.src"
+    write_text(src, "".join(f"{pair.src}\n" for pair in read_pairs(config.data.test)))
     spec = Namespace(
         model=str(config.run_dir / "best"),
-        src=list(map(str, config.data.test.src)),
+        src=[str(src)],
         lines=None,
         latency_lines=0,
         beam_size=config.decode.beam_size,

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from seq2seq.config import Config, check_files, chosen_before, diff_configs, load_config, load_saved_config
-from seq2seq.data.formats.pairs import fingerprint_files
+from seq2seq.data.formats.pairs import fingerprint_text
 from seq2seq.errors import ConfigError, UserError
 from seq2seq.model_folder import CONFIG
 from seq2seq.train.metrics import METRICS, read_metrics
@@ -77,7 +77,7 @@ def plan(paths: Sequence[Path], out: Path, minutes: float) -> list[Contestant]:
 
 def _test_set(config: Config) -> str:
     assert config.data.test is not None
-    return fingerprint_files(config.data.test)
+    return fingerprint_text(config.data.test)
 
 
 def _check_settings(contestant: Contestant) -> None:

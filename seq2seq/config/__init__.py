@@ -1,5 +1,17 @@
 """The config of a run: its sections and keys, reading it from YAML and the command line, writing and comparing it."""
 
+from seq2seq.config.datasets import (
+    CsvFiles,
+    Dataset,
+    JsonlFiles,
+    MosesFiles,
+    ParquetFiles,
+    TextFiles,
+    TmxFiles,
+    TsvFiles,
+    XlsxFiles,
+    paths_of,
+)
 from seq2seq.config.file import load_config, load_saved_config, override_decode
 from seq2seq.config.sections import (
     ConvolutionalConfig,
@@ -8,7 +20,6 @@ from seq2seq.config.sections import (
     ModelConfig,
     OptimConfig,
     RecurrentConfig,
-    TextFiles,
     TokenizerConfig,
     TrainConfig,
 )
@@ -26,14 +37,22 @@ from seq2seq.config.whole import (
 __all__ = [
     "Config",
     "ConvolutionalConfig",
+    "CsvFiles",
     "DataConfig",
+    "Dataset",
     "DecodeConfig",
+    "JsonlFiles",
     "ModelConfig",
+    "MosesFiles",
     "OptimConfig",
+    "ParquetFiles",
     "RecurrentConfig",
     "TextFiles",
+    "TmxFiles",
     "TokenizerConfig",
     "TrainConfig",
+    "TsvFiles",
+    "XlsxFiles",
     "check_files",
     "chosen_before",
     "diff_configs",
@@ -42,6 +61,7 @@ __all__ = [
     "load_config",
     "load_saved_config",
     "override_decode",
+    "paths_of",
     "portable",
     "schema",
 ]

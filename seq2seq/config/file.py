@@ -20,6 +20,7 @@ from seq2seq.config.keys import (
     fields_of,
     get_key,
     misplaced_number,
+    section_of,
     sections_in,
     set_key,
     show,
@@ -186,7 +187,14 @@ class Draft(Generic[T]):
 
     def _at(self, folder: str, key: Key, value: Any) -> Any:
         """The value of a key with relative data paths taken from ``folder``."""
-        field = fields_of(self.kind).get(without_numbers(key)) if key[0] == "data" else None
+        if key[0] != "data":
+            return value
+        fields = fields_of(self.kind)
+        above, field = fields.get(without_numbers(key[:-1])), fields.get(without_numbers(key))
+        around = get_key(self.tree, key[:-1], {})
+        (around,) = around if isinstance(around, list) and len(around) == 1 else (around,)
+        if above and isinstance(around, dict) and (section := section_of(above.annotation, {**around, key[-1]: value})):
+            field = section.model_fields.get(key[-1], field)  # sections of a union have keys of the same name
         return absolute_paths(value, field.annotation, folder) if field else value
 
     def _mistakes(self) -> list[tuple[Key, str]]:

@@ -124,6 +124,13 @@ def sections_in(annotation: Any) -> tuple[type[Section], ...]:
     return tuple(section for part in get_args(annotation) for section in sections_in(part))
 
 
+def section_of(annotation: Any, value: Mapping[str, object]) -> type[Section] | None:
+    """The section that a mapping is meant to be: of several, the first of those that have the most of its keys."""
+    return max(
+        sections_in(annotation), key=lambda section: sum(name in section.model_fields for name in value), default=None
+    )
+
+
 def fields_of(section: type[Section], above: Key = ()) -> dict[Key, FieldInfo]:
     """Every key below a section, without the numbers of list items; sections before what is in them.
 
@@ -202,10 +209,10 @@ def _holds_paths(annotation: Any) -> bool:
 def change_paths(value: Any, annotation: Any, change: Callable[[str], str]) -> Any:
     """A field's value with every path in it changed; what is no path stays as it is, an error reported elsewhere."""
     sections, has_paths = sections_in(annotation), _holds_paths(annotation)
-    fields = {name: field.annotation for section in sections for name, field in section.model_fields.items()}
 
     def changed(item: Any) -> Any:
-        if sections and isinstance(item, dict):
+        if isinstance(item, dict) and (section := section_of(annotation, item)):
+            fields = {name: field.annotation for name, field in section.model_fields.items()}
             return {name: change_paths(inner, fields.get(name), change) for name, inner in item.items()}
         return change(item) if has_paths and item and isinstance(item, str) else item
 

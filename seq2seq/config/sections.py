@@ -8,24 +8,11 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from seq2seq.config.keys import OnePath, Paths, Section, choice, option
-from seq2seq.languages import language_of
+from seq2seq.config.datasets import AnyText, Texts
+from seq2seq.config.keys import OnePath, Section, choice, option
 
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 Part: TypeAlias = Literal["positions", "residual", "norm", "scale", "causal_mask", "cross_attention"]
-
-
-class TextFiles(Section):
-    """Parallel text: line n of the target translates line n of the source."""
-
-    src: Paths = Field(description="Source text: a file, or a list of files that are read one after the other.")
-    tgt: Paths = Field(
-        description="Target text: the same number of files as src. Line n of each translates line n of its source file."
-    )
-
-    def _broken_rules(self) -> Iterator[tuple[str, str]]:
-        if len(self.src) != len(self.tgt):
-            yield "tgt", f"must have the same number of files as src ({len(self.src)}), not {len(self.tgt)}"
 
 
 class DataConfig(Section):
@@ -34,13 +21,17 @@ class DataConfig(Section):
     dir: OnePath | None = option(
         None, "Folder that the paths of train, valid and test start at. Default: the folder of the config file."
     )
-    train: TextFiles = Field(description="Parallel text to train on (src and tgt).")
-    valid: TextFiles = Field(description="Parallel text to validate on (src and tgt). It must not be part of train.")
-    test: TextFiles | None = option(None, "Parallel text for a final score after training (src and tgt). Optional.")
-    src_lang: str | None = option(None, "Source language code. Default: from the file name (train.en.gz gives en).")
+    train: Texts = Field(
+        description="Parallel text to train on: a dataset (such as src and tgt), or a list of datasets of any kinds."
+    )
+    valid: AnyText = Field(description="Parallel text to validate on: a dataset. It must not be part of train.")
+    test: AnyText | None = option(None, "Parallel text for a final score after training: a dataset. Optional.")
+    src_lang: str | None = option(
+        None, "Source language code. Default: from the first dataset of train (the file name train.en.gz gives en)."
+    )
     tgt_lang: str | None = option(
         None,
-        "Target language code in any usual form (zh, zh_CN, zho_Hans). Default: from the file name. It decides which "
+        "Target language code in any usual form (zh, zh_CN, zho_Hans). Default: as for src_lang. It decides which "
         "tokenizer BLEU uses, unless the text is in a script that contradicts it.",
     )
     max_length: int = option(
@@ -59,13 +50,13 @@ class DataConfig(Section):
 
     @property
     def source_language(self) -> str | None:
-        """``src_lang``, else the code in the name of the first training file, else None."""
-        return self.src_lang or language_of(self.train.src[0])
+        """``src_lang``, else what the first training text says, else None."""
+        return self.src_lang or self.train[0].languages[0]
 
     @property
     def target_language(self) -> str | None:
-        """``tgt_lang``, else the code in the name of the first training file, else None."""
-        return self.tgt_lang or language_of(self.train.tgt[0])
+        """``tgt_lang``, else what the first training text says, else None."""
+        return self.tgt_lang or self.train[0].languages[1]
 
 
 class TokenizerConfig(Section):

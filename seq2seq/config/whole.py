@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias
 import yaml
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
+from seq2seq.config.datasets import paths_of
 from seq2seq.config.keys import (
     AUTO,
     Key,
@@ -185,12 +186,14 @@ def portable(config: Config) -> Config:
 
 def check_files(config: Config) -> None:
     """Raise one :class:`ConfigError` with a line for every data file that training cannot read several times."""
+    data, several = config.data, len(config.data.train) > 1
+    texts = [(f"data.train.{number}" if several else "data.train", text) for number, text in enumerate(data.train)]
+    texts += [(f"data.{name}", text) for name, text in (("valid", data.valid), ("test", data.test)) if text]
     missing = [
-        f"data.{part}.{side}: {problem}: {path}"
-        for part in ("train", "valid", "test")
-        if (files := getattr(config.data, part))
-        for side in ("src", "tgt")
-        for path in getattr(files, side)
+        f"{place}.{key}: {problem}: {path}"
+        for place, text in texts
+        for key, paths in paths_of(text).items()
+        for path in paths
         if (problem := file_problem(path))
     ]
     if missing:

@@ -1,9 +1,10 @@
-"""Cache of file checksums, so that a new start reads only the files that changed."""
+"""Cache of checksums of files and of the text in them, so that a new start reads only the files that changed."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,12 +34,16 @@ class ChecksumMemory:
 
     def checksum(self, path: Path) -> str:
         """Same result as :func:`checksum_file`."""
-        key, stamp = str(path.absolute()), _stamp(path)
+        return self.recall(path, "", lambda: checksum_file(path))
+
+    def recall(self, path: Path, how: str, compute: Callable[[], str]) -> str:
+        """What ``compute`` finds in the file, or found in it before; ``how``: what it depends on except the file."""
+        key, stamp = f"{path.absolute()} {how}".rstrip(), _stamp(path)
         match self._known.get(key):
             case [known_stamp, str(known)] if stamp is not None and known_stamp == stamp:
                 return known
         started = time.time_ns()
-        found = checksum_file(path)
+        found = compute()
         if stamp is not None and stamp == _stamp(path) and max(stamp[2:]) < started - _SETTLED:
             self._known[key] = [stamp, found]
             with suppress(UserError):  # the cache folder may be read-only

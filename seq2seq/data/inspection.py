@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ from enum import IntFlag
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.config import TextFiles, file_problem
-from seq2seq.data.formats.lines import read_lines
+from seq2seq.config import file_problem
+from seq2seq.data.formats.pairs import PairFile, Text, files_of
 from seq2seq.data.normalise import INVISIBLE
 from seq2seq.data.parallel import Workers, chunks_of
 from seq2seq.errors import DataError
@@ -32,6 +33,7 @@ from seq2seq.traces import has_capitals, has_subwords, is_tokenised
 
 LINE = np.dtype(
     [
+        ("number", "<u4"),  # in its file, as the file's users count
         ("hash", "<u8"),  # of the text without the spaces at both ends
         ("key", "<u8"),  # of the text without case, spaces and punctuation
         ("chars", "<u4"),
@@ -46,7 +48,14 @@ LINE = np.dtype(
 )
 Lines = NDArray[Any]  # [lines] records of LINE
 
-Place = tuple[Path, int]  # a file and a 0-based line number
+
+class Place(NamedTuple):
+    """A line of one side of a file of pairs."""
+
+    file: PairFile
+    side: Literal[0, 1]
+    line: int  # from 0
+    number: int  # as the file's users count
 
 
 class Flag(IntFlag):
@@ -94,11 +103,21 @@ _NO_KEY = (_SPACE, _PUNCTUATION, _QUESTION, _CONTROL)
 
 @dataclass(frozen=True)
 class FileFacts:
-    """One file: a record for each line, and the error if it could not be read to its end."""
+    """One side of a file of pairs: a record for each line, and the error if it could not be read to its end."""
 
-    path: Path
+    file: PairFile
+    side: Literal[0, 1]
     lines: Lines
     error: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that has this side."""
+        return self.file.paths[self.side]
+
+    def place(self, line: int) -> Place:
+        """The place of line ``line``, counted from 0."""
+        return Place(self.file, self.side, line, int(self.lines["number"][line]))
 
 
 @dataclass(frozen=True)
@@ -122,18 +141,18 @@ class PartFacts:
         return np.asarray((src["flags"] | tgt["flags"]) & Flag.BLANK == 0)
 
     def places(self, pair: int) -> tuple[Place, Place]:
-        """The source line and the target line of pair ``pair``, counted from 0."""
+        """The source line and the target line of pair ``pair``, which counts from 0."""
         ends = np.cumsum(self._sizes())
         number = int(np.searchsorted(ends, pair, side="right"))
         line = pair - int(ends[number - 1] if number else 0)
-        return (self.src[number].path, line), (self.tgt[number].path, line)
+        return self.src[number].place(line), self.tgt[number].place(line)
 
     def _sizes(self) -> list[int]:
         return [min(len(src.lines), len(tgt.lines)) for src, tgt in zip(self.src, self.tgt, strict=True)]
 
 
 def inspect_parts(
-    parts: Mapping[str, TextFiles], on_lines: Callable[[int], object] = lambda count: None
+    parts: Mapping[str, Text], on_lines: Callable[[int], object] = lambda count: None
 ) -> dict[str, PartFacts]:
     """Inspect all text of a run, on all cores. Missing and damaged files are recorded in ``error``, not raised.
 
@@ -143,10 +162,11 @@ def inspect_parts(
     """
     with Workers() as workers:
 
-        def inspected(paths: Iterable[Path]) -> list[FileFacts]:
-            return [_inspect_file(path, workers, on_lines) for path in paths]
+        def inspected(files: Iterable[PairFile], side: Literal[0, 1]) -> list[FileFacts]:
+            return [_inspect_side(file, side, workers, on_lines) for file in files]
 
-        return {name: PartFacts(inspected(text.src), inspected(text.tgt)) for name, text in parts.items()}
+        files = {name: files_of(text) for name, text in parts.items()}
+        return {name: PartFacts(inspected(of_part, 0), inspected(of_part, 1)) for name, of_part in files.items()}
 
 
 def pair_keys(src: Lines, tgt: Lines, name: Literal["hash", "key"] = "key") -> NDArray[np.uint64]:
@@ -201,27 +221,33 @@ def script_names() -> list[str]:
 
 
 def read_places(places: Iterable[Place]) -> dict[Place, bytes]:
-    """The lines at these places, except those that a file lacks or that cannot be read; reads every file once."""
-    wanted: dict[Path, set[int]] = {}
-    for path, line in places:
-        wanted.setdefault(path, set()).add(line)
+    """The lines at these places, except those that a file lacks or that cannot be read; reads every side once."""
+    wanted: dict[tuple[PairFile, Literal[0, 1]], dict[int, Place]] = {}
+    for place in places:
+        wanted.setdefault((place.file, place.side), {})[place.line] = place
     found: dict[Place, bytes] = {}
-    for path, lines in wanted.items():
+    for (file, side), lines in wanted.items():
         with suppress(DataError):  # recorded in FileFacts.error
-            for number, raw in enumerate(islice(read_lines(path), max(lines) + 1)):
-                if number in lines:
-                    found[path, number] = raw
+            for line, (_, raw) in enumerate(islice(file.lines(side), max(lines) + 1)):
+                if line in lines:
+                    found[lines[line]] = raw
     return found
 
 
-def _inspect_file(path: Path, workers: Workers, on_lines: Callable[[int], object]) -> FileFacts:
+def _inspect_side(
+    file: PairFile, side: Literal[0, 1], workers: Workers, on_lines: Callable[[int], object]
+) -> FileFacts:
+    path = file.paths[side]
     if path.exists() and (problem := file_problem(path)):  # a pipe cannot be read twice: the second time would block
-        return FileFacts(path, np.empty(0, LINE), f"{path}: {problem}")
+        return FileFacts(file, side, np.empty(0, LINE), f"{path}: {problem}")
     errors: list[str] = []
+    numbers = array("I")
 
     def lines() -> Iterator[bytes]:
         try:
-            yield from read_lines(path)
+            for number, raw in file.lines(side):
+                numbers.append(number)
+                yield raw
         except DataError as error:
             errors.append(str(error))
 
@@ -229,7 +255,9 @@ def _inspect_file(path: Path, workers: Workers, on_lines: Callable[[int], object
     for examined in workers.map(examine_lines, chunks_of(lines(), len, CHUNK_LINES, _CHUNK_BYTES)):
         records.append(examined)
         on_lines(len(examined))
-    return FileFacts(path, np.concatenate(records), errors[0] if errors else None)
+    facts = FileFacts(file, side, np.concatenate(records), errors[0] if errors else None)
+    facts.lines["number"] = numbers
+    return facts
 
 
 def _hashes(texts: Iterable[bytes | memoryview]) -> NDArray[np.uint64]:

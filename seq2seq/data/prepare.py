@@ -14,10 +14,10 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from seq2seq.config import Config, TextFiles, check_files
+from seq2seq.config import Config, Dataset, check_files
 from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.corpus import Corpus, build_corpus, open_corpus
-from seq2seq.data.formats.pairs import fingerprint_files, read_pairs
+from seq2seq.data.formats.pairs import fingerprint_text, read_pairs
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
@@ -44,7 +44,7 @@ class PreparedData:
         return f"{self.tokenizers.fingerprint} {self.train.fingerprint} {self.valid.fingerprint}"
 
 
-def _read_texts(name: str, text: TextFiles) -> tuple[list[str], list[str]]:
+def _read_texts(name: str, text: Dataset) -> tuple[list[str], list[str]]:
     """All source and target lines of a validation or test set; raises DataError if no pair has text."""
     pairs = list(read_pairs(text))
     if not any(pair.src.strip() and pair.tgt.strip() for pair in pairs):
@@ -76,7 +76,7 @@ def _prepare_tokenizers(config: Config, known: ChecksumMemory, show_progress: bo
     text, max_length, max_ratio = config.data.train, config.data.max_length, config.data.max_ratio
     settings = {"kind", "vocab_size", "character_coverage", "byte_fallback", "joint", "normalise_source"}
     values = {**config.tokenizer.model_dump(include=settings), "max_length": max_length, "max_ratio": max_ratio}
-    text_hash = fingerprint_files(text, known.checksum)
+    text_hash = fingerprint_text(text, known.recall)
     folder = config.cache_dir / f"tokenizer-{fingerprint(recipe=_RECIPE, text=text_hash, **values)}"
     if folder.exists():
         try:
@@ -116,7 +116,7 @@ def _prepare_corpus(
     text = data.train if name == "train" else data.valid
     bounded = name == "train" or config.model.bounds_length
     max_length, max_ratio = data.max_length if bounded else None, data.max_ratio if name == "train" else None
-    sources = {"text": fingerprint_files(text, known.checksum), "tokenizers": tokenizers.fingerprint}
+    sources = {"text": fingerprint_text(text, known.recall), "tokenizers": tokenizers.fingerprint}
     made_from = fingerprint(recipe=_RECIPE, **sources, max_length=max_length, max_ratio=max_ratio)
     folder = config.cache_dir / f"{name}-{made_from}"
     if folder.exists():

@@ -128,9 +128,14 @@ def judged(kind: str, what: str, count: int, of: int, examples: Sequence[str] = 
 
 def shown(spot: Spot, texts: Mapping[Place, bytes], note: str = "") -> str:
     """An example, ``file:line: source | target (note)``; ``texts`` has the lines of both places."""
-    path, line = spot[0]
+    first = spot[0]
     both = [_readable(texts.get(place, b"")).strip() or "(blank)" for place in spot]
-    return f"{short_path(path)}:{line + 1}: {' | '.join(dict.fromkeys(both))}{note and f' ({note})'}"
+    return f"{located(first)}: {' | '.join(dict.fromkeys(both))}{note and f' ({note})'}"
+
+
+def located(place: Place) -> str:
+    """Where a line is: ``file:line``, or what the file's users count."""
+    return place.file.place(place.side, place.number, short_path(place.file.paths[place.side]))
 
 
 def _readable(raw: bytes) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from seq2seq.config import Config
+from seq2seq.data.formats.pairs import Text
 from seq2seq.data.inspection import PartFacts, inspect_parts
 from seq2seq.doctor.report import Section, Verdict
 from seq2seq.doctor.text import judge_characters, judge_text, readable
@@ -62,7 +63,7 @@ def _judge_settings(decided: Decided) -> Section:
 
 
 def _inspect(config: Config) -> dict[str, PartFacts]:
-    parts = {"train": config.data.train, "valid": config.data.valid}
+    parts: dict[str, Text] = {"train": config.data.train, "valid": config.data.valid}
     if config.data.test is not None:
         parts["test"] = config.data.test
     with tqdm(desc="reading the text", unit=" lines", unit_scale=True, leave=False) as bar:

@@ -21,7 +21,7 @@ from seq2seq.data.inspection import (
     script_names,
     unlike_lengths,
 )
-from seq2seq.doctor.report import NUM_EXAMPLES, Section, Spot, Verdict, judged, short_path, shown
+from seq2seq.doctor.report import NUM_EXAMPLES, Section, Spot, Verdict, judged, located, short_path, shown
 
 _UNLIKE_FACTOR, _UNLIKE_LEAST = 3.0, 30  # three times the usual ratio, not for short sentences
 _MANY_DRIFTS = 3  # shown; when the first one is corrected, the others may vanish
@@ -93,7 +93,8 @@ def _judge_files(part: PartFacts) -> Iterator[Verdict]:
     """Findings about whole files: unreadable ones, UTF-16, line counts, sides that drift apart."""
     fits, sound = [], True
     for src, tgt in zip(part.src, part.tgt, strict=True):
-        verdicts = [*_unreadable(src), *_unreadable(tgt)]
+        sides = (src,) if src.path == tgt.path else (src, tgt)
+        verdicts = [verdict for side in sides for verdict in _unreadable(side)]
         if not verdicts:
             alignment = check_alignment(src.lines, tgt.lines)
             verdicts += _judge_alignment(src, tgt, alignment)
@@ -120,15 +121,16 @@ def _judge_alignment(src: FileFacts, tgt: FileFacts, found: Alignment) -> Iterat
         text = f"{paths[0]} has {len(src.lines):,} lines but {paths[1]} has {len(tgt.lines):,}"
         where = "; the place where they drift apart is below" if found.drifts else ""
         yield Verdict("WRONG", text, f"line n of one must translate line n of the other{where}")
-    texts = read_places((src.path, drift.line) for drift in found.drifts[:_MANY_DRIFTS])
+    texts = read_places(src.place(drift.line) for drift in found.drifts[:_MANY_DRIFTS])
     for line, before, shift in found.drifts[:_MANY_DRIFTS]:
         number = abs(shift - before)
         what = f"{number} line{'s are' if number > 1 else ' is'} missing in {paths[shift < before]}"
         advice = "after this place the sides match again"
         if shift:
             advice = f"after this place source line n matches target line n{shift:+d}; correct it and run doctor again"
-        text = f"the sides drift apart near {paths[0]}:{line + 1}: {what}, or too many in the other"
-        yield Verdict("WRONG", text, advice, [shown(((src.path, line),), texts)])
+        place = src.place(line)
+        text = f"the sides drift apart near {located(place)}: {what}, or too many in the other"
+        yield Verdict("WRONG", text, advice, [shown((place,), texts)])
     if found.fit < _POOR_FIT:
         text = f"{paths[0]}: source and target do not look aligned (alignment score {found.fit:.1f} of 4)"
         advice = "lengths, punctuation and digits are unrelated; check the files and their line order"
@@ -136,7 +138,7 @@ def _judge_alignment(src: FileFacts, tgt: FileFacts, found: Alignment) -> Iterat
     elif found.unlike:
         (first, end), *others = found.unlike
         more = f", and in {len(others)} more blocks of this length" if others else ""
-        text = f"{paths[0]}:{first + 1} to {end}: source and target do not look aligned here{more}"
+        text = f"{located(src.place(first))} to {end}: source and target do not look aligned here{more}"
         yield Verdict("doubtful", text, "the other lines look aligned; check these lines, or remove them on both sides")
 
 
@@ -182,8 +184,8 @@ def _judge(found: Iterable[_Finding], none: bool = True) -> list[Verdict]:
 def _flagged(files: Sequence[FileFacts], kinds: Iterable[str], side: str = "") -> Iterator[_Finding]:
     """Lines with the flag of each kind."""
     for kind in kinds:
-        found = [(facts.path, np.flatnonzero(facts.lines["flags"] & Flag[kind.upper()])) for facts in files]
-        spots = [(((path, int(line)),), "") for path, lines in found for line in lines[:NUM_EXAMPLES]]
+        found = [(facts, np.flatnonzero(facts.lines["flags"] & Flag[kind.upper()])) for facts in files]
+        spots = [((facts.place(int(line)),), "") for facts, lines in found for line in lines[:NUM_EXAMPLES]]
         # If there are many, one example is from the last file, so from the other side.
         spots = [*spots[: NUM_EXAMPLES - 1], *spots[NUM_EXAMPLES - 1 :][-1:]]
         count, of = sum(len(lines) for _, lines in found), sum(len(facts.lines) for facts in files)
@@ -198,7 +200,7 @@ def _lowered(part: PartFacts) -> Iterator[_Finding]:
         cased = np.flatnonzero(np.isin(facts.lines["script"], [script_names().index(name) for name in _CASED]))
         capitals = np.count_nonzero(facts.lines["capitals"][cased])
         if len(cased) >= _FEW_CASED and capitals < _FEW_CAPITALS * len(cased):
-            lowered.append((((facts.path, int(cased[0])),), ""))
+            lowered.append(((facts.place(int(cased[0])),), ""))
     yield _Finding("lowered", f"{_NAMES['lowered']}: {{count}} of the files", len(lowered), len(files), lowered)
 
 
@@ -210,7 +212,7 @@ def _pairwise(part: PartFacts) -> Iterator[_Finding]:
     kept = np.flatnonzero(part.filled)
     again, first = (kept[found] for found in repeats(pair_keys(src, tgt)[kept]))
     exact = len(repeats(pair_keys(src, tgt, "hash")[kept])[0])
-    line_of = {pair: part.places(earlier)[0][1] + 1 for pair, earlier in zip(again[:NUM_EXAMPLES], first, strict=False)}
+    line_of = {pair: part.places(earlier)[0].number for pair, earlier in zip(again[:NUM_EXAMPLES], first, strict=False)}
     yield _finding(part, "repeated", again, lambda pair: f"repeats line {line_of[pair]}", exact)
     pairs = unlike_lengths(src, tgt, _UNLIKE_FACTOR, _UNLIKE_LEAST)
     yield _finding(part, "unlike", pairs, lambda pair: f"{src['chars'][pair]} and {tgt['chars'][pair]} characters")
@@ -240,8 +242,7 @@ def _seen(part: PartFacts, train: PartFacts) -> Iterator[_Finding]:
     pairs = np.flatnonzero(seen)
 
     def place(pair: int) -> str:
-        path, line = train.places(int(np.argmax(known == mine[pair])))[0]
-        return f"is {short_path(path)}:{line + 1}"
+        return f"is {located(train.places(int(np.argmax(known == mine[pair])))[0])}"
 
     exact = int(np.isin(pair_keys(src, tgt, "hash")[pairs], pair_keys(*train.pairs, "hash")).sum())
     yield _finding(part, "seen", pairs, place, exact)

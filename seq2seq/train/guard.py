@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seq2seq.config import TextFiles, TrainConfig
+from seq2seq.config import TrainConfig
 from seq2seq.data.corpus import Corpus
-from seq2seq.data.formats.pairs import places_of
+from seq2seq.data.formats.pairs import Text, places_of
 from seq2seq.data.packed import Indices, pack_pairs
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.model.interface import Seq2SeqModel
@@ -115,10 +115,10 @@ def _mean_losses(model: Seq2SeqModel, corpus: Corpus, pairs: Indices, dtype: tor
     return (sums / tgt_lengths)[1:].tolist()  # type: ignore[no-any-return]
 
 
-def describe(losses: list[tuple[int, float]], corpus: Corpus, text: TextFiles) -> list[dict[str, object]]:
+def describe(losses: list[tuple[int, float]], corpus: Corpus, text: Text) -> list[dict[str, object]]:
     """Records for ``bad_lines.jsonl`` from :func:`losses_of_pairs`: the places of both lines, and the loss."""
     lines = [int(corpus.lines[pair]) for pair, _ in losses]
-    places = zip(places_of(lines, text.src), places_of(lines, text.tgt), strict=True)
     return [
-        {"src": src, "tgt": tgt, "loss": round(loss, 4)} for (src, tgt), (_, loss) in zip(places, losses, strict=True)
+        {"src": src, "tgt": tgt, "loss": round(loss, 4)}
+        for (src, tgt), (_, loss) in zip(places_of(lines, text), losses, strict=True)
     ]

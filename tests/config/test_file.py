@@ -101,7 +101,7 @@ def test_paths_start_where_they_are_written(write: Any, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path / "here")
     config = load_config(path, ["data.valid.src=[v1, ../v2]", "data.valid.tgt=[/abs/v1, w2]"])
     assert config.run_dir == Path("runs/a")
-    assert config.data.train.src == (tmp_path / "configs/train.de.gz",)
+    assert config.data.train[0].src == (tmp_path / "configs/train.de.gz",)
     assert config.data.valid.src == (tmp_path / "here/v1", tmp_path / "v2")
     assert config.data.valid.tgt == (Path("/abs/v1"), tmp_path / "here/w2")
     assert config.cache_dir == tmp_path / "cache"
@@ -134,7 +134,7 @@ def test_a_run_that_ends_in_its_warmup_is_refused(write: Any, schedule: str) -> 
 def test_a_relative_config_path_gives_absolute_data_paths(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A saved config must not change its meaning with the current folder."""
     monkeypatch.chdir(write(MINIMAL).parent)
-    assert load_config(Path("x.yaml")).data.train.src[0].is_absolute()
+    assert load_config(Path("x.yaml")).data.train[0].src[0].is_absolute()
 
 
 def test_one_override_moves_all_text(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,12 +142,12 @@ def test_one_override_moves_all_text(write: Any, monkeypatch: pytest.MonkeyPatch
     text = "  train: {src: a.de, tgt: a.en}\n  valid: {src: /b.de, tgt: b.en}\n"
     path = write(f"run_dir: r\ndata:\n  dir: texts\n  cache_dir: kept\n{text}")
     data = load_config(path).data
-    assert (data.train.src[0], data.cache_dir) == (path.parent / "texts/a.de", path.parent / "kept")
+    assert (data.train[0].src[0], data.cache_dir) == (path.parent / "texts/a.de", path.parent / "kept")
     assert (data.valid.src[0], data.valid.tgt[0]) == (Path("/b.de"), path.parent / "texts/b.en")
     (path.parent / "other").mkdir()
     monkeypatch.chdir(path.parent / "other")
-    assert load_config(path, ["data.dir=here"]).data.train.tgt[0] == path.parent / "other/here/a.en"
-    assert load_config(path, ["data.dir=/x", "data.train.src=y"]).data.train.src[0] == path.parent / "other/y"
+    assert load_config(path, ["data.dir=here"]).data.train[0].tgt[0] == path.parent / "other/here/a.en"
+    assert load_config(path, ["data.dir=/x", "data.train.src=y"]).data.train[0].src[0] == path.parent / "other/y"
     (path.parent / "saved.yaml").write_text(dump_config(load_config(path)))
     assert load_config(path.parent / "saved.yaml") == load_config(path)
 
@@ -156,7 +156,7 @@ def test_aliases_are_read_and_not_shared(write: Any) -> None:
     """An override of one section must not change another that uses the same anchor."""
     text = "run_dir: r\ndata:\n  train: &files {src: a.de, tgt: a.en}\n  valid: *files\n"
     config = load_config(write(text), ["data.valid.src=/b.de"])
-    assert (config.data.train.src[0].name, config.data.valid.src[0].name) == ("a.de", "b.de")
+    assert (config.data.train[0].src[0].name, config.data.valid.src[0].name) == ("a.de", "b.de")
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
@@ -185,7 +185,7 @@ tokenizer:
 """
     assert mistakes(write(text), "train.steps=1", "decode.top_p=2", "seed=-1", "decode.seed") == [
         "x.yaml:1: run_dir: missing; folder of the run: checkpoints, logs, models",
-        "x.yaml:1: data.valid: missing; parallel text to validate on (src and tgt)",
+        "x.yaml:1: data.valid: missing; parallel text to validate on: a dataset",
         "x.yaml:2: data.train.tgt: must be a path or a list of paths, not 3",
         "x.yaml:3: data.max_length: must be a whole number > 1, not 1",
         "x.yaml:4: lr: unknown key; did you mean optim.lr?",

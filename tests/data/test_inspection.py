@@ -8,8 +8,10 @@ import pytest
 
 from seq2seq.config import TextFiles
 from seq2seq.data import inspection
+from seq2seq.data.formats.pairs import PairFile
 from seq2seq.data.inspection import (
     Flag,
+    Place,
     examine_lines,
     inspect_parts,
     main_script,
@@ -140,9 +142,18 @@ def test_many_chunks_come_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         src=[str(tmp_path / n) for n in ("a.en", "b.en")], tgt=[str(tmp_path / n) for n in ("a.de", "b.de")]
     )
     part = inspect_parts({"train": files})["train"]
-    np.testing.assert_array_equal(part.src[0].lines, examine_lines(lines))
-    a, b = tmp_path / "a.en", tmp_path / "b.en"
-    assert [part.places(pair)[0] for pair in (0, 99, 100, 119)] == [(a, 0), (a, 99), (b, 0), (b, 19)]
-    assert part.places(100) == ((b, 0), (tmp_path / "b.de", 0))
-    found = read_places([(a, 3), (b, 4), (a, 60), (a, 200), (tmp_path / "none", 1)])
-    assert found == {(a, 3): b"xxx", (a, 60): b"x" * 10, (b, 4): b"xxxx"}
+    expected = examine_lines(lines)
+    expected["number"] = range(1, 101)
+    np.testing.assert_array_equal(part.src[0].lines, expected)
+    shown = [part.places(pair) for pair in (0, 99, 100, 119)]
+    assert [[f"{place.file.paths[place.side].name}:{place.number}" for place in both] for both in shown] == [
+        ["a.en:1", "a.de:1"],
+        ["a.en:100", "a.de:100"],
+        ["b.en:1", "b.de:1"],
+        ["b.en:20", "b.de:20"],
+    ]
+    a, b = part.src
+    none = Place(PairFile(files, (tmp_path / "none", tmp_path / "none")), 0, 1, 2)
+    cut = a.place(3)._replace(line=200)
+    found = read_places([a.place(3), b.place(4), a.place(60), cut, none])
+    assert found == {a.place(3): b"xxx", a.place(60): b"x" * 10, b.place(4): b"xxxx"}

@@ -117,7 +117,7 @@ def _decompressor(kind: str, name: str) -> Callable[[], Any]:
         else:
             from backports import zstd
     except ImportError:
-        package = "backports.zstd; pip install 'seq2seq[zstd]'"
+        package = "backports.zstd; pip install backports.zstd"
         raise DataError(f"{name}: reading zstd needs the package {package}") from None
     return cast(Callable[[], Any], zstd.ZstdDecompressor)
 

@@ -1,57 +1,157 @@
-"""Sentence pairs: line n of a source file with line n of its target file."""
+"""Sentence pairs of datasets of any kind: which reader reads a file, and the place of every pair."""
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from seq2seq.config import TextFiles
+from seq2seq.config import (
+    CsvFiles,
+    Dataset,
+    JsonlFiles,
+    MosesFiles,
+    ParquetFiles,
+    TextFiles,
+    TmxFiles,
+    TsvFiles,
+    XlsxFiles,
+    paths_of,
+)
+from seq2seq.data.formats.jsonl import read_jsonl
 from seq2seq.data.formats.lines import decode_line, read_lines
+from seq2seq.data.formats.moses import read_moses
+from seq2seq.data.formats.parquet import read_parquet
+from seq2seq.data.formats.spreadsheet import read_xlsx
+from seq2seq.data.formats.tables import read_csv, read_tsv
+from seq2seq.data.formats.tmx import read_tmx
+from seq2seq.data.formats.units import Unit
 from seq2seq.errors import DataError
-from seq2seq.files import checksum, checksum_file
+from seq2seq.files import checksum, checksum_file, new_checksum
+
+Text = Dataset | Iterable[Dataset]  # one dataset, or several, one after the other
+# Function from a file, what is computed from it, and how, to the result; it may remember results.
+Recall = Callable[[Path, str, Callable[[], str]], str]
 
 
 class SentencePair(NamedTuple):
-    """A source sentence, its translation, and their 0-based line number over the whole list of files."""
+    """A source sentence, its translation, and their 0-based number over all files of all datasets."""
 
     src: str
     tgt: str
     line: int
 
 
-def read_pairs(files: TextFiles) -> Iterator[SentencePair]:
+@dataclass(frozen=True)
+class PairFile:
+    """A file of sentence pairs, or a source file with its target file."""
+
+    dataset: Dataset
+    paths: tuple[Path, Path]  # of source and target; the same one unless they are plain files
+
+    def units(self) -> Iterator[Unit]:
+        """All pairs in order, with their numbers as the file's users count them; raises DataError for a mistake."""
+        path = self.paths[0]
+        match self.dataset:
+            case TsvFiles(src=src, tgt=tgt):
+                return read_tsv(path, src=src, tgt=tgt)
+            case CsvFiles(src=src, tgt=tgt, delimiter=delimiter):
+                return read_csv(path, src=src, tgt=tgt, delimiter=delimiter)
+            case XlsxFiles(src=src, tgt=tgt, sheet=sheet):
+                return read_xlsx(path, src=src, tgt=tgt, sheet=sheet)
+            case JsonlFiles(src=src, tgt=tgt):
+                return read_jsonl(path, src=src, tgt=tgt)
+            case ParquetFiles(src=src, tgt=tgt):
+                return read_parquet(path, src=src, tgt=tgt)
+            case TmxFiles(src_lang=src, tgt_lang=tgt, mend=mend):
+                return read_tmx(path, src_lang=src, tgt_lang=tgt, mend=mend)
+            case MosesFiles(src_lang=src, tgt_lang=tgt):
+                return read_moses(path, src_lang=src, tgt_lang=tgt)
+        return _read_plain(*self.paths)
+
+    def lines(self, side: Literal[0, 1]) -> Iterator[tuple[int, bytes]]:
+        """The text of one side, each line with its number; that of plain files may be invalid UTF-8."""
+        if isinstance(self.dataset, TextFiles):
+            yield from enumerate(read_lines(self.paths[side], plain=True), start=1)
+            return
+        for unit in self.units():
+            yield unit.number, unit[side].encode()
+
+    def place(self, side: Literal[0, 1], number: int, name: str | None = None) -> str:
+        """Where a pair is, for people: ``train.en:17``, ``memory.tmx: unit 17``; ``name``: what to call the file."""
+        counted = {TmxFiles: ": unit ", XlsxFiles: ": row ", ParquetFiles: ": row "}.get(type(self.dataset), ":")
+        return f"{name or self.paths[side]}{counted}{number}"
+
+    def checksums(self, recall: Recall) -> tuple[str, str]:
+        """Of both sides: of the bytes of plain files; for others of the bytes that plain files with this text have."""
+        if isinstance(self.dataset, TextFiles):
+            src, tgt = (recall(path, "", partial(checksum_file, path)) for path in self.paths)
+        else:
+            src, tgt = recall(self.paths[0], self.dataset.model_dump_json(), self._checksums_of_text).split()
+        return src, tgt
+
+    def _checksums_of_text(self) -> str:
+        src, tgt = new_checksum(), new_checksum()
+        for unit in self.units():
+            src.update(unit.src.encode() + b"\n")
+            tgt.update(unit.tgt.encode() + b"\n")
+        return f"{src.hexdigest()} {tgt.hexdigest()}"
+
+
+def files_of(text: Text) -> list[PairFile]:
+    """All files in order; raises DataError if patterns give different numbers of source and target files."""
+    files = []
+    for dataset in [text] if isinstance(text, Dataset) else text:
+        paths = list(paths_of(dataset).values())
+        src, tgt = paths[0], paths[-1]
+        if len(src) != len(tgt):
+            raise DataError(
+                f"{src[0]}, ...: the patterns match {len(src)} source files but {len(tgt)} target files; "
+                "line n of both must be a pair, so name the same files on both sides"
+            )
+        files += [PairFile(dataset, pair) for pair in zip(src, tgt, strict=True)]
+    return files
+
+
+def read_pairs(text: Text) -> Iterator[SentencePair]:
     """Yield all pairs in order; raises DataError if a source and its target file have different line counts."""
-    first = 0
-    for src_path, tgt_path in zip(files.src, files.tgt, strict=True):
-        number = 0
-        lines = zip_longest(read_lines(src_path), read_lines(tgt_path))
-        for number, (src, tgt) in enumerate(lines, start=1):
-            if src is None or tgt is None:  # one file has ended; count the rest of the other
-                counts = [number - 1, number + sum(1 for _ in lines)]
-                num_src, num_tgt = counts if src is None else reversed(counts)
-                raise DataError(
-                    f"{src_path} has {num_src} lines but {tgt_path} has {num_tgt}; "
-                    "line n of both must be a pair; seq2seq doctor shows where they drift apart"
-                )
-            src_text, tgt_text = decode_line(src, src_path, number), decode_line(tgt, tgt_path, number)
-            yield SentencePair(src_text, tgt_text, first + number - 1)
-        first += number
+    line = -1
+    for file in files_of(text):
+        for unit in file.units():
+            line += 1
+            yield SentencePair(unit.src, unit.tgt, line)
 
 
-def places_of(lines: Sequence[int], paths: Sequence[Path]) -> list[str]:
-    """``file:line`` (from 1) of line numbers that count from 0 over the whole list of files."""
-    first_lines = [0]
-    for path in paths[:-1]:
-        first_lines.append(first_lines[-1] + sum(1 for _ in read_lines(path)))
-    files = [bisect_right(first_lines, line) - 1 for line in lines]
-    return [f"{paths[file]}:{line - first_lines[file] + 1}" for file, line in zip(files, lines, strict=True)]
+def places_of(lines: Sequence[int], text: Text) -> list[tuple[str, str]]:
+    """The places of source and target of pairs, whose numbers count from 0 over all files of all datasets."""
+    wanted, found, first = set(lines), {}, 0
+    for file in files_of(text):
+        count = 0
+        for count, unit in enumerate(file.units(), start=1):
+            if first + count - 1 in wanted:
+                found[first + count - 1] = (file.place(0, unit.number), file.place(1, unit.number))
+        first += count
+    return [found.get(line, (f"pair {line + 1}",) * 2) for line in lines]  # else the text was cut meanwhile
 
 
-def fingerprint_files(files: TextFiles, checksum_of: Callable[[Path], str] = checksum_file) -> str:
-    """Hex fingerprint (16 bytes) of the files' bytes, sides and order; their names do not count.
+def fingerprint_text(text: Text, recall: Recall = lambda path, how, compute: compute()) -> str:
+    """Hex fingerprint (16 bytes) of text, sides and order; names and formats of files do not count."""
+    sides = zip(*(file.checksums(recall) for file in files_of(text)), strict=True)
+    return checksum("".join(map("".join, sides)).encode())  # of equal length, so no separator is needed
 
-    A caller that caches checksums passes its own ``checksum_of``.
-    """
-    both = (*files.src, *files.tgt)  # of equal length, so no separator is needed
-    return checksum("".join(map(checksum_of, both)).encode())
+
+def _read_plain(src_path: Path, tgt_path: Path) -> Iterator[Unit]:
+    number = 0
+    lines = zip_longest(read_lines(src_path, plain=True), read_lines(tgt_path, plain=True))
+    for number, (src, tgt) in enumerate(lines, start=1):
+        if src is None or tgt is None:  # one file has ended; count the rest of the other
+            counts = [number - 1, number + sum(1 for _ in lines)]
+            num_src, num_tgt = counts if src is None else reversed(counts)
+            raise DataError(
+                f"{src_path} has {num_src} lines but {tgt_path} has {num_tgt}; "
+                "line n of both must be a pair; seq2seq doctor shows where they drift apart"
+            )
+        yield Unit(decode_line(src, src_path, number), decode_line(tgt, tgt_path, number), number)

@@ -27,7 +27,7 @@ def read_parquet(path: Path, *, src: str, tgt: str) -> Iterator[Unit]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        problem = "reading Parquet tables needs the package pyarrow; pip install 'seq2seq[parquet]'"
+        problem = "reading Parquet tables needs the package pyarrow; pip install pyarrow"
         raise DataError(f"{path}: {problem}") from None
     with open_seekable(path) as file:
         if file.read(4) != b"PAR1":

@@ -57,7 +57,7 @@ def _values(path: Path, sheet: str | None) -> Iterator[tuple[Any, ...]]:
     try:
         from openpyxl import load_workbook
     except ImportError:
-        problem = "reading spreadsheets needs the package openpyxl; pip install 'seq2seq[xlsx]'"
+        problem = "reading spreadsheets needs the package openpyxl; pip install openpyxl"
         raise DataError(f"{path}: {problem}") from None
     with open_seekable(path) as file:
         _check_kind(file, path)

@@ -6,23 +6,19 @@ break comes from the indentation of the XML: with the white space around it, it 
 ends of a segment.
 """
 
-import gzip
 import io
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
 from xml.parsers import expat
 
+from seq2seq.data.formats.compression import open_bytes
 from seq2seq.data.formats.lines import printable
 from seq2seq.data.formats.units import Unit
 from seq2seq.data.formats.xml_text import LONGEST, XmlError, checked, decoded
 from seq2seq.errors import DataError
-from seq2seq.files import unreadable
 
 BLOCK = 1 << 20  # bytes that are read at a time
 
@@ -42,7 +38,7 @@ _CUT = {
 
 
 def read_tmx(path: Path, *, src_lang: str, tgt_lang: str, mend: bool = False) -> Iterator[Unit]:
-    """Stream the units of a TMX file, plain or gzip; a unit without one of the languages has "" there.
+    """Stream the units of a TMX file; a unit without one of the languages has "" there.
 
     Args:
         src_lang, tgt_lang: language codes; upper and lower case, ``-`` and ``_`` are alike. ``en`` takes a variant
@@ -57,7 +53,7 @@ def read_tmx(path: Path, *, src_lang: str, tgt_lang: str, mend: bool = False) ->
     memory = _Memory(src_lang, tgt_lang)
     fed = 0
     try:
-        with _open(path) as file:
+        with open_bytes(path) as file:
             for text in checked(decoded(iter(partial(file.read, BLOCK), b"")), mend):
                 data = text.encode()
                 memory.parser.Parse(data, False)
@@ -72,20 +68,6 @@ def read_tmx(path: Path, *, src_lang: str, tgt_lang: str, mend: bool = False) ->
         raise DataError(f"{path}:{line}: {unit}{what}") from None
     if problem := memory.missing_languages():
         raise DataError(f"{path}: {problem}")
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
-    """Give the content of a file, unpacked if it is gzip; errors of reading in the block become DataError."""
-    try:
-        with path.open("rb") as file:
-            packed = file.peek(2)[:2] == b"\x1f\x8b"
-            yield cast(BinaryIO, gzip.GzipFile(fileobj=file) if packed else file)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        advice = "the file is damaged or cut short, copy it again"
-        raise DataError(f"{path}: cannot read further ({error}); {advice}") from None
-    except OSError as error:
-        raise unreadable(path, error) from None
 
 
 class _Memory:

@@ -1,0 +1,197 @@
+"""Datasets: the kinds of files that hold parallel text, and what must be said of each.
+
+Every dataset has one key that names its files, which decides its kind.
+"""
+
+import glob
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+
+from seq2seq.config.keys import Paths, Section, option
+from seq2seq.languages import language_of
+
+Column: TypeAlias = str | Annotated[int, Field(ge=0)]
+
+
+class Dataset(Section):
+    """What all datasets share."""
+
+    @property
+    def languages(self) -> tuple[str | None, str | None]:
+        """The codes of source and target language, as far as the dataset says them."""
+        return None, None
+
+
+class TextFiles(Dataset):
+    """Parallel text in plain files: line n of the target translates line n of the source."""
+
+    src: Paths = Field(
+        description="Source text: a file, or a list of files that are read one after the other. part-*.en names all that "
+        "match."
+    )
+    tgt: Paths = Field(
+        description="Target text: the same number of files as src. Line n of each translates line n of its source file."
+    )
+
+    @property
+    def languages(self) -> tuple[str | None, str | None]:
+        """From the names of the first files: train.en.gz is en."""
+        return language_of(self.src[0]), language_of(self.tgt[0])
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        if len(self.src) != len(self.tgt):
+            yield "tgt", f"must have the same number of files as src ({len(self.src)}), not {len(self.tgt)}"
+
+
+class _Columns(Dataset):
+    """A dataset whose source and target have names."""
+
+    @property
+    def languages(self) -> tuple[str | None, str | None]:
+        """From names such as en or translation.en."""
+        src, tgt = (language_of(Path(f"x.{getattr(self, side)}")) for side in ("src", "tgt"))
+        return src, tgt
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        if getattr(self, "src") == getattr(self, "tgt"):
+            yield "tgt", f"must be another column than src, {getattr(self, 'src')!r}"
+
+
+_COLUMN = "A column: its name in the first row, or its number from 0. With two numbers, the first row is text, too."
+
+
+class TsvFiles(_Columns):
+    """Tables with tabs between the cells, one row a line, without quotes."""
+
+    tsv: Paths = Field(description="Tables with tabs between the cells: a file, or a list of files.")
+    src: Column = Field(description=f"Source text. {_COLUMN}")
+    tgt: Column = Field(description="Target text. As for src.")
+
+
+class CsvFiles(_Columns):
+    """Tables as spreadsheets save them: cells may be in quotes, and then hold commas and line breaks."""
+
+    csv: Paths = Field(description="Tables with commas between the cells, some in quotes: a file, or a list of files.")
+    src: Column = Field(description=f"Source text. {_COLUMN}")
+    tgt: Column = Field(description="Target text. As for src.")
+    delimiter: str = option(",", 'What stands between two cells: one character, often ";" in files of Excel.')
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        yield from super()._broken_rules()
+        if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
+            yield "delimiter", f"must be one character that is no quote or line break, not {self.delimiter!r}"
+
+
+class XlsxFiles(_Columns):
+    """Spreadsheets of Excel and LibreOffice."""
+
+    xlsx: Paths = Field(description="Spreadsheets (.xlsx): a file, or a list of files.")
+    src: Column = Field(description=f"Source text. {_COLUMN}")
+    tgt: Column = Field(description="Target text. As for src.")
+    sheet: str | None = option(None, "Name of the sheet. Default: the first one.")
+
+
+class JsonlFiles(_Columns):
+    """One JSON object in every line."""
+
+    jsonl: Paths = Field(description="Files with a JSON object in every line: a file, or a list of files.")
+    src: str = Field(description="Source text: a key, with dots for what is in an inner object (translation.en).")
+    tgt: str = Field(description="Target text. As for src.")
+
+
+class ParquetFiles(_Columns):
+    """Tables in Parquet, as datasets of Hugging Face have them."""
+
+    parquet: Paths = Field(description="Tables in Parquet: a file, or a list of files.")
+    src: str = Field(description="Source text: a column, with dots for what is in an inner record (translation.en).")
+    tgt: str = Field(description="Target text. As for src.")
+
+
+class _Languages(Dataset):
+    """A dataset that holds several languages."""
+
+    src_lang: str = Field(description="Source language, as the files name it. en also takes en-US if there is no en.")
+    tgt_lang: str = Field(description="Target language. As for src_lang.")
+
+    @property
+    def languages(self) -> tuple[str | None, str | None]:
+        """As stated."""
+        return self.src_lang, self.tgt_lang
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        if self.src_lang == self.tgt_lang:
+            yield "tgt_lang", f"must be another language than src_lang, {self.src_lang!r}"
+
+
+class TmxFiles(_Languages):
+    """Translation memories. Of several variants of a language, the exact code counts, else the first in a unit."""
+
+    tmx: Paths = Field(description="Translation memories (TMX): a file, or a list of files.")
+    mend: bool = option(
+        False,
+        "true: repair what XML forbids but some programs write: control characters are removed, a bare & counts as &.",
+    )
+
+
+class MosesFiles(_Languages):
+    """Zip archives as OPUS has them: a text file for each language."""
+
+    moses: Paths = Field(description="Zip archives with a text file for each language (OPUS): a file, or a list.")
+
+
+_KINDS = {
+    "tsv": TsvFiles,
+    "csv": CsvFiles,
+    "xlsx": XlsxFiles,
+    "jsonl": JsonlFiles,
+    "parquet": ParquetFiles,
+    "tmx": TmxFiles,
+    "moses": MosesFiles,
+}
+
+
+def _kind(value: Any) -> str:
+    """The key that decides which dataset a value is; plain files, which have no such key, if there is none."""
+    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Section) else ()
+    return next((key for key in _KINDS if key in keys), "src")
+
+
+AnyText: TypeAlias = Annotated[
+    Annotated[TextFiles, Tag("src")]
+    | Annotated[TsvFiles, Tag("tsv")]
+    | Annotated[CsvFiles, Tag("csv")]
+    | Annotated[XlsxFiles, Tag("xlsx")]
+    | Annotated[JsonlFiles, Tag("jsonl")]
+    | Annotated[ParquetFiles, Tag("parquet")]
+    | Annotated[TmxFiles, Tag("tmx")]
+    | Annotated[MosesFiles, Tag("moses")],
+    Discriminator(_kind),
+]
+
+
+def _as_items(value: object) -> object:
+    """One dataset is a list of one."""
+    if isinstance(value, list) and not value:
+        raise ValueError("must be a dataset or a list of datasets, not []")
+    return tuple(value) if isinstance(value, list) else (value,) if isinstance(value, (dict, Section)) else value
+
+
+Texts: TypeAlias = Annotated[tuple[AnyText, ...], BeforeValidator(_as_items)]
+
+
+def paths_of(dataset: Dataset) -> dict[str, list[Path]]:
+    """The files of a dataset by the key that names them, in order; of a pattern (part-*.tsv) the sorted matches.
+
+    A pattern that matches nothing stays as it is.
+    """
+    names = ("src", "tgt") if isinstance(dataset, TextFiles) else [name for name in _KINDS if hasattr(dataset, name)]
+    return {name: [file for path in getattr(dataset, name) for file in _matches(path)] for name in names}
+
+
+def _matches(path: Path) -> list[Path]:
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    return sorted(map(Path, glob.glob(str(path), recursive=True))) or [path]
