@@ -1,11 +1,14 @@
 """The readers under attack: valid files of each, former findings, and what must hold whatever the files hold."""
 
+import bz2
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import re
 import struct
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -32,7 +35,17 @@ from seq2seq.model_folder import CONFIG, WEIGHTS, build_model, load_model_folder
 from seq2seq.train.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from tests.properties.damage import Input
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 _BOM, _GZIP = b"\xef\xbb\xbf", b"\x1f\x8b"
+_COMPRESSED = {  # besides gzip
+    rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": bz2.BZ2Decompressor,
+    rb"\xfd7zXZ\x00": lzma.LZMADecompressor,
+    rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18": zstd.ZstdDecompressor,
+}
 _OTHER_FORMATS = (b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"\xff\xfe", b"\xfe\xff")
 _TEXT = ["ka to mi", "to mi ka ka", "mi to", "ka mi to mi", "mikato ka"]
 _DATA_CONFIG = "run_dir: r\ndata:\n  train: {src: a.xx, tgt: a.yy}\n  valid: {src: b.xx, tgt: b.yy}\n  max_length: 16\n"
@@ -89,7 +102,9 @@ class Text(Reader):
         src, tgt = b"one\ntwo\r\nthree", "é\u2028\n\x00\n。\n".encode()
         packed = gzip.compress(src), gzip.compress(tgt)
         both = packed[0] + gzip.compress(b"\n") + packed[0]
-        self.valid = [(src, tgt), (packed[0], tgt), (_BOM + src, packed[1]), (both, packed[1] * 2)]
+        others = bz2.compress(src), lzma.compress(tgt), zstd.compress(src[:4]) + zstd.compress(src[4:])
+        self.valid = [(src, tgt), (packed[0], tgt), (others[0], others[1]), (others[2], tgt)]
+        self.valid += [(_BOM + src, packed[1]), (both, packed[1] * 2)]
 
     def check(self, files):
         src, tgt = (self._lines(data, path) for data, path in zip(files, (self._src, self._tgt), strict=True))
@@ -113,24 +128,42 @@ class Text(Reader):
     def _lines(self, data: bytes, path: Path) -> list[bytes] | None:
         """Read one file in all forms; its lines, or None where it is refused, with reason."""
         path.write_bytes(data)
-        content: bytes | None = data
-        if data.startswith(_GZIP):
-            try:
-                content = gzip.decompress(data)
-            except Exception:  # whatever it is, the reader has to call it damaged
-                content = None
+        try:
+            content: bytes | None = _unpacked(data)
+        except Exception:  # whatever it is, the reader has to call it damaged
+            content = None
         forms: list[Iterable[bytes]] = [read_lines(path), read_stream(io.BytesIO(data), "stream")]
         if content is not None:
             forms.append(read_stream(io.BytesIO(gzip.compress(content, 0)), "stream"))
         found, *others = map(_lines_or_none, forms)
         assert all(lines == found for lines in others), (found, others)
         if found is None:
-            assert content is None or content.startswith(_GZIP) or not_text(content[:HEAD]), "text was refused"
+            twice = content is not None and (content.startswith(_GZIP) or _decompressor(content))
+            assert content is None or twice or not_text(content[:HEAD]), "text was refused"
         else:
             assert content is not None, "a damaged file passed"
             *lines, last = content.removeprefix(_BOM).split(b"\n")
             assert found == [line.removesuffix(b"\r") for line in (*lines, *([last] if last else []))]
         return found
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The content of all compressed parts, with nothing but zero bytes behind them; data that are not compressed."""
+    if data.startswith(_GZIP):
+        return gzip.decompress(data)
+    if (new_decompressor := _decompressor(data)) is None:
+        return data
+    content = b""
+    while data:
+        part = new_decompressor()
+        content += part.decompress(data)
+        assert part.eof
+        data = part.unused_data.lstrip(b"\0")
+    return content
+
+
+def _decompressor(data: bytes) -> Callable[[], Any] | None:
+    return next((new for start, new in _COMPRESSED.items() if re.match(start, data)), None)
 
 
 def _lines_or_none(lines: Iterable[bytes]) -> list[bytes] | None:

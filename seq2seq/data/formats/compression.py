@@ -91,8 +91,8 @@ def decompressed(file: BinaryIO, name: str) -> tuple[bytes, io.BufferedReader]:
 def damaged(place: str, error: Exception) -> DataError:
     """The error to raise when one of :data:`DAMAGE` was raised at ``place``."""
     advice = "the file is damaged or cut short, copy it again"
-    if "memory" in str(error).lower():  # it was compressed with more memory than is usual
-        advice = "unpack it first"
+    if "memory" in str(error).lower():
+        advice = "unpack it first (if that fails, it is damaged)"
     return DataError(f"{place}: cannot read further ({str(error) or 'it ends too early'}); {advice}")
 
 
@@ -136,8 +136,8 @@ def _unpack(file: io.BufferedReader, new_decompressor: Callable[[], Any]) -> Ite
                 raise EOFError("the compressed data end too early")
             try:
                 block = part.decompress(packed, _UNPACKED)
-            except Exception as error:  # each module has its own
-                raise OSError(str(error)) from None
+            except Exception as error:  # each module has its own; MemoryError has no text
+                raise OSError(str(error) or "out of memory") from None
             packed = b""
             if block:
                 yield block

@@ -58,7 +58,7 @@ def _read_members(archive: ZipFile, path: Path, src_lang: str, tgt_lang: str) ->
 
 def _find_member(archive: ZipFile, path: Path, language: str) -> ZipInfo:
     """The only file whose name ends with a dot and the language, in whatever folder of the archive it is."""
-    files = [member for member in archive.infolist() if not member.is_dir()]
+    files = [member for member in archive.infolist() if not member.filename.endswith("/")]
     files = [member for member in files if not member.filename.startswith("__MACOSX/")]  # no text, but the same names
     wanted = _normal(language)
     endings = [_normal(member.filename.rpartition(".")[2]) for member in files]

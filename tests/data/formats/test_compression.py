@@ -139,12 +139,12 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_more_memory_than_usual_is_no_damage() -> None:
-    """Guards against advice to copy a sound file again, and against gigabytes for a few lines."""
+    """Guards against advice to copy a whole file again, and against gigabytes for a few lines."""
     window = {zstd.CompressionParameter.window_log: 30, zstd.CompressionParameter.enable_long_distance_matching: 1}
     packer = zstd.ZstdCompressor(options=window)
     large = lzma.compress(TEXT, filters=[{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 1 << 29}])
     for packed in (packer.compress(TEXT) + packer.flush(), large):
-        with pytest.raises(DataError, match=r"^stdin:1: cannot read further \(.*emory.*\); unpack it first$"):
+        with pytest.raises(DataError, match=r"^stdin:1: cannot read further \(.*emory.*\); unpack it first"):
             next(read_stream(io.BytesIO(packed), "stdin"))
 
 
