@@ -138,7 +138,7 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
     """Guards against a traceback where the archive comes through a pipe, in which the directory cannot be sought."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    threading.Thread(target=path.write_bytes, args=(b"PK",), daemon=True).start()
+    threading.Thread(target=lambda: os.close(os.open(path, os.O_WRONLY)), daemon=True).start()
     with pytest.raises(DataError, match="pipe: is not a zip archive"):
         read(path)
 
