@@ -3,7 +3,9 @@
 Every dataset has one key that names its files, which decides its kind.
 """
 
+import difflib
 import glob
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -14,6 +16,9 @@ from seq2seq.config.keys import Paths, Section, option
 from seq2seq.languages import language_of
 
 Column: TypeAlias = str | Annotated[int, Field(ge=0)]
+
+
+_TABLE = re.compile(r"\.(csv|tsv)(?:\.(?:gz|bz2|xz|zst))?$")
 
 
 class Dataset(Section):
@@ -29,8 +34,8 @@ class TextFiles(Dataset):
     """Parallel text in plain files: line n of the target translates line n of the source."""
 
     src: Paths = Field(
-        description="Source text: a file, or a list of files that are read one after the other. part-*.en names all that "
-        "match."
+        description="Source text: a file, or a list of files that are read one after the other. part-*.en names all "
+        "files that match."
     )
     tgt: Paths = Field(
         description="Target text: the same number of files as src. Line n of each translates line n of its source file."
@@ -44,6 +49,11 @@ class TextFiles(Dataset):
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
         if len(self.src) != len(self.tgt):
             yield "tgt", f"must have the same number of files as src ({len(self.src)}), not {len(self.tgt)}"
+        for side in ("src", "tgt"):
+            for path in getattr(self, side):
+                if table := _TABLE.search(path.name):  # they cannot be told from plain lines by what is in them
+                    remedy = f"write {{{table[1]}: FILE, src: COLUMN, tgt: COLUMN}}, or rename a file of plain lines"
+                    yield side, f"{path.name} is a table by its name; {remedy}"
 
 
 class _Columns(Dataset):
@@ -56,8 +66,9 @@ class _Columns(Dataset):
         return src, tgt
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
-        if getattr(self, "src") == getattr(self, "tgt"):
-            yield "tgt", f"must be another column than src, {getattr(self, 'src')!r}"
+        src, tgt = (getattr(self, side) for side in ("src", "tgt"))
+        if src == tgt:
+            yield "tgt", f"must be another column than src, {src!r}"
 
 
 _COLUMN = "A column: its name in the first row, or its number from 0. With two numbers, the first row is text, too."
@@ -154,9 +165,18 @@ _KINDS = {
 
 
 def _kind(value: Any) -> str:
-    """The key that decides which dataset a value is; plain files, which have no such key, if there is none."""
-    keys = value if isinstance(value, dict) else type(value).model_fields if isinstance(value, Section) else ()
-    return next((key for key in _KINDS if key in keys), "src")
+    """The key that decides which dataset a value is, also if it is misspelt; plain files have none but src."""
+    keys = list(value) if isinstance(value, dict) else type(value).model_fields if isinstance(value, Section) else ()
+    names = [str(key) for key in keys if key not in TextFiles.model_fields]
+    near = [kind for name in names for kind in difflib.get_close_matches(name, _KINDS, 1)]
+    return next((name for name in names if name in _KINDS), near[0] if near else "src")
+
+
+def _one_kind(value: object) -> object:
+    kinds = [kind for kind in _KINDS if isinstance(value, dict) and kind in value]
+    if len(kinds) > 1:
+        raise ValueError(f"has the keys {' and '.join(kinds)}, but a dataset is of one kind; write a list of datasets")
+    return value
 
 
 AnyText: TypeAlias = Annotated[
@@ -169,6 +189,7 @@ AnyText: TypeAlias = Annotated[
     | Annotated[TmxFiles, Tag("tmx")]
     | Annotated[MosesFiles, Tag("moses")],
     Discriminator(_kind),
+    BeforeValidator(_one_kind),
 ]
 
 

@@ -70,3 +70,72 @@ def test_doctor_reports_the_place_in_its_format(place: Path, capsys: pytest.Capt
     assert "a.csv:22: two lines <b>" in report
     assert "a.csv:24: <i>" in report
     assert "b.tmx: unit 1: <b>" in report
+
+
+UNIT = '<tu><tuv xml:lang="en-US"><seg>a</seg></tuv><tuv xml:lang="fr"><seg>b</seg></tuv></tu>'
+TMX = f'<tmx version="1.4"><body>{UNIT}</body></tmx>'
+FILES = {
+    "t.tsv": "a\tb\nc\td\n",
+    "short.tsv": "a\tb\nc\n",
+    "named.csv": "English,German\na,b\n",
+    "semi.csv": "English;German\na;b\n",
+    "latin.csv": "English,German\na,sch\u00f6n\n".encode("latin-1"),
+    "quote.csv": 'English,German\na,"b\n',
+    "key.jsonl": '{"en": "a", "de": "b"}\n{"en": "c"}\n',
+    "array.jsonl": '[{"en": "a", "de": "b"}]',
+    "number.jsonl": '{"en": 1, "de": "b"}\n',
+    "m.tmx": TMX,
+    "amp.tmx": TMX.replace(">a<", ">R&D<"),
+    "cut.tmx": TMX[:60],
+    "xliff.tmx": "<xliff/>",
+    "broken.zip": b"PK\x03\x04junk",
+    "no.parquet": b"no",
+    "no.xlsx": b"no",
+    "objects.en": '{"en": "a"}\n',
+    "wide.en": "a\nb\n".encode("utf-16"),
+    "lines.de": "b\n",
+}
+MISTAKES = {
+    "{tsv: t.tsv, src: English, tgt: German}": "t.tsv:1: there is no column 'English'; choose one of the",
+    "{tsv: short.tsv, src: 0, tgt: 1}": "short.tsv:2: has 1 cell, but column 1",
+    "{tsv: t.tsv, src: -1, tgt: 1}": "data.train.src: must be text or a whole number >= 0, not -1",
+    "{tsv: part-*.tsv, src: 0, tgt: 1}": "data.train.tsv: no such file:",
+    "{tvs: t.tsv, src: 0, tgt: 1}": "data.train.tsv: missing; tables with tabs",
+    "{csv: semi.csv, src: English, tgt: German}": "semi.csv:1: the first row has one cell, 'English;German',",
+    "{csv: latin.csv, src: English, tgt: German}": "latin.csv:2: not valid UTF-8",
+    "{csv: quote.csv, src: English, tgt: German}": "quote.csv:2: a quote opens a cell in this row and is never closed",
+    "{csv: named.csv, src: English, tgt: English}": "data.train.tgt: must be another column than src, 'English'",
+    "{csv: named.csv, src: English, tgt: German, delimiter: ';;'}": "data.train.delimiter: must be one character",
+    "{csv: named.csv, tsv: t.tsv, src: 0, tgt: 1}": "data.train: has the keys tsv and csv,",
+    "{jsonl: key.jsonl, src: en, tgt: de}": "key.jsonl:2: there is no key 'de'; choose one of the keys 'en'",
+    "{jsonl: array.jsonl, src: en, tgt: de}": "array.jsonl:1: the file is JSON, not JSON lines; convert it first: jq",
+    "{jsonl: number.jsonl, src: en, tgt: de}": "number.jsonl:1: the value of 'en' is a number, not a string",
+    "{tmx: m.tmx, src_lang: en, tgt_lang: de}": "m.tmx: no unit in de; its languages: en-US (1), fr (1); set tgt_lang",
+    "{tmx: m.tmx, src_lang: en, tgt_lang: en}": "data.train.tgt_lang: must be another language than src_lang, 'en'",
+    "{tmx: m.tmx, src_lang: en}": "data.train.tgt_lang: missing; target language",
+    "{tmx: amp.tmx, src_lang: en, tgt_lang: fr}": 'amp.tmx:1: unit 1: an ampersand "&" stands alone',
+    "{tmx: cut.tmx, src_lang: en, tgt_lang: fr}": "cut.tmx:1: unit 1: the file ends before </tmx>",
+    "{tmx: xliff.tmx, src_lang: en, tgt_lang: fr}": "xliff.tmx:1: is XLIFF (<xliff>), not TMX",
+    "{moses: broken.zip, src_lang: en, tgt_lang: fr}": "broken.zip: cannot read further",
+    "{parquet: no.parquet, src: en, tgt: fr}": "no.parquet: is not a Parquet file",
+    "{xlsx: no.xlsx, src: en, tgt: fr}": "no.xlsx: is not an .xlsx file",
+    "{src: m.tmx, tgt: lines.de}": "m.tmx: is a TMX file, not plain lines; write {tmx: FILE, src_lang:",
+    "{src: objects.en, tgt: lines.de}": "objects.en: is JSON, not plain lines; write {jsonl: FILE, src: KEY, tgt: KEY}",
+    "{src: named.csv, tgt: named.csv}": "data.train.src: named.csv is a table by its name; write {csv: FILE,",
+    "{src: wide.en, tgt: lines.de}": "wide.en: is UTF-16, not UTF-8; convert it first: iconv",
+    "[{tsv: t.tsv, src: 0, tgt: 1}, {tsv: gone.tsv, src: 0, tgt: 1}]": "data.train.1.tsv: no such file:",
+    "[]": "data.train: must be a dataset or a list of datasets, not []",
+}
+
+
+@pytest.mark.parametrize("train", MISTAKES)
+def test_a_mistake_has_its_place(train: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a traceback, a message without place or remedy, and a run that begins on text that is none."""
+    for name, content in FILES.items():
+        (place / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert main(["train", "toy.yaml", f"data.train={train}"]) == 2
+    message = capsys.readouterr().err.split(": error: ")[1]
+    assert MISTAKES[train] in message
+    assert len(message.splitlines()) <= 2  # one for each key that is wrong
+    assert not (place / "run/checkpoints").exists()
+    assert not list(place.rglob("corpus*"))

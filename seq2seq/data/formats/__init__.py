@@ -1,1 +1,1 @@
-"""Readers of text files: lines, pairs of lines, and files that are not text."""
+"""Readers of parallel text: plain lines, tables, translation memories and archives, also compressed."""
