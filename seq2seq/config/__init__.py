@@ -3,6 +3,7 @@
 from seq2seq.config.datasets import (
     CsvFiles,
     Dataset,
+    HeldOut,
     JsonlFiles,
     MosesFiles,
     ParquetFiles,
@@ -41,6 +42,7 @@ __all__ = [
     "DataConfig",
     "Dataset",
     "DecodeConfig",
+    "HeldOut",
     "JsonlFiles",
     "ModelConfig",
     "MosesFiles",

@@ -6,13 +6,13 @@ Every dataset has one key that names its files, which decides its kind.
 import difflib
 import glob
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from seq2seq.config.keys import Paths, Section, option
+from seq2seq.config.keys import Paths, Section, option, show
 from seq2seq.languages import language_of
 
 Column: TypeAlias = str | Annotated[int, Field(ge=0)]
@@ -153,6 +153,22 @@ class MosesFiles(_Languages):
     moses: Paths = Field(description="Zip archives with a text file for each language (OPUS): a file, or a list.")
 
 
+class HeldOut(Dataset):
+    """Pairs that are taken out of the training text."""
+
+    from_train: int | str = Field(description="How many pairs: a number, or a share such as 2%.")
+
+    @property
+    def share(self) -> float | None:
+        """The share of the pairs, if it is stated so."""
+        return float(self.from_train[:-1]) / 100 if isinstance(self.from_train, str) else None
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        stated = self.from_train
+        if not (stated > 0 if isinstance(stated, int) else re.fullmatch(r"\d{1,2}(\.\d+)?%", stated) and self.share):
+            yield "from_train", f"must be a number of pairs > 0 or a share such as 2%, not {show(stated)}"
+
+
 _KINDS = {
     "tsv": TsvFiles,
     "csv": CsvFiles,
@@ -169,7 +185,7 @@ def _kind(value: Any) -> str:
     keys = list(value) if isinstance(value, dict) else type(value).model_fields if isinstance(value, Section) else ()
     names = [str(key) for key in keys if key not in TextFiles.model_fields]
     near = [kind for name in names for kind in difflib.get_close_matches(name, _KINDS, 1)]
-    return next((name for name in names if name in _KINDS), near[0] if near else "src")
+    return next((name for name in names if name in (*_KINDS, "from_train")), near[0] if near else "src")
 
 
 def _one_kind(value: object) -> object:
@@ -179,7 +195,12 @@ def _one_kind(value: object) -> object:
     return value
 
 
-AnyText: TypeAlias = Annotated[
+def _as_held_out(value: object) -> object:
+    """A number or a share of pairs is short for a dataset."""
+    return {"from_train": value} if isinstance(value, (int, str)) and not isinstance(value, bool) else value
+
+
+_Files: TypeAlias = (
     Annotated[TextFiles, Tag("src")]
     | Annotated[TsvFiles, Tag("tsv")]
     | Annotated[CsvFiles, Tag("csv")]
@@ -187,9 +208,14 @@ AnyText: TypeAlias = Annotated[
     | Annotated[JsonlFiles, Tag("jsonl")]
     | Annotated[ParquetFiles, Tag("parquet")]
     | Annotated[TmxFiles, Tag("tmx")]
-    | Annotated[MosesFiles, Tag("moses")],
+    | Annotated[MosesFiles, Tag("moses")]
+)
+AnyText: TypeAlias = Annotated[_Files, Discriminator(_kind), BeforeValidator(_one_kind)]
+ValidText: TypeAlias = Annotated[
+    _Files | Annotated[HeldOut, Tag("from_train")],
     Discriminator(_kind),
     BeforeValidator(_one_kind),
+    BeforeValidator(_as_held_out),
 ]
 
 
@@ -198,6 +224,18 @@ def _as_items(value: object) -> object:
     if isinstance(value, list) and not value:
         raise ValueError("must be a dataset or a list of datasets, not []")
     return tuple(value) if isinstance(value, list) else (value,) if isinstance(value, (dict, Section)) else value
+
+
+def also(kind: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """A change of the JSON schema of a field, which also allows what is short for its value."""
+
+    def change(schema: dict[str, Any]) -> None:
+        words = {name: schema.pop(name) for name in ("description", "title") if name in schema}
+        long = dict(schema)
+        schema.clear()
+        schema.update(anyOf=[long, kind or long["items"]], **words)
+
+    return change
 
 
 Texts: TypeAlias = Annotated[tuple[AnyText, ...], BeforeValidator(_as_items)]

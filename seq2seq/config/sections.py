@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from seq2seq.config.datasets import AnyText, Texts
+from seq2seq.config.datasets import AnyText, Texts, ValidText, also
 from seq2seq.config.keys import OnePath, Section, choice, option
 
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -22,9 +22,14 @@ class DataConfig(Section):
         None, "Folder that the paths of train, valid and test start at. Default: the folder of the config file."
     )
     train: Texts = Field(
-        description="Parallel text to train on: a dataset (such as src and tgt), or a list of datasets of any kinds."
+        description="Parallel text to train on: a dataset (such as src and tgt), or a list of datasets of any kinds.",
+        json_schema_extra=also({}),
     )
-    valid: AnyText = Field(description="Parallel text to validate on: a dataset. It must not be part of train.")
+    valid: ValidText = Field(
+        description="Parallel text to validate on: a dataset, or how many pairs of train. A dataset must not be part "
+        "of train. 500 or 2% takes pairs out of train, with all other pairs that have their sources.",
+        json_schema_extra=also({"type": ["integer", "string"]}),
+    )
     test: AnyText | None = option(None, "Parallel text for a final score after training: a dataset. Optional.")
     src_lang: str | None = option(
         None, "Source language code. Default: from the first dataset of train (the file name train.en.gz gives en)."

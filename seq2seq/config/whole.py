@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 import yaml
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from seq2seq.config.datasets import paths_of
+from seq2seq.config.datasets import Dataset, paths_of
 from seq2seq.config.keys import (
     AUTO,
     Key,
@@ -187,7 +187,9 @@ def portable(config: Config) -> Config:
 def check_files(config: Config) -> None:
     """Raise one :class:`ConfigError` with a line for every data file that training cannot read several times."""
     data, several = config.data, len(config.data.train) > 1
-    texts = [(f"data.train.{number}" if several else "data.train", text) for number, text in enumerate(data.train)]
+    texts: list[tuple[str, Dataset]] = [
+        (f"data.train.{number}" if several else "data.train", text) for number, text in enumerate(data.train)
+    ]
     texts += [(f"data.{name}", text) for name, text in (("valid", data.valid), ("test", data.test)) if text]
     missing = [
         f"{place}.{key}: {problem}: {path}"

@@ -7,6 +7,7 @@ the same text and settings can share the folder, and changed text or settings ne
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from seq2seq.config import Config, Dataset, check_files
+from seq2seq.config import Config, DataConfig, HeldOut, check_files
 from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.corpus import Corpus, build_corpus, open_corpus
-from seq2seq.data.formats.pairs import fingerprint_text, read_pairs
+from seq2seq.data.formats.pairs import SentencePair, fingerprint_text, read_pairs
+from seq2seq.data.held_out import TrainAndValid
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
@@ -44,9 +46,9 @@ class PreparedData:
         return f"{self.tokenizers.fingerprint} {self.train.fingerprint} {self.valid.fingerprint}"
 
 
-def _read_texts(name: str, text: Dataset) -> tuple[list[str], list[str]]:
+def _texts(name: str, read: Iterator[SentencePair]) -> tuple[list[str], list[str]]:
     """All source and target lines of a validation or test set; raises DataError if no pair has text."""
-    pairs = list(read_pairs(text))
+    pairs = list(read)
     if not any(pair.src.strip() and pair.tgt.strip() for pair in pairs):
         what = "have no line with text on both sides" if pairs else "are empty"
         raise DataError(f"data.{name}: the files {what}; use others{', or remove data.test' if name == 'test' else ''}")
@@ -63,27 +65,39 @@ def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
         DataError: the text cannot be used; no incomplete file remains.
     """
     check_files(config)
-    valid_texts = _read_texts("valid", config.data.valid)
-    test_texts = _read_texts("test", config.data.test) if config.data.test else None
+    text = TrainAndValid(config.data)
+    valid_texts = _texts("valid", text.valid())
+    if show_progress and (notice := text.notice()):
+        tqdm.write(notice)
+    test_texts = _texts("test", read_pairs(config.data.test)) if config.data.test else None
     known = ChecksumMemory(config.cache_dir / "digests.json")
-    tokenizers = _prepare_tokenizers(config, known, show_progress)
-    train = _prepare_corpus("train", config, tokenizers, known, show_progress)
-    valid = _prepare_corpus("valid", config, tokenizers, known, show_progress)
+    tokenizers = _prepare_tokenizers(config, text, known, show_progress)
+    train = _prepare_corpus("train", config, text, tokenizers, known, show_progress)
+    valid = _prepare_corpus("valid", config, text, tokenizers, known, show_progress)
     return PreparedData(tokenizers, train, valid, valid_texts, test_texts)
 
 
-def _prepare_tokenizers(config: Config, known: ChecksumMemory, show_progress: bool) -> TokenizerPair:
-    text, max_length, max_ratio = config.data.train, config.data.max_length, config.data.max_ratio
+def _made_from(data: DataConfig, known: ChecksumMemory, *, train: bool) -> dict[str, object]:
+    """What identifies the text to train on, or to validate on."""
+    if not isinstance(data.valid, HeldOut):
+        return {"text": fingerprint_text(data.train if train else data.valid, known.recall)}
+    return {"text": fingerprint_text(data.train, known.recall), "held_out": data.valid.from_train, "rest": train}
+
+
+def _prepare_tokenizers(
+    config: Config, text: TrainAndValid, known: ChecksumMemory, show_progress: bool
+) -> TokenizerPair:
+    max_length, max_ratio = config.data.max_length, config.data.max_ratio
     settings = {"kind", "vocab_size", "character_coverage", "byte_fallback", "joint", "normalise_source"}
     values = {**config.tokenizer.model_dump(include=settings), "max_length": max_length, "max_ratio": max_ratio}
-    text_hash = fingerprint_text(text, known.recall)
-    folder = config.cache_dir / f"tokenizer-{fingerprint(recipe=_RECIPE, text=text_hash, **values)}"
+    made_from = fingerprint(recipe=_RECIPE, **_made_from(config.data, known, train=True), **values)
+    folder = config.cache_dir / f"tokenizer-{made_from}"
     if folder.exists():
         try:
             return _load_complete(folder)
         except DataError as error:  # training is deterministic, so the result is the same
             tqdm.write(f"{error} (seq2seq trains it again now)", file=sys.stderr)
-    pairs = _bar(read_pairs(text), desc="reading text for the tokenizer", disable=not show_progress)
+    pairs = _bar(text.train(), desc="reading text for the tokenizer", disable=not show_progress)
     tokenizers, notices = learn_tokenizers(pairs, config.tokenizer, max_length=max_length, max_ratio=max_ratio)
     if show_progress:
         for notice in notices:
@@ -107,16 +121,16 @@ def _load_complete(folder: Path) -> TokenizerPair:
 def _prepare_corpus(
     name: Literal["train", "valid"],
     config: Config,
+    text: TrainAndValid,
     tokenizers: TokenizerPair,
     known: ChecksumMemory,
     show_progress: bool,
 ) -> Corpus:
     """The corpus of the training text, or of all validation pairs that the model can take."""
     data = config.data
-    text = data.train if name == "train" else data.valid
     bounded = name == "train" or config.model.bounds_length
     max_length, max_ratio = data.max_length if bounded else None, data.max_ratio if name == "train" else None
-    sources = {"text": fingerprint_text(text, known.recall), "tokenizers": tokenizers.fingerprint}
+    sources = {**_made_from(data, known, train=name == "train"), "tokenizers": tokenizers.fingerprint}
     made_from = fingerprint(recipe=_RECIPE, **sources, max_length=max_length, max_ratio=max_ratio)
     folder = config.cache_dir / f"{name}-{made_from}"
     if folder.exists():
@@ -124,7 +138,8 @@ def _prepare_corpus(
             return open_corpus(folder, made_from, verify=True, checksum=known.checksum)
         except DataError as error:
             tqdm.write(f"{error} (seq2seq does this now)", file=sys.stderr)
-    pairs = _bar(read_pairs(text), desc=f"building the {name} corpus", disable=not show_progress)
+    read = text.train() if name == "train" else text.valid()
+    pairs = _bar(read, desc=f"building the {name} corpus", disable=not show_progress)
     corpus = build_corpus(folder, pairs, tokenizers, made_from, max_length=max_length, max_ratio=max_ratio)
     if show_progress:
         tqdm.write(f"{name}: {corpus.counts}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from seq2seq.config import Config
+from seq2seq.config import Config, HeldOut
 from seq2seq.data.formats.pairs import Text
 from seq2seq.data.inspection import PartFacts, inspect_parts
 from seq2seq.doctor.report import Section, Verdict
@@ -63,7 +63,9 @@ def _judge_settings(decided: Decided) -> Section:
 
 
 def _inspect(config: Config) -> dict[str, PartFacts]:
-    parts: dict[str, Text] = {"train": config.data.train, "valid": config.data.valid}
+    parts: dict[str, Text] = {"train": config.data.train}
+    if not isinstance(config.data.valid, HeldOut):
+        parts["valid"] = config.data.valid
     if config.data.test is not None:
         parts["test"] = config.data.test
     with tqdm(desc="reading the text", unit=" lines", unit_scale=True, leave=False) as bar:

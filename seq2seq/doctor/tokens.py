@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq.config import Config
-from seq2seq.data.corpus import Corpus
+from seq2seq.data.corpus import Corpus, why_left_out
 from seq2seq.data.corpus_writer import SIDES, Side
 from seq2seq.data.formats.lines import printable
 from seq2seq.data.inspection import PartFacts, main_script, read_places, script_names
@@ -113,8 +113,12 @@ def _judge_left_out(config: Config, data: PreparedData, train: PartFacts) -> Ite
     for spot in spots:
         both = zip((data.tokenizers.src, data.tokenizers.tgt), spot, strict=True)
         lengths = [len(tokenizer.encode([texts[place].decode()])[0]) + 1 for tokenizer, place in both]
-        kind = "too long" if max(lengths) > config.data.max_length else "ratio"
-        examples[kind].append(shown(spot[:1], texts, f"{lengths[0]:,} and {lengths[1]:,} tokens"))
+        reason = why_left_out(lengths[0], lengths[1], config.data.max_length, config.data.max_ratio)
+        if reason is None:  # held out for validation
+            continue
+        examples["ratio" if reason == "ratio" else "too long"].append(
+            shown(spot[:1], texts, f"{lengths[0]:,} and {lengths[1]:,} tokens")
+        )
     what = f"pairs above data.max_length ({config.data.max_length} tokens): {{count}}"
     yield judged("too long", what, counts.too_long, counts.read, examples["too long"][:NUM_EXAMPLES])
     if config.data.max_ratio is not None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from seq2seq.config import Config, check_files
-from seq2seq.data.formats.pairs import read_pairs
 from seq2seq.data.formats.text_size import measure_text
+from seq2seq.data.held_out import TrainAndValid
 from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import PreparedData, prepare_data
 from seq2seq.data.subword_epochs import Resampler
@@ -95,7 +95,7 @@ def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progr
     largest = largest_step(processes.device.type, processes.world_size)
     with processes.main_first():
         if (still_open := set(config.open_choices())).intersection(TEXT_KEYS):
-            text = measure_text(read_pairs(config.data.train))
+            text = measure_text(TrainAndValid(config.data).train())
             config = take(config, text_choices(config, text, speed, largest, still_open))
         data = prepare_data(config, show_progress=show_progress and processes.is_main)
     processes.check_same("the text's fingerprint", data.fingerprint)

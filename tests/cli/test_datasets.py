@@ -139,3 +139,18 @@ def test_a_mistake_has_its_place(train: str, place: Path, capsys: pytest.Capture
     assert len(message.splitlines()) <= 2  # one for each key that is wrong
     assert not (place / "run/checkpoints").exists()
     assert not list(place.rglob("corpus*"))
+
+
+def test_validation_pairs_are_held_out(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A whole run with data.valid: 6, which continues; guards against text that is validated with and trained on."""
+    assert main(["train", "toy.yaml", "data.valid=6", "train.max_steps=6"]) == 0
+    out = capsys.readouterr().out
+    assert "valid: 6 pairs taken out of train; 0 other pairs with their sources are in neither" in out
+    assert "train: 54 of 54 pairs kept" in out
+    assert "valid: 6 of 6 pairs kept" in out
+    assert main(["train", "toy.yaml", "data.valid=6"]) == 0
+    assert "continuing after step 6" in "".join(capsys.readouterr())
+    assert main(["train", "toy.yaml", "data.valid=5"]) == 2
+    assert "its text has changed" in capsys.readouterr().err
+    assert main(["doctor", "toy.yaml", "data.valid=10%", "run_dir=other"]) in (0, 2)
+    assert "Text of train: 60 pairs" in capsys.readouterr().out

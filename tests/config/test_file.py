@@ -185,7 +185,7 @@ tokenizer:
 """
     assert mistakes(write(text), "train.steps=1", "decode.top_p=2", "seed=-1", "decode.seed") == [
         "x.yaml:1: run_dir: missing; folder of the run: checkpoints, logs, models",
-        "x.yaml:1: data.valid: missing; parallel text to validate on: a dataset",
+        "x.yaml:1: data.valid: missing; parallel text to validate on: a dataset, or how many pairs of train",
         "x.yaml:2: data.train.tgt: must be a path or a list of paths, not 3",
         "x.yaml:3: data.max_length: must be a whole number > 1, not 1",
         "x.yaml:4: lr: unknown key; did you mean optim.lr?",

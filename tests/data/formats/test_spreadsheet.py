@@ -234,7 +234,5 @@ def test_without_a_file_or_the_package(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"is a directory; "):
         list(read_xlsx(tmp_path, src=0, tgt=1))
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(
-        DataError, match=r"t.xlsx: reading .* needs the package openpyxl; pip install openpyxl"
-    ):
+    with pytest.raises(DataError, match=r"t.xlsx: reading .* needs the package openpyxl; pip install openpyxl"):
         read(tmp_path, TEXT)
