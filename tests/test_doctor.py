@@ -101,14 +101,14 @@ def test_doubtful_lines_are_named(
         "text/train.yy:40: &lt;fe&gt;",
         "doubtful target equal to source: 1 (1.67 %) of the pairs",
         f"text/train.xx:9: {tgt[8].decode()}",
-        "text/train.xx:30: " + f"{src[4].decode()} | {tgt[4].decode()} (repeats line 5)",
+        "text/train.xx:30: " + f"{src[4].decode()} | {tgt[4].decode()} (repeats text/train.xx:5)",
         f"text/train.xx:15: {other} | {tgt[14].decode()} (cyrillic | latin)",
         "WRONG pairs of train: 1 (20 %) of the pairs, 0 of them exactly",
         "(is text/train.xx:11)",
         "doubtful pairs above data.max_length (24 tokens): 1 (1.67 %)",
     ):
         assert line in shown, line
-    assert "(repeats line 3)" not in shown
+    assert "(repeats text/train.xx:3)" not in shown
     assert re.search(r"train.xx:16: (ka to mi ren )+[^(]*… \(\d+ and \d+ tokens\)", shown)
     assert code == 2
 

@@ -212,8 +212,10 @@ def _pairwise(part: PartFacts) -> Iterator[_Finding]:
     kept = np.flatnonzero(part.filled)
     again, first = (kept[found] for found in repeats(pair_keys(src, tgt)[kept]))
     exact = len(repeats(pair_keys(src, tgt, "hash")[kept])[0])
-    line_of = {pair: part.places(earlier)[0].number for pair, earlier in zip(again[:NUM_EXAMPLES], first, strict=False)}
-    yield _finding(part, "repeated", again, lambda pair: f"repeats line {line_of[pair]}", exact)
+    place_of = {
+        pair: located(part.places(earlier)[0]) for pair, earlier in zip(again[:NUM_EXAMPLES], first, strict=False)
+    }
+    yield _finding(part, "repeated", again, lambda pair: f"repeats {place_of[pair]}", exact)
     pairs = unlike_lengths(src, tgt, _UNLIKE_FACTOR, _UNLIKE_LEAST)
     yield _finding(part, "unlike", pairs, lambda pair: f"{src['chars'][pair]} and {tgt['chars'][pair]} characters")
 
