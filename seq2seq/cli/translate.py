@@ -31,7 +31,7 @@ def add(subparsers: Subparsers) -> None:
         type=home,
         metavar="FILE",
         default="-",
-        help="text, also compressed, or a pipe; default: standard input",
+        help="text, gzip or a pipe; default: standard input",
     )
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
     argument("--resume", action="store_true", help="continue an interrupted translation")

@@ -169,15 +169,7 @@ class HeldOut(Dataset):
             yield "from_train", f"must be a number of pairs > 0 or a share such as 2%, not {show(stated)}"
 
 
-_KINDS = {
-    "tsv": TsvFiles,
-    "csv": CsvFiles,
-    "xlsx": XlsxFiles,
-    "jsonl": JsonlFiles,
-    "parquet": ParquetFiles,
-    "tmx": TmxFiles,
-    "moses": MosesFiles,
-}
+_KINDS = ("tsv", "csv", "xlsx", "jsonl", "parquet", "tmx", "moses")
 
 
 def _kind(value: Any) -> str:

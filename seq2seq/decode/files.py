@@ -168,7 +168,7 @@ def _resumed(output: OutputFile, source: str, invalid_bytes: str, run: Mapping[s
 def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
     """A progress bar in lines. The lines of a file are counted first, for the time left; counting is fast."""
     known = source != "-" and os.path.isfile(source)
-    total = sum(1 for _ in read_lines(Path(source))) if known and not hidden else None
+    total = sum(1 for _ in read_lines(Path(source), gzip_only=True)) if known and not hidden else None
     return tqdm(desc="translating", unit=" lines", total=total, initial=lines.count, disable=hidden, mininterval=0.5)
 
 

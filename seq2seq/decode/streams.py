@@ -70,13 +70,15 @@ def incoming_lines(source: str) -> Iterable[bytes]:
     """The lines of a file or of a stream that is still being written; "-" is standard input."""
     if source != "-":
         path = Path(source)
-        return Arrivals(read_stream(path.open("rb"), source)) if path.is_fifo() else read_lines(path)
+        if path.is_fifo():
+            return Arrivals(read_stream(path.open("rb"), source, gzip_only=True))
+        return read_lines(path, gzip_only=True)
     try:
         number = sys.stdin.fileno()
     except io.UnsupportedOperation:  # sys.stdin was replaced by an object without a file descriptor
-        return read_stream(sys.stdin.buffer, "stdin")
+        return read_stream(sys.stdin.buffer, "stdin", gzip_only=True)
     # A separate file object: if a thread waits in that of sys.stdin, Python crashes at exit.
-    lines = read_stream(open(number, "rb", closefd=False), "stdin")  # noqa: SIM115 - it stays open
+    lines = read_stream(open(number, "rb", closefd=False), "stdin", gzip_only=True)  # noqa: SIM115 - it stays open
     return lines if stat.S_ISREG(os.fstat(number).st_mode) else Arrivals(lines)
 
 

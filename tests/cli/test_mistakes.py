@@ -107,7 +107,7 @@ MISTAKES = {
         lambda place: os.mkfifo(place / "pipe"),
     ),
     "text is no text": Mistake(
-        "train toy.yaml", ("train.xx: is compressed with xz",), xz("text/train.xx"), ("run/best",)
+        "train toy.yaml", ("train.xx: is a PDF, not text",), write("text/train.xx", b"%PDF-1.7\n"), ("run/best",)
     ),
     "text is a folder": Mistake("train toy.yaml data.valid.src=text", ("data.valid.src", "text")),
     "unequal lines": Mistake(

@@ -61,13 +61,14 @@ def open_file(path: Path) -> BinaryIO:
         raise unreadable(path, error) from None
 
 
-def decompressed(file: BinaryIO, name: str) -> tuple[bytes, io.BufferedReader]:
+def decompressed(file: BinaryIO, name: str, gzip_only: bool = False) -> tuple[bytes, io.BufferedReader]:
     """The unpacked bytes of an open stream: the first (at most :data:`HEAD`), and all of them as a stream.
 
     Only the first bytes are read now. Later the stream reads no more of ``file`` than it needs, and does not close it.
 
     Raises:
-        DataError: the file cannot be read, is compressed twice, or zstd is not installed.
+        DataError: the file cannot be read, is compressed twice, or not with gzip if nothing else is allowed, or zstd is
+            not installed.
         EOFError, OSError, zlib.error: (:data:`DAMAGE`) the data are damaged; reading the stream raises them, too.
     """
     try:
@@ -76,6 +77,8 @@ def decompressed(file: BinaryIO, name: str) -> tuple[bytes, io.BufferedReader]:
         raise unreadable(name, error) from None
     if (kind := _kind(head)) is None:
         return head, stream
+    if gzip_only and kind != "gzip":
+        raise DataError(f"{name}: is compressed with {kind}, not text; unpack it first: {kind} -dc FILE > text.txt")
     if kind == "gzip":
         head, stream = _read_head(gzip.GzipFile(fileobj=stream).read1)
     else:

@@ -21,26 +21,28 @@ _BOM = b"\xef\xbb\xbf"
 _LONGEST_LINE = 16 << 20  # bytes; encoding such a line takes 1 GB of memory
 
 
-def read_lines(path: Path, *, plain: bool = False) -> Iterator[bytes]:
+def read_lines(path: Path, *, plain: bool = False, gzip_only: bool = False) -> Iterator[bytes]:
     """Stream the lines of a text file or a named pipe, without their endings.
 
-    With ``plain``, TMX, JSON and the like are errors that say how a dataset is read from them. Ordinary text may begin
-    in the same way, so only files of a dataset are read with it.
+    Args:
+        plain: refuse TMX, JSON and the like, and say how a dataset is read from them. Ordinary text may begin in the
+            same way, so this is for files of a dataset.
+        gzip_only: refuse other compressions; for text to translate and to score.
 
     Raises DataError with the path if the file cannot be opened, is not text, or is damaged.
     """
     with open_file(path) as file:
-        yield from read_stream(file, str(path), plain=plain)
+        yield from read_stream(file, str(path), plain=plain, gzip_only=gzip_only)
 
 
-def read_stream(file: BinaryIO, name: str, *, plain: bool = False) -> Iterator[bytes]:
+def read_stream(file: BinaryIO, name: str, *, plain: bool = False, gzip_only: bool = False) -> Iterator[bytes]:
     """:func:`read_lines` for an open binary stream such as standard input; ``name`` is its name in errors.
 
     It never seeks, and waits only for the bytes of the next line. The stream stays open.
     """
     number = 0
     try:
-        head, stream = decompressed(file, name)
+        head, stream = decompressed(file, name, gzip_only)
         if (problem := (plain and structured(head)) or not_text(head)) is not None:
             raise DataError(f"{name}: {problem}")
         for number, raw in enumerate(iter(partial(stream.readline, _LONGEST_LINE + 1), b""), start=1):
@@ -61,11 +63,11 @@ def read_text(path: Path) -> list[str]:
 
     Raises DataError with the line number if a line is not valid UTF-8.
     """
-    lines, name = read_lines(path), str(path)
+    lines, name = read_lines(path, gzip_only=True), str(path)
     if name == "-":
         if sys.stdin is None:
             raise DataError("stdin: is closed; name a file")
-        lines, name = read_stream(sys.stdin.buffer, "stdin"), "stdin"
+        lines, name = read_stream(sys.stdin.buffer, "stdin", gzip_only=True), "stdin"
     return [decode_line(raw, name, number) for number, raw in enumerate(lines, start=1)]
 
 
