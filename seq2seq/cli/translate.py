@@ -26,13 +26,7 @@ def add(subparsers: Subparsers) -> None:
     )
     argument, home = parser.add_argument, os.path.expanduser
     argument("models", type=path, nargs="+", metavar="MODEL", help=f"{MODEL_HELP}; several: an ensemble")
-    argument(
-        "--input",
-        type=home,
-        metavar="FILE",
-        default="-",
-        help="text, gzip or a pipe; default: standard input",
-    )
+    argument("--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input")
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
     argument("--resume", action="store_true", help="continue an interrupted translation")
     choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"

@@ -54,7 +54,7 @@ def open_file(path: Path) -> BinaryIO:
     try:
         return cast(BinaryIO, path.open("rb", 0))
     except IsADirectoryError:
-        raise DataError(f"{path}: is a directory, not a text file; list its files one by one") from None
+        raise DataError(f"{path}: is a directory, not a file; list its files one by one") from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
     except OSError as error:

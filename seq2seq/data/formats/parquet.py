@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seq2seq.data.formats.lines import printable
 from seq2seq.data.formats.rows import known_names, one_line
-from seq2seq.data.formats.seekable import open_seekable
+from seq2seq.data.formats.seekable import damaged_for, open_seekable
 from seq2seq.data.formats.units import Unit
 from seq2seq.errors import DataError
 
@@ -114,5 +113,4 @@ def _text(value: Any, place: str) -> str:
 
 
 def _damaged(place: Path | str, error: Exception) -> DataError:
-    reason = printable(" ".join(f"{type(error).__name__} {error}".split()), 120)
-    return DataError(f"{place}: cannot be read ({reason}); the file is damaged or cut short, copy it again")
+    return damaged_for(error, place, "copy it again")

@@ -9,9 +9,8 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from seq2seq.data.formats.lines import printable
 from seq2seq.data.formats.rows import known_names, units_of
-from seq2seq.data.formats.seekable import open_seekable
+from seq2seq.data.formats.seekable import damaged_for, open_seekable
 from seq2seq.data.formats.units import Unit
 from seq2seq.errors import DataError
 
@@ -109,8 +108,7 @@ def _check_kind(file: BinaryIO, path: Path) -> None:
 
 
 def _damaged(place: Path | str, error: Exception) -> DataError:
-    reason = printable(" ".join(f"{type(error).__name__} {error}".split()), 120)
-    return DataError(f"{place}: cannot be read ({reason}); the file is damaged or cut short, {_SAVE} again")
+    return damaged_for(error, place, f"{_SAVE} again")
 
 
 def _text(value: Any) -> str:

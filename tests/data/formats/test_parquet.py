@@ -140,7 +140,7 @@ def test_pipes_folders_and_missing_things(tmp_path, monkeypatch):
     """Guards against waiting for a pipe for ever, and tracebacks of what is missing."""
     with pytest.raises(DataError, match=r"t: no such file; check the path"):
         read(tmp_path / "t")
-    with pytest.raises(DataError, match=r"is a directory; list its files one by one"):
+    with pytest.raises(DataError, match=r"is a directory, not a file; list its files one by one"):
         read(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match=r"pipe: is a pipe, .*; save it as a file first"):

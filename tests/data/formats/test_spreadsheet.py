@@ -231,7 +231,7 @@ def test_without_a_file_or_the_package(tmp_path, monkeypatch):
     """Guards against tracebacks of what is missing."""
     with pytest.raises(DataError, match=r"t.xlsx: no such file; check the path"):
         list(read_xlsx(tmp_path / "t.xlsx", src=0, tgt=1))
-    with pytest.raises(DataError, match=r"is a directory; "):
+    with pytest.raises(DataError, match=r"is a directory, not a file; "):
         list(read_xlsx(tmp_path, src=0, tgt=1))
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(DataError, match=r"t.xlsx: reading .* needs the package openpyxl; pip install openpyxl"):
