@@ -202,6 +202,8 @@ def step_tokens(
         epochs = _planned_epochs(config, num_pairs, epoch_tokens, tokens_per_second, largest)
         most = min(most, epochs * epoch_tokens / _STEPS)
     tokens = max(_LEAST_STEP, min(largest, int(most) // 128 * 128))
+    if config.train.max_steps is not None:
+        return tokens, "the number of steps is stated, and each learns more from more text"
     if tokens == largest:
         return tokens, "there is time for many steps, and large ones are computed faster"
     return tokens, "many small steps learn more than a few large ones"

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from seq2seq.cli.main import main
+from seq2seq.config import CsvFiles, load_config
 from tests.toy import sentences, weights, write_lines
 
 
@@ -152,5 +154,14 @@ def test_validation_pairs_are_held_out(place: Path, capsys: pytest.CaptureFixtur
     assert "continuing after step 6" in "".join(capsys.readouterr())
     assert main(["train", "toy.yaml", "data.valid=5"]) == 2
     assert "its text has changed" in capsys.readouterr().err
-    assert main(["doctor", "toy.yaml", "data.valid=10%", "run_dir=other"]) in (0, 2)
-    assert "Text of train: 60 pairs" in capsys.readouterr().out
+    assert main(["doctor", "toy.yaml", "data.valid=10%", "run_dir=other", "data.max_ratio=90"]) in (0, 2)
+    report = capsys.readouterr().out
+    assert "Text of train: 60 pairs" in report
+    assert not re.search(r"\(\d+ and \d+ tokens\)", report)  # as of a pair that is left out for its length
+
+
+def test_an_override_of_a_column_is_no_path(place: Path) -> None:
+    """Guards against src of a table that is taken for src of plain files, and becomes a path of the current folder."""
+    table = "data.train={csv: a.csv, src: source, tgt: target}"
+    (dataset,) = load_config(place / "toy.yaml", [table, "data.train.src=English", "data.train.csv=b.csv"]).data.train
+    assert dataset == CsvFiles(csv=place / "b.csv", src="English", tgt="target")

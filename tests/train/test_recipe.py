@@ -189,6 +189,15 @@ def test_steps_are_small_where_text_or_time_is_short() -> None:
     assert step({"max_minutes": 2}, 5_000_000, 10**8, 8_000, 1, "cpu") == 1_024
     assert step({}, 5_000_000, 10**8, 1e6, 4, "cuda") == 100_000
     assert step({"max_steps": 100}, 200_000, 2_000_000, 8_000, 1, "cpu") == 4_096
+    reasons = [
+        step_tokens(made(train=train), 5_000_000, 10**8, 8_000, 4_096)[1]
+        for train in ({}, {"max_minutes": 2}, {"max_steps": 9})
+    ]
+    assert [reason.split(",")[0] for reason in reasons] == [
+        "there is time for many steps",
+        "many small steps learn more than a few large ones",
+        "the number of steps is stated",
+    ]
     # A stated number of steps does not make them small: the device is there to be used.
     assert step({"max_steps": 100_000}, 4_500_000, 135_000_000, 1e6, 8, "cuda") == 200_000
 
