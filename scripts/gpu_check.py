@@ -281,7 +281,8 @@ class Check:
             raise StepError(_OVER)
         log = self._out / "jobs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **(variables or {})}
+        paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(variables or {})}
         with log.open("w", encoding="utf-8") as file:
             command = [sys.executable, "-m", module, *words]
             try:

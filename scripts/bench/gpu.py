@@ -191,7 +191,9 @@ def step(spec: Namespace, size: str, tokens: str) -> dict[str, Any]:
             yield one
             next(phases, None)
 
-    endless = ("train.max_steps=1000000", "train.max_bad_steps=1000000")  # stop_after ends it
+    # stop_after ends it; neither a validation nor a checkpoint lies between the steps.
+    never = ("max_steps", "max_bad_steps", "validate_every", "save_every")
+    endless = tuple(f"train.{key}=1000000" for key in never)
     sizes = (f"model.preset={size}", f"train.batch_tokens={tokens}", *endless)
     folder = Path(spec.folder) / f"step-{size}-{tokens}"
     shutil.rmtree(folder, ignore_errors=True)  # an earlier check's run would be continued

@@ -93,7 +93,8 @@ def usage(run: dict[str, Any]) -> str:
 
 
 def _environment(spec: Namespace) -> dict[str, str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_SCRIPTS), str(_SCRIPTS.parent)])}
+    paths = [str(_SCRIPTS), str(_SCRIPTS.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(spec.threads))
     if spec.device != "cuda":
         environment["CUDA_VISIBLE_DEVICES"] = ""

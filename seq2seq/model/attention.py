@@ -94,6 +94,11 @@ class Attention(nn.Module):
 
     def forward(self, heads: Sequence[Tensor], q_side: Packed, k_side: Packed) -> Tensor:
         """[T, H, E]; ``heads``: see :func:`~seq2seq.model.kernels.packed_attention.packed_attention`."""
+        # Under autocast, a product is in half precision, but its sum with something in fp32 is not. Kernels want one
+        # dtype, and some do not check it.
+        half = [part.dtype for part in heads if part.dtype != torch.float32]
+        if half:
+            heads = [part.to(half[0]) for part in heads]
         if not self.plain:
             return packed_attention(heads, self.num_heads, q_side, k_side, causal=self.causal, window=self.window)
         q, k, v = self._grids(heads, q_side, k_side)

@@ -125,7 +125,8 @@ class RecurrentLayer(nn.Module):
 
     def step(self, x: Tensor, before: _States) -> tuple[Tensor, _States]:
         """One token of each row, [rows, inputs] -> [rows, D] and the states after it."""
-        out, after = self.cell(x[None], self._pack(tuple(state[None] for state in before)))
+        before = tuple(state[None].contiguous() for state in before)  # cuDNN takes nothing else
+        out, after = self.cell(x[None], self._pack(before))
         return out[0], tuple(state[0] for state in self._unpack(after))
 
     def _pack(self, states: _States | None) -> _States | Tensor | None:
@@ -162,8 +163,8 @@ class AdditiveAttention(Attention):
         scores = self.scores(queries.index_select(0, at_target), keys.index_select(0, at_source))
         grid = scores.new_full((len(queries), k_side.max_length), -math.inf)
         weights = grid.index_put((at_target, position), scores).softmax(dim=1)[at_target, position]
-        mixed = torch.zeros_like(queries)
-        return mixed.index_add(0, at_target, weights[:, None] * values.index_select(0, at_source))[:, None]
+        weighted = weights[:, None] * values.index_select(0, at_source)  # in fp32 under autocast
+        return weighted.new_zeros(queries.shape).index_add(0, at_target, weighted)[:, None]
 
     def weights(self, heads: Sequence[Tensor], q_side: Packed, k_side: Packed) -> Tensor:
         """See :meth:`Attention.weights`."""

@@ -8,6 +8,8 @@ import torch
 
 from seq2seq.data.packed import PackedBatch, pack_sentences
 from seq2seq.data.symbols import BOS_ID
+from seq2seq.model import attention
+from seq2seq.model.kernels.packed_attention import packed_attention
 from tests.model.variants import all_architectures
 
 LENGTHS = [(4, 6), (1, 1), (9, 3), (2, 12), (7, 7)]  # (source, target)
@@ -53,6 +55,21 @@ def test_no_token_sees_a_later_one(make_model, make_pairs, batch_of, options):
         batch.tgt.ids[at] ^= 1
         assert torch.equal(before[:at], after[:at])
         assert not torch.equal(before[at], after[at])
+
+
+@all_architectures
+def test_attention_gets_one_dtype_under_autocast(make_model, make_pairs, batch_of, options, monkeypatch):
+    """Guards against queries in fp32 beside keys in bf16: on CUDA the kernel would read beyond the end of the keys."""
+    seen = []
+
+    def note(heads, *args, **options):
+        seen.append({part.dtype for part in heads})
+        return packed_attention(heads, *args, **options)
+
+    monkeypatch.setattr(attention, "packed_attention", note)
+    with torch.autocast("cpu", torch.bfloat16):
+        make_model(**options)(batch_of(make_pairs(LENGTHS)))
+    assert all(dtypes == {torch.bfloat16} for dtypes in seen)
 
 
 # --------------------------------------------------------------------------------------------------- cached decoding

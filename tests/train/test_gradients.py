@@ -128,8 +128,11 @@ def test_a_graph_gives_the_gradient_of_the_cpu(dtype: torch.dtype) -> None:
         found = taken(gradients, on_cuda, [batch.to(device) for batch in part])
         wanted = taken(threads, loss, part)
         tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+        least = (
+            max(float(other.norm()) for other in wanted[1:]) / 10
+        )  # biases of keys have a gradient of 0, but for noise
         for one, other in zip(found, wanted, strict=True):
-            torch.testing.assert_close(one.cpu(), other, atol=tolerance, rtol=tolerance)
+            assert float((one.cpu() - other).norm()) < tolerance * max(least, float(other.norm()))
         with torch.no_grad():
             for parameter, other in zip(loss.parameters(), on_cuda.parameters(), strict=True):
                 parameter += 0.1 * torch.randn_like(parameter)
