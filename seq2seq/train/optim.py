@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seq2seq.config import OptimConfig
 from seq2seq.model.attention import CrossAttention, FusedLinear, SelfAttention
 from seq2seq.model.interface import Seq2SeqModel
+from seq2seq.model.kernels.cuda_graphs import Graphs
 
 
 def learning_rate(step: int, config: OptimConfig, max_steps: int | None) -> float:
@@ -86,6 +87,8 @@ class Optimizer:
 
     Muon makes the update of a matrix orthogonal, so it gets each matrix by itself: those of a fused layer, and of every
     head (W_i^Q, W_i^K and W_i^V in section 3.2.2 of Vaswani et al. 2017). Heads make it cheaper and better.
+
+    On CUDA a step is a CUDA graph: Muon has many small kernels, and launching them takes longer than running them.
     """
 
     def __init__(self, model: nn.Module, config: OptimConfig) -> None:
@@ -121,7 +124,17 @@ class Optimizer:
             {"params": layers, "weight_decay": config.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        self._parts.append(torch.optim.AdamW(groups, config.lr, config.betas, config.eps, fused=True))
+        device = next(iter(self.named.values())).device
+        on_cuda = device.type == "cuda"
+        self._parts.append(
+            torch.optim.AdamW(groups, config.lr, config.betas, config.eps, fused=True, capturable=on_cuda)
+        )
+        self._graphs = Graphs(device)
+        self._skipped = torch.zeros((), device=device)
+        for part in self._parts:
+            part.found_inf = self._skipped  # type: ignore[attr-defined]  # what torch.amp.GradScaler sets
+            for group in part.param_groups if on_cuda else ():
+                group["lr"] = torch.zeros((), device=device)  # where a graph reads it
 
     def step(self, lr: float, skipped: Tensor) -> None:
         """Update the parameters from their gradients, unless the step is skipped, and drop the gradients.
@@ -129,18 +142,32 @@ class Optimizer:
         Args:
             skipped: fp32 [] on the parameters' device, 1 for yes. It is read there; nothing waits for it.
         """
+        self._skipped.copy_(skipped)
+        for part in self._parts:
+            for group in part.param_groups:
+                own = lr * group.get("ratio", 1.0)
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(own)
+                else:
+                    group["lr"] = own
+        grads = [parameter.grad for parameter in self.named.values()]
+        self._graphs.run(tuple(0 if grad is None else grad.data_ptr() for grad in grads), self._update)
+        for parameter in self.named.values():
+            parameter.grad = None
+
+    def _update(self) -> None:
+        """What the graph of a step holds."""
         for name, parameter in self.named.items():
             if parameter.grad is not None and self._updated[name][0] is not parameter:
                 matrices = self._updated[name]
                 for matrix, grad in zip(matrices, parameter.grad.split([len(m) for m in matrices]), strict=True):
                     matrix.grad = grad
-                parameter.grad = None
         for part in self._parts:
-            for group in part.param_groups:
-                group["lr"] = lr * group.get("ratio", 1.0)
-            part.found_inf = skipped  # type: ignore[attr-defined]  # what torch.amp.GradScaler sets
             part.step()
-            part.zero_grad(set_to_none=True)
+        for name, parameter in self.named.items():
+            for matrix in self._updated[name]:
+                if matrix is not parameter:
+                    matrix.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
         """All state, as ``parameter:key`` to tensor, in the parameter's own shape; empty before the first step."""
@@ -161,7 +188,11 @@ class Optimizer:
             value = value.to(self.named[parameter_name].device)
             values = value.split([len(one) for one in updated]) if len(updated) > 1 else [value]
             for one, own in zip(updated, values, strict=True):
-                owner[id(one)].state[one][key] = own
+                state = owner[id(one)].state[one]
+                if key in state:
+                    state[key].copy_(own)  # a graph knows this place
+                else:
+                    state[key] = own
 
 
 class MovingAverage:

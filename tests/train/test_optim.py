@@ -1,5 +1,6 @@
 """Promise: schedules have the documented values, decay acts on matrices alone, and saved state continues exactly."""
 
+import copy
 import math
 import re
 
@@ -62,6 +63,53 @@ def test_saved_state_continues_bit_equal(make_model, tmp_path, name):
     one, two = optimizer.tensors(), resumed.tensors()
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_loaded_state_keeps_its_place(make_model, name):
+    """Guards against a rollback after which a CUDA graph updates state that nobody reads any more."""
+    model = make_model()
+    optimizer = Optimizer(model, OptimConfig(name=name))
+    run(model, optimizer, [1])
+    places = [tensor for part in optimizer._parts for state in part.state.values() for tensor in state.values()]
+    earlier = {key: 2 * tensor for key, tensor in optimizer.tensors().items()}
+    optimizer.load_tensors(earlier)
+    state = [tensor for part in optimizer._parts for state in part.state.values() for tensor in state.values()]
+    assert all(one is other for one, other in zip(state, places, strict=True))
+    assert all(torch.equal(tensor, earlier[key]) for key, tensor in optimizer.tensors().items())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_graph_updates_like_the_cpu(make_model, name):
+    """Guards against a graph that keeps the learning rate, the gradients or the verdict of its first step, and against
+    state that it loses when an earlier one is loaded."""
+    model = make_model(dropout=0.0)
+    other = copy.deepcopy(model).cuda()
+    config = OptimConfig(name=name, weight_decay=0.1, embedding_lr_ratio=3)
+    optimizer, on_cuda = Optimizer(model, config), Optimizer(other, config)
+    places = [torch.zeros_like(parameter) for parameter in other.parameters()]
+    earlier = None
+    for step in range(1, 8):
+        if step == 3:
+            earlier = {key: tensor.clone() for key, tensor in optimizer.tensors().items()}
+        if step == 6:
+            optimizer.load_tensors(earlier)
+            on_cuda.load_tensors(earlier)
+        bad, lr = step == 4, 0.01 * (step % 3)
+        for parameter, twin, place in zip(model.parameters(), other.parameters(), places, strict=True):
+            parameter.grad = torch.randn_like(parameter) * (math.nan if bad else 1)
+            twin.grad = place.copy_(parameter.grad)
+        before = [parameter.clone() for parameter in model.parameters()]
+        optimizer.step(lr, torch.tensor(float(bad)))
+        on_cuda.step(lr, torch.tensor(float(bad), device="cuda"))
+        tolerance = 1e-6 if name == "adamw" else 5e-2 * lr  # Muon computes in bf16 there
+        for one, two, old in zip(model.parameters(), other.parameters(), before, strict=True):
+            torch.testing.assert_close(two.cpu(), one, atol=tolerance, rtol=1e-5)
+            assert torch.equal(one, old) == (bad or lr == 0)
+            two.data.copy_(one)
+    assert len(on_cuda._graphs) == 1
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
