@@ -83,6 +83,7 @@ class Check:
         self._model: Path | None = args.model
         self._only: list[str] = args.only.split(",") if args.only else []
         names = {"config": str(self._config), "folder": str(self._out), "src": [str(src)], "tgt": [str(tgt)]}
+        names["architecture"] = "transformer"
         self._spec = Namespace(device="cuda", threads=num_cores(), out=self._out, steps=40, **names)
 
     def run(self) -> int:

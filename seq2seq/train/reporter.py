@@ -165,8 +165,11 @@ class Reporter:
 
     def restart_clock(self) -> None:
         """Leave the time since the last step out of the speed and the time left: it was no training."""
-        self._last_read = time.monotonic()
-        self._bar.unpause()
+        pause = time.monotonic() - self._last_read
+        self._last_read += pause
+        if not self._bar.disable:  # its own unpause() would also take away the steps since it was last drawn
+            self._bar.start_t += pause
+            self._bar.last_print_t += pause
 
     def expect(self, train: TrainConfig, steps_per_epoch: int, progress: Progress) -> None:
         """Set the bar to the number of steps that the run will have, so that it shows the time left.

@@ -127,7 +127,7 @@ def test_a_graph_gives_the_gradient_of_the_cpu(dtype: torch.dtype) -> None:
     for part in (batches[:2], batches[2:], batches[:1], batches[1:4]):
         found = taken(gradients, on_cuda, [batch.to(device) for batch in part])
         wanted = taken(threads, loss, part)
-        tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+        tolerance = 1e-4 if dtype == torch.float32 else 0.1  # another batch or weight would be far beyond it
         least = (
             max(float(other.norm()) for other in wanted[1:]) / 10
         )  # biases of keys have a gradient of 0, but for noise

@@ -104,7 +104,7 @@ def test_a_graph_updates_like_the_cpu(make_model, name):
         before = [parameter.clone() for parameter in model.parameters()]
         optimizer.step(lr, torch.tensor(float(bad)))
         on_cuda.step(lr, torch.tensor(float(bad), device="cuda"))
-        tolerance = 1e-6 if name == "adamw" else 5e-2 * lr  # Muon computes in bf16 there
+        tolerance = 1e-6 if name == "adamw" else 0.1 * lr  # Muon computes in bf16 there
         for one, two, old in zip(model.parameters(), other.parameters(), before, strict=True):
             torch.testing.assert_close(two.cpu(), one, atol=tolerance, rtol=1e-5)
             assert torch.equal(one, old) == (bad or lr == 0)

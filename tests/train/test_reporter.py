@@ -57,3 +57,17 @@ def test_the_bar_ends_at_the_first_bound(
     train = TrainConfig.model_validate({"validate_every": 100, **bounds})
     reporter.expect(train, 50, Progress(**progress))  # type: ignore[arg-type]
     assert bars[0].total == total
+
+
+def test_a_pause_takes_nothing_from_the_training_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a time left of seconds instead of minutes: the bar is drawn now and then, and the steps since it
+    was last drawn are no pause."""
+    reporter = Reporter(Processes(0, 1, torch.device("cpu")), None, 0, Speedometer(FlopsPerToken(1, 1), 1.0))
+    bar = reporter._bar
+    bar.start_t -= 30  # began 30 seconds ago and was never drawn since
+    bar.last_print_t -= 30
+    reporter._last_read -= 10  # the last step ended 10 seconds ago
+    reporter.restart_clock()
+    assert bar.format_dict["elapsed"] == pytest.approx(20, abs=1)
+    assert time.time() - bar.last_print_t == pytest.approx(20, abs=1)
+    reporter.close()
