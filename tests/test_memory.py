@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,7 +55,7 @@ def test_out_of_memory_names_the_shape_and_what_to_lower(tmp_path: Path) -> None
 
     with pytest.raises(OutOfMemoryError, match=r"at the validation loss, 60 sentences .*: lower train.batch_tokens"):
         with little_memory():
-            corpus_loss(run.model, run.data.train, config, run.processes, torch.float32)
+            corpus_loss(run.model, run.data.train, np.arange(60), config, run.processes, torch.float32)
 
 
 def test_the_first_step_of_a_gpu_runs_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,10 +25,10 @@ from seq2seq.config import ModelConfig, RecurrentConfig
 from seq2seq.data.corpus_writer import SIDES
 from seq2seq.data.formats.lines import read_lines
 from seq2seq.data.packed import Indices
-from seq2seq.data.plan import plan_epoch, step_budgets
+from seq2seq.data.plan import Lengths, plan_epoch, step_budgets
 from seq2seq.data.prepare import PreparedData, prepare_data
 from seq2seq.model.flops import training_flops
-from seq2seq.train.microbatches import Lengths, split_step
+from seq2seq.train.microbatches import split_step
 
 _PLANNED_PAIRS = 1_000_000
 _HEADER = ("data", "seconds", "", "memory MiB")

@@ -30,7 +30,32 @@ class Dataset(Section):
         return None, None
 
 
-class TextFiles(Dataset):
+class ParallelText(Dataset):
+    """What all datasets in files share."""
+
+    name: str | None = option(None, "What reports call the dataset. Default: the name of its first file.")
+    tag: str | None = option(
+        None,
+        "A word that the model sees before every source sentence, such as the kind of text (bt for back-translation) "
+        "or the target language. It is one piece, which no text has. To translate with it: decode.tag.",
+    )
+    weight: float = option(
+        1.0, "data.train: how often an epoch has each pair; 4 is four times, 0.5 every second time.", gt=0, le=1000
+    )
+    from_epoch: int = option(1, "data.train: the first epoch that has the dataset.", ge=1)
+    until_epoch: int | None = option(None, "data.train: the last epoch that has it. null: until training ends.", ge=1)
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        if self.tag is not None and not re.fullmatch(r"[\w-]{1,40}", self.tag, re.ASCII):
+            yield "tag", f"must be a word of letters, digits, _ and -, at most 40, not {show(self.tag)}"
+        if self.until_epoch is not None and self.until_epoch < self.from_epoch:
+            yield "until_epoch", f"must be at least from_epoch ({self.from_epoch}), not {self.until_epoch}"
+
+
+MIXING = ("weight", "from_epoch", "until_epoch")  # the keys that decide how often an epoch has the pairs of a dataset
+
+
+class TextFiles(ParallelText):
     """Parallel text in plain files: line n of the target translates line n of the source."""
 
     src: Paths = Field(
@@ -47,6 +72,7 @@ class TextFiles(Dataset):
         return language_of(self.src[0]), language_of(self.tgt[0])
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        yield from super()._broken_rules()
         if len(self.src) != len(self.tgt):
             yield "tgt", f"must have the same number of files as src ({len(self.src)}), not {len(self.tgt)}"
         for side in ("src", "tgt"):
@@ -56,7 +82,7 @@ class TextFiles(Dataset):
                     yield side, f"{path.name} is a table by its name; {remedy}"
 
 
-class _Columns(Dataset):
+class _Columns(ParallelText):
     """A dataset whose source and target have names."""
 
     @property
@@ -66,6 +92,7 @@ class _Columns(Dataset):
         return src, tgt
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        yield from super()._broken_rules()
         src, tgt = (getattr(self, side) for side in ("src", "tgt"))
         if src == tgt:
             yield "tgt", f"must be another column than src, {src!r}"
@@ -121,7 +148,7 @@ class ParquetFiles(_Columns):
     tgt: str = Field(description="Target text. As for src.")
 
 
-class _Languages(Dataset):
+class _Languages(ParallelText):
     """A dataset that holds several languages."""
 
     src_lang: str = Field(description="Source language, as the files name it. en also takes en-US if there is no en.")
@@ -133,6 +160,7 @@ class _Languages(Dataset):
         return self.src_lang, self.tgt_lang
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        yield from super()._broken_rules()
         if self.src_lang == self.tgt_lang:
             yield "tgt_lang", f"must be another language than src_lang, {self.src_lang!r}"
 

@@ -3,12 +3,13 @@
 Defaults and presets are filled in when a section is made, so other modules read plain values.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from seq2seq.config.datasets import AnyText, Texts, ValidText, also
+from seq2seq.config.datasets import MIXING, AnyText, ParallelText, Texts, ValidText, also
 from seq2seq.config.keys import OnePath, Section, choice, option
 
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -53,6 +54,32 @@ class DataConfig(Section):
     )
     cache_dir: OnePath | None = option(None, "Folder for the tokenised corpus. Default: the folder data in run_dir.")
 
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        for name in ("valid", "test"):
+            text = getattr(self, name)
+            if not isinstance(text, ParallelText):
+                continue
+            for key in MIXING:
+                if getattr(text, key) != type(text).model_fields[key].default:
+                    yield f"{name}.{key}", "is for datasets of data.train only; remove it"
+            if text.tag is not None and text.tag not in self.tags:
+                yield f"{name}.tag", f"no dataset of data.train has the tag {text.tag}; {known_tags(self.tags)}"
+        names = [text.name for text in self.train if text.name is not None]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield "train", f"{names.count(name)} datasets have the name {name}; give each a name of its own"
+
+    def first_empty_epoch(self) -> int | None:
+        """The first epoch, counted from 1, in which no dataset of train takes part."""
+        spans = [(text.from_epoch, text.until_epoch or math.inf) for text in self.train]
+        candidates = [1, *(int(last) + 1 for _, last in spans if last < math.inf)]
+        empty = [epoch for epoch in candidates if not any(first <= epoch <= last for first, last in spans)]
+        return min(empty, default=None)
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags of the training text, each once, in order."""
+        return list(dict.fromkeys(text.tag for text in self.train if text.tag is not None))
+
     @property
     def source_language(self) -> str | None:
         """``src_lang``, else what the first training text says, else None."""
@@ -62,6 +89,11 @@ class DataConfig(Section):
     def target_language(self) -> str | None:
         """``tgt_lang``, else what the first training text says, else None."""
         return self.tgt_lang or self.train[0].languages[1]
+
+
+def known_tags(tags: Sequence[str]) -> str:
+    """The tags that there are, in words."""
+    return f"the tags are {', '.join(tags)}" if tags else "there are no tags"
 
 
 class TokenizerConfig(Section):
@@ -465,6 +497,9 @@ class DecodeConfig(Section):
         "auto",
         "Translate a line with several sentences one sentence at a time. auto: train decides; true if hardly any "
         "training line has several sentences. A model that does not say uses false.",
+    )
+    tag: str | None = option(
+        None, "The tag before every source sentence, one of those of the datasets of data.train. null: none."
     )
     sample: bool = option(False, "Sample: draw words at random. Otherwise beam search looks for the best translation.")
     temperature: float = option(1.0, "Sampling: below 1 prefers likely words, above 1 gives more variety.", gt=0)

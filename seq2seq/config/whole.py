@@ -35,6 +35,7 @@ from seq2seq.config.sections import (
     RecurrentConfig,
     TokenizerConfig,
     TrainConfig,
+    known_tags,
 )
 from seq2seq.errors import ConfigError
 
@@ -122,6 +123,10 @@ class Config(Section):
             yield "optim.schedule", f"{schedule} ends at the last step; set train.max_steps"
         if steps is not None and "warmup_steps" in self.optim.model_fields_set and warmup >= steps:
             yield "optim.warmup_steps", f"must be below train.max_steps ({steps}), not {warmup}"
+        if self.decode.tag is not None and self.decode.tag not in self.data.tags:
+            yield "decode.tag", f"no dataset of data.train has the tag {self.decode.tag}; {known_tags(self.data.tags)}"
+        if (empty := self.data.first_empty_epoch()) and empty <= (self.train.max_epochs or empty):
+            yield "data.train", f"no dataset takes part in epoch {empty:,}; change from_epoch or until_epoch"
 
 
 _TREE = TypeAdapter(dict[str, Any])  # of JSON

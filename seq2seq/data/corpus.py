@@ -221,14 +221,19 @@ def build_corpus(
     *,
     max_length: int | None = None,
     max_ratio: float | None = None,
+    tags: Sequence[str | None] = (None,),
 ) -> Corpus:
     """Encode ``pairs`` into ``folder`` and replace its content; memory does not grow with their number.
 
+    ``tags``: of each dataset that the pairs come from, the tag that its sources begin with.
     Pairs with a blank side, or beyond ``max_length`` or ``max_ratio`` (:func:`why_left_out`), are left out and counted.
     Raises DataError if no pair is kept or the disk is full; then, and if ``pairs`` raises, ``folder`` does not change.
     """
     total: Counter[str] = Counter()
-    encode = partial(_encode_chunk, tokenizers=tokenizers, max_length=max_length, max_ratio=max_ratio)
+    prefixes = [tokenizers.src.prefix(tag) for tag in tags]
+    encode = partial(
+        _encode_chunk, tokenizers=tokenizers, prefixes=prefixes, max_length=max_length, max_ratio=max_ratio
+    )
     with corpus_writer(folder, tokenizers) as writer, Workers() as workers:
         chunks = chunks_of(pairs, lambda pair: len(pair.src) + len(pair.tgt), _CHUNK_PAIRS, _CHUNK_CHARACTERS)
         # Columns pickle much faster than single pairs.
@@ -242,15 +247,23 @@ def build_corpus(
     return open_corpus(folder, fingerprint)
 
 
-_Columns = tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]  # of pairs: source, target, line
+_Columns = tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...], tuple[int, ...]]  # source, target, line, part
 _Encoded = tuple[Sentences, Sentences, NDArray[np.int64], Counter[str]]
 
 
 def _encode_chunk(
-    columns: _Columns, tokenizers: TokenizerPair, max_length: int | None, max_ratio: float | None
+    columns: _Columns,
+    tokenizers: TokenizerPair,
+    prefixes: Sequence[list[int]],
+    max_length: int | None,
+    max_ratio: float | None,
 ) -> _Encoded:
-    """Encode and filter one chunk; a pair that is left out counts for the first reason that applies."""
+    """Encode and filter one chunk; a pair that is left out counts for the first reason that applies.
+
+    prefixes: of each part, the ids before its sources.
+    """
     src, tgt = tokenizers.src.encode(columns[0]), tokenizers.tgt.encode(columns[1])
+    src = [[*prefixes[part], *ids] for part, ids in zip(columns[3], src, strict=True)] if any(prefixes) else src
     counts = Counter(read=len(src))
     kept = []
     for i, (source, target, s, t) in enumerate(zip(*columns[:2], src, tgt, strict=True)):

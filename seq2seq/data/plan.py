@@ -7,11 +7,14 @@ epoch. All processes make the same plan; their number does not change the order 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seq2seq.data.packed import Indices
+
+Lengths: TypeAlias = NDArray[np.integer]  # of sentences, in tokens with EOS
 
 PLAN_VERSION = 2  # raise it when plan_epoch makes another order: a run must keep the order that it started with
 
@@ -33,23 +36,22 @@ class EpochPlan:
         return self.order[self.starts[index] : self.starts[index + 1]]
 
 
-def step_budgets(
-    src_lengths: NDArray[np.integer], tgt_lengths: NDArray[np.integer], batch_tokens: int
-) -> tuple[int, int]:
+def step_budgets(src_lengths: Lengths, tgt_lengths: Lengths, batch_tokens: int) -> tuple[int, int]:
     """Maximum source and target tokens of a step: ``batch_tokens`` target tokens, and source tokens in proportion.
 
     Args:
-        src_lengths, tgt_lengths: [pairs], tokens with EOS, of the whole corpus.
+        src_lengths, tgt_lengths: of all pairs, in tokens with EOS.
     """
     return -(-batch_tokens * int(src_lengths.sum()) // max(1, int(tgt_lengths.sum()))), batch_tokens
 
 
 def plan_epoch(
-    src_lengths: NDArray[np.integer],
-    tgt_lengths: NDArray[np.integer],
+    src_lengths: Lengths,
+    tgt_lengths: Lengths,
     budgets: tuple[int, int],
     seed: int,
     epoch: int,
+    pairs: Indices | None = None,
 ) -> EpochPlan:
     """Plan steps that are full on both sides, of sentences in random order: a pure function of its arguments.
 
@@ -58,13 +60,19 @@ def plan_epoch(
     surpluses balance: any range of pairs then has that proportion, up to about a sentence. 3. Cut into steps.
 
     Args:
-        src_lengths, tgt_lengths: [pairs], tokens with EOS.
+        src_lengths, tgt_lengths: of all pairs, in tokens with EOS.
         budgets: maximum source and target tokens of a step (:func:`step_budgets`).
+        pairs: those of the epoch (:class:`~seq2seq.data.mixture.Mixture`); None: each once.
     """
     src, tgt = src_lengths.astype(np.int64), tgt_lengths.astype(np.int64)
     rng = np.random.Generator(np.random.PCG64([seed, epoch]))
-    order = rng.permutation(len(tgt))
-    surplus = (src * (tgt.sum() / max(1, src.sum())) - tgt)[order]
+    if pairs is None:
+        order = rng.permutation(len(tgt))
+        proportion = tgt.sum() / max(1, src.sum())
+    else:
+        order = rng.permutation(pairs)
+        proportion = tgt[pairs].sum() / max(1, src[pairs].sum())
+    surplus = (src * proportion - tgt)[order]
     more_source = surplus > 0
     balance = np.empty(len(order))  # running sum of the surplus within the group of each pair
     for group in (more_source, ~more_source):

@@ -7,7 +7,7 @@ the same text and settings can share the folder, and changed text or settings ne
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,12 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from seq2seq.config import Config, DataConfig, HeldOut, check_files
+from seq2seq.config import Config, DataConfig, HeldOut, ParallelText, check_files
 from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.corpus import Corpus, build_corpus, open_corpus
-from seq2seq.data.formats.pairs import SentencePair, fingerprint_text, read_pairs
+from seq2seq.data.formats.pairs import SentencePair, count_pairs, fingerprint_text, read_pairs
 from seq2seq.data.held_out import TrainAndValid
+from seq2seq.data.mixture import Mixture
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
@@ -27,7 +28,28 @@ from seq2seq.files import fingerprint, write_text
 
 _FINGERPRINT = "fingerprint"  # written after the tokenizer: without this file it is incomplete
 _bar = partial(tqdm, unit=" pairs", unit_scale=True, leave=False)
+_NO_LIMIT = 2**62  # pairs
 _RECIPE = 2  # raise it when the same text and settings give other ids than before
+
+
+@dataclass(frozen=True)
+class MeasuredText:
+    """The lines of a validation or test set."""
+
+    src: list[str]
+    ref: list[str]
+    parts: list[int]  # the dataset of each line, from 0
+    datasets: Sequence[ParallelText]
+
+    @property
+    def tags(self) -> list[str | None]:
+        """The tag of each line."""
+        return [self.datasets[part].tag for part in self.parts]
+
+    def take(self, lines: Sequence[int]) -> MeasuredText:
+        """These lines alone."""
+        src, ref = ([side[line] for line in lines] for side in (self.src, self.ref))
+        return MeasuredText(src, ref, [self.parts[line] for line in lines], self.datasets)
 
 
 @dataclass(frozen=True)
@@ -36,23 +58,26 @@ class PreparedData:
 
     tokenizers: TokenizerPair
     train: Corpus
+    mixture: Mixture  # what each epoch has of train
     valid: Corpus
-    valid_texts: tuple[list[str], list[str]]  # source and target lines
-    test_texts: tuple[list[str], list[str]] | None
+    valid_text: MeasuredText
+    test_text: MeasuredText | None
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the text, the tokenizer, or the filters."""
-        return f"{self.tokenizers.fingerprint} {self.train.fingerprint} {self.valid.fingerprint}"
+        """Changes with the text, the tokenizer, the filters, or what epochs have of each dataset."""
+        parts = (self.tokenizers, self.train, self.valid, self.mixture)
+        return " ".join(filter(None, (part.fingerprint for part in parts)))
 
 
-def _texts(name: str, read: Iterator[SentencePair]) -> tuple[list[str], list[str]]:
-    """All source and target lines of a validation or test set; raises DataError if no pair has text."""
+def _lines(name: str, read: Iterator[SentencePair], datasets: Sequence[ParallelText]) -> MeasuredText:
+    """All lines of a validation or test set, which come from ``datasets``; raises DataError if no pair has text."""
     pairs = list(read)
     if not any(pair.src.strip() and pair.tgt.strip() for pair in pairs):
         what = "have no line with text on both sides" if pairs else "are empty"
         raise DataError(f"data.{name}: the files {what}; use others{', or remove data.test' if name == 'test' else ''}")
-    return [pair.src for pair in pairs], [pair.tgt for pair in pairs]
+    src, ref, parts = [pair.src for pair in pairs], [pair.tgt for pair in pairs], [pair.part for pair in pairs]
+    return MeasuredText(src, ref, parts, datasets)
 
 
 def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
@@ -66,15 +91,19 @@ def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
     """
     check_files(config)
     text = TrainAndValid(config.data)
-    valid_texts = _texts("valid", text.valid())
+    valid_text = _lines("valid", text.valid(), _datasets(config.data, "valid"))
     if show_progress and (notice := text.notice()):
         tqdm.write(notice)
-    test_texts = _texts("test", read_pairs(config.data.test)) if config.data.test else None
+    test = config.data.test
+    test_text = _lines("test", read_pairs(test), [test]) if test else None
     known = ChecksumMemory(config.cache_dir / "digests.json")
     tokenizers = _prepare_tokenizers(config, text, known, show_progress)
     train = _prepare_corpus("train", config, text, tokenizers, known, show_progress)
     valid = _prepare_corpus("valid", config, text, tokenizers, known, show_progress)
-    return PreparedData(tokenizers, train, valid, valid_texts, test_texts)
+    datasets = config.data.train
+    counts = count_pairs(datasets, known.recall) if len(datasets) > 1 else [_NO_LIMIT]
+    mixture = Mixture(train, datasets, counts)
+    return PreparedData(tokenizers, train, mixture, valid, valid_text, test_text)
 
 
 def _made_from(data: DataConfig, known: ChecksumMemory, *, train: bool) -> dict[str, object]:
@@ -84,12 +113,19 @@ def _made_from(data: DataConfig, known: ChecksumMemory, *, train: bool) -> dict[
     return {"text": fingerprint_text(data.train, known.recall), "held_out": data.valid.from_train, "rest": train}
 
 
+def _datasets(data: DataConfig, name: Literal["train", "valid"]) -> Sequence[ParallelText]:
+    """The datasets that the training or validation text comes from."""
+    return data.train if name == "train" or isinstance(data.valid, HeldOut) else [data.valid]
+
+
 def _prepare_tokenizers(
     config: Config, text: TrainAndValid, known: ChecksumMemory, show_progress: bool
 ) -> TokenizerPair:
     max_length, max_ratio = config.data.max_length, config.data.max_ratio
     settings = {"kind", "vocab_size", "character_coverage", "byte_fallback", "joint", "normalise_source"}
     values = {**config.tokenizer.model_dump(include=settings), "max_length": max_length, "max_ratio": max_ratio}
+    if config.data.tags:
+        values["tags"] = config.data.tags
     made_from = fingerprint(recipe=_RECIPE, **_made_from(config.data, known, train=True), **values)
     folder = config.cache_dir / f"tokenizer-{made_from}"
     if folder.exists():
@@ -98,7 +134,9 @@ def _prepare_tokenizers(
         except DataError as error:  # training is deterministic, so the result is the same
             tqdm.write(f"{error} (seq2seq trains it again now)", file=sys.stderr)
     pairs = _bar(text.train(), desc="reading text for the tokenizer", disable=not show_progress)
-    tokenizers, notices = learn_tokenizers(pairs, config.tokenizer, max_length=max_length, max_ratio=max_ratio)
+    tokenizers, notices = learn_tokenizers(
+        pairs, config.tokenizer, tags=config.data.tags, max_length=max_length, max_ratio=max_ratio
+    )
     if show_progress:
         for notice in notices:
             tqdm.write(f"tokenizer: {notice}")
@@ -131,6 +169,9 @@ def _prepare_corpus(
     bounded = name == "train" or config.model.bounds_length
     max_length, max_ratio = data.max_length if bounded else None, data.max_ratio if name == "train" else None
     sources = {**_made_from(data, known, train=name == "train"), "tokenizers": tokenizers.fingerprint}
+    tags = [text.tag for text in _datasets(data, name)]
+    if any(tags):
+        sources |= {"tags": tags, "counts": count_pairs(_datasets(data, name), known.recall)}
     made_from = fingerprint(recipe=_RECIPE, **sources, max_length=max_length, max_ratio=max_ratio)
     folder = config.cache_dir / f"{name}-{made_from}"
     if folder.exists():
@@ -140,7 +181,7 @@ def _prepare_corpus(
             tqdm.write(f"{error} (seq2seq does this now)", file=sys.stderr)
     read = text.train() if name == "train" else text.valid()
     pairs = _bar(read, desc=f"building the {name} corpus", disable=not show_progress)
-    corpus = build_corpus(folder, pairs, tokenizers, made_from, max_length=max_length, max_ratio=max_ratio)
+    corpus = build_corpus(folder, pairs, tokenizers, made_from, max_length=max_length, max_ratio=max_ratio, tags=tags)
     if show_progress:
         tqdm.write(f"{name}: {corpus.counts}")
     return corpus

@@ -102,6 +102,8 @@ def _sample(
         stored = [corpus.sentence(side, i).tolist()[:-1] for i in pairs]
         mixed = hashlib.blake2b(f"{seed} {side} {number}".encode()).digest()
         new = tokenizer.encode_sampled(tokenizer.decode_batch(stored), strength, int.from_bytes(mixed[:8], "little"))
+        tags = set(tokenizer.tags.values())
+        new = [[*old[:1], *ids] if old[0] in tags else ids for ids, old in zip(new, stored, strict=True)]
         kept = [ids if len(ids) < max_length else old for ids, old in zip(new, stored, strict=True)]
         sampled.append(join_sentences(kept, tokenizer.vocab_size))
     return sampled

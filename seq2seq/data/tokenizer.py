@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import sentencepiece
@@ -23,7 +23,7 @@ from seq2seq.config import TokenizerConfig
 from seq2seq.data.normalise import RULES, normalise
 from seq2seq.data.subword_sampling import Sampler, make_sampler
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from seq2seq.errors import DataError
+from seq2seq.errors import DataError, UserError
 from seq2seq.files import checksum, write_bytes
 
 # The files of a pair: one model for both sides, or one for each, and the rules if source text is normalised.
@@ -86,6 +86,21 @@ class Tokenizer:
         """The byte of each id that stands for one byte; empty without ``byte_fallback``."""
         pieces = self._processor
         return {i: int(pieces.id_to_piece(i)[3:5], 16) for i in range(self.vocab_size) if pieces.is_byte(i)}
+
+    @cached_property
+    def tags(self) -> dict[str, int]:
+        """The id of every tag: a piece that no text has, to put before a source sentence."""
+        controls = (i for i in range(self.vocab_size) if self._processor.is_control(i) and i not in _CONTROL_IDS)
+        return {self._processor.id_to_piece(i)[1:-1]: i for i in controls}
+
+    def prefix(self, tag: str | None) -> list[int]:
+        """What stands before the ids of a source sentence; raises UserError for a tag that the model does not know."""
+        if tag is None:
+            return []
+        if tag not in self.tags:
+            known = f"the model knows {', '.join(self.tags)}" if self.tags else "the model was trained without tags"
+            raise UserError(f"there is no tag {tag}; {known}")
+        return [self.tags[tag]]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The best segmentation of every text, as ids without BOS and EOS; a blank text gives an empty list."""
@@ -190,9 +205,12 @@ class TokenizerPair:
         return TokenizerPair(Tokenizer(self.src.model, normalises=True), self.tgt)
 
 
-def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> tuple[Tokenizer, str | None]:
+def train_tokenizer(
+    texts: Iterable[str], config: TokenizerConfig, tags: Sequence[str] = ()
+) -> tuple[Tokenizer, str | None]:
     """Train on ``texts``, which the memory must hold; the same arguments give the same bytes.
 
+    Each of the ``tags`` becomes a piece of its own, which no text has.
     The second result is a notice for the user if the text supports fewer pieces than ``vocab_size``, else None. Raises
     DataError for blank text, for a vocabulary too small for the characters of the text, and if SentencePiece fails.
     """
@@ -217,10 +235,11 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> tuple[Toke
             unk_id=UNK_ID,
             bos_id=BOS_ID,
             eos_id=EOS_ID,
+            control_symbols=[f"<{tag}>" for tag in tags],
             minloglevel=2,
         )
     except (RuntimeError, OSError, ValueError) as error:
-        raise _training_error(error, config, sample) from None
+        raise _training_error(error, config, sample, len(tags)) from None
     tokenizer = Tokenizer(model.getvalue())
     if tokenizer.vocab_size == config.vocab_size:
         return tokenizer, None
@@ -229,7 +248,7 @@ def train_tokenizer(texts: Iterable[str], config: TokenizerConfig) -> tuple[Toke
     )
 
 
-def _training_error(error: Exception, config: TokenizerConfig, sample: Sequence[bytes]) -> DataError:
+def _training_error(error: Exception, config: TokenizerConfig, sample: Sequence[bytes], num_tags: int) -> DataError:
     least = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
     if least is None:  # an internal error of SentencePiece, usually of its unigram trainer at very long words
         word = max((max(line.split(b" "), key=len) for line in sample), key=len).decode("utf-8", "replace")
@@ -239,7 +258,8 @@ def _training_error(error: Exception, config: TokenizerConfig, sample: Sequence[
             f"{other}, or remove lines that are no sentences (the longest word has {len(word):,} characters and begins "
             f"with {word[:30]!r})"
         )
-    parts = "its characters, 4 special pieces" + (" and 256 bytes (byte_fallback)" if config.byte_fallback else "")
+    special = f"{4 + num_tags} special pieces" + (" (tags are such pieces)" if num_tags else "")
+    parts = f"its characters, {special}" + (" and 256 bytes (byte_fallback)" if config.byte_fallback else "")
     return DataError(
         f"vocab_size {config.vocab_size} is too small: this text needs at least {least[1]} for {parts}; "
         f"raise vocab_size well above {least[1]}, or lower character_coverage"

@@ -13,7 +13,7 @@ from seq2seq.config import TokenizerConfig
 from seq2seq.data.corpus import why_left_out
 from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.normalise import normalise
-from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, train_tokenizer
+from seq2seq.data.tokenizer import TokenizerPair, train_tokenizer
 from seq2seq.errors import DataError
 
 T = TypeVar("T")
@@ -27,6 +27,7 @@ def learn_tokenizers(
     pairs: Iterable[SentencePair],
     config: TokenizerConfig,
     *,
+    tags: Sequence[str] = (),
     max_length: int | None = None,
     max_ratio: float | None = None,
     max_sentences: int = 500_000,
@@ -35,6 +36,7 @@ def learn_tokenizers(
 
     Args:
         pairs: the whole training text; at most ``max_sentences`` lines per tokenizer are sampled from it.
+        tags: of the source side; with ``config.joint`` both sides have them.
         max_length, max_ratio: limits of training (:func:`why_left_out`).
 
     Returns:
@@ -61,24 +63,27 @@ def learn_tokenizers(
         )
     first = sample
     try:
-        tokenizers, notices = _train(first, config)
+        tokenizers, notices = _train(first, config, tags)
     except DataError:  # possibly because of lines that the filters leave out
         first = [pair for pair in sample if may_be_kept(pair, _FEWEST)]
         if not first:
             raise
-        tokenizers, notices = _train(first, config)
+        tokenizers, notices = _train(first, config, tags)
     sides = tokenizers.src.encode([pair.src for pair in sample]), tokenizers.tgt.encode([pair.tgt for pair in sample])
     kept = [pair for pair, src, tgt in zip(sample, *sides, strict=True) if is_kept(src, tgt)]
     if kept and kept != first:
-        tokenizers, notices = _train(kept, config)
+        tokenizers, notices = _train(kept, config, tags)
     return tokenizers.normalising() if config.normalise_source else tokenizers, notices
 
 
-def _train(pairs: Sequence[SentencePair], config: TokenizerConfig) -> tuple[TokenizerPair, list[str]]:
+def _train(
+    pairs: Sequence[SentencePair], config: TokenizerConfig, tags: Sequence[str]
+) -> tuple[TokenizerPair, list[str]]:
     texts = [[text for pair in pairs for text in (pair.src, pair.tgt)]]
     if not config.joint:
         texts = [[pair.src for pair in pairs], [pair.tgt for pair in pairs]]
-    trained: list[tuple[Tokenizer, str | None]] = [train_tokenizer(side, config) for side in texts]
+    of_sides = (tags, ())  # a target has none
+    trained = [train_tokenizer(side, config, own) for side, own in zip(texts, of_sides, strict=False)]
     return TokenizerPair(trained[0][0], trained[-1][0]), [notice for _, notice in trained if notice]
 
 

@@ -178,7 +178,7 @@ class Translator:
         Raises:
             UserError: a text is blank or too long, or the engine runs several models.
         """
-        engine, src = self._inside(text)
+        engine, src = self._inside(text, self.config.decode)
         if target is None:
             return self.explain(text).attention
         tgt = self._one_sentence(target, self.tokenizers.tgt, "the target")
@@ -197,27 +197,28 @@ class Translator:
         Raises:
             UserError: a text is blank or too long, or the engine runs several models.
         """
-        engine, src = self._inside(text)
+        decode = override_decode(decode or self.config.decode, options)
+        engine, src = self._inside(text, decode)
         if reference is not None:
             self._one_sentence(reference, self.tokenizers.tgt, "the reference")
-        architecture, decode = self.config.model.architecture, override_decode(decode or self.config.decode, options)
+        architecture = self.config.model.architecture
         return explain(engine, self.tokenizers, architecture, text, src, reference, decode)
 
-    def _inside(self, text: str) -> tuple[TorchEngine, list[int]]:
+    def _inside(self, text: str, decode: DecodeConfig) -> tuple[TorchEngine, list[int]]:
         """The engine, if one can look into its model, and the ids of a source sentence."""
         if not isinstance(self.engine, TorchEngine) or self.engine.num_models > 1:
             raise UserError("an ensemble cannot be explained; load one of its models")
-        return self.engine, self._one_sentence(text, self.tokenizers.src, "the sentence")
+        return self.engine, self._one_sentence(text, self.tokenizers.src, "the sentence", self._prefix(decode))
 
-    def _one_sentence(self, text: str, tokenizer: Tokenizer, name: str) -> list[int]:
-        """The ids of a text with EOS."""
+    def _one_sentence(self, text: str, tokenizer: Tokenizer, name: str, prefix: Sequence[int] = ()) -> list[int]:
+        """The ids of a text with what stands before it, and with EOS."""
         (ids,) = tokenizer.encode([text])
-        limit = self.config.data.max_length - 1
+        limit = self.config.data.max_length - 1 - len(prefix)
         if not ids or not text.strip():
             raise UserError(f"{name} is blank; give one with words")
         if len(ids) > limit:
             raise UserError(f"{name} has {len(ids):,} tokens, but the model reads at most {limit:,}; shorten it")
-        return [*ids, EOS_ID]
+        return [*prefix, *ids, EOS_ID]
 
     def translate_stream(
         self,
@@ -280,7 +281,8 @@ class Translator:
     def _translate_window(
         self, lines: list[str], first: int, decode: DecodeConfig, on_problem: Callable[[int, str], None]
     ) -> list[list[Translation]]:
-        limit = self.config.data.max_length - 1  # room for EOS
+        prefix = self._prefix(decode)
+        limit = self.config.data.max_length - 1 - len(prefix)  # room for EOS
         parts: list[Source] = []  # lines, or parts of lines that are too long; keys: line of the input, part
         filled = [line if line.strip() else "" for line in lines]  # white space has no translation
         for index, sentences in enumerate(self._encode(filled, decode)):
@@ -289,7 +291,8 @@ class Translator:
                 pieces += self._cut(text, limit) if len(ids) > limit else [ids]
             if len(pieces) > len(sentences):
                 on_problem(first + index + 1, f"longer than {limit} tokens; translated in {len(pieces)} parts")
-            parts += [Source([*ids, EOS_ID], (first + index, part)) for part, ids in enumerate(pieces) if ids]
+            whole = [[*prefix, *ids, EOS_ID] if ids else [] for ids in pieces]
+            parts += [Source(ids, (first + index, part)) for part, ids in enumerate(whole) if ids]
         found: list[list[list[Translation]]] = [[] for _ in lines]
         cut: dict[int, str] = {}
         translated = self._translate_parts(parts, decode)
@@ -301,6 +304,13 @@ class Translator:
         for number, message in cut.items():
             on_problem(number, message)
         return [self._join(translations, decode) for translations in found]
+
+    def _prefix(self, decode: DecodeConfig) -> list[int]:
+        """The ids before every source sentence; raises UserError if the tag is unknown, or missing."""
+        data = self.config.data
+        if decode.tag is None and all(text.tag is not None for text in data.train):
+            raise UserError(f"the model needs a tag before every sentence: {', '.join(data.tags)} (decode.tag, --tag)")
+        return self.tokenizers.src.prefix(decode.tag)
 
     def _encode(self, lines: list[str], decode: DecodeConfig) -> list[list[tuple[str, list[int]]]]:
         """Text and ids of every line, or of each of its sentences."""

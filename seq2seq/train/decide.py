@@ -15,7 +15,6 @@ import torch
 from seq2seq.config import Config, check_files
 from seq2seq.data.formats.text_size import measure_text
 from seq2seq.data.held_out import TrainAndValid
-from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import PreparedData, prepare_data
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.sentences import with_split_sentences
@@ -101,7 +100,7 @@ def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progr
     processes.check_same("the text's fingerprint", data.fingerprint)
     corpus, still_open = data.train, set(config.open_choices())
     if "train.batch_tokens" in still_open:
-        tokens, rate = int(corpus.tgt_lengths.sum()), speed[config.model.preset]
+        tokens, rate = int(data.mixture.usual_lengths[1].sum()), speed[config.model.preset]
         number, why = step_tokens(config, corpus.num_pairs, tokens, rate, largest)
         if processes.device.type == "cuda":
             number = fitting_step(_with_any_end(config), number, processes)
@@ -142,8 +141,7 @@ def _estimated_speed(config: Config, processes: Processes) -> dict[str, float]:
 def _steps_per_epoch(config: Config, data: PreparedData) -> int:
     """With tokenizer.sampling, about: words that are cut in other ways have more tokens."""
     corpus = data.train
-    lengths = corpus.src_lengths, corpus.tgt_lengths
-    steps = plan_epoch(*lengths, step_budgets(*lengths, config.train.batch_tokens), config.seed, 0).num_steps
+    steps = data.mixture.plan(config.train.batch_tokens, config.seed, epoch=0).num_steps
     if not config.tokenizer.sampling:
         return steps
     chosen = range(0, corpus.num_pairs, max(1, corpus.num_pairs // _TO_SAMPLE))

@@ -28,13 +28,12 @@ from seq2seq.data.corpus import build_corpus
 from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.loader import load_steps
 from seq2seq.data.packed import Indices
-from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
+from seq2seq.data.plan import EpochPlan, Lengths
 from seq2seq.data.prepare import PreparedData
 from seq2seq.errors import OutOfMemoryError, UserError
 from seq2seq.memory import memory_explained, memory_room, peak_memory
 from seq2seq.train.checkpoint import load_latest_checkpoint
 from seq2seq.train.distributed import Processes
-from seq2seq.train.microbatches import Lengths
 from seq2seq.train.validation import BATCH_TOKENS
 
 if TYPE_CHECKING:
@@ -199,8 +198,8 @@ def _train(run: Run) -> tuple[EpochPlan, str, float]:
 
     corpus, device = run.data.train, run.processes.device
     src, tgt = corpus.src_lengths, corpus.tgt_lengths
-    budgets = step_budgets(src, tgt, run.config.train.batch_tokens)
-    plan = plan_epoch(src, tgt, budgets, run.config.seed, epoch=0)
+    tokens = run.config.train.batch_tokens
+    budgets, plan = run.data.mixture.budgets(tokens), run.data.mixture.plan(tokens, run.config.seed, epoch=0)
     # On CUDA all steps have the same shapes, so the first one is as heavy as any.
     heaviest = heaviest_steps(src, tgt, plan, budgets) if device.type == "cpu" else [plan.step(0)]
     usual = np.linspace(0, plan.num_steps - 1, min(_USUAL_STEPS, plan.num_steps) + 2)[1:-1]
@@ -227,17 +226,17 @@ def _heaviest_data(run: Run) -> PreparedData:
     config, data = run.config, run.data
     threads = torch.get_num_threads() if run.processes.device.type == "cpu" else 1
     tokens = max(threads * run.engine.batch_tokens(config.decode) // config.decode.beam_size, BATCH_TOKENS)
-    valid, (src, tgt) = data.valid, data.valid_texts
+    valid, text = data.valid, data.valid_text
     pairs = np.union1d(*(heaviest_lines(lengths, tokens) for lengths in (valid.src_lengths, valid.tgt_lengths)))
-    kept = [SentencePair(src[line], tgt[line], number) for number, line in enumerate(valid.lines[pairs])]
-    corpus = build_corpus(config.run_dir / "valid", kept, data.tokenizers, "dry run")
-    test_texts = None
-    if data.test_texts is not None:
-        src, ref = data.test_texts
-        chosen = heaviest_lines(np.array([len(ids) for ids in data.tokenizers.src.encode(src)]), tokens)
-        test_texts = [src[line] for line in chosen], [ref[line] for line in chosen]
-    valid_texts = [pair.src for pair in kept], [pair.tgt for pair in kept]
-    return replace(data, valid=corpus, valid_texts=valid_texts, test_texts=test_texts)
+    valid_text = text.take(valid.lines[pairs].tolist())
+    kept = map(SentencePair, valid_text.src, valid_text.ref, range(len(pairs)), valid_text.parts)
+    tags = [dataset.tag for dataset in valid_text.datasets]
+    corpus = build_corpus(config.run_dir / "valid", kept, data.tokenizers, "dry run", tags=tags)
+    test_text = data.test_text
+    if test_text is not None:
+        lengths = np.array([len(ids) for ids in data.tokenizers.src.encode(test_text.src)])
+        test_text = test_text.take(heaviest_lines(lengths, tokens).tolist())
+    return replace(data, valid=corpus, valid_text=valid_text, test_text=test_text)
 
 
 def main() -> None:

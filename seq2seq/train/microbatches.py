@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from seq2seq.config import Config, ModelConfig, RecurrentConfig
 from seq2seq.data.corpus import Corpus
+from seq2seq.data.mixture import Mixture
 from seq2seq.data.packed import Capacity, Indices, PackedBatch, pack_pairs
-from seq2seq.data.plan import step_budgets
+from seq2seq.data.plan import Lengths, step_budgets
 from seq2seq.device import compute_dtype
 from seq2seq.model.kernels.packed_attention import has_packed_kernel
 from seq2seq.train.distributed import Processes
-
-Lengths: TypeAlias = NDArray[np.integer]  # of sentences, in tokens with EOS
 
 _CPU_TOKENS = 1024  # target tokens of a micro-batch on the CPU; with fewer, threads wait for each other in Python
 _LEAST_CPU_TOKENS = 512  # for a thread of its own, which is better than two threads for each operation
@@ -59,7 +56,7 @@ class MicroBatches:
             number *= 2
 
 
-def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> MicroBatches:
+def microbatches_of(config: Config, mixture: Mixture, processes: Processes) -> MicroBatches:
     """How this process cuts the steps of a run."""
     tokens = config.train.batch_tokens
     if processes.device.type == "cpu":
@@ -68,17 +65,17 @@ def microbatches_of(config: Config, corpus: Corpus, processes: Processes) -> Mic
     number = config.train.accumulate or 1
     if isinstance(config.model, RecurrentConfig):  # its steps are not captured, so shapes may change
         return MicroBatches(processes.rank, processes.world_size, number)
-    longest = max(int(corpus.src_lengths.max()), int(corpus.tgt_lengths.max()))
+    longest = max(int(mixture.corpus.src_lengths.max()), int(mixture.corpus.tgt_lengths.max()))
     if config.tokenizer.sampling:  # another sampling may be longer
         longest = max(longest, config.data.max_length)
-    lengths = corpus.src_lengths, corpus.tgt_lengths
     dtype = compute_dtype(config.train.precision, processes.device)
     head_width, window, plain = config.model.d_model, None, False
     if isinstance(config.model, ModelConfig):
         head_width, window = head_width // config.model.num_heads, config.model.attention_window
         plain = config.model.plain_attention
     packed = has_packed_kernel(processes.device, dtype, head_width, window) and not plain
-    capacity = replace(capacity_of(*lengths, tokens, processes.world_size * number, longest), with_grid=not packed)
+    capacity = capacity_of(*mixture.usual_lengths, tokens, processes.world_size * number, longest)
+    capacity = replace(capacity, with_grid=not packed)
     return MicroBatches(processes.rank, processes.world_size, number, capacity)
 
 
@@ -110,7 +107,7 @@ def capacity_of(
     do some work for every sentence, even an empty one. A part that does not fit is split further.
 
     Args:
-        src_lengths, tgt_lengths: [pairs], tokens with EOS, of the whole corpus.
+        src_lengths, tgt_lengths: of the pairs of an epoch, in tokens with EOS.
         max_length: of any sentence, in tokens.
     """
     sides = (src_lengths, tgt_lengths)

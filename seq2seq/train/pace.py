@@ -11,7 +11,6 @@ import torch
 
 from seq2seq.config import Config
 from seq2seq.data.loader import load_steps
-from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import PreparedData
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
@@ -46,7 +45,7 @@ def measure_pace(config: Config, data: PreparedData, processes: Processes) -> Pa
     model = build_model(config, data.tokenizers).to(processes.device).train()
     step = _step_seconds(config, data, processes, model, dtype)
     translator = Translator(TorchEngine(model.eval(), dtype), config, data.tokenizers)
-    src = data.valid_texts[0]
+    src = data.valid_text.src
     lines = [src[number] for number in np.linspace(0, len(src) - 1, min(_LINES, len(src))).astype(int)]
     decode = measured_decode(config).model_copy(update={"max_length_ratio": 1.0, "max_length_offset": 2})
     for _ in range(2):  # the first search on CUDA captures its graphs
@@ -62,12 +61,11 @@ def measure_pace(config: Config, data: PreparedData, processes: Processes) -> Pa
 def _step_seconds(
     config: Config, data: PreparedData, processes: Processes, model: Seq2SeqModel, dtype: torch.dtype
 ) -> float:
-    corpus, microbatches = data.train, microbatches_of(config, data.train, processes)
+    corpus, microbatches = data.train, microbatches_of(config, data.mixture, processes)
     optimizer, average = Optimizer(model, config.optim), MovingAverage(model, 0.99)
     loss_scale = LossScale(processes.device) if dtype == torch.float16 else None
     loss = LossOf(model, config.train.label_smoothing, dtype)
-    lengths = corpus.src_lengths, corpus.tgt_lengths
-    plan = plan_epoch(*lengths, step_budgets(*lengths, config.train.batch_tokens), config.seed, 0)
+    plan = data.mixture.plan(config.train.batch_tokens, config.seed, epoch=0)
     seconds: list[float] = []
     with closing(gradients_for(loss, processes, microbatches.accumulate, loss_scale)) as gradients:
         while len(seconds) < _UNTIMED + _FEWEST:  # a small corpus has fewer steps

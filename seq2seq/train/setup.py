@@ -111,7 +111,7 @@ def set_up(config: Config, processes: Processes) -> Run:
         restore(earlier.checkpoint, config.run_dir, model, average, optimizer)
         if loss_scale is not None:
             loss_scale.load_tensors(earlier.checkpoint.loss_scale)
-    microbatches = microbatches_of(config, data.train, processes)
+    microbatches = microbatches_of(config, data.mixture, processes)
     loss = LossOf(model, config.train.label_smoothing, dtype)
     run = Run(
         config=config,
@@ -164,5 +164,7 @@ def _introduce(run: Run) -> None:
         f"{run.config.run_dir}: {num_parameters / 1e6:.1f} million parameters on {processes.world_size} x "
         f"{processes.device.type}; {train.num_pairs:,} pairs, {train.tgt_lengths.sum():,} target tokens"
     )
+    if text := str(run.data.mixture):
+        processes.say(f"an epoch has {text}")
     if run.progress.step:
         processes.say(f"continuing after step {run.progress.step:,}")

@@ -21,7 +21,7 @@ from torch import nn
 
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Step, load_steps
-from seq2seq.data.plan import EpochPlan, plan_epoch, step_budgets
+from seq2seq.data.plan import EpochPlan
 from seq2seq.data.prepare import sampled_folder
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
@@ -125,9 +125,7 @@ def epoch_data(run: Run) -> tuple[Corpus, EpochPlan]:
                 shutil.rmtree(sampled_folder(config, epoch - 1), ignore_errors=True)
             if config.train.max_epochs is None or epoch + 1 < config.train.max_epochs:
                 run.resampler.sample_ahead(sampled_folder(config, epoch + 1), _mixed_seed(config.seed, epoch + 1, 0))
-    original = run.data.train  # the budgets of a run are the same in all epochs
-    budgets = step_budgets(original.src_lengths, original.tgt_lengths, config.train.batch_tokens)
-    return corpus, plan_epoch(corpus.src_lengths, corpus.tgt_lengths, budgets, config.seed, epoch)
+    return corpus, run.data.mixture.plan(config.train.batch_tokens, config.seed, epoch, sampled=corpus)
 
 
 def train_step(run: Run, step: Step) -> None:
@@ -260,21 +258,19 @@ def score_test_set(run: Run) -> Scores | None:
     Returns:
         None if there is no test set or no best model.
     """
-    texts, run_dir = run.data.test_texts, run.config.run_dir
-    if texts is None or not run.progress.best_step:
+    text, run_dir = run.data.test_text, run.config.run_dir
+    if text is None or not run.progress.best_step:
         return None
     run.processes.barrier()  # until the main process has written the best model
     best = load_model_folder(run_dir / "best")
     engine = TorchEngine(best.model.to(run.processes.device), run.dtype)
     translator = Translator(engine, run.config, run.data.tokenizers)
-    hypotheses, scores = translate_and_score(translator, *texts, run.config, run.processes)
+    hypotheses, scores = translate_and_score(translator, text, run.config, run.processes)
     run.report.notes(scores.notes)
     if run.processes.is_main:
         write_text(run_dir / "test.hyp.txt", "".join(f"{line}\n" for line in hypotheses))
         record = {**scores.as_json(), "decode": measured_decode(run.config).model_dump(), "model": best.metadata}
-        record |= {
-            f"{side}_blake2b": fingerprint_lines(lines) for side, lines in zip(("src", "ref"), texts, strict=True)
-        }
+        record |= {f"{side}_blake2b": fingerprint_lines(getattr(text, side)) for side in ("src", "ref")}
         write_text(run_dir / "test.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return scores
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,8 +13,10 @@ import torch
 from seq2seq.config import Config, DecodeConfig
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Step, load_steps
+from seq2seq.data.mixture import names_of
+from seq2seq.data.packed import Indices
 from seq2seq.data.plan import plan_epoch, step_budgets
-from seq2seq.data.prepare import PreparedData
+from seq2seq.data.prepare import MeasuredText, PreparedData
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.evaluate import Scores, score
@@ -37,12 +40,14 @@ class Validation:
     scores: Scores
     faults: Faults = field(default_factory=Faults)
     examples: tuple[tuple[str, str, str], ...] = ()  # source, translation, reference: the same lines each time
+    losses: Mapping[str, float] = field(default_factory=dict)  # by dataset, if the text is from several
 
     def metrics(self) -> dict[str, float]:
         """For the metrics file."""
         perplexity = math.exp(min(self.loss, 700.0))
         names = ("valid_loss", "valid_ppl", "valid_bleu", "valid_chrf")
-        return dict(zip(names, (self.loss, perplexity, self.scores.bleu, self.scores.chrf), strict=True))
+        values = dict(zip(names, (self.loss, perplexity, self.scores.bleu, self.scores.chrf), strict=True))
+        return values | {f"valid_loss.{name}": loss for name, loss in self.losses.items()}
 
     @property
     def is_finite(self) -> bool:
@@ -93,14 +98,33 @@ def update_best(progress: Progress, validation: Validation, metric: str) -> bool
     return True
 
 
-@torch.inference_mode()
-def corpus_loss(model: Seq2SeqModel, corpus: Corpus, config: Config, processes: Processes, dtype: torch.dtype) -> float:
-    """Negative log-likelihood per target token over a corpus, in nats.
+def losses_by_part(
+    model: Seq2SeqModel, data: PreparedData, config: Config, processes: Processes, dtype: torch.dtype
+) -> tuple[float, dict[str, float]]:
+    """Negative log-likelihood per target token of the validation text, in nats; the same by dataset, if it has several.
 
     ``model`` is in evaluation mode; ``dtype`` is what it computes in.
     """
+    corpus, text = data.valid, data.valid_text
+    part = np.array(text.parts)[corpus.lines]
+    total, losses = 0.0, {}
+    for number, name in enumerate(names_of(text.datasets)):
+        pairs = np.flatnonzero(part == number)
+        if pairs.size:
+            of_part = corpus_loss(model, corpus, pairs, config, processes, dtype)
+            total += of_part
+            losses[name] = of_part / int(corpus.tgt_lengths[pairs].sum())
+    return total / int(corpus.tgt_lengths.sum()), losses if len(text.datasets) > 1 else {}
+
+
+@torch.inference_mode()
+def corpus_loss(
+    model: Seq2SeqModel, corpus: Corpus, pairs: Indices, config: Config, processes: Processes, dtype: torch.dtype
+) -> float:
+    """Negative log-likelihood of these pairs of a corpus, in nats, summed over all target tokens."""
     lengths, tokens = (corpus.src_lengths, corpus.tgt_lengths), config.train.batch_tokens
-    plan = plan_epoch(*lengths, step_budgets(*lengths, tokens), seed=0, epoch=0)
+    budgets = step_budgets(lengths[0][pairs], lengths[1][pairs], tokens)
+    plan = plan_epoch(*lengths, budgets, seed=0, epoch=0, pairs=pairs)
     number = max(1, tokens // processes.world_size // BATCH_TOKENS)
     cut = MicroBatches(processes.rank, processes.world_size, number)
     total = 0.0
@@ -111,8 +135,7 @@ def corpus_loss(model: Seq2SeqModel, corpus: Corpus, config: Config, processes: 
                     hidden = model(batch)
                     _, nll = smoothed_cross_entropy(hidden, model.output_weight, batch.labels, 0.0)
                 total += float(nll)
-    total = processes.sum(total)
-    return total / int(np.sum(corpus.tgt_lengths))
+    return processes.sum(total)
 
 
 def _describe(step: Step, config: Config) -> str:
@@ -128,14 +151,19 @@ def measured_decode(config: Config) -> DecodeConfig:
 
 
 def translate_and_score(
-    translator: Translator, src: list[str], ref: list[str], config: Config, processes: Processes
+    translator: Translator, text: MeasuredText, config: Config, processes: Processes
 ) -> tuple[list[str], Scores]:
     """Translate all lines, shared among the processes, and score them. Every process gets the same result."""
-    mine = translator.translate(src[processes.rank :: processes.world_size], measured_decode(config))
-    hypotheses = [""] * len(src)
-    for rank, share in enumerate(processes.all_gather(mine)):
+    mine = text.take(range(processes.rank, len(text.src), processes.world_size))
+    translated = dict[int, str]()
+    for tag in dict.fromkeys(mine.tags):
+        chosen = [line for line, other in enumerate(mine.tags) if other == tag]
+        decode = measured_decode(config).model_copy(update={} if tag is None else {"tag": tag})
+        translated |= zip(chosen, translator.translate(mine.take(chosen).src, decode), strict=True)
+    hypotheses = [""] * len(text.src)
+    for rank, share in enumerate(processes.all_gather([translated[line] for line in range(len(mine.src))])):
         hypotheses[rank :: processes.world_size] = share
-    return hypotheses, score(hypotheses, [ref], target_language=config.data.target_language)
+    return hypotheses, score(hypotheses, [text.ref], target_language=config.data.target_language)
 
 
 def validate(
@@ -151,13 +179,13 @@ def validate(
     ``engine``: of ``model``; the same one for all validations, so that it prepares its graphs once.
     """
     model.eval()
-    loss = corpus_loss(model, data.valid, config, processes, dtype)
+    loss, losses = losses_by_part(model, data, config, processes, dtype)
     engine.update()
     translator = Translator(engine, config, data.tokenizers)
-    src, ref = data.valid_texts
-    hypotheses, scores = translate_and_score(translator, src, ref, config, processes)
-    shown = [(src[line], hypotheses[line], ref[line]) for line in _examples(src)]
-    return Validation(loss, scores, find_faults(src, hypotheses, ref), tuple(shown))
+    text = data.valid_text
+    hypotheses, scores = translate_and_score(translator, text, config, processes)
+    shown = [(text.src[line], hypotheses[line], text.ref[line]) for line in _examples(text.src)]
+    return Validation(loss, scores, find_faults(text.src, hypotheses, text.ref), tuple(shown), losses)
 
 
 def _examples(src: list[str]) -> list[int]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,6 +63,16 @@ class Data(DataConfig):
     """Several texts to train on."""
 
     train: Annotated[tuple[Text, ...], BeforeValidator(as_items)] = Field(description="Texts.")  # type: ignore
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        yield from ()  # its items have no tags and epochs
+
+    @property
+    def tags(self) -> list[str]:
+        return []
+
+    def first_empty_epoch(self) -> None:
+        return None
 
 
 class Wide(Config):

@@ -114,6 +114,9 @@ def test_large_vocabulary_takes_wider_ids(tmp_path):
         def encode(self, texts):
             return [[65_536 + len(text)] for text in texts]
 
+        def prefix(self, tag):
+            return []
+
     corpus = build_corpus(tmp_path / "c", [SentencePair("a", "bb", 0)], TokenizerPair(Wide(), Wide()), "f")
     assert corpus.sentence("src", 0).dtype == np.uint32
     assert corpus.sentence("src", 0).tolist() == [65_537, EOS_ID]

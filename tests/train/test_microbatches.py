@@ -54,12 +54,13 @@ def test_on_cuda_all_batches_have_one_shape(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     text = write_text_files(tmp_path / "text")
     config = toy_config(text, tmp_path / "run", "train.batch_tokens=300", *settings)
-    corpus = prepare_data(config, show_progress=False).train
+    data = prepare_data(config, show_progress=False)
+    corpus = data.train
     lengths = corpus.src_lengths, corpus.tgt_lengths
     plan = plan_epoch(*lengths, step_budgets(*lengths, 300), 1, 0)
     shapes, labels = set(), 0
     for rank in range(2):
-        cut = microbatches_of(config, corpus, Processes(rank, 2, torch.device("cuda")))
+        cut = microbatches_of(config, data.mixture, Processes(rank, 2, torch.device("cuda")))
         assert cut.capacity is not None
         assert cut.capacity.max_length == (config.data.max_length if config.tokenizer.sampling else np.max(lengths))
         for step in load_steps(corpus, plan, cut, torch.device("cpu")):
@@ -78,8 +79,8 @@ def test_only_what_is_captured_has_fixed_shapes(tmp_path: Path) -> None:
         config = toy_config(
             text, tmp_path / name, f"model={{architecture: {name}, preset: tiny}}", "train.precision=fp32"
         )
-        corpus = prepare_data(config, show_progress=False).train
-        cut = microbatches_of(config, corpus, Processes(0, 1, torch.device("cuda")))
+        data = prepare_data(config, show_progress=False)
+        cut = microbatches_of(config, data.mixture, Processes(0, 1, torch.device("cuda")))
         assert (cut.capacity is None) == (name == "recurrent")
 
 

@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 import torch
 
+from seq2seq.data import mixture
 from seq2seq.data.plan import step_budgets
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.errors import EXIT_STOPPED, ConfigError, DataError, ModelError, UserError
@@ -326,7 +327,7 @@ def test_the_sampling_of_an_epoch_changes_no_budget(text: Path, tmp_path: Path) 
     """Fixed shapes are made for the corpus as it is; steps of a resampled one must fit into them, too."""
     config = toy_config(text, tmp_path / "run", "tokenizer.sampling=0.5")
     run = set_up(config)
-    with mock.patch.object(trainer, "plan_epoch") as planned:
+    with mock.patch.object(mixture, "plan_epoch") as planned:
         sampled, _ = trainer.epoch_data(run)
     run.close()
     original = run.data.train

@@ -14,6 +14,7 @@ from seq2seq.config import (
     Dataset,
     JsonlFiles,
     MosesFiles,
+    ParallelText,
     ParquetFiles,
     TextFiles,
     TmxFiles,
@@ -37,12 +38,16 @@ Text = Dataset | Iterable[Dataset]  # one dataset, or several, one after the oth
 Recall = Callable[[Path, str, Callable[[], str]], str]
 
 
+_NOT_READ = set(ParallelText.model_fields)  # keys that do not change what is in a file
+
+
 class SentencePair(NamedTuple):
-    """A source sentence, its translation, and their 0-based number over all files of all datasets."""
+    """A source sentence, its translation, their number over all files of all datasets, and that of their dataset."""
 
     src: str
     tgt: str
-    line: int
+    line: int  # from 0
+    part: int = 0  # from 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class PairFile:
 
     dataset: Dataset
     paths: tuple[Path, Path]  # of source and target; the same one unless they are plain files
+    part: int = 0  # the number of the dataset, from 0
 
     def units(self) -> Iterator[Unit]:
         """All pairs in order, with their numbers as the file's users count them; raises DataError for a mistake."""
@@ -90,8 +96,14 @@ class PairFile:
         if isinstance(self.dataset, TextFiles):
             src, tgt = (recall(path, "", partial(checksum_file, path)) for path in self.paths)
         else:
-            src, tgt = recall(self.paths[0], self.dataset.model_dump_json(), self._checksums_of_text).split()
+            settings = self.dataset.model_dump_json(exclude=_NOT_READ)
+            src, tgt = recall(self.paths[0], settings, self._checksums_of_text).split()
         return src, tgt
+
+    def count(self, recall: Recall) -> int:
+        """How many pairs it has."""
+        settings = self.dataset.model_dump_json(exclude=_NOT_READ)
+        return int(recall(self.paths[0], f"pairs {settings}", lambda: str(sum(1 for _ in self.units()))))
 
     def _checksums_of_text(self) -> str:
         src, tgt = new_checksum(), new_checksum()
@@ -104,7 +116,7 @@ class PairFile:
 def files_of(text: Text) -> list[PairFile]:
     """All files in order; raises DataError if patterns give different numbers of source and target files."""
     files = []
-    for dataset in [text] if isinstance(text, Dataset) else text:
+    for part, dataset in enumerate([text] if isinstance(text, Dataset) else text):
         paths = list(paths_of(dataset).values())
         src, tgt = paths[0], paths[-1]
         if len(src) != len(tgt):
@@ -112,7 +124,7 @@ def files_of(text: Text) -> list[PairFile]:
                 f"{src[0]}, ...: the patterns match {len(src)} source files but {len(tgt)} target files; "
                 "line n of both must be a pair, so name the same files on both sides"
             )
-        files += [PairFile(dataset, pair) for pair in zip(src, tgt, strict=True)]
+        files += [PairFile(dataset, pair, part) for pair in zip(src, tgt, strict=True)]
     return files
 
 
@@ -122,7 +134,7 @@ def read_pairs(text: Text) -> Iterator[SentencePair]:
     for file in files_of(text):
         for unit in file.units():
             line += 1
-            yield SentencePair(unit.src, unit.tgt, line)
+            yield SentencePair(unit.src, unit.tgt, line, file.part)
 
 
 def places_of(lines: Sequence[int], text: Text) -> list[tuple[str, str]]:
@@ -135,6 +147,14 @@ def places_of(lines: Sequence[int], text: Text) -> list[tuple[str, str]]:
                 found[first + count - 1] = (file.place(0, unit.number), file.place(1, unit.number))
         first += count
     return [found.get(line, (f"pair {line + 1}",) * 2) for line in lines]  # else the text was cut meanwhile
+
+
+def count_pairs(datasets: Sequence[Dataset], recall: Recall = lambda path, how, compute: compute()) -> list[int]:
+    """How many pairs each dataset has."""
+    counts = [0] * len(datasets)
+    for file in files_of(datasets):
+        counts[file.part] += file.count(recall)
+    return counts
 
 
 def fingerprint_text(text: Text, recall: Recall = lambda path, how, compute: compute()) -> str:

@@ -63,7 +63,7 @@ def test_pairs_of_several_files_count_lines_over_all(tmp_path):
     one, two = pair_files(tmp_path, b"a\n\nb", b"1\n2\n3\n", "one"), pair_files(tmp_path, BOM + b"c\r\n", b"4\n", "two")
     both = TextFiles(src=one.src + two.src, tgt=one.tgt + two.tgt)
     expected = [("a", "1", 0), ("", "2", 1), ("b", "3", 2), ("c", "4", 3)]
-    assert [tuple(pair) for pair in read_pairs(both)] == expected
+    assert [tuple(pair)[:3] for pair in read_pairs(both)] == expected
     thrice = TextFiles(src=both.src + one.src, tgt=both.tgt + one.tgt)
     assert [pair.line for pair in read_pairs(thrice)] == list(range(7))
     with pytest.raises(DataError, match="has 3 lines"):
