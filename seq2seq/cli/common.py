@@ -42,7 +42,7 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     option("--max-length-ratio", type=float, metavar="R", help="output length limit: R x source tokens + T")
     option("--max-length-offset", type=int, metavar="T", help="see --max-length-ratio")
     option("--split-sentences", choices=["true", "false"], metavar="BOOL", help="true: translate sentence by sentence")
-    option("--tag", metavar="TAG", help="the tag before every sentence, for models with tags (data.train.tag)")
+    option("--tag", metavar="TAG", help="the tag before every sentence (data.train.tag)")
     option("--batch-tokens", type=int, metavar="T", help="batch size: source tokens x beam size")
     option("--quantize", choices=["int8", "none"], metavar="KIND", help="int8 (on the CPU) or none")
     option("--sample", action="store_true", default=None, help="draw tokens at random; no beam search")
@@ -53,7 +53,7 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument_group("machine").add_argument
     help_ = "cpu or cuda; default: cuda if available"
     option("--device", choices=["auto", "cpu", "cuda"], default="auto", metavar="NAME", help=help_)
-    help_ = "fp32, bf16 or, on CUDA, fp16; default on CUDA: bf16 (older GPUs: fp16)"
+    help_ = "fp32, bf16, fp16 (on CUDA); default on CUDA: bf16"
     option("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", metavar="KIND", help=help_)
     option("--threads", type=int, metavar="N", help="CPU threads; default: all")
 
