@@ -31,7 +31,7 @@ class TrainAndValid:
         pairs = read_pairs(self._data.train)
         if not isinstance(self._data.valid, HeldOut):
             return pairs
-        return (pair for pair in pairs if _hash(pair.src) not in self._held_out)
+        return (pair for pair in pairs if source_hash(pair.src) not in self._held_out)
 
     def valid(self) -> Iterator[SentencePair]:
         """The pairs to validate on, numbered from 0."""
@@ -40,7 +40,7 @@ class TrainAndValid:
             return
         missing = set(self._held_out)
         for pair in read_pairs(self._data.train):
-            if _has_text(pair) and (key := _hash(pair.src)) in missing:
+            if _has_text(pair) and (key := source_hash(pair.src)) in missing:
                 yield pair._replace(line=len(self._held_out) - len(missing))
                 missing.remove(key)
 
@@ -57,7 +57,7 @@ class TrainAndValid:
     def _held_out(self) -> frozenset[int]:
         """The hashes of the sources; raises DataError if too few others are left."""
         assert isinstance(self._data.valid, HeldOut)
-        hashes = array("Q", (_hash(pair.src) for pair in read_pairs(self._data.train) if _has_text(pair)))
+        hashes = array("Q", (source_hash(pair.src) for pair in read_pairs(self._data.train) if _has_text(pair)))
         keys, counts = np.unique(np.array(hashes, dtype=np.uint64), return_counts=True)
         share = self._data.valid.share
         number = int(self._data.valid.from_train) if share is None else max(1, round(share * len(keys)))
@@ -74,6 +74,7 @@ def _has_text(pair: SentencePair) -> bool:
     return bool(pair.src.strip() and pair.tgt.strip())
 
 
-def _hash(source: str) -> int:
+def source_hash(source: str) -> int:
+    """The hash by which pairs are held out: of the source without case, spaces and punctuation."""
     key = "".join(filter(str.isalnum, source.casefold())) or source.strip()
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little")

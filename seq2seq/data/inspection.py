@@ -2,7 +2,7 @@
 
 Every line becomes one record of :data:`LINE` (about 30 bytes). A corpus of any size is read once, on all cores, and
 checks (repeated pairs, overlap with the test set, sides that drift apart) work on arrays of records. The text is read
-again only for the few lines that are shown. Invalid lines and unreadable files are recorded, not raised.
+again only for the lines that are shown or listed. Invalid lines and unreadable files are recorded, not raised.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import chain, islice, repeat, zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seq2seq.config import file_problem
+from seq2seq.config import TextFiles, file_problem
 from seq2seq.data.formats.pairs import PairFile, Text, files_of
 from seq2seq.data.normalise import INVISIBLE
 from seq2seq.data.parallel import Workers, chunks_of
@@ -142,10 +142,14 @@ class PartFacts:
 
     def places(self, pair: int) -> tuple[Place, Place]:
         """The source line and the target line of pair ``pair``, which counts from 0."""
-        ends = np.cumsum(self._sizes())
-        number = int(np.searchsorted(ends, pair, side="right"))
-        line = pair - int(ends[number - 1] if number else 0)
+        (number,), (line,) = (found.tolist() for found in self.locate(np.array([pair])))
         return self.src[number].place(line), self.tgt[number].place(line)
+
+    def locate(self, pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The number of the file of each pair, and its line there; all count from 0."""
+        ends = np.cumsum(self._sizes())
+        number = np.searchsorted(ends, pairs, side="right")
+        return number, pairs - np.concatenate([[0], ends])[number]
 
     def _sizes(self) -> list[int]:
         return [min(len(src.lines), len(tgt.lines)) for src, tgt in zip(self.src, self.tgt, strict=True)]
@@ -180,6 +184,15 @@ def repeats(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int
     earliest = first[inverse]
     again = np.flatnonzero(earliest < np.arange(len(keys)))
     return again, earliest[again]
+
+
+def first_equal(wanted: NDArray[np.uint64], keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """[wanted] for each value the index of the first equal one in ``keys``, or -1."""
+    if not len(keys):
+        return np.full(len(wanted), -1)
+    values, first = np.unique(keys, return_index=True)
+    nearest = np.minimum(np.searchsorted(values, wanted), len(values) - 1)
+    return np.where(values[nearest] == wanted, first[nearest], -1)
 
 
 def unlike_lengths(src: Lines, tgt: Lines, factor: float, least: int) -> NDArray[np.int64]:
@@ -232,6 +245,34 @@ def read_places(places: Iterable[Place]) -> dict[Place, bytes]:
                 if line in lines:
                     found[lines[line]] = raw
     return found
+
+
+def read_both(src: FileFacts, tgt: FileFacts, lines: Iterable[int]) -> Iterator[tuple[bytes, bytes]]:
+    """Source and target text of these lines of a file, whose numbers, from 0, ascend; reads each side once.
+
+    Only one pair is in memory. Lines that a side lacks, or that cannot be read any more, are empty.
+    """
+    texts = chain(_both_sides(src, tgt), repeat((b"", b"")))
+    read = 0
+    for line in lines:
+        yield next(islice(texts, line - read, None))
+        read = line + 1
+
+
+def _both_sides(src: FileFacts, tgt: FileFacts) -> Iterator[tuple[bytes, bytes]]:
+    if isinstance(src.file.dataset, TextFiles):
+        yield from zip_longest(_readable_lines(src), _readable_lines(tgt), fillvalue=b"")
+        return
+    with suppress(DataError):
+        for unit in islice(src.file.units(), len(src.lines)):
+            yield unit.src.encode(), unit.tgt.encode()
+
+
+def _readable_lines(facts: FileFacts) -> Iterator[bytes]:
+    """The lines that could be read; so a file that cannot be opened, or a pipe, which would block, is not opened."""
+    with suppress(DataError):
+        for _, raw in islice(facts.file.lines(facts.side), len(facts.lines)):
+            yield raw
 
 
 def _inspect_side(

@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 
 from seq2seq.data.formats.lines import printable
 from seq2seq.data.inspection import Place
+from seq2seq.doctor.cases import Cases, Spot
 
-Spot = tuple[Place, ...]  # of one side, or of both
 Mark = Literal["ok", "doubtful", "WRONG", "not tried"]
 _MARK_WIDTH = 11
 _WIDTH = 108  # of lines, except examples
@@ -89,12 +89,13 @@ FERTILITY = {"word": 2.5, "character": 1.1}
 
 @dataclass(frozen=True)
 class Verdict:
-    """One finding: a mark, what was found, what to do, and examples."""
+    """One finding: a mark, what was found, what to do, examples, and all cases if it is about lines or pairs."""
 
     mark: Mark
     text: str
     advice: str = ""
     examples: Sequence[str] = ()
+    cases: Cases | None = None
 
     def __str__(self) -> str:
         lines = [*textwrap.wrap(self.text, _WIDTH), *textwrap.wrap(self.advice, _WIDTH)]
@@ -114,7 +115,9 @@ class Section:
         return "\n".join([self.title, *(textwrap.indent(str(verdict), "  ") for verdict in self.verdicts)])
 
 
-def judged(kind: str, what: str, count: int, of: int, examples: Sequence[str] = ()) -> Verdict:
+def judged(
+    kind: str, what: str, count: int, of: int, examples: Sequence[str] = (), cases: Cases | None = None
+) -> Verdict:
     """The verdict on ``count`` cases among ``of``; ``kind`` is a key of :data:`LIMITS`.
 
     ``what`` describes the cases; ``{count}`` in it becomes their number and share. An ok finding has one example.
@@ -122,8 +125,8 @@ def judged(kind: str, what: str, count: int, of: int, examples: Sequence[str] = 
     limit, share = LIMITS[kind], count / max(1, of)
     text = what.format(count=f"{count:,} ({per_cent(share)})")
     if share < limit.doubtful:
-        return Verdict("ok", text, examples=examples[:1])
-    return Verdict("WRONG" if share >= limit.wrong else "doubtful", text, limit.advice, examples)
+        return Verdict("ok", text, "", examples[:1], cases)
+    return Verdict("WRONG" if share >= limit.wrong else "doubtful", text, limit.advice, examples, cases)
 
 
 def shown(spot: Spot, texts: Mapping[Place, bytes], note: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,28 @@ if TYPE_CHECKING:
     from seq2seq.train.decide import Decided
 
 
-def examine(config: Config) -> Iterator[Section]:
-    """Sections of the report, each as soon as it is ready.
+def texts_of(config: Config) -> dict[str, Text]:
+    """The text of each part that the config names."""
+    texts: dict[str, Text] = {"train": config.data.train}
+    if not isinstance(config.data.valid, HeldOut):
+        texts["valid"] = config.data.valid
+    if config.data.test is not None:
+        texts["test"] = config.data.test
+    return texts
+
+
+def inspect(config: Config) -> dict[str, PartFacts]:
+    """Read all text, with a progress bar."""
+    with tqdm(desc="reading the text", unit=" lines", unit_scale=True, leave=False) as bar:
+        return inspect_parts(texts_of(config), bar.update)
+
+
+def examine(config: Config, parts: Mapping[str, PartFacts]) -> Iterator[Section]:
+    """From the facts about the text, sections of the report, each as soon as it is ready.
 
     Only the tokenizer and the corpora are written, into the cache folder; ``train`` uses them later. A run in the run
     folder is not changed.
     """
-    parts = _inspect(config)
     yield from judge_text(parts)
     yield judge_characters(parts, config.tokenizer.normalise_source)
     if not readable(parts):
@@ -46,7 +61,7 @@ def examine(config: Config) -> Iterator[Section]:
         except UserError as error:
             yield Section("Tokens", [Verdict("WRONG", str(error))])
             return
-        yield judge_tokens(decided.config, decided.data, parts["train"])
+        yield judge_tokens(decided.config, decided.data, parts)
         yield _judge_settings(decided)
         with tqdm(desc="dry run", bar_format="{desc}: {elapsed}", leave=False):
             section = judge_machine(decided.config, decided.data, processes)
@@ -60,13 +75,3 @@ def _judge_settings(decided: Decided) -> Section:
         verdicts = [Verdict("ok", decided.head)]
     verdicts += [Verdict("ok" if each.is_enough else "doubtful", each.text) for each in decided.expectation]
     return Section("Settings", verdicts)
-
-
-def _inspect(config: Config) -> dict[str, PartFacts]:
-    parts: dict[str, Text] = {"train": config.data.train}
-    if not isinstance(config.data.valid, HeldOut):
-        parts["valid"] = config.data.valid
-    if config.data.test is not None:
-        parts["test"] = config.data.test
-    with tqdm(desc="reading the text", unit=" lines", unit_scale=True, leave=False) as bar:
-        return inspect_parts(parts, bar.update)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from seq2seq.data.inspection import (
     FileFacts,
     Flag,
     PartFacts,
+    first_equal,
     main_script,
     pair_keys,
     read_places,
@@ -21,7 +23,8 @@ from seq2seq.data.inspection import (
     script_names,
     unlike_lengths,
 )
-from seq2seq.doctor.report import NUM_EXAMPLES, Section, Spot, Verdict, judged, located, short_path, shown
+from seq2seq.doctor.cases import Cases, cases_of_lines, cases_of_pairs
+from seq2seq.doctor.report import NUM_EXAMPLES, Section, Verdict, judged, located, short_path, shown
 
 _UNLIKE_FACTOR, _UNLIKE_LEAST = 3.0, 30  # three times the usual ratio, not for short sentences
 _MANY_DRIFTS = 3  # shown; when the first one is corrected, the others may vanish
@@ -54,6 +57,28 @@ _NAMES = {
     "invisible": "soft hyphens, zero-width characters or direction marks",
     "decomposed": "characters in decomposed Unicode (not NFC)",
 }
+# The names in a list of all cases: other programs look for them, so they do not change.
+_LISTED = {
+    "invalid": "invalid UTF-8",
+    "blank": "blank",
+    "control": "control character",
+    "replaced": "lost character",
+    "garbled": "double encoding",
+    "markup": "HTML",
+    "subwords": "subword mark",
+    "tokenised": "tokenised",
+    "lowered": "",  # about whole files
+    "identical": "target equal to source",
+    "repeated": "repeated pair",
+    "unlike": "unlike lengths",
+    "swapped": "swapped sides",
+    "script": "foreign script",
+    "seen": "in train",
+    "seen source": "source in train",
+    "spacing": "other white space",
+    "invisible": "invisible character",
+    "decomposed": "decomposed",
+}
 
 
 @dataclass(frozen=True)
@@ -62,9 +87,10 @@ class _Finding:
 
     kind: str
     what: str  # with {count}
-    count: int
+    cases: Cases
     of: int
-    examples: Sequence[tuple[Spot, str]]  # each with a note, which may be empty
+    note: Callable[[Cases, int], str] = lambda cases, i: ""  # to add to case i, which is shown
+    examples: Sequence[int] = range(NUM_EXAMPLES)  # cases to show, as far as there are so many
 
 
 def judge_text(parts: Mapping[str, PartFacts]) -> Iterator[Section]:
@@ -92,12 +118,12 @@ def readable(parts: Mapping[str, PartFacts]) -> bool:
 def _judge_files(part: PartFacts) -> Iterator[Verdict]:
     """Findings about whole files: unreadable ones, UTF-16, line counts, sides that drift apart."""
     fits, sound = [], True
-    for src, tgt in zip(part.src, part.tgt, strict=True):
+    for number, (src, tgt) in enumerate(zip(part.src, part.tgt, strict=True)):
         sides = (src,) if src.path == tgt.path else (src, tgt)
         verdicts = [verdict for side in sides for verdict in _unreadable(side)]
         if not verdicts:
             alignment = check_alignment(src.lines, tgt.lines)
-            verdicts += _judge_alignment(src, tgt, alignment)
+            verdicts += _judge_alignment(part, number, alignment)
             fits.append(alignment.fit)
         sound = sound and not verdicts
         yield from verdicts
@@ -115,14 +141,15 @@ def _unreadable(facts: FileFacts) -> Iterator[Verdict]:
         yield Verdict("WRONG", text, "use another file, or remove it from the config")
 
 
-def _judge_alignment(src: FileFacts, tgt: FileFacts, found: Alignment) -> Iterator[Verdict]:
+def _judge_alignment(part: PartFacts, file: int, found: Alignment) -> Iterator[Verdict]:
+    src, tgt = part.src[file], part.tgt[file]
     paths = [short_path(facts.path) for facts in (src, tgt)]
     if len(src.lines) != len(tgt.lines):
         text = f"{paths[0]} has {len(src.lines):,} lines but {paths[1]} has {len(tgt.lines):,}"
         where = "; the place where they drift apart is below" if found.drifts else ""
         yield Verdict("WRONG", text, f"line n of one must translate line n of the other{where}")
     texts = read_places(src.place(drift.line) for drift in found.drifts[:_MANY_DRIFTS])
-    for line, before, shift in found.drifts[:_MANY_DRIFTS]:
+    for i, (line, before, shift) in enumerate(found.drifts[:_MANY_DRIFTS]):
         number = abs(shift - before)
         what = f"{number} line{'s are' if number > 1 else ' is'} missing in {paths[shift < before]}"
         advice = "after this place the sides match again"
@@ -130,7 +157,8 @@ def _judge_alignment(src: FileFacts, tgt: FileFacts, found: Alignment) -> Iterat
             advice = f"after this place source line n matches target line n{shift:+d}; correct it and run doctor again"
         place = src.place(line)
         text = f"the sides drift apart near {located(place)}: {what}, or too many in the other"
-        yield Verdict("WRONG", text, advice, [shown((place,), texts)])
+        cases = _starts("drift", part, file, [drift.line for drift in found.drifts]) if i == 0 else None
+        yield Verdict("WRONG", text, advice, [shown((place,), texts)], cases)
     if found.fit < _POOR_FIT:
         text = f"{paths[0]}: source and target do not look aligned (alignment score {found.fit:.1f} of 4)"
         advice = "lengths, punctuation and digits are unrelated; check the files and their line order"
@@ -139,14 +167,20 @@ def _judge_alignment(src: FileFacts, tgt: FileFacts, found: Alignment) -> Iterat
         (first, end), *others = found.unlike
         more = f", and in {len(others)} more blocks of this length" if others else ""
         text = f"{located(src.place(first))} to {end}: source and target do not look aligned here{more}"
-        yield Verdict("doubtful", text, "the other lines look aligned; check these lines, or remove them on both sides")
+        advice = "the other lines look aligned; check these lines, or remove them on both sides"
+        yield Verdict("doubtful", text, advice, (), _starts("not aligned", part, file, [at for at, _ in found.unlike]))
+
+
+def _starts(name: str, part: PartFacts, file: int, lines: Sequence[int]) -> Cases:
+    """The source lines of a file at which something starts, also those that the report only counts."""
+    return cases_of_lines(name, part, [(file, 0, np.array(lines, np.int64))])
 
 
 # ------------------------------------------------------------------------------------------------------ lines and pairs
 
 
 def _judge_pairs(part: PartFacts, train: PartFacts | None) -> list[Verdict]:
-    lines = _flagged([*part.src, *part.tgt], _DAMAGE)
+    lines = _flagged(part, (0, 1), _DAMAGE)
     findings = [*lines, *_lowered(part), *_pairwise(part), *_foreign(part)]
     return _judge([*findings, *_seen(part, train)] if train else findings)
 
@@ -159,11 +193,14 @@ def judge_characters(parts: Mapping[str, PartFacts], normalises: bool) -> Sectio
     """
     verdicts: list[Verdict] = []
     for name, part in parts.items():
-        found = _judge(_flagged(part.src, _SPELLINGS, f"{name}, source: "), none=False)
+        found = _judge(_flagged(part, (0,), _SPELLINGS, f"{name}, source: "), none=False)
         if normalises:
             note = "; tokenizer.normalise_source normalises them"
-            found = [Verdict("ok", verdict.text + note, "", verdict.examples[:1]) for verdict in found]
-        verdicts += found + _judge(_flagged(part.tgt, _SPELLINGS, f"{name}, target: "), none=False)
+            found = [
+                replace(verdict, mark="ok", text=verdict.text + note, advice="", examples=verdict.examples[:1])
+                for verdict in found
+            ]
+        verdicts += found + _judge(_flagged(part, (1,), _SPELLINGS, f"{name}, target: "), none=False)
     none = [Verdict("ok", f"none: {', '.join(_NAMES[kind] for kind in _SPELLINGS)}")]
     return Section("Spelling of characters", verdicts or none)
 
@@ -171,37 +208,48 @@ def judge_characters(parts: Mapping[str, PartFacts], normalises: bool) -> Sectio
 def _judge(found: Iterable[_Finding], none: bool = True) -> list[Verdict]:
     """A verdict for each finding with cases, and with ``none`` one that names the others. Reads every file once."""
     findings = list(found)
-    texts = read_places(chain.from_iterable(spot for finding in findings for spot, _ in finding.examples))
+    cases = [[i for i in finding.examples if i < len(finding.cases)] for finding in findings]
+    spots = [[finding.cases.spot(i) for i in some] for finding, some in zip(findings, cases, strict=True)]
+    texts = read_places(chain.from_iterable(chain.from_iterable(spots)))
     verdicts = []
-    for finding in findings:
-        if finding.count:
-            examples = [shown(spot, texts, note) for spot, note in finding.examples]
-            verdicts.append(judged(finding.kind, finding.what, finding.count, finding.of, examples))
-    absent = ", ".join(_NAMES[finding.kind] for finding in findings if not finding.count)
+    for finding, some, places in zip(findings, cases, spots, strict=True):
+        if count := len(finding.cases):
+            examples = [
+                shown(spot, texts, finding.note(finding.cases, i)) for i, spot in zip(some, places, strict=True)
+            ]
+            verdicts.append(judged(finding.kind, finding.what, count, finding.of, examples, finding.cases))
+    absent = ", ".join(_NAMES[finding.kind] for finding in findings if not len(finding.cases))
     return [*verdicts, Verdict("ok", f"none: {absent}")] if none and absent else verdicts
 
 
-def _flagged(files: Sequence[FileFacts], kinds: Iterable[str], side: str = "") -> Iterator[_Finding]:
-    """Lines with the flag of each kind."""
+def _flagged(
+    part: PartFacts, sides: Sequence[Literal[0, 1]], kinds: Iterable[str], title: str = ""
+) -> Iterator[_Finding]:
+    """Lines of these sides with the flag of each kind."""
+    files = [(number, facts) for side in sides for number, facts in enumerate((part.src, part.tgt)[side])]
     for kind in kinds:
-        found = [(facts, np.flatnonzero(facts.lines["flags"] & Flag[kind.upper()])) for facts in files]
-        spots = [((facts.place(int(line)),), "") for facts, lines in found for line in lines[:NUM_EXAMPLES]]
+        flag = Flag[kind.upper()]
+        found = [(number, facts.side, np.flatnonzero(facts.lines["flags"] & flag)) for number, facts in files]
+        starts = np.cumsum([0, *(len(lines) for *_, lines in found)]).tolist()
+        firsts = [i for start, end in pairwise(starts) for i in range(start, end)[:NUM_EXAMPLES]]
         # If there are many, one example is from the last file, so from the other side.
-        spots = [*spots[: NUM_EXAMPLES - 1], *spots[NUM_EXAMPLES - 1 :][-1:]]
-        count, of = sum(len(lines) for _, lines in found), sum(len(facts.lines) for facts in files)
-        yield _Finding(kind, f"{side}{_NAMES[kind]}: {{count}} of the lines", count, of, spots)
+        examples = [*firsts[: NUM_EXAMPLES - 1], *firsts[NUM_EXAMPLES - 1 :][-1:]]
+        what, of = f"{title}{_NAMES[kind]}: {{count}} of the lines", sum(len(facts.lines) for _, facts in files)
+        yield _Finding(kind, what, cases_of_lines(_LISTED[kind], part, found), of, examples=examples)
 
 
 def _lowered(part: PartFacts) -> Iterator[_Finding]:
     """Files in a script with capitals, but without capital letters."""
-    files = [*part.src, *part.tgt]
-    lowered: list[tuple[Spot, str]] = []
-    for facts in files:
+    files = [*enumerate(part.src), *enumerate(part.tgt)]
+    found = []
+    for number, facts in files:
         cased = np.flatnonzero(np.isin(facts.lines["script"], [script_names().index(name) for name in _CASED]))
         capitals = np.count_nonzero(facts.lines["capitals"][cased])
         if len(cased) >= _FEW_CASED and capitals < _FEW_CAPITALS * len(cased):
-            lowered.append(((facts.place(int(cased[0])),), ""))
-    yield _Finding("lowered", f"{_NAMES['lowered']}: {{count}} of the files", len(lowered), len(files), lowered)
+            found.append((number, facts.side, cased[:1]))
+    cases = cases_of_lines(_LISTED["lowered"], part, found)
+    examples = range(len(found))
+    yield _Finding("lowered", f"{_NAMES['lowered']}: {{count}} of the files", cases, len(files), examples=examples)
 
 
 def _pairwise(part: PartFacts) -> Iterator[_Finding]:
@@ -212,12 +260,11 @@ def _pairwise(part: PartFacts) -> Iterator[_Finding]:
     kept = np.flatnonzero(part.filled)
     again, first = (kept[found] for found in repeats(pair_keys(src, tgt)[kept]))
     exact = len(repeats(pair_keys(src, tgt, "hash")[kept])[0])
-    place_of = {
-        pair: located(part.places(earlier)[0]) for pair, earlier in zip(again[:NUM_EXAMPLES], first, strict=False)
-    }
-    yield _finding(part, "repeated", again, lambda pair: f"repeats {place_of[pair]}", exact)
-    pairs = unlike_lengths(src, tgt, _UNLIKE_FACTOR, _UNLIKE_LEAST)
-    yield _finding(part, "unlike", pairs, lambda pair: f"{src['chars'][pair]} and {tgt['chars'][pair]} characters")
+    yield _finding(
+        part, "repeated", again, lambda cases, i: f"repeats {located(cases.repeated(i))}", exact, (part, first)
+    )
+    off = unlike_lengths(src, tgt, _UNLIKE_FACTOR, _UNLIKE_LEAST)
+    yield _finding(part, "unlike", off, lambda _, i: f"{src['chars'][off[i]]} and {tgt['chars'][off[i]]} characters")
 
 
 def _foreign(part: PartFacts) -> Iterator[_Finding]:
@@ -233,35 +280,34 @@ def _foreign(part: PartFacts) -> Iterator[_Finding]:
         foreign |= (side["script"] > 0) & (side["script"] != main) & (main > 0)
     names = [name or "?" for name in script_names()]
     pairs = np.flatnonzero(foreign & ~swapped & (src["key"] != tgt["key"]))
-    yield _finding(part, "script", pairs, lambda pair: f"{names[src['script'][pair]]} | {names[tgt['script'][pair]]}")
+    scripts = src["script"][pairs], tgt["script"][pairs]
+    yield _finding(part, "script", pairs, lambda _, i: f"{names[scripts[0][i]]} | {names[scripts[1][i]]}")
 
 
 def _seen(part: PartFacts, train: PartFacts) -> Iterator[_Finding]:
     """Pairs of a validation or test text that are in the training text, and pairs with only the source there."""
     src, tgt = part.pairs
-    mine, known = pair_keys(src, tgt), pair_keys(*train.pairs)
-    seen = np.isin(mine, known) & part.filled
-    pairs = np.flatnonzero(seen)
-
-    def place(pair: int) -> str:
-        return f"is {located(train.places(int(np.argmax(known == mine[pair])))[0])}"
-
+    same = first_equal(pair_keys(src, tgt), pair_keys(*train.pairs))
+    pairs = np.flatnonzero((same >= 0) & part.filled)
     exact = int(np.isin(pair_keys(src, tgt, "hash")[pairs], pair_keys(*train.pairs, "hash")).sum())
-    yield _finding(part, "seen", pairs, place, exact)
-    sources = np.isin(src["key"], train.pairs[0]["key"]) & part.filled & ~seen
-    yield _finding(part, "seen source", np.flatnonzero(sources))
+    earlier = (train, same[pairs])
+    yield _finding(part, "seen", pairs, lambda cases, i: f"is {located(cases.repeated(i))}", exact, earlier)
+    same_source = first_equal(src["key"], train.pairs[0]["key"])
+    others = np.flatnonzero((same_source >= 0) & part.filled & (same < 0))
+    yield _finding(part, "seen source", others, earlier=(train, same_source[others]))
 
 
 def _finding(
     part: PartFacts,
     kind: str,
     pairs: NDArray[np.int64],
-    note: Callable[[int], str] = lambda pair: "",
+    note: Callable[[Cases, int], str] = lambda cases, i: "",
     exact: int | None = None,
+    earlier: tuple[PartFacts, NDArray[np.int64]] | None = None,
 ) -> _Finding:
     """``note``: what to add to a pair that is shown; ``exact``: the number of exact matches."""
     what = f"{_NAMES[kind]}: {{count}} of the pairs"
     if exact is not None and exact < len(pairs):
         what += f", {exact:,} of them exactly, the others except for case, spaces and punctuation"
-    examples = [(part.places(pair), note(pair)) for pair in pairs[:NUM_EXAMPLES].tolist()]
-    return _Finding(kind, what, len(pairs), len(part.pairs[0]), examples)
+    cases = cases_of_pairs(_LISTED[kind], part, pairs, earlier=earlier)
+    return _Finding(kind, what, cases, len(part.pairs[0]), note)
