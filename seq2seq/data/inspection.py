@@ -248,15 +248,18 @@ def read_places(places: Iterable[Place]) -> dict[Place, bytes]:
 
 
 def read_both(src: FileFacts, tgt: FileFacts, lines: Iterable[int]) -> Iterator[tuple[bytes, bytes]]:
-    """Source and target text of these lines of a file, whose numbers, from 0, ascend; reads each side once.
+    """Source and target text of these lines of a file; their numbers, from 0, ascend and may repeat.
 
-    Only one pair is in memory. Lines that a side lacks, or that cannot be read any more, are empty.
+    Each side is read once, and only one pair is in memory. Lines that a side lacks, or that cannot be read any more,
+    are empty.
     """
     texts = chain(_both_sides(src, tgt), repeat((b"", b"")))
-    read = 0
+    pair, read = (b"", b""), 0
     for line in lines:
-        yield next(islice(texts, line - read, None))
-        read = line + 1
+        if line >= read:
+            pair = next(islice(texts, line - read, None))
+            read = line + 1
+        yield pair
 
 
 def _both_sides(src: FileFacts, tgt: FileFacts) -> Iterator[tuple[bytes, bytes]]:
