@@ -9,6 +9,9 @@ _EPILOG = """\
 The report says what is ok, doubtful or wrong in the text (every line is read),
 in the tokenizer, and in the heaviest work of the run: a step, a validation and
 a checkpoint. `seq2seq train` then uses the tokenizer and corpora made here.
+--list names every line and pair with a finding, not only three of each kind:
+finding <tab> place <tab> other place <tab> source <tab> target, after a header.
+The other place is the other side's, or that of the earlier pair it repeats.
 exit codes: 0 nothing is wrong; 2 something is wrong, or the config has mistakes
 """
 
