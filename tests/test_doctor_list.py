@@ -191,7 +191,7 @@ def test_findings_about_tokens_are_listed(text: Path, held_out: bool) -> None:
     shown = " ".join(str(section).split())
     assert f"data.max_length (24 tokens): {counts['too long']} (" in shown
     # The long line that is held out is found by its source.
-    out = [f"text/train.xx:{src.index(line) + 1}" for line in data.valid_texts[0] if line.startswith(long)]
+    out = [f"text/train.xx:{src.index(line) + 1}" for line in data.valid_text.src if line.startswith(long)]
     assert [row[1] for row in found(Path("bad.tsv")) if row[0] == "validation too long"] == out
     assert len(out) + counts["too long"] == 2
 

@@ -130,7 +130,7 @@ def _find_left_out(config: Config, data: PreparedData, train: PartFacts) -> _Lef
     left_out[data.train.lines] = False
     missing: set[int] = set()
     if isinstance(config.data.valid, HeldOut):
-        missing.update(map(source_hash, data.valid_texts[0]))
+        missing.update(map(source_hash, data.valid_text.src))
     known, found = frozenset(missing), {"too_long": array("q"), "ratio": array("q"), "empty": array("q")}
     held_out, shown_lengths = array("q"), {}
     pairs = np.flatnonzero(left_out)
@@ -138,6 +138,7 @@ def _find_left_out(config: Config, data: PreparedData, train: PartFacts) -> _Lef
     for number, (src, tgt) in enumerate(zip(train.src, train.tgt, strict=True)):
         here = files == number
         texts = read_both(src, tgt, lines[here].tolist()) if here.any() else ()
+        more = 1 + len(data.tokenizers.src.prefix(src.file.dataset.tag))  # the end of the sentence, and a tag
         for pair, both in zip(pairs[here].tolist(), texts, strict=True):
             source, target = (text.decode("utf-8", "replace") for text in both)
             if (key := source_hash(source)) in known:
@@ -145,7 +146,8 @@ def _find_left_out(config: Config, data: PreparedData, train: PartFacts) -> _Lef
                     held_out.append(pair)
                     missing.remove(key)
                 continue
-            tokens = len(data.tokenizers.src.encode([source])[0]) + 1, len(data.tokenizers.tgt.encode([target])[0]) + 1
+            src_tokens, tgt_tokens = data.tokenizers.src.encode([source])[0], data.tokenizers.tgt.encode([target])[0]
+            tokens = len(src_tokens) + more, len(tgt_tokens) + 1
             reason = why_left_out(*tokens, config.data.max_length, config.data.max_ratio)
             if reason is None:  # the text was changed meanwhile
                 continue

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 from seq2seq.config import (
     CsvFiles,
-    Dataset,
     JsonlFiles,
     MosesFiles,
     ParallelText,
@@ -33,7 +32,7 @@ from seq2seq.data.formats.units import Unit
 from seq2seq.errors import DataError
 from seq2seq.files import checksum, checksum_file, new_checksum
 
-Text = Dataset | Iterable[Dataset]  # one dataset, or several, one after the other
+Text = ParallelText | Iterable[ParallelText]  # one dataset, or several, one after the other
 # Function from a file, what is computed from it, and how, to the result; it may remember results.
 Recall = Callable[[Path, str, Callable[[], str]], str]
 
@@ -54,7 +53,7 @@ class SentencePair(NamedTuple):
 class PairFile:
     """A file of sentence pairs, or a source file with its target file."""
 
-    dataset: Dataset
+    dataset: ParallelText
     paths: tuple[Path, Path]  # of source and target; the same one unless they are plain files
     part: int = 0  # the number of the dataset, from 0
 
@@ -116,7 +115,7 @@ class PairFile:
 def files_of(text: Text) -> list[PairFile]:
     """All files in order; raises DataError if patterns give different numbers of source and target files."""
     files = []
-    for part, dataset in enumerate([text] if isinstance(text, Dataset) else text):
+    for part, dataset in enumerate([text] if isinstance(text, ParallelText) else text):
         paths = list(paths_of(dataset).values())
         src, tgt = paths[0], paths[-1]
         if len(src) != len(tgt):
@@ -149,7 +148,7 @@ def places_of(lines: Sequence[int], text: Text) -> list[tuple[str, str]]:
     return [found.get(line, (f"pair {line + 1}",) * 2) for line in lines]  # else the text was cut meanwhile
 
 
-def count_pairs(datasets: Sequence[Dataset], recall: Recall = lambda path, how, compute: compute()) -> list[int]:
+def count_pairs(datasets: Sequence[ParallelText], recall: Recall = lambda path, how, compute: compute()) -> list[int]:
     """How many pairs each dataset has."""
     counts = [0] * len(datasets)
     for file in files_of(datasets):
