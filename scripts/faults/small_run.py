@@ -10,6 +10,7 @@ import json
 import sys
 from itertools import cycle, islice
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from seq2seq.config import Config, load_config
 from seq2seq.errors import UserError
@@ -59,6 +60,33 @@ def write_text(folder: Path, pairs: int = 300, valid: int = 6, test: int = 4) ->
             lines = (ROOT / "data" / f"{name}.{language}").read_bytes().splitlines(keepends=True)
             (folder / f"{name}.{language}").write_bytes(b"".join(islice(cycle(lines), count)))
     return folder
+
+
+def write_mixture(text: Path) -> str:
+    """Write the training text of ``text`` once more, as five datasets of different kinds; the override that names them.
+
+    Its paths start beside the folder of the run, as those of :func:`training`.
+    """
+    sides = [(text / f"train.{language}").read_text(encoding="utf-8").splitlines() for language in ("en", "zh")]
+    pairs = list(zip(*sides, strict=True))
+    plain, tsv, csv, jsonl, tmx = (pairs[number::5] for number in range(5))
+    for side, language in enumerate(("en", "zh")):
+        (text / f"plain.{language}").write_text("".join(f"{pair[side]}\n" for pair in plain), encoding="utf-8")
+    (text / "a.tsv").write_text("".join(f"{tgt}\t{src}\n" for src, tgt in tsv), encoding="utf-8")
+    rows = "".join(f'"{src}","{tgt}"\n' for src, tgt in csv)
+    (text / "b.csv").write_text(f"English,Chinese\n{rows}", encoding="utf-8")
+    objects = (json.dumps({"pair": {"en": src, "zh": tgt}}) for src, tgt in jsonl)
+    (text / "c.jsonl").write_text("".join(f"{one}\n" for one in objects), encoding="utf-8")
+    variant = '<tuv xml:lang="{}"><seg>{}</seg></tuv>'.format
+    units = "".join(f"<tu>{variant('en', escape(src))}{variant('zh', escape(tgt))}</tu>" for src, tgt in tmx)
+    (text / "d.tmx").write_text(f'<tmx version="1.4"><body>{units}</body></tmx>', encoding="utf-8")
+    return (
+        "data.train=[{src: ../text/plain.en, tgt: ../text/plain.zh, until_epoch: 4}, "
+        "{tsv: ../text/a.tsv, src: 1, tgt: 0, weight: 0.5, tag: bt}, "
+        "{csv: ../text/b.csv, src: English, tgt: Chinese, weight: 2.5, name: sheet}, "
+        "{jsonl: ../text/c.jsonl, src: pair.en, tgt: pair.zh, from_epoch: 2, tag: crawl}, "
+        "{tmx: ../text/d.tmx, src_lang: en, tgt_lang: zh, weight: 1.25}]"
+    )
 
 
 def write_config(text: Path, run: Path, path: Path, architecture: str = "transformer") -> Path:

@@ -16,7 +16,8 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from typing import NamedTuple
 from bench.report import table
 from tqdm import tqdm
 
-from faults.small_run import ARCHITECTURES, broken_parts, differences, training, write_text
+from faults.small_run import ARCHITECTURES, broken_parts, differences, training, write_mixture, write_text
 from faults.watched import Mark, Watched
 
 _STEPS = 240
@@ -52,6 +53,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=50, help="default: 50")
     parser.add_argument("--seed", type=int, default=1, help="of the random moments; default: 1")
     parser.add_argument("--architecture", choices=ARCHITECTURES, default=ARCHITECTURES[0], help="default: transformer")
+    help_ = "train on five datasets of different kinds, with weights, tags and epochs of their own"
+    parser.add_argument("--mixture", action="store_true", help=help_)
 
 
 def run(args: argparse.Namespace) -> list[str]:
@@ -59,35 +62,35 @@ def run(args: argparse.Namespace) -> list[str]:
     shutil.rmtree(args.out, ignore_errors=True)
     write_text(args.out / "text", pairs=40_000, valid=100, test=300)  # so many that several processes build the corpus
     reference, attacked = args.out / "undisturbed", args.out / "attacked"
+    overrides = [f"train.max_steps={_STEPS}", *([write_mixture(args.out / "text")] if args.mixture else [])]
+    start = partial(_start, architecture=args.architecture, overrides=overrides)
     print(f"an undisturbed run, in {reference} ...", flush=True)
-    undisturbed = _start_to_end(reference, args.architecture)
+    undisturbed = _to_end(start(reference))
     rng = random.Random(args.seed)
     kills: list[Kill] = []
     try:
         for target in (bar := tqdm(_targets(undisturbed.marks, args.kills, rng), desc="kills", unit=" kills")):
-            kills.append(_kill(target, attacked, args.architecture, undisturbed, rng))
+            kills.append(_kill(target, partial(start, attacked), undisturbed, rng))
             bar.set_postfix_str(f"{kills[-1].phase}, step {kills[-1].step}")
             if broken := broken_parts(attacked / "run"):
                 return [f"after kill {len(kills)} ({kills[-1].phase}): {text}" for text in broken]
     finally:
         _print_table(kills)
     print("once more, to the end ...", flush=True)
-    _start_to_end(attacked, args.architecture)
+    _to_end(start(attacked))
     print(f"{len(kills)} kills; is the end that of the undisturbed run?")
     return [f"different: {name}" for name in differences(attacked / "run", reference / "run")]
 
 
-def _start(folder: Path, architecture: str) -> Watched:
-    command = training(folder, f"train.max_steps={_STEPS}", architecture=architecture)
-    return Watched(command, folder, folder / "log")
+def _start(folder: Path, architecture: str, overrides: Sequence[str]) -> Watched:
+    return Watched(training(folder, *overrides, architecture=architecture), folder, folder / "log")
 
 
-def _start_to_end(folder: Path, architecture: str) -> Watched:
-    run = _start(folder, architecture)
+def _to_end(run: Watched) -> Watched:
     status = run.wait(_PATIENCE)
     run.end_all()
     if status != 0:
-        raise SystemExit(f"BROKEN: a start hung or failed (status {status}): see {folder / 'log'}")
+        raise SystemExit(f"BROKEN: a start hung or failed (status {status}): see {run.log}")
     return run
 
 
@@ -109,18 +112,18 @@ def _targets(marks: list[Mark], kills: int, rng: random.Random) -> list[Mark | N
     return targets
 
 
-def _kill(target: Mark | None, folder: Path, architecture: str, undisturbed: Watched, rng: random.Random) -> Kill:
+def _kill(target: Mark | None, start: Callable[[], Watched], undisturbed: Watched, rng: random.Random) -> Kill:
     """Start, wait for the moment, kill."""
     everyone = rng.random() < 0.25
     for _ in range(_STARTS):
-        run = _start(folder, architecture)
+        run = start()
         if target is None:
             time.sleep(rng.uniform(0, _STARTING_SECONDS))
         elif moment := run.wait_for(_moment(target, undisturbed.marks), _PATIENCE):
             time.sleep(rng.uniform(0, min(_LONG_SECONDS, 0.95 * undisturbed.seconds_of(moment.phase))))
         elif (status := run.wait(_GONE_SECONDS)) != 0:
             run.end_all()
-            raise SystemExit(f"BROKEN: a start hung or failed (status {status}): see {folder / 'log'}")
+            raise SystemExit(f"BROKEN: a start hung or failed (status {status}): see {run.log}")
         if run.process.poll() is not None:  # it came to its end first: once more
             continue
         if everyone:

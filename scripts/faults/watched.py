@@ -56,7 +56,7 @@ class Watched:
         """Run ``command`` in ``folder``; what it says is appended to ``log``."""
         self.marks: list[Mark] = []
         self._news, self._silent = threading.Condition(), False
-        self._log, self._started = log, time.monotonic()
+        self.log, self._started = log, time.monotonic()
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
                 command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, env=environment(), start_new_session=True
@@ -67,7 +67,7 @@ class Watched:
     def _read(self) -> None:
         """Until the last process that could write has ended."""
         assert self.process.stdout is not None
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             for line in self.process.stdout:
                 match line.decode("utf-8", "replace").split():
                     case ["mark", rank, pid, what, phase, step]:
