@@ -15,7 +15,8 @@ import sys
 
 from tests.toy import ROOT, environment
 
-_READERS = ("text", "config", "tokenizer", "corpus", "checkpoint", "model")
+_READERS = ("text", "tsv", "csv", "jsonl", "tmx", "moses", "xlsx", "parquet")
+_READERS += ("config", "tokenizer", "corpus", "checkpoint", "model")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

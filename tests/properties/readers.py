@@ -14,13 +14,20 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
+from xml.sax.saxutils import escape
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
+import openpyxl
+import pyarrow
 import torch
+from pyarrow import parquet
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 
 from seq2seq.config import TextFiles, TokenizerConfig, dump_config, load_config
+from seq2seq.config.datasets import AnyText
 from seq2seq.data.corpus import build_corpus, open_corpus
 from seq2seq.data.corpus_writer import FILES, META, SIDES
 from seq2seq.data.formats.file_kinds import HEAD, not_text
@@ -40,6 +47,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+AnyDataset: TypeAdapter[Any] = TypeAdapter(AnyText)
 _BOM, _GZIP = b"\xef\xbb\xbf", b"\x1f\x8b"
 _COMPRESSED = {  # besides gzip
     rb"BZh[1-9](1AY&SY|\x17rE8P\x90)": bz2.BZ2Decompressor,
@@ -175,6 +183,152 @@ def _lines_or_none(lines: Iterable[bytes]) -> list[bytes] | None:
 
 def _is_text(line: bytes) -> bool:
     return line.decode(errors="ignore").encode() == line
+
+
+_PAIRS = [("one", "eins"), ("", "zwei"), ("three & <3>", "drei \u2028。")]  # no reader strips or changes them
+_TABLE_WORDS = (b"\t", b",", b'"', b'""', b"\n", b"\r\n", b"\r", _BOM, b"\x00", b"\xff", b"en", b"de", b'"\n"')
+_XML_WORDS = b"""<tu> </tu> <tuv> <seg> </seg> <body> <!DOCTYPE&x; <!ENTITY &amp; &lt; &#0; &#x110000; &x; & <hi> <ph/>
+<it> <ut> <![CDATA[ ]]> <!-- --> <?xml encoding="utf-16"?> <?xml?> xml:lang="en" xml:lang='de-AT' xmlns:a="b" a:b=""
+<a/> \x0b""".split()
+_ZIP_WORDS = (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"..", b"/", b"\0\0", b"\xff\xff", b"\xff\xff\xff\xff")
+
+
+class Dataset(Reader):
+    """A file of a dataset: the pairs that it holds, each on one line, or one line with its place."""
+
+    name: str
+    keys: Sequence[tuple[str, str]] = (("src", "en"), ("tgt", "de"))
+
+    def __init__(self, folder):
+        self._path = folder / f"x.{self.name}"
+        self._dataset = AnyDataset.validate_python({self.name: str(self._path), **dict(self.keys)})
+        self.valid = [(self.written(),)]
+
+    def written(self) -> bytes:
+        """A file with ``_PAIRS``."""
+        raise NotImplementedError
+
+    def file(self, files: Input) -> bytes:
+        """What to read."""
+        return files[0]
+
+    def check(self, files):
+        self._path.write_bytes(self.file(files))
+        try:
+            pairs = list(read_pairs(self._dataset))
+        except DataError as error:
+            if not re.fullmatch(rf"{re.escape(str(self._path))}.*", str(error)):
+                raise AssertionError("not one line with the place") from error
+            raise
+        assert [pair.line for pair in pairs] == list(range(len(pairs)))
+        assert not re.search(r"[\r\n]", "".join(pair.src + pair.tgt for pair in pairs))
+        if files in self.valid:
+            assert [pair[:2] for pair in pairs] == _PAIRS
+
+
+class Tsv(Dataset):
+    """Tables with tabs."""
+
+    name, words = "tsv", _TABLE_WORDS
+
+    def written(self):
+        return "".join(f"{tgt}\t{src}\n" for src, tgt in [("en", "de"), *_PAIRS]).encode()
+
+
+class Csv(Dataset):
+    """Tables with quotes."""
+
+    name, words = "csv", _TABLE_WORDS
+
+    def written(self):
+        return "".join(f'"{tgt}",{src}\r\n' for src, tgt in [("en", "de"), *_PAIRS]).encode()
+
+
+class Jsonl(Dataset):
+    """A JSON object in every line."""
+
+    name, words = "jsonl", _JSON_WORDS
+    keys = (("src", "t.en"), ("tgt", "t.de"))
+
+    def written(self):
+        return "".join(json.dumps({"t": {"en": src, "de": tgt}}) + "\n" for src, tgt in _PAIRS).encode()
+
+
+class Tmx(Dataset):
+    """Translation memories."""
+
+    name, words = "tmx", _XML_WORDS
+    keys = (("src_lang", "en"), ("tgt_lang", "de"))
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.valid = [*self.valid, (self.valid[0][0].decode().encode("utf-16"),)]
+
+    def written(self):
+        variant = '<tuv xml:lang="{}"><seg>{}</seg></tuv>'.format
+        units = (f"<tu>{variant('en-US', escape(src))}{variant('de', escape(tgt))}</tu>\n" for src, tgt in _PAIRS)
+        return f'<tmx version="1.4"><header/><body>\n{"".join(units)}</body></tmx>'.encode()
+
+
+class _Archive(Dataset):
+    """A zip archive: damaged as a whole, or in its members, which are put together again."""
+
+    words = (*_ZIP_WORDS, *_XML_WORDS)
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        with ZipFile(io.BytesIO(self.valid[0][0])) as archive:
+            self._names = archive.namelist()
+            self.valid = [*self.valid, tuple(archive.read(name) for name in self._names)]
+
+    def file(self, files):
+        if len(files) != len(self._names):
+            return files[0]
+        content = io.BytesIO()
+        with ZipFile(content, "w") as archive:
+            for name, data in zip(self._names, files, strict=True):
+                archive.writestr(name, data)
+        return content.getvalue()
+
+
+class Moses(_Archive):
+    """Zip archives of OPUS."""
+
+    name = "moses"
+    keys = (("src_lang", "en"), ("tgt_lang", "de"))
+
+    def written(self):
+        content = io.BytesIO()
+        with ZipFile(content, "w", ZIP_DEFLATED) as archive:
+            for side, language in enumerate(("en", "de")):
+                archive.writestr(f"corpus.de-en.{language}", "".join(f"{pair[side]}\n" for pair in _PAIRS))
+            archive.writestr("LICENSE", "free")
+        return content.getvalue()
+
+
+class Xlsx(_Archive):
+    """Spreadsheets."""
+
+    name = "xlsx"
+
+    def written(self):
+        content, book = io.BytesIO(), openpyxl.Workbook()
+        for row in [("en", "de"), *_PAIRS]:
+            book.active.append(row)
+        book.save(content)
+        return content.getvalue()
+
+
+class Parquet(Dataset):
+    """Parquet tables."""
+
+    name, words = "parquet", (b"PAR1", b"en", b"de", b"\0" * 4, b"\xff" * 4, b"\x15\x00", b"\x19\x1c", b"\x7f", b"\x80")
+
+    def written(self):
+        content = io.BytesIO()
+        columns = {name: [pair[side] for pair in _PAIRS] for side, name in enumerate(("en", "de"))}
+        parquet.write_table(pyarrow.table(columns), content)
+        return content.getvalue()
 
 
 class ConfigFile(Reader):
@@ -422,6 +576,7 @@ class ModelFolder(Reader):
 
 READERS: dict[str, Callable[[Path], Reader]] = {
     "text": Text,
+    **{kind.name: kind for kind in (Tsv, Csv, Jsonl, Tmx, Moses, Xlsx, Parquet)},
     "config": ConfigFile,
     "tokenizer": TokenizerFile,
     "corpus": CorpusFolder,
