@@ -36,6 +36,59 @@ UNSPACED_SCRIPTS = frozenset(_SCRIPTS) - {"hangul"}  # without spaces between wo
 _OF_LANGUAGE = {code: script for script, (codes, _) in _SCRIPTS.items() for code in codes.split()}
 _OF_SCRIPT_CODE = {code: script for script, (_, codes) in _SCRIPTS.items() for code in codes.split()}
 
+# The same for scripts with spaces between words. Languages that are usually written in several scripts, such as Serbian
+# and Kazakh, are in neither table.
+_SPACED = {
+    "latin": (
+        "en eng english de deu ger german fr fra fre french es spa spanish it ita italian pt por portuguese nl nld dut "
+        "dutch sv swe swedish da dan danish no nor nb nob nn nno norwegian fi fin finnish is isl ice et est lv lav lt "
+        "lit pl pol polish cs ces cze czech sk slk slo sl slv hr hrv hu hun hungarian ro ron rum romanian tr tur "
+        "turkish vi vie vietnamese id ind indonesian ms msa may tl tgl fil sw swa ca cat eu eus baq gl glg ga gle cy "
+        "cym wel mt mlt sq sqi alb af afr eo epo la lat latin yo yor",
+        "latn",
+    ),
+    "cyrillic": ("ru rus russian uk ukr ukrainian be bel bg bul bulgarian mk mkd mac ky kir tg tgk tt tat", "cyrl"),
+    "greek": ("el ell gre greek", "grek"),
+    "hebrew": ("he heb iw hebrew yi yid", "hebr"),
+    "arabic": ("ar ara arabic fa fas per persian ur urd urdu ps pus", "arab aran"),
+    "devanagari": ("hi hin hindi mr mar ne nep", "deva"),
+    "bengali": ("bn ben bengali as asm", "beng"),
+    "gujarati": ("gu guj", "gujr"),
+    "gurmukhi": ("", "guru"),
+    "oriya": ("or ori", "orya"),
+    "tamil": ("ta tam tamil", "taml"),
+    "telugu": ("te tel", "telu"),
+    "kannada": ("kn kan", "knda"),
+    "malayalam": ("ml mal", "mlym"),
+    "sinhala": ("si sin", "sinh"),
+    "georgian": ("ka kat geo georgian", "geor"),
+    "armenian": ("hy hye arm armenian", "armn"),
+    "ethiopic": ("am amh ti tir", "ethi"),
+}
+_SPACED_OF_LANGUAGE = {code: script for script, (codes, _) in _SPACED.items() for code in codes.split()}
+_SPACED_OF_CODE = {code: script for script, (_, codes) in _SPACED.items() for code in codes.split()}
+
+# Two-letter codes of languages that are also known by names, by codes for libraries (ISO 639-2/B) or by their parts.
+_SHORT = {
+    "zh": "chi cmn yue lzh wuu gan hsn cjy cn chinese mandarin cantonese",
+    "no": "nb nob nn nno norwegian",
+    "ms": "may id ind indonesian zsm",
+    "ar": "arb arabic",
+    "fa": "per pes persian",
+    "et": "ekk",
+    "lv": "lvs",
+    "sq": "alb als",
+    "ku": "kmr ckb",
+    "tl": "fil",
+    "he": "iw hebrew",
+    **{"cs": "cze czech", "de": "ger german", "el": "gre greek", "en": "english", "es": "spanish", "eu": "baq"},
+    **{"fr": "fre french", "hy": "arm armenian", "is": "ice", "it": "italian", "ja": "jp japanese", "ka": "geo"},
+    **{"ko": "korean", "nl": "dut dutch", "ro": "rum romanian", "ru": "russian", "sk": "slo", "th": "thai"},
+    **{"pt": "portuguese", "pl": "polish", "sv": "swedish", "da": "danish", "fi": "finnish", "hu": "hungarian"},
+    **{"tr": "turkish", "uk": "ukrainian", "vi": "vietnamese", "bg": "bulgarian", "hi": "hindi", "lo": "laotian"},
+}
+_SHORT_OF = {other: code for code, others in _SHORT.items() for other in others.split()}
+
 # First words of Unicode names that are not names of scripts.
 _LETTER_NAMES = {"cjk": "han", "ideographic": "han", "bopomofo": "han", "fullwidth": "latin"}
 _LETTER_NAMES |= dict.fromkeys(("hiragana", "katakana", "katakana-hiragana", "hentaigana", "halfwidth"), "kana")
@@ -82,6 +135,24 @@ def script_of(language: str | None) -> str | None:
         if len(part) == 4 and part.isalpha():
             return _OF_SCRIPT_CODE.get(part)
     return _OF_LANGUAGE.get(main)
+
+
+def writing_of(language: str | None) -> str | None:
+    """The script of a language code, also of those with spaces between words; None for other languages.
+
+    Languages that are written in several scripts have none, unless the code says it: ``sr`` has none, ``sr_Cyrl`` has.
+    """
+    main, *rest = re.split(r"[-_.@]", (language or "").strip().lower())
+    for part in rest:
+        if len(part) == 4 and part.isalpha():
+            return _OF_SCRIPT_CODE.get(part) or _SPACED_OF_CODE.get(part)
+    return _OF_LANGUAGE.get(main) or _SPACED_OF_LANGUAGE.get(main)
+
+
+def short_code(language: str) -> str:
+    """The language of a code in any form: ``zh_CN``, ``lzh`` and ``Chinese`` give ``zh``, ``deu_Latn`` ``deu``."""
+    main = re.split(r"[-_.@]", language.strip().lower())[0]
+    return _SHORT_OF.get(main, main)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -15,6 +15,7 @@ import torch
 from hypothesis import settings
 
 from seq2seq.config import (
+    CleanConfig,
     Config,
     ConvolutionalConfig,
     DataConfig,
@@ -115,7 +116,7 @@ def tiny_config(tmp_path: Path) -> Callable[..., Config]:
         shape = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 16, "num_heads": 2, "d_ff": 16}
         config = Config(
             run_dir=tmp_path / "run",
-            data=DataConfig(train=files, valid=files, max_length=16),
+            data=DataConfig(train=files, valid=files, max_length=16, clean=CleanConfig(overlap=False)),
             tokenizer=TokenizerConfig(vocab_size=300),
             model=ModelConfig(**{**shape, **options}),
         )

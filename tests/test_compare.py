@@ -193,7 +193,7 @@ def _no_test(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_unknown_key, "two.yaml:17: batch_size: unknown key"),
+        (_unknown_key, "two.yaml:18: batch_size: unknown key"),
         (_other_text, "one.yaml and {folder}/two.yaml have different test sets"),
         (_no_test, "two.yaml: data.test is missing"),
         (lambda folder: (folder / "two.yaml").unlink(), "two.yaml: cannot be read"),

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from seq2seq.data.formats.lines import printable
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.doctor import machine
 from seq2seq.doctor.report import LIMITS, Section, Verdict, judged
+from seq2seq.doctor.run import examine, inspect
 from seq2seq.errors import OutOfMemoryError
 from seq2seq.train.distributed import Processes
 from seq2seq.train.dry_run import DryRun
@@ -113,6 +115,28 @@ def test_doubtful_lines_are_named(
     assert code == 2
 
 
+def test_what_cleaning_leaves_out_is_no_worry(text: Path) -> None:
+    """Guards against a text that is called wrong for pairs that training leaves out, and pairs that vanish unseen."""
+    change(text / "train.yy", {number: lines_of(text / "train.xx")[number - 1] for number in range(1, 10)})
+    change(text / "valid.yy", {1: lines_of(text / "valid.xx")[0]})
+
+    def shown(last: str, *overrides: str) -> str:
+        """The report up to a section, without the dry run, which takes long."""
+        config = toy_config(text, text.parent / "run", *overrides)
+        sections = examine(config, inspect(config))
+        found = takewhile(lambda section: section.title != last, sections)
+        return " ".join(" ".join(map(str, found)).split())
+
+    assert "WRONG target equal to source: 9 (15 %)" in shown("Text of valid: 6 pairs")
+    report = shown("Settings", "data.clean.identical=true")
+    assert "ok target equal to source: 9 (15 %) of the pairs; data.clean.identical is on" in report
+    assert "WRONG target equal to source: 1 (17 %)" in report  # of the validation text, which is not cleaned
+    assert "Cleaning ok train: 51 of 60 pairs are clean; left out: 9 identical examples: " in report
+    source = lines_of(text / "train.xx")[0].decode()
+    assert f"text/train.xx:1: {source} | {source} (identical)" in report
+    assert "pairs above data.max_length (24 tokens): 0 (0 %)" in report
+
+
 def test_scripts_reveal_swapped_sides(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against swapped sides that pass, and against copies and swapped sides counted again as foreign."""
     src = [f"word number {i}" for i in range(30)]
@@ -193,6 +217,7 @@ def test_a_running_run_is_not_disturbed(text: Path, capsys: pytest.CaptureFixtur
 
 _RUNNING = """
 import sys
+from itertools import takewhile
 from pathlib import Path
 from seq2seq.files import locked_run
 with locked_run(Path(sys.argv[1])):

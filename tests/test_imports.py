@@ -104,7 +104,9 @@ def test_every_floor_is_somebodys() -> None:
     assert all(any(inside(name, floor) or floor == name for name in names) for floor in FLOORS)
 
 
-@pytest.mark.parametrize("package", ["matplotlib", "tensorboard", "sacrebleu", "safetensors", "openpyxl", "pyarrow"])
+@pytest.mark.parametrize(
+    "package", ["matplotlib", "tensorboard", "sacrebleu", "safetensors", "openpyxl", "pyarrow", "eldc"]
+)
 def test_a_package_is_imported_by_one_file(package: str) -> None:
     """What can be exchanged, or need not be installed, is known to one file."""
     pattern = re.compile(rf"^\s*(from|import) {package}\b", re.MULTILINE)

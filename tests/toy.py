@@ -28,6 +28,7 @@ run_dir: {run}
 data:
   train: {{src: {text}/train.xx, tgt: {text}/train.yy}}
   valid: {{src: {text}/valid.xx, tgt: {text}/valid.yy}}
+  clean: {{overlap: false}}
   max_length: 24
   cache_dir: {text}/cache
 """

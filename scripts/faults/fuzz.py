@@ -15,8 +15,10 @@ import sys
 
 from tests.toy import ROOT, environment
 
-_READERS = ("text", "tsv", "csv", "jsonl", "tmx", "moses", "xlsx", "parquet")
-_READERS += ("config", "tokenizer", "corpus", "checkpoint", "model")
+_READERS = (
+    *("text", "tsv", "csv", "jsonl", "tmx", "moses", "xlsx", "parquet"),
+    *("config", "tokenizer", "corpus", "checkpoint", "model"),
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

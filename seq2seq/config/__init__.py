@@ -1,5 +1,6 @@
 """The config of a run: its sections and keys, reading it from YAML and the command line, writing and comparing it."""
 
+from seq2seq.config.cleaning import Cause, CleanConfig
 from seq2seq.config.datasets import (
     CsvFiles,
     Dataset,
@@ -37,6 +38,8 @@ from seq2seq.config.whole import (
 )
 
 __all__ = [
+    "Cause",
+    "CleanConfig",
     "Config",
     "ConvolutionalConfig",
     "CsvFiles",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from seq2seq.config.cleaning import CleanConfig
 from seq2seq.config.keys import Paths, Section, option, show
 from seq2seq.languages import language_of
 
@@ -44,6 +45,9 @@ class ParallelText(Dataset):
     )
     from_epoch: int = option(1, "data.train: the first epoch that has the dataset.", ge=1)
     until_epoch: int | None = option(None, "data.train: the last epoch that has it. null: until training ends.", ge=1)
+    clean: CleanConfig | None = option(
+        None, "data.train: rules for the pairs of this dataset; its keys override those of data.clean."
+    )
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
         if self.tag is not None and not re.fullmatch(r"[\w-]{1,40}", self.tag, re.ASCII):
@@ -52,7 +56,8 @@ class ParallelText(Dataset):
             yield "until_epoch", f"must be at least from_epoch ({self.from_epoch}), not {self.until_epoch}"
 
 
-MIXING = ("weight", "from_epoch", "until_epoch")  # the keys that decide how often an epoch has the pairs of a dataset
+# Keys that have no meaning for text to measure with.
+OF_TRAIN = ("weight", "from_epoch", "until_epoch", "clean", "score")
 
 
 class TextFiles(ParallelText):
@@ -82,8 +87,14 @@ class TextFiles(ParallelText):
                     yield side, f"{path.name} is a table by its name; {remedy}"
 
 
+_SCORE = "How good each pair is: a column of numbers, as for src. With min_score. For data.train only."
+
+
 class _Columns(ParallelText):
     """A dataset whose source and target have names."""
+
+    score: Column | None = option(None, _SCORE)
+    min_score: float | None = option(None, "Leave out pairs whose score is lower.")
 
     @property
     def languages(self) -> tuple[str | None, str | None]:
@@ -96,6 +107,9 @@ class _Columns(ParallelText):
         src, tgt = (getattr(self, side) for side in ("src", "tgt"))
         if src == tgt:
             yield "tgt", f"must be another column than src, {src!r}"
+        if (self.score is None) != (self.min_score is None):
+            missing, other = ("score", "min_score") if self.score is None else ("min_score", "score")
+            yield missing, f"missing; state it with {other}, or remove {other}"
 
 
 _COLUMN = "A column: its name in the first row, or its number from 0. With two numbers, the first row is text, too."
@@ -138,6 +152,7 @@ class JsonlFiles(_Columns):
     jsonl: Paths = Field(description="Files with a JSON object in every line: a file, or a list of files.")
     src: str = Field(description="Source text: a key, with dots for what is in an inner object (translation.en).")
     tgt: str = Field(description="Target text. As for src.")
+    score: str | None = option(None, _SCORE)
 
 
 class ParquetFiles(_Columns):
@@ -146,6 +161,7 @@ class ParquetFiles(_Columns):
     parquet: Paths = Field(description="Tables in Parquet: a file, or a list of files.")
     src: str = Field(description="Source text: a column, with dots for what is in an inner record (translation.en).")
     tgt: str = Field(description="Target text. As for src.")
+    score: str | None = option(None, _SCORE)
 
 
 class _Languages(ParallelText):

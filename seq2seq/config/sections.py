@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from seq2seq.config.datasets import MIXING, AnyText, ParallelText, Texts, ValidText, also
+from seq2seq.config.cleaning import CleanConfig
+from seq2seq.config.datasets import OF_TRAIN, AnyText, ParallelText, Texts, ValidText, also
 from seq2seq.config.keys import OnePath, Section, choice, option
 
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -32,6 +33,11 @@ class DataConfig(Section):
         json_schema_extra=also({"type": ["integer", "string"]}),
     )
     test: AnyText | None = option(None, "Parallel text for a final score after training: a dataset. Optional.")
+    clean: CleanConfig = Field(
+        default_factory=CleanConfig,
+        description="Rules for cleaning the training text: which pairs are left out. The text in the files stays as it "
+        "is. A dataset of train may have clean, too: the keys that it states override these for its pairs.",
+    )
     src_lang: str | None = option(
         None, "Source language code. Default: from the first dataset of train (the file name train.en.gz gives en)."
     )
@@ -55,18 +61,28 @@ class DataConfig(Section):
     cache_dir: OnePath | None = option(None, "Folder for the tokenised corpus. Default: the folder data in run_dir.")
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
-        for name in ("valid", "test"):
-            text = getattr(self, name)
-            if not isinstance(text, ParallelText):
-                continue
-            for key in MIXING:
-                if getattr(text, key) != type(text).model_fields[key].default:
-                    yield f"{name}.{key}", "is for datasets of data.train only; remove it"
-            if text.tag is not None and text.tag not in self.tags:
-                yield f"{name}.tag", f"no dataset of data.train has the tag {text.tag}; {known_tags(self.tags)}"
+        # What a dataset leaves open is filled in, so a config that states all keys means the same. Copies, as the
+        # caller may use the same sections in another config.
+        datasets = list(self.train)
+        for number, dataset in enumerate(datasets):
+            if dataset.clean is not None:
+                rules = self.clean.overridden(dataset.clean)
+                datasets[number] = dataset.model_copy(update={"clean": rules})
+                place = f"train.{number}.clean" if len(datasets) > 1 else "train.clean"
+                yield from ((f"{place}.{key}", message) for key, message in rules.broken_rules())
+        self.__dict__["train"] = tuple(datasets)
         names = [text.name for text in self.train if text.name is not None]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield "train", f"{names.count(name)} datasets have the name {name}; give each a name of its own"
+        for part, text in (("valid", self.valid), ("test", self.test)):
+            if not isinstance(text, ParallelText):
+                continue
+            for key in OF_TRAIN:
+                field = type(text).model_fields.get(key)
+                if field is not None and getattr(text, key) != field.default:
+                    yield f"{part}.{key}", "is for training text only; remove this key, or state it in data.train"
+            if text.tag is not None and text.tag not in self.tags:
+                yield f"{part}.tag", f"no dataset of data.train has the tag {text.tag}; {known_tags(self.tags)}"
 
     def first_empty_epoch(self) -> int | None:
         """The first epoch, counted from 1, in which no dataset of train takes part."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from seq2seq.config import Config, DataConfig, HeldOut, ParallelText, check_files
 from seq2seq.data.checksums import ChecksumMemory
+from seq2seq.data.cleaning import Cleaned, bar, clean_text
 from seq2seq.data.corpus import Corpus, build_corpus, open_corpus
 from seq2seq.data.formats.pairs import SentencePair, count_pairs, fingerprint_text, read_pairs
 from seq2seq.data.held_out import TrainAndValid
@@ -27,7 +27,6 @@ from seq2seq.errors import DataError
 from seq2seq.files import fingerprint, write_text
 
 _FINGERPRINT = "fingerprint"  # written after the tokenizer: without this file it is incomplete
-_bar = partial(tqdm, unit=" pairs", unit_scale=True, leave=False)
 _NO_LIMIT = 2**62  # pairs
 _RECIPE = 2  # raise it when the same text and settings give other ids than before
 
@@ -62,6 +61,7 @@ class PreparedData:
     valid: Corpus
     valid_text: MeasuredText
     test_text: MeasuredText | None
+    cleaned: Cleaned | None  # which pairs of the training text were left out before all else; None if no rule is on
 
     @property
     def fingerprint(self) -> str:
@@ -80,6 +80,23 @@ def _lines(name: str, read: Iterator[SentencePair], datasets: Sequence[ParallelT
     return MeasuredText(src, ref, parts, datasets)
 
 
+def open_text(config: Config, *, show_progress: bool = True) -> TrainAndValid:
+    """The text to train on and to validate on, cleaned by the rules of ``data.clean``.
+
+    Raises:
+        ConfigError: a file is missing, or cannot be read more than once.
+        DataError: the text cannot be used, or no pair of it is left.
+    """
+    check_files(config)
+    known = known_checksums(config)
+    return TrainAndValid(config.data, clean_text(config.data, config.cache_dir, known, show_progress=show_progress))
+
+
+def known_checksums(config: Config) -> ChecksumMemory:
+    """The checksums of the text's files that earlier commands found."""
+    return ChecksumMemory(config.cache_dir / "digests.json")
+
+
 def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
     """Train the tokenizer and build the corpora, or open them if they exist.
 
@@ -90,27 +107,34 @@ def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
         DataError: the text cannot be used; no incomplete file remains.
     """
     check_files(config)
-    text = TrainAndValid(config.data)
-    valid_text = _lines("valid", text.valid(), _datasets(config.data, "valid"))
+    held_out, test = isinstance(config.data.valid, HeldOut), config.data.test
+    datasets = _datasets(config.data, "valid")
+    valid_text = None if held_out else _lines("valid", TrainAndValid(config.data).valid(), datasets)
+    test_text = _lines("test", read_pairs(test), [test]) if test else None
+    text = open_text(config, show_progress=show_progress)
+    if show_progress and text.cleaned is not None and text.cleaned.num_left_out:
+        tqdm.write(f"{text.cleaned}; examples: {text.cleaned.examples}")
+    valid_text = valid_text or _lines("valid", text.valid(), datasets)
     if show_progress and (notice := text.notice()):
         tqdm.write(notice)
-    test = config.data.test
-    test_text = _lines("test", read_pairs(test), [test]) if test else None
-    known = ChecksumMemory(config.cache_dir / "digests.json")
+    known = known_checksums(config)
     tokenizers = _prepare_tokenizers(config, text, known, show_progress)
     train = _prepare_corpus("train", config, text, tokenizers, known, show_progress)
     valid = _prepare_corpus("valid", config, text, tokenizers, known, show_progress)
-    datasets = config.data.train
-    counts = count_pairs(datasets, known.recall) if len(datasets) > 1 else [_NO_LIMIT]
-    mixture = Mixture(train, datasets, counts)
-    return PreparedData(tokenizers, train, mixture, valid, valid_text, test_text)
+    counts = count_pairs(config.data.train, known.recall) if len(config.data.train) > 1 else [_NO_LIMIT]
+    mixture = Mixture(train, config.data.train, counts)
+    return PreparedData(tokenizers, train, mixture, valid, valid_text, test_text, text.cleaned)
 
 
-def _made_from(data: DataConfig, known: ChecksumMemory, *, train: bool) -> dict[str, object]:
-    """What identifies the text to train on, or to validate on."""
-    if not isinstance(data.valid, HeldOut):
-        return {"text": fingerprint_text(data.train if train else data.valid, known.recall)}
-    return {"text": fingerprint_text(data.train, known.recall), "held_out": data.valid.from_train, "rest": train}
+def _made_from(config: Config, text: TrainAndValid, known: ChecksumMemory, *, train: bool) -> dict[str, object]:
+    """What identifies the text to train on, or to validate on. A text of which nothing is left out is as before."""
+    data, left_out = config.data, text.cleaned and text.cleaned.checksum
+    if isinstance(data.valid, HeldOut):
+        whole = {"text": fingerprint_text(data.train, known.recall), "left_out": left_out}
+        return {**whole, "held_out": data.valid.from_train, "rest": train}
+    if train:
+        return {"text": fingerprint_text(data.train, known.recall), "left_out": left_out}
+    return {"text": fingerprint_text(data.valid, known.recall)}
 
 
 def _datasets(data: DataConfig, name: Literal["train", "valid"]) -> Sequence[ParallelText]:
@@ -126,14 +150,14 @@ def _prepare_tokenizers(
     values = {**config.tokenizer.model_dump(include=settings), "max_length": max_length, "max_ratio": max_ratio}
     if config.data.tags:
         values["tags"] = config.data.tags
-    made_from = fingerprint(recipe=_RECIPE, **_made_from(config.data, known, train=True), **values)
+    made_from = fingerprint(recipe=_RECIPE, **_made_from(config, text, known, train=True), **values)
     folder = config.cache_dir / f"tokenizer-{made_from}"
     if folder.exists():
         try:
             return _load_complete(folder)
         except DataError as error:  # training is deterministic, so the result is the same
             tqdm.write(f"{error} (seq2seq trains it again now)", file=sys.stderr)
-    pairs = _bar(text.train(), desc="reading text for the tokenizer", disable=not show_progress)
+    pairs = bar(text.train(), desc="reading text for the tokenizer", disable=not show_progress)
     tokenizers, notices = learn_tokenizers(
         pairs, config.tokenizer, tags=config.data.tags, max_length=max_length, max_ratio=max_ratio
     )
@@ -168,7 +192,7 @@ def _prepare_corpus(
     data = config.data
     bounded = name == "train" or config.model.bounds_length
     max_length, max_ratio = data.max_length if bounded else None, data.max_ratio if name == "train" else None
-    sources = {**_made_from(data, known, train=name == "train"), "tokenizers": tokenizers.fingerprint}
+    sources = {**_made_from(config, text, known, train=name == "train"), "tokenizers": tokenizers.fingerprint}
     tags = [text.tag for text in _datasets(data, name)]
     if any(tags):
         sources |= {"tags": tags, "counts": count_pairs(_datasets(data, name), known.recall)}
@@ -180,7 +204,7 @@ def _prepare_corpus(
         except DataError as error:
             tqdm.write(f"{error} (seq2seq does this now)", file=sys.stderr)
     read = text.train() if name == "train" else text.valid()
-    pairs = _bar(read, desc=f"building the {name} corpus", disable=not show_progress)
+    pairs = bar(read, desc=f"building the {name} corpus", disable=not show_progress)
     corpus = build_corpus(folder, pairs, tokenizers, made_from, max_length=max_length, max_ratio=max_ratio, tags=tags)
     if show_progress:
         tqdm.write(f"{name}: {corpus.counts}")

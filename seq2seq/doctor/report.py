@@ -62,16 +62,22 @@ LIMITS = {
     "invisible": Limit(0.0001, _NEVER, "remove them, or the model will write them; joiners with a meaning are allowed"),
     "decomposed": Limit(0.0001, _NEVER, "compose them (uconv -x NFC), or the model will spell words in two ways"),
     # Copies are the most harmful kind of noise: a few per cent cost several BLEU (Khayrallah & Koehn 2018).
-    "identical": Limit(0.005, 0.05, "a few such pairs teach the model to copy its source; remove them on both sides"),
+    "identical": Limit(
+        0.005, 0.05, "a few such pairs teach the model to copy; remove them (train: data.clean.identical)"
+    ),
     # Seen more often in training, but harmless otherwise; web text and captions have a few per cent.
-    "repeated": Limit(0.01, 0.5, "the model sees them more often and memorises them; keep one of each"),
+    "repeated": Limit(
+        0.01, 0.5, "the model sees them more often and memorises them; keep one of each (train: data.clean.repeats)"
+    ),
     # Except for short sentences, the length ratio of translations is similar for one pair of languages.
     "unlike": Limit(0.005, 0.05, "often not translations of each other; data.max_ratio filters the worst"),
     # Every text has some foreign names and quotations.
-    "script": Limit(0.002, 0.05, "foreign lines, or the wrong language in a file; remove them on both sides"),
+    "script": Limit(
+        0.002, 0.05, "foreign lines, or the wrong language in a file; remove them (train: data.clean.script)"
+    ),
     "swapped": Limit(_ANY, 0.01, "source and target are exchanged in these lines; swap them back"),
     # Test text must not be in the training text. Short everyday sentences may be in both by chance.
-    "seen": Limit(0.001, 0.05, "the score would measure memory; remove these pairs from the training text"),
+    "seen": Limit(0.001, 0.05, "the score would measure memory; leave data.clean.overlap on"),
     "seen source": Limit(
         0.05, _NEVER, "train has the same sentence with another translation; it is better to remove it there"
     ),

@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from seq2seq.config import Config, HeldOut
+from seq2seq.data.cleaning import Cleaned, rules_of
+from seq2seq.data.formats.lines import printable
 from seq2seq.data.formats.pairs import Text
 from seq2seq.data.inspection import PartFacts, inspect_parts
-from seq2seq.doctor.report import Section, Verdict
+from seq2seq.doctor.report import Section, Verdict, short_path
 from seq2seq.doctor.text import judge_characters, judge_text, readable
 from seq2seq.doctor.tokens import judge_tokens
 from seq2seq.errors import UserError
@@ -43,7 +46,7 @@ def examine(config: Config, parts: Mapping[str, PartFacts]) -> Iterator[Section]
     Only the tokenizer and the corpora are written, into the cache folder; ``train`` uses them later. A run in the run
     folder is not changed.
     """
-    yield from judge_text(parts)
+    yield from judge_text(parts, rules_of(config.data))
     yield judge_characters(parts, config.tokenizer.normalise_source)
     if not readable(parts):
         yield Section("Tokens and dry run", [Verdict("not tried", "correct the text first")])
@@ -61,11 +64,23 @@ def examine(config: Config, parts: Mapping[str, PartFacts]) -> Iterator[Section]
         except UserError as error:
             yield Section("Tokens", [Verdict("WRONG", str(error))])
             return
+        if (cleaned := decided.data.cleaned) is not None:
+            yield _judge_cleaning(cleaned)
         yield judge_tokens(decided.config, decided.data, parts)
         yield _judge_settings(decided)
         with tqdm(desc="dry run", bar_format="{desc}: {elapsed}", leave=False):
             section = judge_machine(decided.config, decided.data, processes)
         yield section
+
+
+def _judge_cleaning(cleaned: Cleaned) -> Section:
+    """What the rules of data.clean leave out."""
+    rows = [row.split("\t") for row in cleaned.examples.read_text(encoding="utf-8").split("\n") if row]
+    examples = [
+        f"{short_path(Path(place))}: {printable(src, 60)} | {printable(tgt, 60)} ({cause})"
+        for cause, place, src, tgt in rows
+    ]
+    return Section("Cleaning", [Verdict("ok", str(cleaned), f"examples: {cleaned.examples}", examples)])
 
 
 def _judge_settings(decided: Decided) -> Section:

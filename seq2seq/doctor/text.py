@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from seq2seq.config import CleanConfig
 from seq2seq.data.alignment import Alignment, check_alignment
 from seq2seq.data.inspection import (
     FileFacts,
@@ -81,6 +82,11 @@ _LISTED = {
 }
 
 
+# The rule of data.clean that takes such pairs out of the training text; "seen" are pairs of valid or test.
+_CLEANED = {"identical": "identical", "repeated": "repeats", "markup": "markup", "script": "script"}
+_CLEANED |= {"swapped": "script", "seen": "overlap"}
+
+
 @dataclass(frozen=True)
 class _Finding:
     """Cases of one kind, before the texts of its examples are read."""
@@ -93,12 +99,19 @@ class _Finding:
     examples: Sequence[int] = range(NUM_EXAMPLES)  # cases to show, as far as there are so many
 
 
-def judge_text(parts: Mapping[str, PartFacts]) -> Iterator[Section]:
-    """A section for each part of the text."""
+def judge_text(parts: Mapping[str, PartFacts], rules: Sequence[CleanConfig] = ()) -> Iterator[Section]:
+    """A section for each part of the text.
+
+    Args:
+        parts: the text as it is in the files.
+        rules: of each dataset of the training text. What a rule of all of them leaves out is no reason to worry.
+    """
+    on = {kind for kind, rule in _CLEANED.items() if rules and all(getattr(clean, rule) for clean in rules)}
     for name, part in parts.items():
         verdicts = list(_judge_files(part))
         if len(part.pairs[0]):
-            verdicts += _judge_pairs(part, parts["train"] if name != "train" else None)
+            cleaned = on - {"seen"} if name == "train" else on & {"seen"}
+            verdicts += _judge_pairs(part, parts["train"] if name != "train" else None, cleaned)
         yield Section(f"Text of {name}: {len(part.pairs[0]):,} pairs", verdicts)
 
 
@@ -179,10 +192,10 @@ def _starts(name: str, part: PartFacts, file: int, lines: Sequence[int]) -> Case
 # ------------------------------------------------------------------------------------------------------ lines and pairs
 
 
-def _judge_pairs(part: PartFacts, train: PartFacts | None) -> list[Verdict]:
+def _judge_pairs(part: PartFacts, train: PartFacts | None, cleaned: Set[str]) -> list[Verdict]:
     lines = _flagged(part, (0, 1), _DAMAGE)
     findings = [*lines, *_lowered(part), *_pairwise(part), *_foreign(part)]
-    return _judge([*findings, *_seen(part, train)] if train else findings)
+    return _judge([*findings, *_seen(part, train)] if train else findings, cleaned=cleaned)
 
 
 def judge_characters(parts: Mapping[str, PartFacts], normalises: bool) -> Section:
@@ -205,8 +218,11 @@ def judge_characters(parts: Mapping[str, PartFacts], normalises: bool) -> Sectio
     return Section("Spelling of characters", verdicts or none)
 
 
-def _judge(found: Iterable[_Finding], none: bool = True) -> list[Verdict]:
-    """A verdict for each finding with cases, and with ``none`` one that names the others. Reads every file once."""
+def _judge(found: Iterable[_Finding], none: bool = True, cleaned: Set[str] = frozenset()) -> list[Verdict]:
+    """A verdict for each finding with cases, and with ``none`` one that names the others. Reads every file once.
+
+    Findings of the kinds ``cleaned`` are ok, because a rule of data.clean is on for them.
+    """
     findings = list(found)
     cases = [[i for i in finding.examples if i < len(finding.cases)] for finding in findings]
     spots = [[finding.cases.spot(i) for i in some] for finding, some in zip(findings, cases, strict=True)]
@@ -217,7 +233,11 @@ def _judge(found: Iterable[_Finding], none: bool = True) -> list[Verdict]:
             examples = [
                 shown(spot, texts, finding.note(finding.cases, i)) for i, spot in zip(some, places, strict=True)
             ]
-            verdicts.append(judged(finding.kind, finding.what, count, finding.of, examples, finding.cases))
+            verdict = judged(finding.kind, finding.what, count, finding.of, examples, finding.cases)
+            if finding.kind in cleaned:
+                text = f"{verdict.text}; data.clean.{_CLEANED[finding.kind]} is on"
+                verdict = replace(verdict, mark="ok", text=text, advice="", examples=examples[:1])
+            verdicts.append(verdict)
     absent = ", ".join(_NAMES[finding.kind] for finding in findings if not len(finding.cases))
     return [*verdicts, Verdict("ok", f"none: {absent}")] if none and absent else verdicts
 

@@ -128,6 +128,8 @@ def _find_left_out(config: Config, data: PreparedData, train: PartFacts) -> _Lef
     """Encode them once more: the corpus knows how many there are, but not which ones."""
     left_out = train.filled.copy()
     left_out[data.train.lines] = False
+    if data.cleaned is not None:
+        left_out &= np.asarray(data.cleaned.codes) == 0
     missing: set[int] = set()
     if isinstance(config.data.valid, HeldOut):
         missing.update(map(source_hash, data.valid_text.src))

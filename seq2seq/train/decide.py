@@ -14,8 +14,7 @@ import torch
 
 from seq2seq.config import Config, check_files
 from seq2seq.data.formats.text_size import measure_text
-from seq2seq.data.held_out import TrainAndValid
-from seq2seq.data.prepare import PreparedData, prepare_data
+from seq2seq.data.prepare import PreparedData, open_text, prepare_data
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.device import compute_dtype, matmul_peak
@@ -94,7 +93,7 @@ def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progr
     largest = largest_step(processes.device.type, processes.world_size)
     with processes.main_first():
         if (still_open := set(config.open_choices())).intersection(TEXT_KEYS):
-            text = measure_text(TrainAndValid(config.data).train())
+            text = measure_text(open_text(config, show_progress=show_progress and processes.is_main).train())
             config = take(config, text_choices(config, text, speed, largest, still_open))
         data = prepare_data(config, show_progress=show_progress and processes.is_main)
     processes.check_same("the text's fingerprint", data.fingerprint)

@@ -133,7 +133,7 @@ def check_same_run(config: Config, data_fingerprint: str, saved_config: str, sav
     if saved_fingerprint != data_fingerprint:
         raise DataError(
             f"{config.run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
-            "data; restore data.train and data.valid, use that version, or choose another run_dir"
+            "data; restore data.train, data.valid and data.clean, use that version, or choose another run_dir"
         )
 
 

@@ -88,7 +88,7 @@ MISTAKES = {
     "not YAML": Mistake("train toy.yaml", ("toy.yaml:1: not valid YAML",), write("toy.yaml", b"{run_dir: a: b")),
     "empty config": Mistake("train toy.yaml", ("run_dir: missing", "data.train: missing"), write("toy.yaml", b"")),
     "misspelt key": Mistake(
-        "train toy.yaml", ("toy.yaml:16:", "sede: unknown key; did you mean seed?"), config_with("sede: 3")
+        "train toy.yaml", ("toy.yaml:17:", "sede: unknown key; did you mean seed?"), config_with("sede: 3")
     ),
     "wrong type": Mistake("train toy.yaml", ("seed: must be a whole number", "'x'"), config_with("seed: x")),
     "unknown override": Mistake("train toy.yaml optim.lrr=1", ("command line: optim.lrr", "did you mean lr?")),

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from seq2seq.config import ConvolutionalConfig, ModelConfig, RecurrentConfig, TextFiles, TokenizerConfig
+from seq2seq.config import CleanConfig, ConvolutionalConfig, ModelConfig, RecurrentConfig, TextFiles, TokenizerConfig
 from seq2seq.data import vocabulary
 from seq2seq.data.prepare import prepare_data
 from seq2seq.errors import ConfigError, DataError
@@ -142,3 +142,32 @@ def test_normalisation_and_filters_make_another_tokenizer(tmp_path, tiny_config)
     longer = config.data.model_copy(update={"max_length": 60})
     more = prepare_data(config.model_copy(update={"data": longer}), show_progress=False)
     assert more.tokenizers.fingerprint != first.tokenizers.fingerprint
+
+
+def test_cleaning_changes_fingerprints_only_if_it_leaves_pairs_out(tmp_path, tiny_config, capsys):
+    """Guards against corpora of today that are built again, and against one that still has what was left out."""
+
+    def prepared(**clean):
+        config = tiny_config()
+        data = config.data.model_copy(update={"clean": CleanConfig(overlap=False, **clean)})
+        return prepare_data(config.model_copy(update={"data": data}))
+
+    lines = [f"ka to mi ren {'sol' * (number % 5)} {number}" for number in range(40)]
+    (tmp_path / "train.en").write_text("".join(f"{line}\n" for line in lines))
+    (tmp_path / "train.de").write_text(
+        "".join(f"{line[:-1] if number < 3 else line}\n" for number, line in enumerate(lines))
+    )
+    whole = prepared()
+    capsys.readouterr()
+    same = prepared(max_characters=500)
+    assert (same.fingerprint, same.cleaned.num_left_out) == (whole.fingerprint, 0)
+    assert not capsys.readouterr().out
+    less = prepared(numbers=True)
+    told = "train: 37 of 40 pairs are clean; left out: 3 with other numbers; examples: "
+    assert told in capsys.readouterr().out
+    assert less.train.lines.tolist() == list(range(3, 40))
+    fingerprints = [[data.tokenizers.fingerprint, data.train.folder.name] for data in (whole, less)]
+    assert all(a != b for a, b in zip(*fingerprints, strict=True))
+    again = prepared(numbers=True, max_characters=500)  # other rules, the same pairs
+    assert again.fingerprint == less.fingerprint
+    assert "pairs kept" not in capsys.readouterr().out

@@ -148,7 +148,7 @@ def test_held_out_pairs_have_the_tags_of_their_datasets_and_a_loss_each(text: Pa
         ("data.train.2.tag='two words'", "data.train.2.tag: must be a word of letters, digits, _ and -"),
         ("data.train.0.until_epoch=0", "data.train.0.until_epoch: must be a whole number >= 1 or null, not 0"),
         ("data.train.2.until_epoch=1", "data.train.2.until_epoch: must be at least from_epoch (2), not 1"),
-        ("data.valid.weight=2", "data.valid.weight: is for datasets of data.train only"),
+        ("data.valid.weight=2", "data.valid.weight: is for training text only"),
         ("data.valid.tag=fr", "data.valid.tag: no dataset of data.train has the tag fr; the tags are bt"),
         ("decode.tag=fr", "decode.tag: no dataset of data.train has the tag fr; the tags are bt"),
         ("data.train.0.name=more", "data.train: 2 datasets have the name more"),

@@ -8,13 +8,13 @@ from typing import Any
 
 from seq2seq.data.formats.lines import decode_line, printable, read_lines
 from seq2seq.data.formats.rows import known_names, one_line
-from seq2seq.data.formats.units import Unit
+from seq2seq.data.formats.units import Unit, read_score
 from seq2seq.errors import DataError
 
 _NAMES = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
 
 
-def read_jsonl(path: Path, *, src: str, tgt: str) -> Iterator[Unit]:
+def read_jsonl(path: Path, *, src: str, tgt: str, score: str | None = None) -> Iterator[Unit]:
     """Stream the objects of a file of JSON lines.
 
     A key with dots goes into nested objects (``translation.en``), unless the object has a key with these dots. The
@@ -23,7 +23,7 @@ def read_jsonl(path: Path, *, src: str, tgt: str) -> Iterator[Unit]:
     Raises:
         DataError: the file cannot be read, a line is not a JSON object, or a value is missing or not a string.
     """
-    # Numbers are not needed; as floats they can have any length.
+    # As floats, whole numbers can have any length.
     decoder = json.JSONDecoder(object_pairs_hook=_without_repeated_keys, parse_int=float)
     blank_line = 0
     for number, raw in enumerate(read_lines(path), start=1):
@@ -35,7 +35,8 @@ def read_jsonl(path: Path, *, src: str, tgt: str) -> Iterator[Unit]:
             raise DataError(f"{path}:{blank_line}: the line is blank; remove it, each line must be a JSON object")
         place = f"{path}:{number}"
         tree = _parse(decoder, line, place, number == 1)
-        yield Unit(_text(tree, src, place), _text(tree, tgt, place), number)
+        found = None if score is None else read_score(_value(tree, score, place), place)
+        yield Unit(_text(tree, src, place), _text(tree, tgt, place), number, found)
 
 
 def _parse(decoder: json.JSONDecoder, line: str, place: str, is_first: bool) -> dict[str, Any]:
@@ -71,12 +72,16 @@ def _without_repeated_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return tree
 
 
-def _text(tree: dict[str, Any], key: str, place: str) -> str:
+def _value(tree: dict[str, Any], key: str, place: str) -> Any:
     try:
-        value = _find(tree, key)
+        return _find(tree, key)
     except KeyError:
         keys = [name for first, inner in tree.items() for name in _names_in(first, inner)]
         raise DataError(f"{place}: there is no key {key!r}; {known_names('keys', keys)}") from None
+
+
+def _text(tree: dict[str, Any], key: str, place: str) -> str:
+    value = _value(tree, key, place)
     if value is None:
         return ""
     if not isinstance(value, str):

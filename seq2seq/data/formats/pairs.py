@@ -37,7 +37,7 @@ Text = ParallelText | Iterable[ParallelText]  # one dataset, or several, one aft
 Recall = Callable[[Path, str, Callable[[], str]], str]
 
 
-_NOT_READ = set(ParallelText.model_fields)  # keys that do not change what is in a file
+_NOT_READ = {*ParallelText.model_fields, "score", "min_score"}  # keys that do not change the text of a file
 
 
 class SentencePair(NamedTuple):
@@ -61,16 +61,16 @@ class PairFile:
         """All pairs in order, with their numbers as the file's users count them; raises DataError for a mistake."""
         path = self.paths[0]
         match self.dataset:
-            case TsvFiles(src=src, tgt=tgt):
-                return read_tsv(path, src=src, tgt=tgt)
-            case CsvFiles(src=src, tgt=tgt, delimiter=delimiter):
-                return read_csv(path, src=src, tgt=tgt, delimiter=delimiter)
-            case XlsxFiles(src=src, tgt=tgt, sheet=sheet):
-                return read_xlsx(path, src=src, tgt=tgt, sheet=sheet)
-            case JsonlFiles(src=src, tgt=tgt):
-                return read_jsonl(path, src=src, tgt=tgt)
-            case ParquetFiles(src=src, tgt=tgt):
-                return read_parquet(path, src=src, tgt=tgt)
+            case TsvFiles(src=src, tgt=tgt, score=score):
+                return read_tsv(path, src=src, tgt=tgt, score=score)
+            case CsvFiles(src=src, tgt=tgt, score=score, delimiter=delimiter):
+                return read_csv(path, src=src, tgt=tgt, score=score, delimiter=delimiter)
+            case XlsxFiles(src=src, tgt=tgt, score=score, sheet=sheet):
+                return read_xlsx(path, src=src, tgt=tgt, score=score, sheet=sheet)
+            case JsonlFiles(src=src, tgt=tgt, score=score):
+                return read_jsonl(path, src=src, tgt=tgt, score=score)
+            case ParquetFiles(src=src, tgt=tgt, score=score):
+                return read_parquet(path, src=src, tgt=tgt, score=score)
             case TmxFiles(src_lang=src, tgt_lang=tgt, mend=mend):
                 return read_tmx(path, src_lang=src, tgt_lang=tgt, mend=mend)
             case MosesFiles(src_lang=src, tgt_lang=tgt):
@@ -95,14 +95,16 @@ class PairFile:
         if isinstance(self.dataset, TextFiles):
             src, tgt = (recall(path, "", partial(checksum_file, path)) for path in self.paths)
         else:
-            settings = self.dataset.model_dump_json(exclude=_NOT_READ)
-            src, tgt = recall(self.paths[0], settings, self._checksums_of_text).split()
+            src, tgt = recall(self.paths[0], self._how(), self._checksums_of_text).split()
         return src, tgt
 
     def count(self, recall: Recall) -> int:
         """How many pairs it has."""
-        settings = self.dataset.model_dump_json(exclude=_NOT_READ)
-        return int(recall(self.paths[0], f"pairs {settings}", lambda: str(sum(1 for _ in self.units()))))
+        return int(recall(self.paths[0], f"pairs {self._how()}", lambda: str(sum(1 for _ in self.units()))))
+
+    def _how(self) -> str:
+        """What the text depends on except the files."""
+        return self.dataset.model_dump_json(exclude=_NOT_READ)
 
     def _checksums_of_text(self) -> str:
         src, tgt = new_checksum(), new_checksum()

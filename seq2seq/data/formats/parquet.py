@@ -1,20 +1,21 @@
 """Parquet tables, the format of data sets on Hugging Face."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from seq2seq.data.formats.rows import known_names, one_line
 from seq2seq.data.formats.seekable import damaged_for, open_seekable
-from seq2seq.data.formats.units import Unit
+from seq2seq.data.formats.units import Unit, read_score
 from seq2seq.errors import DataError
 
 _ROWS = 4096  # in memory at a time
 _BUFFER = 1 << 20  # bytes of a column that are read at a time; without it, all of a row group
 
 
-def read_parquet(path: Path, *, src: str, tgt: str) -> Iterator[Unit]:
-    """Stream the rows of a table, of which only two columns are read; the number of a unit is the row from 1.
+def read_parquet(path: Path, *, src: str, tgt: str, score: str | None = None) -> Iterator[Unit]:
+    """Stream the rows of a table, of which only these columns are read; the number of a unit is the row from 1.
 
     The name of a column with dots goes into nested columns (``translation.en``), unless a column has this name. The
     value null is a blank side.
@@ -37,10 +38,13 @@ def read_parquet(path: Path, *, src: str, tgt: str) -> Iterator[Unit]:
     except Exception as error:  # damage can cause any error in the package
         raise _damaged(path, error) from None
     with table:
-        values = _values(table, [_find(fields, name, path) for name in (src, tgt)], path)
-        for row, (source, target) in enumerate(values, start=1):
+        columns = [_find(fields, name, path, _is_text, "strings") for name in (src, tgt)]
+        if score is not None:
+            columns.append(_find(fields, score, path, _is_number, "numbers"))
+        for row, (source, target, *scores) in enumerate(_values(table, columns, path), start=1):
             place = f"{path}: row {row}"
-            yield Unit(_text(source, place), _text(target, place), row)
+            found = read_score(scores[0].as_py(), place) if scores else None
+            yield Unit(_text(source, place), _text(target, place), row, found)
 
 
 def _values(table: Any, columns: list[list[str]], path: Path) -> Iterator[tuple[Any, ...]]:
@@ -64,8 +68,8 @@ def _values(table: Any, columns: list[list[str]], path: Path) -> Iterator[tuple[
         row += batch.num_rows
 
 
-def _find(fields: list[Any], name: str, path: Path) -> list[str]:
-    """The names from the outermost column to the one that is called ``name``, whose values must be strings."""
+def _find(fields: list[Any], name: str, path: Path, fits: Callable[[Any], bool], wanted: str) -> list[str]:
+    """The names from the outermost column to the one that is called ``name``, whose type must fit."""
     from pyarrow import DictionaryType, StructType
 
     steps, inner, rest = [], fields, name
@@ -85,13 +89,18 @@ def _find(fields: list[Any], name: str, path: Path) -> list[str]:
     if len(found) > 1:
         raise DataError(f"{path}: {len(found)} columns are named {name!r}; write the table with different names")
     kind = found[0].type
-    if not _is_text(kind.value_type if isinstance(kind, DictionaryType) else kind):
-        raise DataError(f"{path}: column {name!r} has values of the type {kind}, not strings; name a column of strings")
+    if not fits(kind.value_type if isinstance(kind, DictionaryType) else kind):
+        problem = f"has values of the type {kind}, not {wanted}; name a column of {wanted}"
+        raise DataError(f"{path}: column {name!r} {problem}")
     return [*steps, rest]
 
 
 def _is_text(kind: Any) -> bool:
     return str(kind) in ("string", "large_string", "string_view")
+
+
+def _is_number(kind: Any) -> bool:
+    return re.match(r"u?int\d+$|half|float|double|decimal", str(kind)) is not None
 
 
 def _names_in(field: Any) -> list[str]:

@@ -3,13 +3,19 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from seq2seq.data.formats.lines import printable
-from seq2seq.data.formats.units import Unit
+from seq2seq.data.formats.units import Unit, read_score
 from seq2seq.errors import DataError
 
 _SHOWN = 12  # names in an error message
 
 
-def units_of(rows: Iterator[tuple[int, Sequence[str]]], place: str, src: str | int, tgt: str | int) -> Iterator[Unit]:
+def units_of(
+    rows: Iterator[tuple[int, Sequence[str]]],
+    place: str,
+    src: str | int,
+    tgt: str | int,
+    score: str | int | None = None,
+) -> Iterator[Unit]:
     """The units of a table's numbered rows.
 
     A column is a name, which must be in the first row, or a number that counts from 0. Without a name there is no
@@ -20,25 +26,30 @@ def units_of(rows: Iterator[tuple[int, Sequence[str]]], place: str, src: str | i
         place: what stands before the number of a row in an error.
         src: column of the source texts.
         tgt: column of the translations.
+        score: column of the scores, if there is one.
 
     Raises:
-        DataError: a column is missing, or its name is there twice.
+        DataError: a column is missing, its name is there twice, or a score is no number.
     """
-    if isinstance(src, str) or isinstance(tgt, str):
+    columns = [column for column in (src, tgt, score) if column is not None]
+    if any(isinstance(column, str) for column in columns):
         number, names = next(rows, (1, ()))
-        src, tgt = (_column(name, [cell.strip() for cell in names], f"{place}{number}") for name in (src, tgt))
+        columns = [_column(name, [cell.strip() for cell in names], f"{place}{number}") for name in columns]
+    numbers = [column for column in columns if isinstance(column, int)]
     empty_line = 0  # the number of an empty line if it is the latest row
     for number, cells in rows:
         if empty_line:
             yield Unit("", "", empty_line)
         empty_line = 0 if cells else number
         if cells:
-            if len(cells) <= max(src, tgt):
+            if len(cells) <= max(numbers):
                 raise DataError(
-                    f"{place}{number}: has {len(cells)} cell{'s' * (len(cells) > 1)}, but column {max(src, tgt)} "
+                    f"{place}{number}: has {len(cells)} cell{'s' * (len(cells) > 1)}, but column {max(numbers)} "
                     "(counted from 0) is needed; complete the row, or choose other columns"
                 )
-            yield Unit(one_line(cells[src]), one_line(cells[tgt]), number)
+            source, target, *scores = (cells[column] for column in numbers)
+            found = read_score(scores[0], f"{place}{number}") if scores else None
+            yield Unit(one_line(source), one_line(target), number, found)
 
 
 def _column(column: str | int, names: list[str], place: str) -> int:

@@ -21,7 +21,9 @@ _OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _SAVE = "open it in a spreadsheet program and save it as .xlsx"
 
 
-def read_xlsx(path: Path, *, src: str | int, tgt: str | int, sheet: str | None = None) -> Iterator[Unit]:
+def read_xlsx(
+    path: Path, *, src: str | int, tgt: str | int, score: str | int | None = None, sheet: str | None = None
+) -> Iterator[Unit]:
     """Stream the rows of a sheet, the first one if ``sheet`` is None; the number of a unit is the row from 1.
 
     A column is a name in the first row, or a number from 0; if both are numbers, the first row is text too. A number in
@@ -31,8 +33,8 @@ def read_xlsx(path: Path, *, src: str | int, tgt: str | int, sheet: str | None =
     Raises:
         DataError: the package is missing, the file is no .xlsx file or is damaged, or a sheet or a column is missing.
     """
-    columns = [column for column in (src, tgt) if isinstance(column, int)]
-    return units_of(_rows(path, sheet, 1 + max(columns, default=-1)), f"{path}: row ", src, tgt)
+    columns = [column for column in (src, tgt, score) if isinstance(column, int)]
+    return units_of(_rows(path, sheet, 1 + max(columns, default=-1)), f"{path}: row ", src, tgt, score)
 
 
 def _rows(path: Path, sheet: str | None, width: int) -> Iterator[tuple[int, list[str]]]:

@@ -14,7 +14,7 @@ _LONGEST_CELL = 16 << 20  # characters; without a limit, a quote that is never c
 _DELIMITERS = ";\t,|"  # what other programs write
 
 
-def read_tsv(path: Path, *, src: str | int, tgt: str | int) -> Iterator[Unit]:
+def read_tsv(path: Path, *, src: str | int, tgt: str | int, score: str | int | None = None) -> Iterator[Unit]:
     """Stream the rows of a file with one row per line and tabs between the cells; quotes are ordinary characters.
 
     A column is a name in the first row, or a number from 0; if both are numbers, the first row is text too. An empty
@@ -23,7 +23,7 @@ def read_tsv(path: Path, *, src: str | int, tgt: str | int) -> Iterator[Unit]:
     Raises:
         DataError: the file cannot be read, a column is missing, or a row has too few cells.
     """
-    return units_of(_tsv_rows(path), f"{path}:", src, tgt)
+    return units_of(_tsv_rows(path), f"{path}:", src, tgt, score)
 
 
 def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -32,7 +32,9 @@ def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield number, _cells(line.split("\t"))
 
 
-def read_csv(path: Path, *, src: str | int, tgt: str | int, delimiter: str = ",") -> Iterator[Unit]:
+def read_csv(
+    path: Path, *, src: str | int, tgt: str | int, score: str | int | None = None, delimiter: str = ","
+) -> Iterator[Unit]:
     """Stream the rows of a CSV file (RFC 4180); the number of a unit is the line where its row starts.
 
     Columns and empty lines are as for :func:`read_tsv`.
@@ -40,7 +42,7 @@ def read_csv(path: Path, *, src: str | int, tgt: str | int, delimiter: str = ","
     Raises:
         DataError: the file cannot be read, quotes are wrong, a column is missing, or a row has too few cells.
     """
-    return units_of(_csv_rows(path, delimiter), f"{path}:", src, tgt)
+    return units_of(_csv_rows(path, delimiter), f"{path}:", src, tgt, score)
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -37,8 +37,8 @@ def write(path, data):
 )
 def test_json_lines(tmp_path, data, src, tgt, units):
     """Guards against dots taken the wrong way, null as the word None, and numbers too large for Python."""
-    assert list(read_jsonl(write(tmp_path / "t", data), src=src, tgt=tgt)) == units
-    assert list(read_jsonl(write(tmp_path / "t", gzip.compress(data.encode())), src=src, tgt=tgt)) == units
+    for content in (data, gzip.compress(data.encode())):
+        assert [unit[:3] for unit in read_jsonl(write(tmp_path / "t", content), src=src, tgt=tgt)] == units
 
 
 @QUICK
@@ -48,7 +48,7 @@ def test_what_the_json_module_writes_is_read(tmp_path, rows, ascii_only):
     lines = [json.dumps({"t": {"en": src}, "de": tgt}, ensure_ascii=ascii_only) + "\n" for src, tgt in rows]
     expected = [tuple(re.sub("\r\n|\r|\n", " ", text) for text in row) for row in rows]
     units = read_jsonl(write(tmp_path / "t", "".join(lines)), src="t.en", tgt="de")
-    assert [(src, tgt) for src, tgt, _ in units] == expected
+    assert [(src, tgt) for src, tgt, *_ in units] == expected
 
 
 @QUICK

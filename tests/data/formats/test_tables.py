@@ -47,8 +47,9 @@ def one_line(text):
 )
 def test_tsv(tmp_path, data, src, tgt, units):
     """Guards against quotes that swallow lines, a header read as text, stripped text and lost empty lines."""
-    assert list(read_tsv(write(tmp_path / "t.tsv", data), src=src, tgt=tgt)) == units
-    assert list(read_tsv(write(tmp_path / "t.gz", gzip.compress(data.encode())), src=src, tgt=tgt)) == units
+    assert [unit[:3] for unit in read_tsv(write(tmp_path / "t.tsv", data), src=src, tgt=tgt)] == units
+    packed = write(tmp_path / "t.gz", gzip.compress(data.encode()))
+    assert [unit[:3] for unit in read_tsv(packed, src=src, tgt=tgt)] == units
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,8 @@ def test_tsv(tmp_path, data, src, tgt, units):
 )
 def test_csv(tmp_path, data, delimiter, src, tgt, units):
     """Guards against a byte order mark in a name, lines counted as rows, and line breaks left in a sentence."""
-    assert list(read_csv(write(tmp_path / "t.csv", data), src=src, tgt=tgt, delimiter=delimiter)) == units
+    path = write(tmp_path / "t.csv", data)
+    assert [unit[:3] for unit in read_csv(path, src=src, tgt=tgt, delimiter=delimiter)] == units
 
 
 @QUICK
@@ -77,7 +79,7 @@ def test_what_the_csv_module_writes_is_read(tmp_path, rows):
     text = io.StringIO()
     csv.writer(text).writerows([("en", "de"), *rows])
     units = read_csv(write(tmp_path / "t.csv", text.getvalue()), src="en", tgt="de")
-    assert [(src, tgt) for src, tgt, _ in units] == [(one_line(src), one_line(tgt)) for src, tgt in rows]
+    assert [(src, tgt) for src, tgt, *_ in units] == [(one_line(src), one_line(tgt)) for src, tgt in rows]
 
 
 @QUICK
@@ -87,7 +89,7 @@ def test_tsv_gives_back_every_cell(tmp_path, rows):
     rows = [tuple(one_line(cell).replace("\t", " ") for cell in row) for row in rows]
     data = "en\tde\n" + "".join(f"{src}\t{tgt}\n" for src, tgt in rows)
     units = read_tsv(write(tmp_path / "t.tsv", data), src="en", tgt="de")
-    assert list(units) == [(src, tgt, number) for number, (src, tgt) in enumerate(rows, start=2)]
+    assert [unit[:3] for unit in units] == [(src, tgt, number) for number, (src, tgt) in enumerate(rows, start=2)]
 
 
 @QUICK
