@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -49,6 +48,16 @@ def change(path: Path, lines: dict[int, bytes]) -> None:
 
 def lines_of(path: Path) -> list[bytes]:
     return path.read_bytes().split(b"\n")[:-1]
+
+
+def report_until(last: str, text: Path, *overrides: str) -> str:
+    """The report up to a section, and with it; without the dry run, which takes long."""
+    config, shown = toy_config(text, text.parent / "run", *overrides), ""
+    for section in examine(config, inspect(config)):
+        shown += f"{section} "
+        if section.title == last:
+            break
+    return " ".join(shown.split())
 
 
 def report(text: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> tuple[int, str]:
@@ -120,15 +129,8 @@ def test_what_cleaning_leaves_out_is_no_worry(text: Path) -> None:
     change(text / "train.yy", {number: lines_of(text / "train.xx")[number - 1] for number in range(1, 10)})
     change(text / "valid.yy", {1: lines_of(text / "valid.xx")[0]})
 
-    def shown(last: str, *overrides: str) -> str:
-        """The report up to a section, without the dry run, which takes long."""
-        config = toy_config(text, text.parent / "run", *overrides)
-        sections = examine(config, inspect(config))
-        found = takewhile(lambda section: section.title != last, sections)
-        return " ".join(" ".join(map(str, found)).split())
-
-    assert "WRONG target equal to source: 9 (15 %)" in shown("Text of valid: 6 pairs")
-    report = shown("Settings", "data.clean.identical=true")
+    assert "WRONG target equal to source: 9 (15 %)" in report_until("Text of train: 60 pairs", text)
+    report = report_until("Tokens", text, "data.clean.identical=true")
     assert "ok target equal to source: 9 (15 %) of the pairs; data.clean.identical is on" in report
     assert "WRONG target equal to source: 1 (17 %)" in report  # of the validation text, which is not cleaned
     assert "Cleaning ok train: 51 of 60 pairs are clean; left out: 9 identical examples: " in report
@@ -253,18 +255,18 @@ def test_memory_disk_and_failure_have_their_verdicts(
     assert "WRONG out of memory at step 1" in shown
 
 
-def test_spellings_that_look_alike(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_spellings_that_look_alike(text: Path) -> None:
     """Guards against a target that mixes kinds of spaces or accents unseen, and alarm about French punctuation."""
     write(text / "valid.xx", "ka\u00a0to\nmi\nka\u200bto\ne\u0301\nmi\tto\nka\n".encode())
     write(text / "valid.yy", "ha\u00a0!\nf\u202f? 10\u00a0000\ne\u0301\nb\u00adc\nb\u3000c\nb\n".encode())
     kinds = ("white space of other kinds", "soft hyphens", "characters in decomposed Unicode")
-    _, shown = report(text, capsys, "train.max_steps=2")
+    shown = report_until("Spelling of characters", text)
     for kind, lines in zip(kinds, ("2 (33 %)", "1 (17 %)", "1 (17 %)"), strict=True):
         assert re.search(rf"ok valid, source: {kind}[^:]*: {re.escape(lines)}", shown), shown
         assert re.search(rf"doubtful valid, target: {kind}[^:]*: 1 \(17 %\)", shown), shown
     assert "valid.xx:3: ka\\u200bto" in shown
     assert "train, source: white" not in shown
-    _, shown = report(text, capsys, "train.max_steps=2", "tokenizer.normalise_source=false")
+    shown = report_until("Spelling of characters", text, "tokenizer.normalise_source=false")
     assert "doubtful valid, source: white space" in shown
 
 
@@ -285,11 +287,11 @@ def test_examples_can_be_shown_on_any_terminal() -> None:
     assert printable("x" * 10**6, 10) == "x" * 9 + "…"
 
 
-def test_settings_and_what_to_expect_are_shown(text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_and_what_to_expect_are_shown(text: Path) -> None:
     """Guards against a run that cannot give a usable model, and whose owner learns it after hours."""
-    _, shown = report(text, capsys, "train.max_steps=auto", "train.max_minutes=0.1", "optim.lr=auto")
+    shown = report_until("Settings", text, "train.max_steps=auto", "train.max_minutes=0.1", "optim.lr=auto")
     assert "Settings ok train.max_steps" in shown
     assert "ok optim.lr 0.003 for adamw and models that are 16 wide" in shown
     assert "doubtful too little text: with 60 pairs" in shown
-    _, shown = report(text, capsys)
+    shown = report_until("Settings", text)
     assert "Settings ok nothing to choose" in shown
