@@ -76,6 +76,10 @@ class Mixture:
         """The most source and target tokens of a step, the same in all epochs (:func:`step_budgets`)."""
         return step_budgets(*self.usual_lengths, batch_tokens)
 
+    def usual_steps(self, batch_tokens: int, seed: int) -> int:
+        """The number of steps of an epoch in which all datasets take part."""
+        return plan_epoch(*self.usual_lengths, self.budgets(batch_tokens), seed, 0).num_steps
+
     def plan(self, batch_tokens: int, seed: int, epoch: int, sampled: Corpus | None = None) -> EpochPlan:
         """The plan of an epoch (:func:`plan_epoch`); ``sampled``: another corpus with the same pairs, to read instead.
 

@@ -140,7 +140,7 @@ def _estimated_speed(config: Config, processes: Processes) -> dict[str, float]:
 def _steps_per_epoch(config: Config, data: PreparedData) -> int:
     """With tokenizer.sampling, about: words that are cut in other ways have more tokens."""
     corpus = data.train
-    steps = data.mixture.plan(config.train.batch_tokens, config.seed, epoch=0).num_steps
+    steps = data.mixture.usual_steps(config.train.batch_tokens, config.seed)
     if not config.tokenizer.sampling:
         return steps
     chosen = range(0, corpus.num_pairs, max(1, corpus.num_pairs // _TO_SAMPLE))
