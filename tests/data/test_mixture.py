@@ -98,7 +98,8 @@ def test_a_plan_has_the_pairs_of_its_epoch():
     src, _ = mixed.usual_lengths
     assert len(src) == 3 * 4 + 3
     late = mixture(dataset(), dataset("b", from_epoch=9))
-    assert late.plan(40, 7, 0).num_steps < late.usual_steps(40, 7) == mixture(dataset(), dataset("b")).usual_steps(40, 7)
+    assert late.plan(40, 7, 0).num_steps < late.usual_steps(40, 7)
+    assert late.usual_steps(40, 7) == mixture(dataset(), dataset("b")).usual_steps(40, 7)
 
 
 def test_an_epoch_without_pairs_is_refused():
