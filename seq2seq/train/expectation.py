@@ -18,6 +18,7 @@ _RUNS = {
     ("image captions", 29_000): ((0.3, 22.9), (1.14, 33.4)),
 }
 _NEAR = 3.5  # times as many pairs or tokens, or as few
+_LESS = 0.75  # of the tokens of the shortest run: no other says how much lower the score is
 _LITTLE_TEXT = 1_000  # pairs
 FEW_STEPS = 100  # in which hardly any model learns to translate
 
@@ -51,13 +52,15 @@ def expectation(num_pairs: int, batch_tokens: int, steps: int) -> list[Expectati
         if pairs / _NEAR < num_pairs < pairs * _NEAR and tokens > runs[0][0] / _NEAR
     ]
     if near:
-        text = f"with about as much text and time, runs of ours had BLEU about {', '.join(near)}; other text differs"
+        text = f"with about as much text and time, runs of ours had BLEU {', '.join(near)}; other text differs"
         sentences.append(Expectation(f"what to expect: {text}", is_enough=True))
     return sentences
 
 
 def _bleu(runs: Sequence[tuple[float, float]], tokens: float) -> str:
     """The score after ``tokens`` millions, on straight lines between runs, in the logarithm of the tokens."""
-    longest, best = runs[-1]
+    (shortest, least), (longest, best) = runs[0], runs[-1]
+    if tokens < _LESS * shortest:
+        return f"below {least:.0f}"
     score = np.interp(math.log(tokens), [math.log(learnt) for learnt, _ in runs], [bleu for _, bleu in runs])
-    return f"{best:.0f} or more" if tokens > _NEAR * longest else f"{score:.0f}"
+    return f"about {best:.0f} or more" if tokens > _NEAR * longest else f"about {score:.0f}"

@@ -21,9 +21,11 @@ def test_runs_of_like_size_are_named() -> None:
     assert "3,000 pairs" in str(found)
     assert "30,000 pairs" not in str(found)
     (longer,) = expectation(30_000, 1_024, 2_000)  # between two runs
-    assert "about 36 (everyday sentences, 30,000 pairs), 33 (image captions, 29,000 pairs)" in str(longer)
+    assert "about 36 (everyday sentences, 30,000 pairs), about 33 (image captions, 29,000 pairs)" in str(longer)
     (few,) = expectation(60_000, 1_024, 537)  # halfway in the logarithm of the tokens
     assert "about 27 (everyday sentences, 30,000 pairs)" in str(few)
+    (shorter,) = expectation(2_700, 1_024, 150)  # shorter than any run: such a run had 5.7
+    assert "BLEU below 12 (everyday sentences, 3,000 pairs);" in str(shorter)
     assert expectation(50_000_000, 25_000, 100_000) == []
     (longest,) = expectation(30_000, 3_328, 6_180)  # longer than any run
-    assert "about 38 or more (everyday sentences, 30,000 pairs), 33 or more (image captions" in str(longest)
+    assert "about 38 or more (everyday sentences, 30,000 pairs), about 33 or more (image captions" in str(longest)
