@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+)
 
 from seq2seq.config.cleaning import CleanConfig
 from seq2seq.config.keys import Paths, Section, option, show
@@ -48,6 +55,12 @@ class ParallelText(Dataset):
     clean: CleanConfig | None = option(
         None, "data.train: rules for the pairs of this dataset; its keys override those of data.clean."
     )
+
+    @model_serializer(mode="wrap")
+    def _files_first(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """In a printed config, the files come before the keys that few datasets need."""
+        values: dict[str, Any] = serialize(self)
+        return dict(sorted(values.items(), key=lambda item: not type(self).model_fields[item[0]].is_required()))
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
         if self.tag is not None and not re.fullmatch(r"[\w-]{1,40}", self.tag, re.ASCII):

@@ -176,3 +176,10 @@ def test_an_override_of_a_column_is_no_path(place: Path) -> None:
     table = "data.train={csv: a.csv, src: source, tgt: target}"
     (dataset,) = load_config(place / "toy.yaml", [table, "data.train.src=English", "data.train.csv=b.csv"]).data.train
     assert dataset == CsvFiles(csv=place / "b.csv", src="English", tgt="target")
+
+
+def test_a_printed_config_shows_the_files_first(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against files that people look for behind six keys that they never set."""
+    assert main(["config", "toy.yaml", "data.train={tsv: a.tsv, src: 0, tgt: 1, weight: 2}"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"tsv:\s+- \S+a.tsv\s+src: 0\s+tgt: 1\s+name: null", shown)
