@@ -30,7 +30,7 @@ from seq2seq.config import TextFiles, TokenizerConfig, dump_config, load_config
 from seq2seq.config.datasets import AnyText
 from seq2seq.data.corpus import build_corpus, open_corpus
 from seq2seq.data.corpus_writer import FILES, META, SIDES
-from seq2seq.data.formats.file_kinds import HEAD, not_text
+from seq2seq.data.formats.file_kinds import HEAD, not_text, structured
 from seq2seq.data.formats.lines import read_lines, read_stream
 from seq2seq.data.formats.pairs import SentencePair, read_pairs
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, train_tokenizer
@@ -124,6 +124,8 @@ class Text(Reader):
             message = str(error)
         if src is None or tgt is None:
             assert message, "a damaged file passed"
+        elif any(structured(_unpacked(data)[:HEAD]) for data in files):
+            assert "not plain lines" in message, "a file of another kind passed for text"
         else:
             whole = list(zip(src, tgt, range(len(src)), strict=False))
             good = next((i for s, t, i in whole if not (_is_text(s) and _is_text(t))), len(whole))
