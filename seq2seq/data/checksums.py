@@ -8,10 +8,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from seq2seq.errors import UserError
 from seq2seq.files import checksum_file, sealed_json, write_bytes
 
 _SETTLED = 3_000_000_000  # nanoseconds; file times can be coarse: up to two seconds
+
+
+class FileRecord(BaseModel):
+    """What a stored folder says of one of its files, to find damage."""
+
+    model_config = ConfigDict(strict=True)
+
+    bytes: int
+    blake2b: str
 
 
 class ChecksumMemory:

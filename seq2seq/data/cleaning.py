@@ -28,7 +28,7 @@ from pydantic_core import from_json
 from tqdm import tqdm
 
 from seq2seq.config import Cause, CleanConfig, DataConfig, HeldOut, ParallelText, paths_of
-from seq2seq.data.checksums import ChecksumMemory
+from seq2seq.data.checksums import ChecksumMemory, FileRecord
 from seq2seq.data.clean_rules import (
     CAUSES,
     CODE_OF,
@@ -80,13 +80,6 @@ WORDS: dict[Cause, str] = {
 }
 
 
-class _FileMeta(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    bytes: int
-    blake2b: str
-
-
 class _Meta(BaseModel):
     """``meta.json``."""
 
@@ -95,7 +88,7 @@ class _Meta(BaseModel):
     version: int
     fingerprint: str
     counts: dict[Cause, int]
-    files: dict[str, _FileMeta]
+    files: dict[str, FileRecord]
 
 
 @dataclass(frozen=True)
@@ -243,7 +236,7 @@ def _make(folder: Path, made_from: str, data: DataConfig, show_progress: bool) -
         version=VERSION,
         fingerprint=made_from,
         counts={cause: count for cause, count in zip(CAUSES, counts, strict=True) if count},
-        files={name: _FileMeta(bytes=len(part), blake2b=checksum(part)) for name, part in content.items()},
+        files={name: FileRecord(bytes=len(part), blake2b=checksum(part)) for name, part in content.items()},
     )
     try:
         with temporary_folder(folder) as new:

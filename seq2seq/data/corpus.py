@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
+from seq2seq.data.checksums import FileRecord
 from seq2seq.data.corpus_writer import FILES, META, SIDES, VERSION, Ids, Sentences, Side, corpus_writer, join_sentences
 from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.parallel import Workers, chunks_of
@@ -70,13 +71,6 @@ class FilterCounts:
         )
 
 
-class _FileMeta(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    bytes: int
-    blake2b: str
-
-
 class _Meta(BaseModel):
     """``meta.json``. Its numbers are checked against the files."""
 
@@ -87,7 +81,7 @@ class _Meta(BaseModel):
     vocab_sizes: dict[Side, int]
     counts: dict[str, int]
     dtypes: dict[str, Literal["<u2", "<u4", "<i8"]]  # numbers only: numpy knows other types, such as objects
-    files: dict[str, _FileMeta]
+    files: dict[str, FileRecord]
 
 
 class Corpus:
