@@ -38,7 +38,7 @@ class Mixture:
         """Changes with what epochs have; '' if each has every pair once."""
         if self._is_whole:
             return ""
-        return " ".join(f"{one.weight:g}:{one.from_epoch}-{one.until_epoch or ''}" for one in self._datasets)
+        return " ".join(f"{one.weight}:{one.from_epoch}-{one.until_epoch or ''}" for one in self._datasets)
 
     def pairs(self, seed: int, epoch: int) -> Indices:
         """The pairs of ``epoch``, which counts from 0, in the order of the corpus; some can be there several times."""

@@ -77,7 +77,7 @@ LIMITS = {
     ),
     "swapped": Limit(_ANY, 0.01, "source and target are exchanged in these lines; swap them back"),
     # Test text must not be in the training text. Short everyday sentences may be in both by chance.
-    "seen": Limit(0.001, 0.05, "the score would measure memory; leave data.clean.overlap on"),
+    "seen": Limit(0.001, 0.05, "the score would measure memory; set data.clean.overlap: true"),
     "seen source": Limit(
         0.05, _NEVER, "train has the same sentence with another translation; it is better to remove it there"
     ),

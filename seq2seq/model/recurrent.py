@@ -39,8 +39,6 @@ from seq2seq.model.kernels.dropout import Dropout
 from seq2seq.model.kernels.recurrence import CELLS, Recurrence
 from seq2seq.model.state import MASKED, State
 
-# In fp32 on CUDA, cuDNN would round the inputs of products to TF32.
-torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
 _CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 _States = tuple[Tensor, ...]  # what a layer remembers, [B, R] each: one tensor, or for an LSTM output and cell
@@ -226,6 +224,8 @@ class Recurrent(EmbeddingModel):
     waits = True
 
     def __init__(self, config: RecurrentConfig, src_vocab: int, tgt_vocab: int) -> None:
+        # In fp32 on CUDA, cuDNN would round the inputs of products to TF32.
+        torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
         width = config.d_model
         super().__init__(config.tie_embeddings, src_vocab, tgt_vocab, width)
         self.config = config
