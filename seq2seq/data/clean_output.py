@@ -45,7 +45,6 @@ def write_clean_text(
         UserError: the folder exists, or cannot be written.
         DataError: the text cannot be used.
     """
-    check_new(folder)
     names = _names(data)
     lines = dict.fromkeys((*names, _LEFT_OUT), 0)
     number = -1

@@ -96,6 +96,9 @@ def test_a_tag_changes_the_translation_and_is_checked(
         next(iter(translator.translate_stream(["ka to miren"], tag=tag)))[0].log_prob for tag in (None, "bt")
     )
     assert plain != tagged
+    problems: list[str] = []
+    list(translator.translate_stream(["ka to " * 40], on_problem=lambda _, message: problems.append(message), tag="bt"))
+    assert problems[0].startswith("longer than 22 tokens")  # of 24, with the tag and the end of the sentence
     with pytest.raises(UserError, match="there is no tag fr; the model knows bt"):
         translator.translate("ka", tag="fr")
     (tmp_path / "in").write_text("ka to\n", encoding="utf-8")
