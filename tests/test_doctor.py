@@ -136,6 +136,9 @@ def test_what_cleaning_leaves_out_is_no_worry(text: Path) -> None:
     assert "Cleaning ok train: 51 of 60 pairs are clean; left out: 9 identical examples: " in report
     source = lines_of(text / "train.xx")[0].decode()
     assert f"text/train.xx:1: {source} | {source} (identical)" in report
+    change(text / "train.xx", {1: b"ka to mi ren " * 30})
+    change(text / "train.yy", {1: b"ka to mi ren " * 30})
+    assert "above data.max_length (24 tokens): 0 (0 %)" in report_until("Tokens", text, "data.clean.identical=true")
     assert "pairs above data.max_length (24 tokens): 0 (0 %)" in report
 
 

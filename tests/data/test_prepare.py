@@ -4,7 +4,15 @@ import os
 
 import pytest
 
-from seq2seq.config import CleanConfig, ConvolutionalConfig, ModelConfig, RecurrentConfig, TextFiles, TokenizerConfig
+from seq2seq.config import (
+    CleanConfig,
+    ConvolutionalConfig,
+    HeldOut,
+    ModelConfig,
+    RecurrentConfig,
+    TextFiles,
+    TokenizerConfig,
+)
 from seq2seq.data import vocabulary
 from seq2seq.data.prepare import prepare_data
 from seq2seq.errors import ConfigError, DataError
@@ -171,3 +179,21 @@ def test_cleaning_changes_fingerprints_only_if_it_leaves_pairs_out(tmp_path, tin
     again = prepared(numbers=True, max_characters=500)  # other rules, the same pairs
     assert again.fingerprint == less.fingerprint
     assert "pairs kept" not in capsys.readouterr().out
+
+
+def test_cleaning_counts_if_validation_pairs_are_held_out(tmp_path, tiny_config):
+    """Guards against a corpus of before that is found again, with the pairs that the rules leave out now."""
+    lines = [f"ka to mi ren sol {number}" for number in range(40)]
+    (tmp_path / "train.en").write_text("".join(f"{line}\n" for line in lines))
+    (tmp_path / "train.de").write_text(
+        "".join(f"{line if number < 3 else line[::-1]}\n" for number, line in enumerate(lines))
+    )
+
+    def prepared(**clean):
+        config = tiny_config()
+        changed = {"clean": CleanConfig(**clean), "valid": HeldOut(from_train=5)}
+        return prepare_data(config.model_copy(update={"data": config.data.model_copy(update=changed)}))
+
+    whole, less = prepared(), prepared(identical=True)
+    assert (whole.train.num_pairs, less.train.num_pairs) == (35, 32)
+    assert set(less.train.lines.tolist()) <= set(range(3, 40))
