@@ -54,11 +54,15 @@ class LoadedModel:
 def build_model(config: Config, tokenizers: TokenizerPair) -> Seq2SeqModel:
     """A new model, initialised with torch's random generator."""
     vocab_sizes = (tokenizers.src.vocab_size, tokenizers.tgt.vocab_size)
+    model: Seq2SeqModel
     if isinstance(config.model, RecurrentConfig):
-        return Recurrent(config.model, *vocab_sizes)
-    if isinstance(config.model, ConvolutionalConfig):
-        return Convolutional(config.model, *vocab_sizes, max_length=config.data.max_length)
-    return Transformer(config.model, *vocab_sizes, max_length=config.data.max_length)
+        model = Recurrent(config.model, *vocab_sizes)
+    elif isinstance(config.model, ConvolutionalConfig):
+        model = Convolutional(config.model, *vocab_sizes, max_length=config.data.max_length)
+    else:
+        model = Transformer(config.model, *vocab_sizes, max_length=config.data.max_length)
+    model.num_tags = len(tokenizers.tgt.tags)
+    return model
 
 
 def find_model_folder(path: Path) -> Path:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import takewhile
 from pathlib import Path
 
 import sentencepiece
@@ -89,9 +90,9 @@ class Tokenizer:
 
     @cached_property
     def tags(self) -> dict[str, int]:
-        """The id of every tag: a piece that no text has, to put before a source sentence."""
-        controls = (i for i in range(self.vocab_size) if self._processor.is_control(i) and i not in _CONTROL_IDS)
-        return {self._processor.id_to_piece(i)[1:-1]: i for i in controls}
+        """The id of every tag: a piece that no text has, to put before a source sentence. They follow EOS_ID."""
+        tags = takewhile(self._processor.is_control, range(EOS_ID + 1, self.vocab_size))
+        return {self._processor.id_to_piece(i)[1:-1]: i for i in tags}
 
     def prefix(self, tag: str | None) -> list[int]:
         """What stands before the ids of a source sentence; raises UserError for a tag that the model does not know."""

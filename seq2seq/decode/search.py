@@ -143,7 +143,14 @@ class Extension(NamedTuple):
     ended_parents: Tensor  # [B, K] the hypotheses of the previous step that these extend; ~k if k was cut
 
 
-def extend(logits: Tensor, log_probs: Tensor, last: Tensor, uniforms: Tensor | None, decode: DecodeConfig) -> Extension:
+def extend(
+    logits: Tensor,
+    log_probs: Tensor,
+    last: Tensor,
+    uniforms: Tensor | None,
+    decode: DecodeConfig,
+    num_tags: int = 0,
+) -> Extension:
     """Extend every hypothesis by one token; nothing is read back from the device.
 
     Args:
@@ -151,10 +158,12 @@ def extend(logits: Tensor, log_probs: Tensor, last: Tensor, uniforms: Tensor | N
         log_probs: [B, K], of the hypotheses so far; -inf in an empty place.
         last: [B] bool, whether only EOS may follow. Every hypothesis ends then, and the live ones have no meaning.
         uniforms: [B, K] float64 in [0, 1), for sampling: one random number per token. None: beam search.
+        num_tags: see :class:`~seq2seq.model.interface.Seq2SeqModel`.
     """
     offsets = log_probs - logits.logsumexp(dim=-1)
     own = logits if logits.stride(1) else logits[:, :1]  # equal hypotheses may share their logits
     own[:, :, :FIRST_ID] = -math.inf
+    own[:, :, EOS_ID + 1 : EOS_ID + 1 + num_tags] = -math.inf
     if uniforms is None:
         return _extend_beams(logits, offsets, last)
     return _extend_samples(logits, offsets, last, uniforms, decode)

@@ -58,6 +58,8 @@ class ToyState(State):
 
 
 class ToyModel:
+    num_tags = 0
+
     def __init__(self, vocabulary, sharpness):
         self.vocabulary, self.sharpness = vocabulary, sharpness
         self.rows_fed = 0

@@ -2,12 +2,15 @@
 number of processes changes nothing."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from seq2seq.cli.main import main
 from seq2seq.data.prepare import prepare_data
+from seq2seq.data.tokenizer import Tokenizer
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import UserError
 from tests.toy import metrics, sentences, toy_config, train, weights, write_lines, write_text_files
@@ -121,6 +124,17 @@ def test_a_model_whose_text_all_has_tags_wants_one(text: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="needs a tag before every sentence: yy, xx"):
         translator.translate("ka")
     assert isinstance(translator.translate("ka", tag="xx"), str)
+    chosen: list[int] = []
+    decode_batch = type(translator.tokenizers.tgt).decode_batch
+
+    def watched(self: Tokenizer, batch: Sequence[Sequence[int]]) -> list[str]:
+        chosen.extend(i for ids in batch for i in ids)
+        return decode_batch(self, batch)
+
+    with mock.patch.object(Tokenizer, "decode_batch", watched):
+        translator.translate(["ka to mi"] * 40, tag="xx", sample=True, temperature=50.0)
+    assert len(chosen) > 200
+    assert not set(chosen) & set(translator.tokenizers.tgt.tags.values())  # a target has none
     assert translator.explain("ka", tag="yy").attention.source[0] == "<yy>"
 
 
