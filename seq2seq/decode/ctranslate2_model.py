@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,8 +40,8 @@ class Found:
     """A hypothesis that CTranslate2 has found."""
 
     ids: tuple[int, ...]  # without EOS
-    log_prob: float  # of the ids, and of EOS if it is complete
-    complete: bool  # it ended with EOS, before the maximum length
+    log_prob: float  # of the ids and EOS, in nats
+    cut: bool  # it reached the maximum length, where EOS was added
 
 
 def library() -> Any:
@@ -95,7 +95,7 @@ def write_model(model: Seq2SeqModel, src_pieces: Sequence[str], tgt_pieces: Sequ
     library()
     from ctranslate2.specs import TransformerSpec
 
-    assert isinstance(model, Transformer) and why_not(model) is None
+    assert isinstance(model, Transformer), why_not(model)
     config = model.config
     spec = TransformerSpec(*_sides(model))
     for side, embedding, layers, norm in (
@@ -223,21 +223,47 @@ class ConvertedModel:
         self._ids = {piece: i for i, piece in enumerate(self._tgt)}
 
     def search(
-        self, sources: Sequence[Sequence[int]], beam_size: int, max_length: int, *, batch_tokens: int = 2048
+        self, sources: Sequence[Sequence[int]], beam_size: int, max_lengths: Sequence[int], batch_tokens: int = 2048
     ) -> list[list[Found]]:
-        """The finished hypotheses of each source, best log-probability first, at most ``beam_size``.
+        """The finished hypotheses of each source, the most likely first.
+
+        They are those of :func:`seq2seq.decode.search.search`, with one exception: if the last step of a sentence
+        finishes several hypotheses, so that there are more than ``beam_size``, the least likely ones are missing.
 
         Args:
-            sources: ids without EOS.
-            max_length: tokens of an output, EOS included. One that is longer is returned incomplete.
+            sources: ids without EOS, at least one each.
+            max_lengths: tokens of each output, EOS included. CTranslate2 has one limit for all; so lines that reach
+                their own are searched again.
             batch_tokens: padded source tokens of a batch.
         """
         if not sources:
             return []
+        longest = max(max_lengths)
+        found = self._search(sources, beam_size, longest - 1, batch_tokens)
+        again: dict[int, list[int]] = {}
+        for line, (hypotheses, limit) in enumerate(zip(found, max_lengths, strict=True)):
+            if any(hypothesis.cut or len(hypothesis.ids) + 1 >= limit for hypothesis in hypotheses):
+                again.setdefault(limit, []).append(line)
+        for limit, lines in again.items():
+            chosen = [sources[line] for line in lines]
+            # The search of these lines did not end before its limit, so with twice the patience it is the same one,
+            # and gives the unfinished hypotheses beside the finished ones.
+            whole = self._search(chosen, beam_size, limit - 1, batch_tokens, patience=2)
+            for line, hypotheses in zip(lines, self._ended(chosen, whole), strict=True):
+                found[line] = hypotheses
+        return found
+
+    def _search(
+        self, sources: Sequence[Sequence[int]], beam_size: int, max_length: int, batch_tokens: int, patience: int = 1
+    ) -> list[list[Found]]:
+        """What CTranslate2 finds. Where a hypothesis is cut, EOS does not count in its log-probability."""
+        if max_length < 1:
+            return [[Found((), 0.0, cut=True)] for _ in sources]
         results = self._translator.translate_batch(
-            self._source_tokens(sources),
+            [[self._src[i] for i in ids] for ids in sources],
             beam_size=beam_size,
-            num_hypotheses=beam_size,
+            num_hypotheses=beam_size * (patience if beam_size > 1 else 1),
+            patience=patience,
             length_penalty=NO_PENALTY,
             max_input_length=0,
             min_decoding_length=0,
@@ -252,28 +278,37 @@ class ConvertedModel:
             for result in results
         ]
 
+    def _ended(self, sources: Sequence[Sequence[int]], found: Sequence[list[Found]]) -> list[list[Found]]:
+        """The hypotheses with EOS at the end of those that were cut."""
+        cut = [(source, one) for source, several in zip(sources, found, strict=True) for one in several if one.cut]
+        scores = iter(self.log_probs([source for source, _ in cut], [one.ids for _, one in cut]))
+        ended = [[replace(one, log_prob=next(scores)) if one.cut else one for one in several] for several in found]
+        return [sorted(several, key=lambda one: -one.log_prob) for several in ended]
+
     def log_probs(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
         """The log-probability of each target with its EOS, in nats; all ids are without EOS."""
         if not sources:
             return []
-        targets = [[self._tgt[i] for i in ids] for ids in targets]
         scored = self._translator.score_batch(
-            self._source_tokens(sources), targets, max_input_length=0, max_batch_size=2048, batch_type="tokens"
+            [[self._src[i] for i in ids] for ids in sources],
+            [[self._tgt[i] for i in ids] for ids in targets],
+            max_input_length=0,
+            max_batch_size=2048,
+            batch_type="tokens",
         )
         return [float(sum(result.log_probs)) for result in scored]
-
-    def _source_tokens(self, sources: Sequence[Sequence[int]]) -> list[list[str]]:
-        return [[self._src[i] for i in ids] for ids in sources]
 
     def _found(self, tokens: Sequence[str], score: float) -> Found:
         ids = tuple(self._ids[token] for token in tokens)
         complete = bool(ids) and ids[-1] == EOS_ID
-        return Found(ids[:-1] if complete else ids, score, complete)
+        return Found(ids[:-1] if complete else ids, score, cut=not complete)
 
 
 def _vocabularies(folder: Path) -> tuple[list[str], list[str]]:
     """The pieces of both sides, in the order of their ids."""
     shared = folder / "shared_vocabulary.json"
-    paths = [shared, shared] if shared.exists() else [folder / f"{side}_vocabulary.json" for side in ("source", "target")]
+    paths = (
+        [shared, shared] if shared.exists() else [folder / f"{side}_vocabulary.json" for side in ("source", "target")]
+    )
     src, tgt = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
     return src, tgt

@@ -1,0 +1,1 @@
+"""Models for other programs, each with a proof that it translates there as it does here."""
