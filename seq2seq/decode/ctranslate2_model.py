@@ -76,6 +76,20 @@ def why_not(model: Seq2SeqModel) -> str | None:
     return None
 
 
+def check_pieces(src_pieces: Sequence[str], tgt_pieces: Sequence[str]) -> None:
+    """Raise UserError if CTranslate2 would take one piece for another: it knows them by their names."""
+    for pieces in (src_pieces, tgt_pieces):
+        if len(set(pieces)) < len(pieces):
+            raise UserError("the tokenizer has two pieces of the same name, which CTranslate2 cannot tell apart")
+    for special in (UNK_ID, BOS_ID, EOS_ID):
+        names = src_pieces[special], tgt_pieces[special]
+        if names[0] != names[1]:
+            raise UserError(
+                f"the tokenizers have other names for the special piece {special} ({names[0]!r} and {names[1]!r}), but "
+                "CTranslate2 has one name for both sides"
+            )
+
+
 def num_positions(model: Transformer) -> int | None:
     """The longest sentence, in tokens, for the converted model; None: no limit."""
     if model.config.positions == "rotary":
@@ -87,7 +101,7 @@ def write_model(model: Seq2SeqModel, src_pieces: Sequence[str], tgt_pieces: Sequ
     """Write ``model.bin``, ``config.json`` and the vocabularies into an existing folder, in fp32.
 
     Args:
-        src_pieces, tgt_pieces: the name of each id, all different.
+        src_pieces, tgt_pieces: the name of each id; see :func:`check_pieces`.
 
     Raises:
         UserError: ``ctranslate2`` is not installed.

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seq2seq.data.tokenizer import Tokenizer
-from seq2seq.decode.ctranslate2_model import ComputeType, ConvertedModel, library, num_positions, why_not, write_model
+from seq2seq.decode.ctranslate2_model import (
+    ComputeType,
+    ConvertedModel,
+    check_pieces,
+    library,
+    num_positions,
+    why_not,
+    write_model,
+)
 from seq2seq.errors import UserError
 from seq2seq.export.parity import Scored
 from seq2seq.model.transformer import Transformer
@@ -41,10 +49,7 @@ def check(loaded: LoadedModel) -> None:
     if (reason := why_not(loaded.model)) is not None:
         raise UserError(reason)
     library()
-    for tokenizer in (loaded.tokenizers.src, loaded.tokenizers.tgt):
-        pieces = _pieces(tokenizer)
-        if len(set(pieces)) < len(pieces):
-            raise UserError("the tokenizer has two pieces of the same name, which CTranslate2 cannot tell apart")
+    check_pieces(_pieces(loaded.tokenizers.src), _pieces(loaded.tokenizers.tgt))
 
 
 def convert(loaded: LoadedModel, folder: Path) -> None:
