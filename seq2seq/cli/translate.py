@@ -9,8 +9,7 @@ from seq2seq.cli.common import MODEL_HELP, Subparsers, add_decode_options, load_
 from seq2seq.errors import UserError
 
 _EPILOG = """\
---n-best above 1 gives up to N different translations per line, the best first:
-line number <tab> score <tab> translation (with --sample some may be equal).
+--n-best above 1 writes line number <tab> score <tab> translation, best first.
 Lines from a pipe or a terminal are translated when they arrive.
 exit codes: as `seq2seq -h` lists them
 """
