@@ -12,7 +12,7 @@ from seq2seq.config.keys import OnePath, Section, option
 _PART = re.compile(r"(?:(?:encoder|decoder)(?:\.layers\.\d+(?:-\d+)?)?|embeddings|positions)")
 
 # A class body cannot declare ``from``, which is a word of Python.
-_From: Any = create_model(
+_From: Any = create_model(  # type: ignore[call-overload]
     "_From",
     __base__=Section,
     **{

@@ -40,7 +40,6 @@ from seq2seq.config.sections import (
 )
 from seq2seq.errors import ConfigError
 
-
 _Models: TypeAlias = ModelConfig | RecurrentConfig | ConvolutionalConfig
 
 
@@ -92,10 +91,17 @@ class Config(Section):
             ConfigError: what is stated contradicts a chosen value.
         """
         open_keys = set(self.open_choices())
+        return self.with_values({key: value for key, value in values.items() if key in open_keys})
+
+    def with_values(self, values: Mapping[str, object]) -> "Config":
+        """A copy with these values for dotted keys.
+
+        Raises:
+            ConfigError: they contradict other keys.
+        """
         tree = self.model_dump(exclude_unset=True)
         for key, value in values.items():
-            if key in open_keys:
-                set_key(tree, tuple(key.split(".")), value)
+            set_key(tree, tuple(key.split(".")), value)
         try:
             return Config.model_validate(tree)
         except ValidationError as error:

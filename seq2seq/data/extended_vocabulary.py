@@ -99,13 +99,13 @@ def extended_pair(
         new: trained on the new text, joint as the old ones are; None: only tags are added.
         shared: the ids of both sides are the same, as their vectors are. So both get the tags.
     """
-    src = extended(old.src, new and new.src, tags, bpe=bpe)
+    new_src, new_tgt = (None, None) if new is None else (new.src, new.tgt)
+    src = extended(old.src, new_src, tags, bpe=bpe)
     if old.joint:
         return TokenizerPair(src, Tokenizer(src.model))
-    return TokenizerPair(src, extended(old.tgt, new and new.tgt, tags if shared else (), bpe=bpe))
+    return TokenizerPair(src, extended(old.tgt, new_tgt, tags if shared else (), bpe=bpe))
 
 
 def added_pieces(old: Tokenizer, final: Tokenizer) -> list[str]:
     """The pieces that ``final`` has more than ``old``, tags included, in the order of their ids."""
     return final.pieces(range(old.vocab_size, final.vocab_size))
-

@@ -24,7 +24,7 @@ from seq2seq.train.metrics import METRICS
 from seq2seq.train.optim import MovingAverage, Optimizer
 
 # What must not change when a run continues. The rest (bounds, saving, decoding, devices) may change.
-_FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
+_FIXED = ["seed", "data.max_length", "data.max_ratio", "init", "tokenizer", "model", "optim"]
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
 _FIXED += ["train.metric"]  # scores of two metrics cannot be compared
 _BOUNDS = ["train.max_steps", "train.max_epochs", "train.max_minutes"]  # what was chosen depends on them
