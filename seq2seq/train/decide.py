@@ -32,7 +32,7 @@ from seq2seq.train.recipe import (
     step_tokens,
     text_choices,
 )
-from seq2seq.train.resume import Earlier, kept_choices
+from seq2seq.train.resume import Earlier, kept_choices, new_start
 from seq2seq.train.step_size import fitting_step
 
 _SHARE_OF_PEAK = {"cpu": 0.4, "cuda": 0.15}  # that training reaches, about
@@ -130,7 +130,7 @@ def _explain_bounds(config: Config, earlier: Earlier, processes: Processes) -> N
             processes.say(
                 f"train.{key} is {new} now and was {old} when the run began; the run keeps the {before['max_steps']:,} "
                 "steps that were chosen then, because its learning rate falls until the last of them. For a longer run "
-                "choose another run_dir"
+                f"choose another run_dir{new_start(config.run_dir)}"
             )
 
 

@@ -194,7 +194,7 @@ def start_from(initial: Initial, model: Seq2SeqModel, tokenizers: TokenizerPair)
     with torch.no_grad():
         for name, tensor in initial.weights.items():
             weights[name] = tensor
-            if name in shapes and len(shapes[name]) and len(tensor) < len(shapes[name]):  # a table of the vocabulary
+            if name in shapes and len(tensor) < shapes[name][0]:  # a table of the vocabulary
                 side = "src" if name.startswith("src_") else "tgt"
                 old, final = getattr(initial.tokenizers, side), getattr(tokenizers, side)
                 weights[name] = torch.cat([tensor, new_rows(tensor, old, final)])
@@ -225,7 +225,7 @@ def describe(initial: Initial, model: nn.Module, data: PreparedData, config: Con
         name = "vocabulary" if len(sides) == 1 else f"{_NAMES[side]} vocabulary"
         if added:
             shown = ", ".join(added[: len(added) : max(1, len(added) // _SHOWN)][:_SHOWN])
-            yield f"{name}: {len(added):,} pieces added to the model's {old.vocab_size:,}, such as {shown}"
+            yield f"{name}: new pieces: {len(added):,}, such as {shown}; the model's {old.vocab_size:,} stay as they are"
         elif config.init.extend_vocabulary:
             yield f"{name}: nothing to add; the model has all pieces of the new text"
     for side in SIDES:

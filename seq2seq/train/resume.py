@@ -80,6 +80,13 @@ def kept_choices(config: Config, earlier: Earlier) -> dict[str, object]:
     return values
 
 
+def new_start(run_dir: Path) -> str:
+    """What to write for a new run that starts from the best model of the run in ``run_dir``, if it has a model."""
+    if not any((run_dir / name / WEIGHTS).is_file() for name in ("best", "last")):
+        return ""
+    return f"; to train its best model further in a new run: init.from={run_dir} run_dir={run_dir}-2"
+
+
 def check_continues(config: Config, data_fingerprint: str, earlier: Earlier, say: Callable[[str], None]) -> None:
     """Refuse to continue, or to begin, where settings or text differ from those of the run so far.
 
@@ -127,13 +134,16 @@ def check_same_run(config: Config, data_fingerprint: str, saved_config: str, sav
         ) from None
     if differences:
         changed = "; ".join(differences)
+        of_model = any(line.startswith(("model.", "tokenizer.", "init.")) for line in differences)
         raise ConfigError(
             f"{config.run_dir}: holds a run with other settings ({changed}); restore them, or choose another run_dir"
+            f"{'' if of_model else new_start(config.run_dir)}"
         )
     if saved_fingerprint != data_fingerprint:
         raise DataError(
             f"{config.run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
             "data; restore data.train, data.valid and data.clean, use that version, or choose another run_dir"
+            f"{new_start(config.run_dir)}"
         )
 
 
