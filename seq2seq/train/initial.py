@@ -28,7 +28,7 @@ from seq2seq.errors import ConfigError, DataError, ModelError
 from seq2seq.files import CHECKSUM
 from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model_folder import WEIGHTS, find_model_folder, load_model_folder, load_weights
-from seq2seq.train.resume import Earlier
+from seq2seq.train.resume import Earlier, check_same_settings
 
 _OF_TRAINING = {"model": {"dropout"}, "tokenizer": {"sampling"}}  # keys that do not belong to the model
 _OF_NEW_TEXT = {"vocab_size", "character_coverage"}  # of the tokenizer that extends the vocabulary
@@ -107,13 +107,15 @@ def initial_model(config: Config, earlier: Earlier) -> Initial | None:
 
     Raises:
         ModelError: there is no such model, or it is damaged.
-        ConfigError: a part to freeze does not exist.
+        ConfigError: a part to freeze does not exist, or the run was started with another ``init``.
     """
-    source = config.init.source
+    source, checkpoint = config.init.source, earlier.checkpoint
+    if checkpoint is not None:
+        check_same_settings(config, checkpoint.config, ["init"])
     if source is None:
         return None
-    if earlier.checkpoint is not None:
-        saved = json.loads(earlier.checkpoint.config)
+    if checkpoint is not None:
+        saved = json.loads(checkpoint.config)
         try:
             tokenizers = TokenizerPair.load(config.run_dir / "initial")
         except DataError as error:
@@ -225,7 +227,7 @@ def describe(initial: Initial, model: nn.Module, data: PreparedData, config: Con
         name = "vocabulary" if len(sides) == 1 else f"{_NAMES[side]} vocabulary"
         if added:
             shown = ", ".join(added[: len(added) : max(1, len(added) // _SHOWN)][:_SHOWN])
-            yield f"{name}: new pieces: {len(added):,}, such as {shown}; the model's {old.vocab_size:,} stay as they are"
+            yield f"{name}: new pieces: {len(added):,}, such as {shown}; the model's {old.vocab_size:,} stay"
         elif config.init.extend_vocabulary:
             yield f"{name}: nothing to add; the model has all pieces of the new text"
     for side in SIDES:

@@ -8,7 +8,7 @@ whose checkpoints were deleted, or into which models were copied, is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,24 +126,33 @@ def check_same_run(config: Config, data_fingerprint: str, saved_config: str, sav
         DataError: the text or the tokenizer differs.
     """
     fixed = [*_FIXED, *(["train.max_steps"] if config.optim.schedule in ("cosine", "linear") else [])]
+    check_same_settings(config, saved_config, fixed)
+    if saved_fingerprint != data_fingerprint:
+        raise DataError(
+            f"{config.run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
+            "data; restore data.train, data.valid and data.clean, use that version, or choose another run_dir"
+            f"{new_start(config.run_dir)}"
+        )
+
+
+def check_same_settings(config: Config, saved_config: str, keys: Sequence[str]) -> None:
+    """Refuse to continue a run that was started with other settings below these dotted keys.
+
+    Raises:
+        ConfigError: as for :func:`check_same_run`.
+    """
     try:
-        differences = diff_configs(saved_config, config, fixed)
+        differences = diff_configs(saved_config, config, keys)
     except ConfigError as error:
         raise ConfigError(
             f"{config.run_dir}: its run {error}; continue it with the version that wrote it, or choose another run_dir"
         ) from None
     if differences:
         changed = "; ".join(differences)
-        of_model = any(line.startswith(("model.", "tokenizer.", "init.")) for line in differences)
+        of_model = any(line.startswith(("model.", "tokenizer.")) for line in differences)
         raise ConfigError(
             f"{config.run_dir}: holds a run with other settings ({changed}); restore them, or choose another run_dir"
             f"{'' if of_model else new_start(config.run_dir)}"
-        )
-    if saved_fingerprint != data_fingerprint:
-        raise DataError(
-            f"{config.run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
-            "data; restore data.train, data.valid and data.clean, use that version, or choose another run_dir"
-            f"{new_start(config.run_dir)}"
         )
 
 
