@@ -125,15 +125,17 @@ def test_characters_that_a_vocabulary_lacks_are_reported(
 
 
 PARTS = {
-    "transformer": ["encoder", "decoder.layers.0", "embeddings", "positions", "encoder.layers.1"],
-    "separate": ["encoder", "decoder", "embeddings", "encoder.layers.0"],
-    "recurrent": ["encoder.layers.0-1", "decoder", "embeddings"],
-    "convolutional": ["encoder", "decoder.layers.1", "embeddings", "positions"],
+    "transformer": ["encoder.layers.1", "decoder", "positions"],
+    "separate": ["encoder", "embeddings"],
+    "recurrent": ["encoder.layers.0-1", "embeddings"],
+    "convolutional": ["decoder.layers.1", "positions"],
 }
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [("transformer", "muon"), ("separate", "adamw"), ("recurrent", "muon"), ("convolutional", "adamw")],
+)
 def test_frozen_parts_stay_and_the_others_learn(
     name: str, optimizer: str, text: Path, tmp_path: Path, old: Any
 ) -> None:
