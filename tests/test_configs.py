@@ -24,7 +24,7 @@ def num_parameters(name: str) -> int:
     """Of the model of a lesson, whose vocabularies are full."""
     config = load_config(LESSONS[name])
     config = config.with_choices({"tokenizer.joint": False, "model.positions": "rotary"})
-    vocabulary: Any = SimpleNamespace(vocab_size=config.tokenizer.vocab_size, tags=())
+    vocabulary: Any = SimpleNamespace(vocab_size=config.tokenizer.vocab_size, tag_ranges=())
     model = build_model(config, TokenizerPair(vocabulary, vocabulary))
     return sum(parameter.numel() for parameter in model.parameters())
 

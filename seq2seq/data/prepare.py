@@ -18,6 +18,7 @@ from seq2seq.config import Config, DataConfig, HeldOut, ParallelText, check_file
 from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.cleaning import Cleaned, bar, clean_text
 from seq2seq.data.corpus import Corpus, build_corpus, open_corpus
+from seq2seq.data.extended_vocabulary import extended_pair
 from seq2seq.data.formats.pairs import SentencePair, count_pairs, fingerprint_text, read_pairs
 from seq2seq.data.held_out import TrainAndValid
 from seq2seq.data.mixture import Mixture
@@ -97,10 +98,13 @@ def known_checksums(config: Config) -> ChecksumMemory:
     return ChecksumMemory(config.cache_dir / "digests.json")
 
 
-def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
+def prepare_data(config: Config, *, initial: TokenizerPair | None = None, show_progress: bool = True) -> PreparedData:
     """Train the tokenizer and build the corpora, or open them if they exist.
 
     Validation and test text is read first, so that mistakes in it are reported before the long work.
+
+    Args:
+        initial: the tokenizers of the model that training starts from (``config.init``).
 
     Raises:
         ConfigError: a file is missing, or cannot be read more than once.
@@ -118,7 +122,7 @@ def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
     if show_progress and (notice := text.notice()):
         tqdm.write(notice)
     known = known_checksums(config)
-    tokenizers = _prepare_tokenizers(config, text, known, show_progress)
+    tokenizers = _prepare_tokenizers(config, text, known, initial, show_progress)
     train = _prepare_corpus("train", config, text, tokenizers, known, show_progress)
     valid = _prepare_corpus("valid", config, text, tokenizers, known, show_progress)
     counts = count_pairs(config.data.train, known.recall) if len(config.data.train) > 1 else [_NO_LIMIT]
@@ -143,13 +147,18 @@ def _datasets(data: DataConfig, name: Literal["train", "valid"]) -> Sequence[Par
 
 
 def _prepare_tokenizers(
-    config: Config, text: TrainAndValid, known: ChecksumMemory, show_progress: bool
+    config: Config, text: TrainAndValid, known: ChecksumMemory, initial: TokenizerPair | None, show_progress: bool
 ) -> TokenizerPair:
+    learns = initial is None or config.init.extend_vocabulary
+    if initial is not None and not learns and initial.src.tags.keys() >= set(config.data.tags):
+        return initial
     max_length, max_ratio = config.data.max_length, config.data.max_ratio
     settings = {"kind", "vocab_size", "character_coverage", "byte_fallback", "joint", "normalise_source"}
     values = {**config.tokenizer.model_dump(include=settings), "max_length": max_length, "max_ratio": max_ratio}
     if config.data.tags:
         values["tags"] = config.data.tags
+    if initial is not None:
+        values |= {"initial": initial.fingerprint, "extended": learns}
     made_from = fingerprint(recipe=_RECIPE, **_made_from(config, text, known, train=True), **values)
     folder = config.cache_dir / f"tokenizer-{made_from}"
     if folder.exists():
@@ -157,13 +166,22 @@ def _prepare_tokenizers(
             return _load_complete(folder)
         except DataError as error:  # training is deterministic, so the result is the same
             tqdm.write(f"{error} (seq2seq trains it again now)", file=sys.stderr)
-    pairs = bar(text.train(), desc="reading text for the tokenizer", disable=not show_progress)
-    tokenizers, notices = learn_tokenizers(
-        pairs, config.tokenizer, tags=config.data.tags, max_length=max_length, max_ratio=max_ratio
-    )
-    if show_progress:
-        for notice in notices:
-            tqdm.write(f"tokenizer: {notice}")
+    learned = None
+    if learns:
+        pairs = bar(text.train(), desc="reading text for the tokenizer", disable=not show_progress)
+        tags = config.data.tags if initial is None else ()
+        learned, notices = learn_tokenizers(
+            pairs, config.tokenizer, tags=tags, max_length=max_length, max_ratio=max_ratio
+        )
+        if show_progress:
+            for notice in notices:
+                tqdm.write(f"tokenizer: {notice}")
+    if initial is not None:
+        bpe, shared = config.tokenizer.kind == "bpe", config.model.tie_embeddings == "all"
+        tokenizers = extended_pair(initial, learned, config.data.tags, bpe=bpe, shared=shared)
+    else:
+        assert learned is not None
+        tokenizers = learned
     tokenizers.save(folder)
     write_text(folder / _FINGERPRINT, tokenizers.fingerprint)
     return tokenizers

@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import takewhile
 from pathlib import Path
 
 import sentencepiece
@@ -90,9 +89,23 @@ class Tokenizer:
 
     @cached_property
     def tags(self) -> dict[str, int]:
-        """The id of every tag: a piece that no text has, to put before a source sentence. They follow EOS_ID."""
-        tags = takewhile(self._processor.is_control, range(EOS_ID + 1, self.vocab_size))
+        """The id of every tag: a piece that no text has, to put before a source sentence.
+
+        They follow EOS_ID; those that were added to a trained model are among its last pieces.
+        """
+        tags = filter(self._processor.is_control, range(EOS_ID + 1, self.vocab_size))
         return {self._processor.id_to_piece(i)[1:-1]: i for i in tags}
+
+    @property
+    def tag_ranges(self) -> tuple[range, ...]:
+        """The ids of all tags, as ranges."""
+        ranges: list[range] = []
+        for i in sorted(self.tags.values()):
+            if ranges and ranges[-1].stop == i:
+                ranges[-1] = range(ranges[-1].start, i + 1)
+            else:
+                ranges.append(range(i, i + 1))
+        return tuple(ranges)
 
     def prefix(self, tag: str | None) -> list[int]:
         """What stands before the ids of a source sentence; raises UserError for a tag that the model does not know."""

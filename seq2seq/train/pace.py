@@ -21,6 +21,7 @@ from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import build_model
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import gradients_for
+from seq2seq.train.initial import freeze
 from seq2seq.train.loss_scale import LossScale
 from seq2seq.train.microbatches import microbatches_of, too_large
 from seq2seq.train.optim import MovingAverage, Optimizer
@@ -43,6 +44,7 @@ def measure_pace(config: Config, data: PreparedData, processes: Processes) -> Pa
     """
     dtype = compute_dtype(config.train.precision, processes.device)
     model = build_model(config, data.tokenizers).to(processes.device).train()
+    freeze(model, config.init.freeze)
     step = _step_seconds(config, data, processes, model, dtype)
     translator = Translator(TorchEngine(model.eval(), dtype), config, data.tokenizers)
     src = data.valid_text.src
