@@ -9,10 +9,7 @@ from seq2seq.cli.common import MODEL_HELP, Subparsers, add_decode_options, load_
 from seq2seq.errors import UserError
 
 _EPILOG = """\
---format tsv writes source <tab> translation <tab> score: a dataset to train on,
-{tsv: FILE, src: 0, tgt: 1}, or {tsv: FILE, src: 1, tgt: 0} if it was translated back.
---n-best above 1 gives up to N different translations per line, the best first:
-line number <tab> score <tab> translation (with --sample some may be equal).
+--n-best above 1: up to N rows per line, best first: number, score, translation
 Lines from a pipe or a terminal are translated when they arrive.
 exit codes: as `seq2seq -h` lists them
 """
