@@ -9,8 +9,7 @@ from seq2seq.cli.common import MODEL_HELP, Subparsers, add_decode_options, load_
 from seq2seq.errors import UserError
 
 _EPILOG = """\
---n-best above 1 gives up to N different translations per line, the best first:
-line number <tab> score <tab> translation (with --sample some may be equal).
+--n-best above 1: up to N rows per line, best first: number, score, translation
 Lines from a pipe or a terminal are translated when they arrive.
 exit codes: as `seq2seq -h` lists them
 """
@@ -28,6 +27,8 @@ def add(subparsers: Subparsers) -> None:
     argument("models", type=path, nargs="+", metavar="MODEL", help=f"{MODEL_HELP}; several: an ensemble")
     argument("--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input")
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
+    help_ = "text (default), or tsv: source, translation, score"
+    argument("--format", choices=["text", "tsv"], default="text", metavar="NAME", help=help_)
     argument("--resume", action="store_true", help="continue an interrupted translation")
     choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
     argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)
@@ -51,4 +52,4 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--resume: give --output FILE; output to a pipe cannot be continued")
     refuse_same_file(args.input, args.output)
     translator, decode = load_translator(args)
-    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume)
+    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, args.format)

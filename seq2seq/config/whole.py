@@ -138,6 +138,8 @@ class Config(Section):
             yield "optim.schedule", f"{schedule} ends at the last step; set train.max_steps"
         if steps is not None and "warmup_steps" in self.optim.model_fields_set and warmup >= steps:
             yield "optim.warmup_steps", f"must be below train.max_steps ({steps}), not {warmup}"
+        if self.train.max_forgetting is not None and self.data.guard is None:
+            yield "train.max_forgetting", "needs a text to measure it with; set data.guard, or remove this key"
         if self.decode.tag is not None and self.decode.tag not in self.data.tags:
             yield "decode.tag", f"no dataset of data.train has the tag {self.decode.tag}; {known_tags(self.data.tags)}"
         if (empty := self.data.first_empty_epoch()) and empty <= (self.train.max_epochs or empty):
@@ -214,7 +216,7 @@ def check_files(config: Config) -> None:
     texts: list[tuple[str, Dataset]] = [
         (f"data.train.{number}" if several else "data.train", text) for number, text in enumerate(data.train)
     ]
-    texts += [(f"data.{name}", text) for name, text in (("valid", data.valid), ("test", data.test)) if text]
+    texts += [(f"data.{name}", text) for name, text in data.measured.items()]
     missing = [
         f"{place}.{key}: {problem}: {path}"
         for place, text in texts

@@ -26,7 +26,7 @@ from seq2seq.train.optim import MovingAverage, Optimizer
 # What must not change when a run continues. The rest (bounds, saving, decoding, devices) may change.
 _FIXED = ["seed", "data.max_length", "data.max_ratio", "init", "tokenizer", "model", "optim"]
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
-_FIXED += ["train.metric"]  # scores of two metrics cannot be compared
+_FIXED += ["train.metric", "train.max_forgetting"]  # what the best model is
 _BOUNDS = ["train.max_steps", "train.max_epochs", "train.max_minutes"]  # what was chosen depends on them
 
 
@@ -130,8 +130,8 @@ def check_same_run(config: Config, data_fingerprint: str, saved_config: str, sav
     if saved_fingerprint != data_fingerprint:
         raise DataError(
             f"{config.run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
-            "data; restore data.train, data.valid and data.clean, use that version, or choose another run_dir"
-            f"{new_start(config.run_dir)}"
+            "data; restore data.train, data.valid, data.guard and data.clean, use that version, or choose another "
+            f"run_dir{new_start(config.run_dir)}"
         )
 
 

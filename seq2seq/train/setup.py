@@ -159,7 +159,7 @@ def _reporter(
         if not list_checkpoints(config.run_dir):
             record_beginning(config, data.fingerprint)
         write_text(config.run_dir / CONFIG, dump_config(config))
-        log = MetricsLog(config.run_dir, step)
+        log = MetricsLog(config.run_dir, step if list_checkpoints(config.run_dir) else -1)  # step 0 is before training
     peak = matmul_peak(processes.device, dtype) * processes.world_size
     flops = training_flops(config.model, model.output_weight.size(0))
     return Reporter(processes, log, step, Speedometer(flops, peak))

@@ -46,6 +46,7 @@ from tests.toy import (
 
 # Six steps an epoch and a checkpoint every four: a run that goes on does so in the middle of an epoch.
 EVERY = ("train.save_every=4", "train.max_steps=14")
+GUARD = "data.guard={src: TEXT/test.xx, tgt: TEXT/test.yy}"
 VARIANTS = {
     "dropout": (*EVERY, "model.dropout=0.3"),
     "everything": (
@@ -82,6 +83,7 @@ VARIANTS = {
         "optim.name=muon",
         "train.accumulate=2",
     ),
+    "guard": (*EVERY, GUARD, "train.max_forgetting=0", "train.validate_every=2"),
     "patience": (*EVERY, "train.max_steps=40", "train.patience=3", "train.validate_every=3", "optim.lr=1e-6"),
 }
 
@@ -109,9 +111,9 @@ def old_model(text: Path) -> Path:
 
 
 def variant_of(name: str, text: Path, run: Path) -> Config:
-    settings = VARIANTS[name]
+    settings = [setting.replace("TEXT", str(text)) for setting in VARIANTS[name]]
     if "OLD" in str(settings):
-        settings = tuple(setting.replace("OLD", str(old_model(text))) for setting in settings)
+        settings = [setting.replace("OLD", str(old_model(text))) for setting in settings]
     return toy_config(text, run, *settings)
 
 
@@ -166,14 +168,15 @@ def same_end(run: Path, reference: Path) -> None:
     ("variant", "step"),
     [
         *(("everything", 2), ("everything", 7), ("dropout", 9), ("separate", 7), ("patience", 12)),
-        *(("recurrent", 7), ("convolutional", 7), ("fine-tuned", 2), ("fine-tuned", 7)),
+        *(("recurrent", 7), ("convolutional", 7), ("fine-tuned", 2), ("fine-tuned", 7), ("guard", 1), ("guard", 7)),
     ],
 )
 def test_a_stopped_run_ends_as_one_that_was_not(
     variant: str, step: int, text: Path, tmp_path: Path, undisturbed: Callable[[str], Path]
 ) -> None:
     """Contract 2: before the first checkpoint, mid-epoch, and right after a checkpoint; dropout, averages, sampled
-    subwords, accumulation, schedules, both optimizers and the state of patience all go on exactly."""
+    subwords, accumulation, schedules, both optimizers, the start of the guard and the state of patience all go on
+    exactly."""
     config = variant_of(variant, text, tmp_path / "run")
     with stopping("train_step", step), pytest.raises(Stopped):
         train(config)
@@ -380,10 +383,10 @@ SHAPE = "d_model: 16, encoder_layers: 1, decoder_layers: 1, dropout: 0"
     ids=["transformer", "recurrent", "convolutional", "fine-tuned"],
 )
 def test_two_processes_train_as_one(model: tuple[str, ...], text: Path, tmp_path: Path) -> None:
-    """Contract 5 with real processes: the same steps, losses and gradients, validation shared and complete."""
+    """Contract 5 with real processes: the same steps, losses and gradients, validations shared and complete."""
     settings = [setting.replace("OLD", str(old_model(text))) for setting in model]
     settings += ["tokenizer.sampling=0.3", "train.accumulate=2", "train.ema_decay=0.5"]
-    settings += [f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy"]
+    settings += [f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy", GUARD.replace("TEXT", str(text))]
     train(toy_config(text, tmp_path / "one", *settings))
     config = write_config(text, tmp_path / "two")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "seq2seq", "train"]
