@@ -17,6 +17,8 @@ from torch import Tensor
 
 from seq2seq.config import ModelConfig
 
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "swish"}  # their names for ours
+
 
 class Place(NamedTuple):
     """A weight of ours, which is one of theirs or several of them stacked."""
@@ -80,10 +82,13 @@ def to_theirs(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, T
     return found
 
 
-def to_ours(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """All weights but the embeddings by our names, fp32. Raises KeyError with the name that is missing."""
+def to_ours(weights: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """All weights but the embeddings by our names, fp32; removes what it takes from ``weights``.
+
+    Raises KeyError with the name that is missing.
+    """
     order = feature_order(config.d_model)
     return {
-        place.ours: reordered(torch.cat([weights[name].float() for name in place.theirs]), place.features, order)
+        place.ours: reordered(torch.cat([weights.pop(name).float() for name in place.theirs]), place.features, order)
         for place in places(config)
     }

@@ -16,7 +16,9 @@ from seq2seq.model.interface import Seq2SeqModel
 class EmbeddingModel(Seq2SeqModel):
     """A model whose words are rows of tables; the tables may be one and the same (Press & Wolf 2017)."""
 
-    def __init__(self, config: ModelConfig | RecurrentConfig | ConvolutionalConfig, src_vocab: int, tgt_vocab: int) -> None:
+    def __init__(
+        self, config: ModelConfig | RecurrentConfig | ConvolutionalConfig, src_vocab: int, tgt_vocab: int
+    ) -> None:
         super().__init__()
         tied, d_model = config.tie_embeddings, config.d_model
         if tied == "all":
