@@ -1,7 +1,7 @@
 """Models in the format of Hugging Face's library ``transformers``: written from ours, and run there.
 
-A model whose norms come last is a MarianMTModel there, and one whose norms come first a PegasusForConditionalGeneration,
-which has no other embeddings than one table for all. Both have sinusoidal positions. The ids stay ours.
+A model whose norms come last is a MarianMTModel there. One whose norms come first is a
+PegasusForConditionalGeneration, which has one table of embeddings. Both have sinusoidal positions. The ids stay ours.
 
 Shapes: ``B`` sentences, ``K`` hypotheses of each, ``S`` and ``T`` tokens of the longest source and target.
 """

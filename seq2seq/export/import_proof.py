@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from seq2seq.data.packed import pack_sentences, pack_pairs
+from seq2seq.data.packed import pack_pairs
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import Tokenizer
 from seq2seq.decode.engine import Source, TorchEngine
@@ -116,7 +117,8 @@ def _largest_difference(
     loaded: LoadedModel, src: list[int], tgt: list[int], theirs: Tensor, rows: Sequence[int]
 ) -> float:
     """Between our log-probabilities and theirs, [T, their V], over all tokens that both have."""
-    batch = pack_pairs(src, [len(src)], tgt, [len(tgt)])
+    lengths = np.array([len(src)]), np.array([len(tgt)])
+    batch = pack_pairs(np.array(src), lengths[0], np.array(tgt), lengths[1])
     ours = loaded.model.logits(loaded.model(batch)).log_softmax(dim=-1)
     wanted = torch.tensor(rows)
     kept = wanted >= 0

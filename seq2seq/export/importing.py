@@ -169,6 +169,7 @@ def _config(theirs: MarianFolder, sides: _Sides, *, output_bias: bool) -> Config
             "normalise_source": sides.pair.src.normalises,
         },
         "model": model,
+        "train": {"max_epochs": 1},  # a config needs an end of training
         "decode": {
             "beam_size": search.get("num_beams", 4),
             "length_penalty": min(10.0, max(0.0, search.get("length_penalty", 1.0))),
@@ -176,7 +177,7 @@ def _config(theirs: MarianFolder, sides: _Sides, *, output_bias: bool) -> Config
         },
     }
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(tree).all_stated()
     except (ValidationError, TypeError) as error:
         reason = str(error).replace("\n", " ")
         raise ModelError(f"{theirs.path}: its config.json cannot be represented: {reason}") from None
@@ -188,8 +189,8 @@ def _notes(theirs: MarianFolder, sides: _Sides, config: Config) -> list[str]:
     sizes = [pair.src.vocab_size] if pair.joint else [pair.src.vocab_size, pair.tgt.vocab_size]
     lines = [
         f"{theirs.path}: {theirs.config['model_type']}, {config.model.encoder_layers}+{config.model.decoder_layers} "
-        f"layers, {config.model.d_model} wide; {data.source_language or '?'} to {data.target_language or '?'}; vocabulary "
-        f"{' and '.join(f'{size:,}' for size in sizes)}"
+        f"layers, {config.model.d_model} wide; {data.source_language or '?'} to {data.target_language or '?'}; "
+        f"vocabulary {' and '.join(f'{size:,}' for size in sizes)}"
     ]
     if theirs.shares and not pair.joint:
         lines.append(

@@ -75,7 +75,7 @@ def places(config: ModelConfig) -> Iterator[Place]:
 def to_theirs(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """All weights but the embeddings by their names."""
     order = feature_order(config.d_model).argsort()
-    found = {}
+    found: dict[str, Tensor] = {}
     for place in places(config):
         parts = reordered(weights[place.ours].detach(), place.features, order).chunk(len(place.theirs))
         found |= dict(zip(place.theirs, (part.clone() for part in parts), strict=True))

@@ -103,7 +103,7 @@ def read_weights(folder: MarianFolder) -> tuple[dict[str, Tensor], dict[str, Ten
     for name in _POSITIONS:
         _check_positions(path, weights.pop(name, None))
     tables: dict[str, Tensor] = {}
-    groups = {
+    groups: dict[str, tuple[str, ...]] = {
         "output": ("lm_head",),
         "decoder": ("model.decoder.embed_tokens",),
         "encoder": ("model.encoder.embed_tokens",),
@@ -183,13 +183,13 @@ def _check(path: Path, config: Mapping[str, Any]) -> None:
     kind = config.get("model_type")
     if kind not in ("marian", "pegasus"):
         raise ModelError(
-            f"{path}: model_type: {kind!r} cannot be imported; seq2seq imports MarianMTModel (marian), as OPUS-MT has it, "
-            "and what it exported itself"
+            f"{path}: model_type: {kind!r} cannot be imported; seq2seq imports MarianMTModel (marian), as OPUS-MT "
+            "has it, and what it exported itself"
         )
     pre = kind == "pegasus"
 
     def differs(key: str, value: object, default: object) -> bool:
-        return config.get(key, default) != value
+        return bool(config.get(key, default) != value)
 
     opposite = "its class computes the opposite"
     reasons = {

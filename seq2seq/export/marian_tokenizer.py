@@ -76,7 +76,8 @@ def source_side(content: bytes, vocabulary: Vocabulary, *, every: bool) -> Side:
     vector is a copy of the one of <unk>.
 
     Args:
-        every: keep pieces that no text gives, which a table of source and target has.
+        every: keep all pieces of their table. Otherwise those of the source, and those that are written in characters
+            that the source does not know: where these stand alone in a text, their id is looked up in the table.
     """
     model = PieceModel.parse(content)
     return _side(content, model, vocabulary, every=every, missing=_missing(model, vocabulary))
@@ -102,10 +103,12 @@ def _side(content: bytes, model: PieceModel, vocabulary: Vocabulary, *, every: b
     pieces = [Piece(f"<{code[2:-2]}>", 0.0, CONTROL) for code in codes]
     pad = NO_ROW if vocabulary.start == vocabulary.pad else vocabulary.pad
     rows = [pad, vocabulary.unk, vocabulary.start, vocabulary.eos, *codes.values()]
+    # A merge of BPE may give any piece, also one that is not to be used; so those of another side would change it.
+    known = None if model.is_bpe else {text for text, piece in own.items() if len(text) == 1 and piece.kind != UNUSED}
     for at, text in sorted((at, text) for text, at in vocabulary.ids.items() if text not in codes):
         if at in special:
             continue
-        if text in own or every:
+        if every or text in own or (known is not None and known.isdisjoint(text)):
             pieces.append(own.get(text, Piece(text, 0.0, UNUSED)))
             rows.append(at)
     pieces += missing
