@@ -88,9 +88,9 @@ class PieceModel:
         return rules if isinstance(rules, bytes) else b""
 
     def with_normaliser(self, rules: bytes) -> PieceModel:
-        """A copy with other compiled rules."""
+        """A copy with other compiled rules; without any, the bytes are those that SentencePiece writes."""
         kept = [(number, value) for number, value in self._inner(_NORMALIZER) if number != _CHARSMAP]
-        return self._with_inner(_NORMALIZER, [*kept, (_CHARSMAP, rules)])
+        return self._with_inner(_NORMALIZER, sorted([*kept, (_CHARSMAP, rules)], key=lambda field: field[0]))
 
     def with_pieces(self, pieces: Sequence[Piece]) -> PieceModel:
         """A copy with ``SPECIAL_PIECES`` and these: their ids are PAD_ID, UNK_ID, BOS_ID and EOS_ID, then 4, 5, ..."""

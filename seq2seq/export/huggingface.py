@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,28 @@ from seq2seq.tensors import save_plain_tensors
 
 WHAT_TO_TRAIN = "configs/exportable.yaml trains a model that every export takes"
 _BATCH = 16  # sentences
+_USAGE = """\
+This folder is a model for [transformers](https://github.com/huggingface/transformers) (`pip install transformers
+sentencepiece`). `parity.txt` says how its translations compare with those of the program that trained it.
+
+```python
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer, model = AutoTokenizer.from_pretrained("."), AutoModelForSeq2SeqLM.from_pretrained(".")  # this folder
+batch = tokenizer(["{text}"], return_tensors="pt", padding=True)  # at most {max_length:,} tokens each
+print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))
+```
+
+Its `length_penalty` is another one than ours: a score is divided by length ** penalty, ours by ((5 + length) / 6) **
+penalty, so that rankings can differ.
+"""
+
+
+class Translated(NamedTuple):
+    """A translation of the library."""
+
+    ids: list[int]  # without EOS
+    score: float  # log-probability, EOS included
 
 
 def is_installed() -> bool:
@@ -37,8 +59,14 @@ def is_installed() -> bool:
     return importlib.util.find_spec("transformers") is not None
 
 
+def _need_library() -> None:
+    if not is_installed():
+        raise UserError("this needs the package transformers: pip install '.[huggingface]'")
+
+
 def check(loaded: LoadedModel) -> None:
-    """Raise UserError if the format cannot represent a model, with the reason and what to train instead."""
+    """Raise UserError if the format cannot represent a model, with the reason and what to train instead, or if the
+    library, which proves the export, is not installed."""
     config = loaded.config.model
     if not isinstance(config, ModelConfig):
         reason = f"it has no class for this {config.architecture} model; train a Transformer"
@@ -60,6 +88,8 @@ def check(loaded: LoadedModel) -> None:
             f"{config.tie_embeddings}; train with all and tokenizer.joint: true, or with model.norm_position: post"
         )
     else:
+        their_tables(loaded.tokenizers)
+        _need_library()
         return
     raise UserError(f"Hugging Face's format cannot represent this model: {reason} ({WHAT_TO_TRAIN})")
 
@@ -158,8 +188,7 @@ class Reference:
 
     def __init__(self, folder: Path) -> None:
         """Raises ModelError if the library cannot load the folder, and UserError if it is not installed."""
-        if not is_installed():
-            raise UserError("this needs the package transformers: pip install 'seq2seq[huggingface]'")
+        _need_library()
         import transformers
 
         transformers.utils.logging.set_verbosity_error()
@@ -202,7 +231,7 @@ class Reference:
     @torch.inference_mode()
     def translate(
         self, sources: Sequence[Sequence[int]], beam_size: int, max_lengths: Sequence[int]
-    ) -> list[tuple[list[int], float]]:
+    ) -> list[Translated]:
         """The most likely hypothesis of each source, without EOS, and its log-probability with EOS, as our search.
 
         Without length penalty, because theirs has another formula. A hypothesis that reaches its maximum length gets an
@@ -251,7 +280,7 @@ class Reference:
             float(table.gather(1, torch.tensor(target)[:, None]).sum())
             for table, target in zip(scored, targets, strict=True)
         ]
-        return list(zip(hypotheses, scores, strict=True))
+        return list(map(Translated, hypotheses, scores))
 
     def _padded(self, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """The ids [B, S] and their mask."""
@@ -262,14 +291,19 @@ class Reference:
         return torch.tensor(rows), torch.tensor(mask)
 
 
-def translate(
-    folder: Path, source_ids: list[list[int]], beam_size: int, max_lengths: list[int] | None = None
-) -> list[tuple[list[int], float]]:
+def translate(folder: Path, source_ids: Sequence[Sequence[int]], beam_size: int, max_length: int) -> list[Translated]:
     """Translate with a folder of :func:`convert` in the library, for the proof: see :meth:`Reference.translate`.
 
     Args:
-        source_ids: ids of source sentences with EOS.
-        max_lengths: the longest outputs, EOS included; None: the defaults of ``decode``, 2 x source tokens + 10.
+        source_ids: ids of source sentences, with EOS.
+        max_length: tokens of an output, EOS included.
     """
-    limits = max_lengths or [2 * len(ids) + 10 for ids in source_ids]
-    return Reference(folder).translate(source_ids, beam_size, limits)
+    return Reference(folder).translate(source_ids, beam_size, [max_length] * len(source_ids))
+
+
+def usage(loaded: LoadedModel) -> str:
+    """How to use the export, in Markdown."""
+    tags = loaded.tokenizers.src.tags
+    tag = loaded.config.decode.tag or next(iter(tags), None)
+    text = "..." if tag is None else f">>{tag}<< ..."
+    return _USAGE.format(text=text, max_length=loaded.config.data.max_length)

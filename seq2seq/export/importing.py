@@ -28,7 +28,7 @@ from seq2seq.export.marian_tokenizer import NO_ROW, Side, joint_side, source_sid
 from seq2seq.files import put_folder_in_place, temporary_folder, unwritable, write_text
 from seq2seq.model_folder import load_model_folder, save_model_folder
 
-PROOF = "parity.json"
+PROOF = "import.json"
 _OUT_OF_REACH = 100.0  # so far below the smallest bias, a logit adds nothing to a sum of fp32
 _NAME = re.compile(r"opus-mt-(?:tc-[a-z]+-)?(\w+)-(\w+)")  # of a folder: its languages
 
@@ -70,7 +70,7 @@ def import_folder(folder: Path, output: Path, say: Callable[[str], None]) -> Non
                     f"the same translations; log-probabilities differ by at most {report['largest_difference']:.1e}"
                 )
             else:
-                say("not proved, because transformers is not installed (pip install 'seq2seq[huggingface]')")
+                say("not proved, because transformers is not installed (pip install '.[huggingface]')")
             put_folder_in_place(new, output)
     except OSError as error:
         raise unwritable(output, error) from error

@@ -29,12 +29,10 @@ from seq2seq.data.piece_model import (
     Piece,
     PieceModel,
 )
-from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
 from seq2seq.errors import ModelError
 
 NO_ROW = -1
-_SPECIAL_IDS = frozenset((PAD_ID, UNK_ID, BOS_ID, EOS_ID))
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def pieces_of(model: bytes) -> list[str]:
 def opus_table(
     source: bytes, target: bytes, codes: tuple[str, ...] = (), missing: tuple[str, ...] = ()
 ) -> dict[str, int]:
-    """vocab.json: the end of a sentence, unknown, the pieces of both sides, language tokens, and padding as the last."""
+    """vocab.json: end of a sentence, unknown, language tokens, the pieces of both sides, and padding as the last."""
     pieces = {*pieces_of(source), *pieces_of(target)} - {"</s>", "<unk>", "<s>", *missing}
     order = ["</s>", "<unk>", *codes, *sorted(pieces), "<pad>"]
     return {piece: at for at, piece in enumerate(order)}
