@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -150,7 +151,9 @@ def load_foreign_tensors(path: Path) -> dict[str, Tensor]:
             with safetensors.safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         zipped = zipfile.is_zipfile(path)  # older checkpoints are not, and cannot be mapped into memory
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old kinds of files, which it reads
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file") from None
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, EOFError, struct.error) as error:

@@ -67,7 +67,6 @@ def write_folder(
         "normalize_before": False,
         "add_final_layer_norm": False,
         "normalize_embedding": False,
-        "num_beams": 6,
     }
     torch.manual_seed(3)
     model = MarianMTModel(MarianConfig(**{**shape, **special, **settings, **options}))
@@ -80,6 +79,8 @@ def write_folder(
         model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias))
         model.final_logits_bias[0, pad] = 0.0
     model.save_pretrained(folder)
+    generation = {"num_beams": 6, "bad_words_ids": [[pad]], "max_length": 512, **special}
+    (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
     (folder / "source.spm").write_bytes(source)
     (folder / "target.spm").write_bytes(target)
     (folder / "vocab.json").write_text(json.dumps(table), encoding="utf-8")
