@@ -13,7 +13,6 @@ from seq2seq.errors import UserError
 from seq2seq.export import huggingface, marian
 from seq2seq.export.huggingface import Reference, check, convert, translate, usage
 from seq2seq.export.importing import import_folder
-from seq2seq.model.transformer import Transformer
 from seq2seq.model_folder import LoadedModel, build_model, load_model_folder
 from tests.export.marian import sentence_lines
 
@@ -70,15 +69,10 @@ def random_model(kind="bpe", joint=True, **options) -> LoadedModel:
     torch.manual_seed(4)
     model = build_model(config, pair)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * (0.2 if parameter.ndim > 1 else 0.5))
-        if isinstance(model, Transformer) and config.model.norm == "layernorm":
-            last = (
-                model.decoder_layers[-1].residuals[-1].norm
-                if config.model.norm_position == "post"
-                else model.decoder_norm
-            )
-            model.output_weight[EOS_ID] = last.bias  # the end of a sentence is as likely as the best words
+        for name, parameter in model.named_parameters():
+            spread = 0.4 if parameter.ndim > 1 else 0.1
+            parameter.copy_(torch.randn_like(parameter) * spread + ("norm.weight" in name))
+        model.output_weight[EOS_ID] *= 2.5  # so that some translations end before their limit
     return LoadedModel(model.eval(), config, pair, {"step": "1"})
 
 
