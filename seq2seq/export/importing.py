@@ -6,8 +6,9 @@ The model is proved against the library ``transformers``, if it is installed, be
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from seq2seq.export.marian import feature_order, to_ours
 from seq2seq.export.marian_folder import OUR_ACTIVATIONS, MarianFolder, read_folder, read_weights
 from seq2seq.export.marian_tokenizer import NO_ROW, Side, joint_side, source_side, target_side, their_source
 from seq2seq.files import put_folder_in_place, temporary_folder, unwritable, write_text
-from seq2seq.model_folder import load_model_folder, save_model_folder
+from seq2seq.model_folder import LoadedModel, load_model_folder, save_model_folder
 
 PROOF = "import.json"
 _OUT_OF_REACH = 100.0  # so far below the smallest bias, a logit adds nothing to a sum of fp32
@@ -61,7 +62,7 @@ def import_folder(folder: Path, output: Path, say: Callable[[str], None]) -> Non
             # The name of the folder alone: a model folder contains no path of this machine.
             metadata = {"step": "", "imported_from": folder.resolve().name}
             save_model_folder(new, weights, config, sides.pair, metadata)
-            loaded = load_model_folder(new)
+            loaded = _load(new, folder)
             if is_installed():
                 report = prove(Reference(folder), loaded, sides.src.rows, sides.tgt.rows)
                 write_text(new / PROOF, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
@@ -74,6 +75,14 @@ def import_folder(folder: Path, output: Path, say: Callable[[str], None]) -> Non
             put_folder_in_place(new, output)
     except OSError as error:
         raise unwritable(output, error) from error
+
+
+def _load(new: Path, folder: Path) -> LoadedModel:
+    try:
+        return load_model_folder(new)
+    except ModelError as error:
+        reason = str(error).replace(f"{new}/", "")
+        raise ModelError(f"{folder}: its weights do not fit its config.json ({reason})") from None
 
 
 def _sides(theirs: MarianFolder) -> _Sides:
@@ -137,6 +146,7 @@ def _config(theirs: MarianFolder, sides: _Sides, *, output_bias: bool) -> Config
     joint = sides.pair.joint
     text = {"src": "not-included.src", "tgt": "not-included.tgt"}
     tags = list(sides.pair.src.tags)
+    room = _number(their, "max_position_embeddings", 512)
     model = {
         "preset": "base",
         "encoder_layers": their["encoder_layers"],
@@ -159,7 +169,7 @@ def _config(theirs: MarianFolder, sides: _Sides, *, output_bias: bool) -> Config
             "valid": {**text, "tag": tags[0]} if tags else text,
             "src_lang": source,
             "tgt_lang": target,
-            "max_length": min(theirs.tokenizer.get("model_max_length", 512), their.get("max_position_embeddings", 512)),
+            "max_length": int(min(_number(theirs.tokenizer, "model_max_length", 512), room)),
         },
         "tokenizer": {
             "kind": "bpe" if pieces.is_bpe else "unigram",
@@ -171,8 +181,8 @@ def _config(theirs: MarianFolder, sides: _Sides, *, output_bias: bool) -> Config
         "model": model,
         "train": {"max_epochs": 1},  # a config needs an end of training
         "decode": {
-            "beam_size": search.get("num_beams", 4),
-            "length_penalty": min(10.0, max(0.0, search.get("length_penalty", 1.0))),
+            "beam_size": int(_number(search, "num_beams", 4)),
+            "length_penalty": min(10.0, max(0.0, _number(search, "length_penalty", 1.0))),
             "split_sentences": False,
         },
     }
@@ -181,6 +191,12 @@ def _config(theirs: MarianFolder, sides: _Sides, *, output_bias: bool) -> Config
     except (ValidationError, TypeError) as error:
         reason = str(error).replace("\n", " ")
         raise ModelError(f"{theirs.path}: its config.json cannot be represented: {reason}") from None
+
+
+def _number(settings: Mapping[str, Any], key: str, default: float) -> float:
+    """A number of their settings; they may lack it, or have null."""
+    value = settings.get(key)
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else default
 
 
 def _notes(theirs: MarianFolder, sides: _Sides, config: Config) -> list[str]:

@@ -160,6 +160,8 @@ EDITS = {
     "decoder_layers": (1, "has the tensor model.decoder.layers.1|have the tensor model.decoder.layers.1"),
     "encoder_attention_heads": (5, "decoder_attention_heads"),
     "vocab_size": (10, "not below vocab_size"),
+    "max_position_embeddings": (1, "max_length"),
+    "dropout": (2, "dropout"),
     "pad_token_id": (3, "pad_token_id is 3"),
     "eos_token_id": (3, "eos_token_id is 3"),
 }
