@@ -80,9 +80,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "train": (*_CORE, "evaluate", "faults", "train"),
     "doctor": (*_CORE, "train", "doctor"),
     "report": ("decode.explanation", "errors", "files", "report", "train.metrics"),
+    "export.marian": ("config",),
+    "export": (*_CORE, "export"),
     # A whole run is training and its picture, for the command line and for Python programs.
     "whole_run": ("config", "errors", "files", "memory", "report.curves", "train"),
-    "cli": (*_CORE, "evaluate", "train", "doctor", "report", "whole_run", "cli"),
+    "cli": (*_CORE, "evaluate", "train", "doctor", "export", "report", "whole_run", "cli"),
     "__main__": ("cli.main",),
     "": ("config", "decode.translator", "errors", "evaluate", "whole_run"),  # seq2seq/__init__.py
 }
@@ -105,7 +107,7 @@ def test_every_floor_is_somebodys() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["matplotlib", "tensorboard", "sacrebleu", "safetensors", "openpyxl", "pyarrow", "eldc"]
+    "package", ["matplotlib", "tensorboard", "sacrebleu", "safetensors", "openpyxl", "pyarrow", "eldc", "transformers"]
 )
 def test_a_package_is_imported_by_one_file(package: str) -> None:
     """What can be exchanged, or need not be installed, is known to one file."""

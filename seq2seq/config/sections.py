@@ -194,6 +194,9 @@ class _Architecture(Section):
         "Which of the embeddings share one matrix. all: source, target and output, needs tokenizer.joint: true. "
         "target: target and output, the default with separate vocabularies. none: each has its own.",
     )
+    output_bias: bool = option(
+        False, "true: the logits have a bias for each subword, as in models of Marian and Hugging Face."
+    )
 
     @property
     def bounds_length(self) -> bool:
@@ -238,8 +241,10 @@ class ModelConfig(_Architecture):
         "Default: from the preset.",
     )
     norm: Literal["layernorm", "rmsnorm"] = option("layernorm", "Type of normalisation.")
-    activation: Literal["relu", "gelu", "swiglu"] = option(
-        "relu", "Activation of the feed-forward layers. swiglu adds a gate: a third matrix in each layer."
+    activation: Literal["relu", "gelu", "silu", "swiglu"] = option(
+        "relu",
+        "Activation of the feed-forward layers. silu is the swish of Marian; swiglu adds a gate to it: a third matrix "
+        "in each layer.",
     )
     positions: Literal["sinusoidal", "learned", "rotary"] = choice(
         "sinusoidal",

@@ -149,7 +149,7 @@ def corpus_loss(
             for batch in step.batches:
                 with torch.autocast(processes.device.type, dtype=dtype, enabled=dtype != torch.float32):
                     hidden = model(batch)
-                    _, nll = smoothed_cross_entropy(hidden, model.output_weight, batch.labels, 0.0)
+                    _, nll = smoothed_cross_entropy(hidden, model.output_weight, batch.labels, 0.0, model.output_bias)
                 total += float(nll)
     return processes.sum(total)
 

@@ -1,0 +1,1 @@
+"""Models of other programs: import, and export with a proof."""
