@@ -7,7 +7,7 @@ edit the decode settings in ``config.yaml``, but not the settings of the model i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from seq2seq.tensors import load_tensors, save_tensors
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
+PROBE = "probe.txt"  # source lines of the validation text, to compare exported models with this one; need not be there
+_PROBE_LINES = 200
 _DECIDING = ("model", "tokenizer", "data.max_length")  # must match the weights
 _EDITABLE = ("decode", "data.src_lang", "data.tgt_lang")  # may be edited; they change translations
 
@@ -82,7 +84,12 @@ def find_model_folder(path: Path) -> Path:
 
 
 def save_model_folder(
-    folder: Path, weights: Mapping[str, Tensor], config: Config, tokenizers: TokenizerPair, metadata: Mapping[str, str]
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    config: Config,
+    tokenizers: TokenizerPair,
+    metadata: Mapping[str, str],
+    probe: Sequence[str] = (),
 ) -> None:
     """Write a model folder, or replace its weights, which are renamed into place last.
 
@@ -92,9 +99,16 @@ def save_model_folder(
         weights: the model's ``named_parameters()``: tied ones only by their first name.
         metadata: texts to store with the weights; the tokenizer's fingerprint and the settings for translation are
             added.
+        probe: source lines to take :data:`PROBE` from; with none, the folder has no such file.
     """
     config = portable(config)
     tokenizers.save(folder)
+    filled = [line for line in dict.fromkeys(probe) if line.strip()]
+    if filled:
+        every = -(-len(filled) // _PROBE_LINES)
+        write_text(folder / PROBE, "".join(f"{line}\n" for line in filled[::every]))
+    else:
+        (folder / PROBE).unlink(missing_ok=True)
     write_text(folder / CONFIG, dump_config(config, absolute=False))
     # What affects translations: without paths and training, so that equal models have equal files.
     data = {"max_length", "src_lang", "tgt_lang"}
@@ -156,9 +170,9 @@ def _check_config(config: Config, tokenizers: TokenizerPair, weights: Mapping[st
     _check_fit(model, weights, path)
 
 
-def _check_inside(root: Path, folder: Path) -> None:
+def _check_inside(root: Path, folder: Path, names: Sequence[str] = (WEIGHTS, CONFIG, *TOKENIZERS)) -> None:
     """Refuse files outside ``root``: a link in a folder from a stranger could make seq2seq read any file."""
-    for file in (folder / name for name in (WEIGHTS, CONFIG, *TOKENIZERS)):
+    for file in (folder / name for name in names):
         if not file.exists():
             continue  # the reader of this file reports it
         if not file.resolve().is_relative_to(root.resolve()):
@@ -168,6 +182,22 @@ def _check_inside(root: Path, folder: Path) -> None:
             )
         if not file.is_file():
             raise ModelError(f"{file}: is not a regular file")
+
+
+def read_beside(path: Path, name: str) -> str | None:
+    """The text of a file that a model folder, or that of a run folder, may have beside the model; None if it has none.
+
+    Raises:
+        ModelError: it is outside ``path``, or cannot be read as UTF-8.
+    """
+    folder = find_model_folder(path)
+    _check_inside(path, folder, [name])
+    try:
+        return (folder / name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / name}: cannot be read ({error}); remove it or put a copy back") from None
 
 
 class _Undrawn(TorchFunctionMode):

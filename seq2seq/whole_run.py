@@ -100,19 +100,23 @@ def opened_run(config: Config) -> Iterator[Processes]:
 
 
 def train_whole(config: Config, *, ends_process: bool) -> Summary:
-    """Train to the end or to a signal, draw the curves, and print what came out, unless a signal came.
+    """Train to the end or to a signal; unless a signal came, write model cards, draw the curves, print what came out.
 
     Args:
         ends_process: a second signal ends the process; otherwise it raises KeyboardInterrupt.
     """
+    from seq2seq.export.card import write_cards
     from seq2seq.report.curves import draw_curves
     from seq2seq.train.setup import set_up
     from seq2seq.train.trainer import train
 
     with opened_run(config) as processes:
-        summary = train(set_up(config, processes), ends_process=ends_process)
+        run = set_up(config, processes)
+        num_parameters, sizes = sum(weight.numel() for weight in run.model.parameters()), run.data.mixture.sizes
+        summary = train(run, ends_process=ends_process)
         finished = processes.is_main and not summary.stopped
         if finished:
+            write_cards(config.run_dir, num_parameters, sizes)
             try:
                 draw_curves(config.run_dir)
             except UserError as error:

@@ -544,7 +544,7 @@ def test_ctranslate2_computes_our_model(loaded: LoadedModel, tmp_path: Path) -> 
     convert(loaded, tmp_path)
     translator = ctranslate2.Translator(str(tmp_path), intra_threads=1)
     src, tgt = [9, 40, 77, 123, EOS_ID], [200, 13, 50, EOS_ID]
-    (scored,) = translator.score_batch([[*map(str, src[:-1]), "</s>"]], [[*map(str, tgt[:-1])]])
+    (scored,) = translator.score_batch([[*map(str, src[:-1])]], [[*map(str, tgt[:-1])]])
     ours = _log_probs(loaded, src, tgt).gather(1, torch.tensor(tgt)[:, None]).flatten()
     assert scored.log_probs == pytest.approx(ours.tolist(), abs=1e-4)
 

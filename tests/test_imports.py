@@ -71,6 +71,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("config", "data.packed", "device", "errors", "memory"),
         *("decode.search", "decode.stepper", "model"),
     ),
+    "decode.ctranslate2_model": ("data.symbols", "errors", "model"),
     "decode.explanation": (),
     "decode.explain": ("config", "data.packed", "data.symbols", "data.tokenizer", "decode", "errors", "model"),
     "decode.translator": (*_BASE, "config", "data.symbols", "data.tokenizer", "device", "model_folder", "decode"),
@@ -81,9 +82,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "doctor": (*_CORE, "train", "doctor"),
     "report": ("decode.explanation", "errors", "files", "report", "train.metrics"),
     "export.marian": ("config",),
-    "export": (*_CORE, "export"),
-    # A whole run is training and its picture, for the command line and for Python programs.
-    "whole_run": ("config", "errors", "files", "memory", "report.curves", "train"),
+    "export.parity": (),
+    "export": (*_CORE, "evaluate", "export", "train.metrics"),
+    # A whole run is training, its picture and model cards, for the command line and for Python programs.
+    "whole_run": ("config", "errors", "export.card", "files", "memory", "report.curves", "train"),
     "cli": (*_CORE, "evaluate", "train", "doctor", "export", "report", "whole_run", "cli"),
     "__main__": ("cli.main",),
     "": ("config", "decode.translator", "errors", "evaluate", "whole_run"),  # seq2seq/__init__.py
@@ -107,7 +109,8 @@ def test_every_floor_is_somebodys() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["matplotlib", "tensorboard", "sacrebleu", "safetensors", "openpyxl", "pyarrow", "eldc", "transformers"]
+    "package",
+    ["matplotlib", "tensorboard", "sacrebleu", "safetensors", "openpyxl", "pyarrow", "eldc", "ctranslate2", "transformers"],
 )
 def test_a_package_is_imported_by_one_file(package: str) -> None:
     """What can be exchanged, or need not be installed, is known to one file."""

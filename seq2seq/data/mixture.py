@@ -27,11 +27,11 @@ class Mixture:
         self.corpus = corpus
         self._datasets = datasets
         self._starts = np.searchsorted(corpus.lines, np.cumsum([0, *counts])).tolist()
-        self._sizes = np.diff(self._starts).tolist()
-        shares = zip(datasets, self._sizes, strict=True)
+        self.sizes: list[int] = np.diff(self._starts).tolist()  # pairs of each dataset that training keeps
+        shares = zip(datasets, self.sizes, strict=True)
         self._shares = [max(1, round(one.weight * size)) if size else 0 for one, size in shares]
         always = all(one.from_epoch == 1 and one.until_epoch is None for one in datasets)
-        self._is_whole = always and self._shares == self._sizes  # every epoch has every pair once
+        self._is_whole = always and self._shares == self.sizes  # every epoch has every pair once
 
     @property
     def fingerprint(self) -> str:
@@ -51,7 +51,7 @@ class Mixture:
 
     def _drawn(self, number: int, seed: int, turn: int) -> Indices:
         """The pairs of a dataset in the epoch that is its ``turn``, counted from 0."""
-        first, size, share = self._starts[number], self._sizes[number], self._shares[number]
+        first, size, share = self._starts[number], self.sizes[number], self._shares[number]
         if share == size:
             return np.arange(first, first + size)
         begin, end = turn * share, (turn + 1) * share  # in the endless sequence
@@ -67,7 +67,7 @@ class Mixture:
     def usual_lengths(self) -> tuple[Lengths, Lengths]:
         """Source and target lengths of the pairs of an epoch in which all datasets take part, in tokens with EOS."""
         lengths = self.corpus.src_lengths, self.corpus.tgt_lengths
-        if self._shares == self._sizes:
+        if self._shares == self.sizes:
             return lengths
         pairs = np.concatenate([self._drawn(number, 0, 0) for number in range(len(self._datasets))])
         return lengths[0][pairs], lengths[1][pairs]
@@ -99,7 +99,7 @@ class Mixture:
         """What an epoch has of each dataset, for people; '' if there is only one, once."""
         if self._is_whole and len(self._datasets) == 1:
             return ""
-        return "; ".join(map(self._described, names_of(self._datasets), self._datasets, self._sizes, self._shares))
+        return "; ".join(map(self._described, names_of(self._datasets), self._datasets, self.sizes, self._shares))
 
     @staticmethod
     def _described(name: str, one: ParallelText, size: int, share: int) -> str:

@@ -1,1 +1,1 @@
-"""Models of other programs: import, and export with a proof."""
+"""Models of other programs: import and export, each with a proof that both programs translate alike."""

@@ -267,7 +267,8 @@ def _save_model(run: Run, name: str) -> None:
     if run.processes.is_main:
         metadata = {"step": str(run.progress.step), "data": run.data.fingerprint}
         weights = dict(run.evaluated.named_parameters())
-        save_model_folder(run.config.run_dir / name, weights, run.config, run.data.tokenizers, metadata)
+        probe = run.data.valid_text.src
+        save_model_folder(run.config.run_dir / name, weights, run.config, run.data.tokenizers, metadata, probe)
 
 
 def score_test_set(run: Run) -> Scores | None:

@@ -22,8 +22,7 @@ from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.data.tokenizer import TokenizerPair
 
 _TUNING_LINES = 200
-START, _END = "<s>", "</s>"
-_SPECIAL = {PAD_ID: "<blank>", UNK_ID: "<unk>", BOS_ID: START, EOS_ID: _END}
+_SPECIAL = {PAD_ID: "<pad>", UNK_ID: "<unk>", BOS_ID: "<s>", EOS_ID: "</s>"}
 
 
 def pieces(size: int) -> list[str]:
@@ -53,7 +52,7 @@ def _translator(spec: Namespace, settings: dict[str, int]) -> Translate:
         ids = tokenizers.src.encode(lines)
         filled = [i for i, sentence in enumerate(ids) if sentence]
         results = theirs.translate_batch(
-            [[*map(str, ids[i]), _END] for i in filled],
+            [list(map(str, ids[i])) for i in filled],
             beam_size=spec.beam_size,
             length_penalty=spec.length_penalty,
             max_batch_size=settings["batch_tokens"],

@@ -11,34 +11,52 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bench.decoding import Translate
 from bench.peers import PeerShape, marian_options
-from bench.translators.convert import MAX_POSITIONS, layer_parts, position_table
 from seq2seq.config import DecodeConfig
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import UserError
 from seq2seq.model.interface import Seq2SeqModel
-from seq2seq.model.transformer import Transformer
+from seq2seq.model.positions import SinusoidalPositions
+from seq2seq.model.transformer import DecoderLayer, EncoderLayer, FeedForward, Transformer
 from seq2seq.model_folder import load_model_folder
 
 _BATCH_TOKENS = 4096  # padded source tokens times beams
+_MAX_POSITIONS = 1024
+
+
+def _position_table(model: Seq2SeqModel) -> Tensor:
+    """[_MAX_POSITIONS, D], the only part of a plain Transformer that is computed and no parameter.
+
+    Raises:
+        UserError: the model's architecture is not the plain one; it would become another model.
+    """
+    if not isinstance(model, Transformer):
+        raise UserError("only Transformers are converted, not models of another model.architecture")
+    config, positions = model.config, model.tgt_positions
+    plain: dict[str, list[Any]] = {"norm": ["layernorm"], "positions": ["sinusoidal"], "activation": ["relu", "gelu"]}
+    for key, values in {**plain, "attention_window": [None], "num_kv_heads": [config.num_heads]}.items():
+        if getattr(config, key) not in values:
+            raise UserError(f"only plain Transformers are converted, not model.{key}: {getattr(config, key)}")
+    assert isinstance(positions, SinusoidalPositions)
+    return positions.compute(_MAX_POSITIONS)
 
 
 def build(model: Seq2SeqModel) -> Any:
     """The Hugging Face model that computes what ``model`` computes."""
     from transformers import M2M100Config, M2M100ForConditionalGeneration, MarianConfig, MarianMTModel
 
-    table = position_table(model)
+    table = _position_table(model)
     assert isinstance(model, Transformer)
     config = model.config
     if config.tie_embeddings != "all":
         raise UserError("these models have one matrix for all embeddings; the model's model.tie_embeddings is not all")
     shape = PeerShape(config.encoder_layers, config.d_model, config.d_ff, config.num_heads, model.output_weight.size(0))
     more = {"decoder_layers": config.decoder_layers, "activation_function": config.activation}
-    options = {**marian_options(shape), **more, "max_position_embeddings": MAX_POSITIONS}
+    options = {**marian_options(shape), **more, "max_position_embeddings": _MAX_POSITIONS}
     pre = config.norm_position == "pre"
     if pre:
         theirs: Any = M2M100ForConditionalGeneration(M2M100Config(**options))
@@ -69,8 +87,23 @@ def _copy_weights(theirs: Any, model: Transformer) -> None:
             side.layer_norm.load_state_dict(norm.state_dict())
 
 
+def _layer_parts(layer: nn.Module) -> tuple[list[tuple[list[nn.Linear], Any]], FeedForward, Any]:
+    """Each attention, of the layer itself first, with its norm; the feed-forward network, and its norm.
+
+    The matrices of an attention are fused: all but the last have the rows of queries, keys and values together.
+    """
+    assert isinstance(layer, EncoderLayer | DecoderLayer)
+    own, norms = layer.self_attention, [residual.norm for residual in layer.residuals]
+    attentions = [([own.qkv, own.out], norms[0])]
+    if isinstance(layer, DecoderLayer):
+        cross = layer.cross_attention
+        attentions.append(([cross.q, cross.kv, cross.out], norms[1]))
+    assert isinstance(layer.feed_forward, FeedForward)
+    return attentions, layer.feed_forward, norms[-1]
+
+
 def _copy_layer(to: Any, layer: nn.Module) -> None:
-    attentions, feed_forward, last_norm = layer_parts(layer)
+    attentions, feed_forward, last_norm = _layer_parts(layer)
     for name, ((*fused, out), norm) in zip(("self_attn", "encoder_attn"), attentions, strict=False):
         theirs = getattr(to, name)
         for kind in ("weight", "bias"):
