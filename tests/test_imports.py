@@ -110,7 +110,17 @@ def test_every_floor_is_somebodys() -> None:
 
 @pytest.mark.parametrize(
     "package",
-    ["matplotlib", "tensorboard", "sacrebleu", "safetensors", "openpyxl", "pyarrow", "eldc", "ctranslate2", "transformers"],
+    [
+        "matplotlib",
+        "tensorboard",
+        "sacrebleu",
+        "safetensors",
+        "openpyxl",
+        "pyarrow",
+        "eldc",
+        "ctranslate2",
+        "transformers",
+    ],
 )
 def test_a_package_is_imported_by_one_file(package: str) -> None:
     """What can be exchanged, or need not be installed, is known to one file."""
