@@ -57,6 +57,36 @@ def test_text_without_new_parts_is_cut_as_before(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_pieces_that_no_text_can_have_are_left_out(kind: str) -> None:
+    """Guards against vectors that never learn: the old merges cut the letters of a new piece elsewhere, or its parts
+    are likelier than the piece. Bytes are no pieces to add, either."""
+    old = learned(kind, OLD_LINES, size=60, bytes_=False)
+    new = learned(kind, lines_of(("atom", "ikar", "olmi", "enso", "oka"), 5))
+    both = extended(old, new, (), bpe=kind == "bpe")
+    added = added_pieces(old, both)
+    lacking = set(new.pieces(range(4, new.vocab_size))) - set(old.pieces(range(old.vocab_size)))
+    lacking = {piece for piece in lacking if not piece.startswith("<0x")}
+    assert added
+    assert set(added) < lacking if kind == "bpe" else set(added) <= lacking
+    alone = Parts(both)
+    assert all(alone(piece) == [i] for i, piece in enumerate(added, start=old.vocab_size))
+
+
+def test_new_merges_come_after_the_old_ones() -> None:
+    """Guards against bpe text that is cut at places where it was not cut before."""
+    old, new = learned("bpe", OLD_LINES), learned("bpe", lines_of(("atom", "ikar", "olmi", "ka", "to"), 5))
+    both = extended(old, new, (), bpe=True)
+
+    def ends(tokenizer: Tokenizer, line: str) -> set[int]:
+        lengths = [len(piece) for piece in tokenizer.pieces(tokenizer.encode([line])[0])]
+        return set(itertools.accumulate(lengths))
+
+    lines = lines_of(("atom", "ikar", "ka", "to", "mi"), 6)
+    assert all(ends(both, line) <= ends(old, line) for line in lines)
+    assert sum(len(ends(both, line)) for line in lines) < sum(len(ends(old, line)) for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_a_sampled_extension_is_read_as_its_kind(kind: str) -> None:
     """Guards against a bpe model that is sampled as a unigram model because new scores are no whole numbers."""
     both = extended(learned(kind, OLD_LINES), learned(kind, NEW_LINES), (), bpe=kind == "bpe")
