@@ -9,7 +9,7 @@ from seq2seq.cli.common import MODEL_HELP, Subparsers, add_decode_options, load_
 from seq2seq.errors import UserError
 
 _EPILOG = """\
---n-best above 1: up to N rows per line, best first: number, score, translation
+--n-best above 1: up to N rows per line, best first: line number, score, text
 Lines from a pipe or a terminal are translated when they arrive.
 exit codes: as `seq2seq -h` lists them
 """

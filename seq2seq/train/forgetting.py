@@ -32,8 +32,9 @@ class Forgetting:
         Args:
             records: of the metrics file.
         """
-        numbers = ("guard_bleu", "valid_loss")
-        guarded = [r for r in records if r["step"] and all(math.isfinite(r.get(name, math.nan)) for name in numbers)]
+        guarded = [
+            r for r in records if r["step"] and _is_number(r.get("guard_bleu")) and _is_number(r.get("valid_loss"))
+        ]
         if not guarded or any(self.allows(record["guard_bleu"]) for record in guarded):
             return None
         best = max(guarded, key=lambda record: record["guard_bleu"])
@@ -43,3 +44,8 @@ class Forgetting:
             "run_dir, allow more, mix old text into data.train, or lower optim.lr; or interpolate the old and the new "
             "model: seq2seq average OLD NEW --weights 0.5 0.5 --output DIR"
         )
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a finite number; that of a damaged record may be anything."""
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -88,14 +88,14 @@ def update_best(progress: Progress, validation: Validation, metric: str, max_for
     if not validation.is_finite:  # it would compare as better
         progress.validations_since_best += 1
         return False
-    forgetting = Forgetting(progress.guard_start, max_forgetting)
-    if validation.guard is not None and not forgetting.allows(validation.guard.scores.bleu):
-        progress.validations_since_best += 1
-        return False
     score, chrf, loss = validation.score(metric), validation.scores.chrf, validation.loss
     learns = progress.lowest_loss is None or round(loss, 3) < round(progress.lowest_loss, 3)
     if learns:
         progress.lowest_loss = loss
+    forgetting = Forgetting(progress.guard_start, max_forgetting)
+    if validation.guard is not None and not forgetting.allows(validation.guard.scores.bleu):
+        progress.validations_since_best += 1
+        return False
     if progress.best_score is not None:
         best_loss = math.inf if progress.best_loss is None else progress.best_loss
         best = _rank(metric, progress.best_score, progress.best_chrf or 0.0, best_loss)

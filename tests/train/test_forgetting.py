@@ -56,23 +56,27 @@ def forgetful() -> Iterator[mock.Mock]:
 
 
 def test_the_guard_is_measured_as_the_validation_text_is(text: Path, tmp_path: Path) -> None:
-    """Guards against scores of another text, or of another model, under the name of the guard: given the text of the
-    validation, it has the same numbers, from the start to the end; and the run takes the same steps."""
-    same = f"data.guard={{src: {text}/valid.xx, tgt: {text}/valid.yy}}"
+    """Guards against scores of another text, or of another model, under the name of the guard: with the two texts
+    exchanged, the numbers are, from the start to the end; and the run takes the same steps as without."""
     settings = ("train.ema_decay=0.9", "train.max_steps=20")
-    train(toy_config(text, tmp_path / "with", *settings, same))
+    texts = [f"{{src: {text}/{name}.xx, tgt: {text}/{name}.yy}}" for name in ("valid", "test")]
+    for name, valid, guard in (("with", *texts), ("exchanged", *reversed(texts))):
+        train(toy_config(text, tmp_path / name, *settings, f"data.valid={valid}", f"data.guard={guard}"))
     train(toy_config(text, tmp_path / "without", *settings))
-    records = [record for record in metrics(tmp_path / "with") if "guard_bleu" in record]
-    assert [record["step"] for record in records] == [0, 5, 10, 15, 20]
-    for record in records:
-        for name in ("loss", "ppl", "bleu", "chrf"):
-            assert record.pop(f"guard_{name}") == record[f"valid_{name}"]
+    ours, theirs = (
+        [record for record in metrics(tmp_path / name) if "guard_bleu" in record] for name in ("with", "exchanged")
+    )
+    assert [record["step"] for record in ours] == [0, 5, 10, 15, 20]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["guard_loss"] != one["valid_loss"]
+        for part, counterpart in (("valid", "guard"), ("guard", "valid")):
+            for name in ("loss", "ppl", "bleu", "chrf"):
+                assert one[f"{part}_{name}"] == other[f"{counterpart}_{name}"]
     plain = [record for record in metrics(tmp_path / "with") if record["step"]]
     left = [{key: value for key, value in record.items() if not key.startswith("guard")} for record in plain]
     assert left == metrics(tmp_path / "without")
     ours, theirs = (load_tensors(tmp_path / name / "last/model.safetensors")[0] for name in ("with", "without"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert len({record["valid_loss"] for record in records}) == 5
 
 
 def test_only_a_model_that_keeps_enough_becomes_the_best(
