@@ -72,6 +72,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("decode.search", "decode.stepper", "model"),
     ),
     "decode.ctranslate2_model": ("data.symbols", "errors", "model"),
+    "decode.ctranslate2_engine": (
+        *("config", "data.symbols", "errors", "files", "model"),
+        *("decode.ctranslate2_model", "decode.engine", "decode.search"),
+    ),
     "decode.explanation": (),
     "decode.explain": ("config", "data.packed", "data.symbols", "data.tokenizer", "decode", "errors", "model"),
     "decode.translator": (*_BASE, "config", "data.symbols", "data.tokenizer", "device", "model_folder", "decode"),

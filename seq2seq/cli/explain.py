@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--output and --png: both are {args.png}; give the picture another name")
     from seq2seq.report.explain import draw_alignment, write_page
 
+    args.engine = "torch"  # the other one cannot be looked into
     translator, decode = load_translator(args)
     explanation = translator.explain(args.text, args.reference, decode)
     print(explanation.translation.text)

@@ -524,6 +524,11 @@ class DecodeConfig(Section):
         "the CPU, 65,536 on CUDA, and 16,384 for sampling on CUDA.",
         gt=0,
     )
+    engine: Literal["torch", "ctranslate2"] = option(
+        "torch",
+        "The program that translates: torch, or ctranslate2, which is faster on a CPU (extra ctranslate2) and knows "
+        "only Transformers. Validation and test of a run always use torch.",
+    )
     quantize: Literal["int8"] | None = option(
         None,
         "int8: compute linear layers in 8-bit integers on the CPU, with nearly the quality of fp32. On a CPU without "

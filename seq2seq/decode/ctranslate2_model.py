@@ -10,10 +10,10 @@ hypotheses have finished. Its penalty for length is another one than ours, so it
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -221,6 +221,35 @@ def _write_norm(to: Any, norm: nn.Module) -> None:
         to.beta = _array(norm.bias)
 
 
+class _Batch(NamedTuple):
+    """Sources of similar lengths."""
+
+    lines: list[int]  # their numbers
+    sources: list[Sequence[int]]
+    max_length: int  # tokens of the longest output, EOS included
+
+
+def _batches(
+    lines: Iterable[int],
+    sources: Sequence[Sequence[int]],
+    max_lengths: Sequence[int],
+    batch_tokens: int,
+    *,
+    equal_limits: bool = False,
+) -> Iterator[_Batch]:
+    """Cut lines into batches, longest outputs first; ``equal_limits``: a batch has one maximum length."""
+    left = sorted(lines, key=lambda line: (-max_lengths[line], -len(sources[line])))
+    while left:
+        limit, longest, size = max_lengths[left[0]], 0, 0
+        for line in left:
+            longest = max(longest, len(sources[line]))
+            if size and (longest * (size + 1) > batch_tokens or (equal_limits and max_lengths[line] < limit)):
+                break
+            size += 1
+        yield _Batch(left[:size], [sources[line] for line in left[:size]], limit)
+        left = left[size:]
+
+
 class ConvertedModel:
     """A model that :func:`write_model` has written, loaded by CTranslate2."""
 
@@ -240,7 +269,12 @@ class ConvertedModel:
         self._ids = {piece: i for i, piece in enumerate(self._tgt)}
 
     def search(
-        self, sources: Sequence[Sequence[int]], beam_size: int, max_lengths: Sequence[int], batch_tokens: int = 2048
+        self,
+        sources: Sequence[Sequence[int]],
+        beam_size: int,
+        max_lengths: Sequence[int],
+        batch_tokens: int = 2048,
+        never: Sequence[int] = (),
     ) -> list[list[Found]]:
         """The finished hypotheses of each source, the most likely first.
 
@@ -249,51 +283,58 @@ class ConvertedModel:
 
         Args:
             sources: ids without EOS, at least one each.
-            max_lengths: tokens of each output, EOS included. CTranslate2 has one limit for all; so lines that reach
+            max_lengths: tokens of each output, EOS included. CTranslate2 has one limit for a batch; so lines that reach
                 their own are searched again.
             batch_tokens: padded source tokens of a batch.
+            never: ids that no output has. Their probabilities go to the others, which changes log-probabilities.
         """
-        if not sources:
-            return []
-        longest = max(max_lengths)
-        found = self._search(sources, beam_size, longest - 1, batch_tokens)
-        again: dict[int, list[int]] = {}
-        for line, (hypotheses, limit) in enumerate(zip(found, max_lengths, strict=True)):
-            if any(hypothesis.cut or len(hypothesis.ids) + 1 >= limit for hypothesis in hypotheses):
-                again.setdefault(limit, []).append(line)
-        for limit, lines in again.items():
-            chosen = [sources[line] for line in lines]
-            # The search of these lines did not end before its limit, so with twice the patience it is the same one,
-            # and gives the unfinished hypotheses beside the finished ones.
-            whole = self._search(chosen, beam_size, limit - 1, batch_tokens, patience=2)
-            for line, hypotheses in zip(lines, self._ended(chosen, whole), strict=True):
-                found[line] = hypotheses
-        return found
+        found: dict[int, list[Found]] = {}
+        options: dict[str, Any] = {
+            "beam_size": beam_size,
+            "suppress_sequences": [[self._tgt[i]] for i in never] or None,
+        }
+        everything = range(len(sources))
+        for batch, hypotheses in self._search(_batches(everything, sources, max_lengths, batch_tokens), options):
+            found |= zip(batch.lines, hypotheses, strict=True)
+        again = [
+            line for line in everything if any(one.cut or len(one.ids) + 1 >= max_lengths[line] for one in found[line])
+        ]
+        # The search of these lines did not end before its limit, so with twice the patience it is the same one, and
+        # gives the unfinished hypotheses beside the finished ones.
+        batches = _batches(again, sources, max_lengths, batch_tokens, equal_limits=True)
+        for batch, hypotheses in self._search(batches, options, patience=2):
+            found |= zip(batch.lines, self._ended(batch.sources, hypotheses), strict=True)
+        return [found[line] for line in everything]
 
     def _search(
-        self, sources: Sequence[Sequence[int]], beam_size: int, max_length: int, batch_tokens: int, patience: int = 1
-    ) -> list[list[Found]]:
+        self, batches: Iterable[_Batch], options: Mapping[str, Any], patience: int = 1
+    ) -> Iterator[tuple[_Batch, list[list[Found]]]]:
         """What CTranslate2 finds. Where a hypothesis is cut, EOS does not count in its log-probability."""
-        if max_length < 1:
-            return [[Found((), 0.0, cut=True)] for _ in sources]
-        results = self._translator.translate_batch(
-            [[self._src[i] for i in ids] for ids in sources],
-            beam_size=beam_size,
-            num_hypotheses=beam_size * (patience if beam_size > 1 else 1),
-            patience=patience,
-            length_penalty=NO_PENALTY,
-            max_input_length=0,
-            min_decoding_length=0,
-            max_decoding_length=max_length,
-            return_end_token=True,
-            return_scores=True,
-            max_batch_size=batch_tokens,
-            batch_type="tokens",
-        )
-        return [
-            [self._found(tokens, score) for tokens, score in zip(result.hypotheses, result.scores, strict=True)]
-            for result in results
-        ]
+        waiting = []
+        for batch in batches:
+            if batch.max_length == 1:
+                yield batch, [[Found((), 0.0, cut=True)] for _ in batch.lines]
+                continue
+            results = self._translator.translate_batch(
+                [[self._src[i] for i in ids] for ids in batch.sources],
+                num_hypotheses=options["beam_size"] * (patience if options["beam_size"] > 1 else 1),
+                patience=patience,
+                length_penalty=NO_PENALTY,
+                max_input_length=0,
+                min_decoding_length=0,
+                max_decoding_length=batch.max_length - 1,
+                return_end_token=True,
+                return_scores=True,
+                asynchronous=True,  # as many at the same time as the model was loaded for
+                **options,
+            )
+            waiting.append((batch, results))
+        for batch, results in waiting:
+            found = [result.result() for result in results]
+            yield (
+                batch,
+                [[self._found(*one) for one in zip(each.hypotheses, each.scores, strict=True)] for each in found],
+            )
 
     def _ended(self, sources: Sequence[Sequence[int]], found: Sequence[list[Found]]) -> list[list[Found]]:
         """The hypotheses with EOS at the end of those that were cut."""

@@ -25,7 +25,7 @@ from seq2seq.device import choose_device, compute_dtype
 from seq2seq.errors import ModelError, UserError
 from seq2seq.files import checksum
 from seq2seq.languages import CUTS, joiner, script_of
-from seq2seq.model_folder import find_model_folder, load_model_folder
+from seq2seq.model_folder import LoadedModel, find_model_folder, load_model_folder
 
 WINDOW_LINES = 4096
 WINDOW_CHARACTERS = 1 << 22  # 8 times the characters of 4,096 usual lines
@@ -77,6 +77,22 @@ def _distinct(translations: list[Translation]) -> list[Translation]:
     return list(first.values())
 
 
+def _engine(name: str, loaded: Sequence[LoadedModel], folders: Sequence[Path], device: str, precision: str) -> Engine:
+    """The engine for loaded models; see :meth:`Translator.load`."""
+    if name == "torch":
+        chosen = choose_device(device)
+        compute_in_fork(chosen)
+        return TorchEngine([one.model.to(chosen) for one in loaded], compute_dtype(precision, chosen))
+    from seq2seq.decode.ctranslate2_engine import CTranslate2Engine
+
+    if len(loaded) > 1:
+        raise UserError("decode.engine: ctranslate2 cannot run several models together; use decode.engine: torch")
+    if device not in ("auto", "cpu") or precision not in ("auto", "fp32"):
+        what = f"{device}, {precision}".replace("auto, ", "").replace(", auto", "")
+        raise UserError(f"decode.engine: ctranslate2 computes in fp32 on the CPU, not {what}; use decode.engine: torch")
+    return CTranslate2Engine(loaded[0].model, loaded[0].metadata, folders[0])
+
+
 @dataclass(eq=False)
 class Translator:
     """A trained model, ready to translate.
@@ -98,7 +114,13 @@ class Translator:
     folders: tuple[Path, ...] = ()  # of the model, or of the models of an ensemble, if they were loaded
 
     @classmethod
-    def load(cls, path: str | Path | Sequence[str | Path], device: str = "auto", precision: str = "auto") -> Translator:
+    def load(
+        cls,
+        path: str | Path | Sequence[str | Path],
+        device: str = "auto",
+        precision: str = "auto",
+        engine: str | None = None,
+    ) -> Translator:
         """Load a run folder (its best model) or a model folder; a list of several makes an ensemble.
 
         The models of an ensemble have the same tokenizer. The settings for decoding are those of the first one.
@@ -106,32 +128,33 @@ class Translator:
         Args:
             device: "cpu", "cuda", or "auto" (CUDA if there is one).
             precision: "fp32", "bf16", or "auto" (bf16 on CUDA, fp32 on the CPU).
+            engine: "torch", "ctranslate2" (one model, on the CPU, in fp32), or None: that of the settings for decoding.
 
         Raises:
             ModelError: a folder is missing, incomplete or damaged, or the tokenizers differ.
-            UserError: there is no CUDA device.
+            UserError: there is no CUDA device, or the engine cannot run the model.
         """
-        chosen = choose_device(device)
-        compute_in_fork(chosen)
         paths = [Path(one).expanduser() for one in ([path] if isinstance(path, (str, Path)) else path)]
         if not paths:
             raise UserError("give at least one model folder")
         loaded = [load_model_folder(one) for one in paths]
         folders = tuple(find_model_folder(one) for one in paths)
-        engine = TorchEngine([one.model.to(chosen) for one in loaded], compute_dtype(precision, chosen))
         first, *others = loaded
+        given = {} if engine is None else {"engine": engine}
+        config = first.config.replace("decode", engine=override_decode(first.config.decode, given).engine)
+        runs = _engine(config.decode.engine, loaded, folders, device, precision)
         if not others:
-            return cls(engine, first.config, first.tokenizers, first.metadata, first.edited, folders)
+            return cls(runs, config, first.tokenizers, first.metadata, first.edited, folders)
         for other, folder in zip(others, paths[1:], strict=True):
             if other.tokenizers.fingerprint != first.tokenizers.fingerprint:
                 raise ModelError(
                     f"{folder}: its tokenizer is not that of {paths[0]}, but the models of an ensemble need the same "
                     "one; train them with the same data and data.cache_dir, and other seeds"
                 )
-        config = first.config.replace("data", max_length=min(one.config.data.max_length for one in loaded))
+        config = config.replace("data", max_length=min(one.config.data.max_length for one in loaded))
         metadata = {f"{n}.{key}": value for n, one in enumerate(loaded, 1) for key, value in one.metadata.items()}
         edited = [f"{folder}: {edit}" for folder, one in zip(paths, loaded, strict=True) for edit in one.edited]
-        return cls(engine, config, first.tokenizers, metadata, tuple(edited), folders)
+        return cls(runs, config, first.tokenizers, metadata, tuple(edited), folders)
 
     def __repr__(self) -> str:
         """What it is: folder, architecture, size, languages, vocabulary, device and precision, in one line."""
@@ -206,7 +229,9 @@ class Translator:
 
     def _inside(self, text: str, decode: DecodeConfig) -> tuple[TorchEngine, list[int]]:
         """The engine, if one can look into its model, and the ids of a source sentence."""
-        if not isinstance(self.engine, TorchEngine) or self.engine.num_models > 1:
+        if not isinstance(self.engine, TorchEngine):
+            raise UserError("only decode.engine: torch can look into a model; load it with that")
+        if self.engine.num_models > 1:
             raise UserError("an ensemble cannot be explained; load one of its models")
         return self.engine, self._one_sentence(text, self.tokenizers.src, "the sentence", self._prefix(decode))
 
@@ -245,6 +270,8 @@ class Translator:
         if decode is not None and not isinstance(decode, DecodeConfig):
             raise TypeError(f"decode must be a DecodeConfig, not {type(decode).__name__}; or write beam_size=2")
         checked, decode = _lines_of(lines), decode or self.config.decode
+        if options.get("engine", self.config.decode.engine) != self.config.decode.engine:
+            raise UserError('the engine is chosen when a model is loaded: Translator.load(..., engine="ctranslate2")')
         settled = self.engine.settle(override_decode(decode, options) if options else decode, warnings.warn)
         return chain.from_iterable(self.translate_windows(checked, settled, on_problem))
 

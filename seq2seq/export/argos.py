@@ -47,9 +47,9 @@ argos-translate --from {source} --to {target} "..."
 ```
 
 LibreTranslate finds what Argos Translate has installed. `parity.txt` says how the translations of the model in it
-compare with those of the program that trained it. Argos cuts text into sentences itself, has a beam of 4 with a penalty
-for length of its own, and chooses the number format (`ARGOS_COMPUTE_TYPE=float32` is the one that was compared). It
-writes spaces for underscores.
+compare with those of the program that trained it. Argos cuts text into sentences itself, with rules that it downloads,
+has a beam of 4 with a penalty for length of its own, writes no empty translation, and chooses the number format
+(`ARGOS_COMPUTE_TYPE=float32` is the one that was compared). It writes spaces for underscores.
 """
 
 

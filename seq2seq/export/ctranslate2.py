@@ -34,11 +34,13 @@ tgt = sentencepiece.SentencePieceProcessor(model_file=f"{{model}}/{tgt}")
 translator = ctranslate2.Translator(model, compute_type="float32")
 text = "..."{normalise}
 pieces = {tag}src.encode(text, out_type=str)
-result = translator.translate_batch([pieces], beam_size={beam_size}, {options})
+options = dict(beam_size={beam_size}, {options})
+result = translator.translate_batch([pieces], **options)
 print(tgt.decode(result[0].hypotheses[0]))
 ```
 
-`max_input_length=0` matters: without it, CTranslate2 silently cuts sources at 1,024 tokens. Its `length_penalty` is
+`max_input_length=0` matters: without it, CTranslate2 silently cuts sources at 1,024 tokens. The program that trained
+the model also leaves out invisible characters of a source, such as soft hyphens. CTranslate2's `length_penalty` is
 another one than ours: a score is divided by length ** penalty, ours by ((5 + length) / 6) ** penalty, so that rankings
 can differ. {limit}
 """
@@ -87,7 +89,7 @@ def usage(loaded: LoadedModel) -> str:
     if pair.src.normalises:
         normalise = '\ntext = unicodedata.normalize("NFC", " ".join(text.split()))'
     tag = f'["<{decode.tag or next(iter(pair.src.tags))}>"] + ' if pair.src.tags else ""
-    options = f"length_penalty={decode.length_penalty:g}, max_input_length=0"
+    options = f"length_penalty={decode.length_penalty:g}, max_input_length=0, min_decoding_length=0"
     assert isinstance(loaded.model, Transformer)
     limit = num_positions(loaded.model)
     return _USAGE.format(

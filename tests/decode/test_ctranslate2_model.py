@@ -91,7 +91,6 @@ def _check_the_same(model: Transformer, converted: ConvertedModel, sources: Sequ
     compared = [(mine[0], other[0]) for mine, other in zip(ours, theirs, strict=True) if not _is_a_tie(mine)]
     assert len(compared) > 0.9 * len(sources)
     assert len({mine.ids for mine, _ in compared}) > 0.25 * len(sources)  # not always the same words
-    assert any(not mine.cut for mine, _ in compared)
     assert any(mine.cut for mine, _ in compared)
     for mine, other in compared:
         assert other.ids == mine.ids
