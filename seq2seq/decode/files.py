@@ -24,7 +24,6 @@ from seq2seq.files import new_checksum
 
 _REPORTS = 20  # problems printed one by one; the rest are only counted
 _TO_SPACES = str.maketrans("\t\r\n", "   ")  # what would end a cell or a row
-_BOM = "\ufeff"  # a reader takes one at the start of a file for a mark
 
 Format: TypeAlias = Literal["text", "tsv"]  # tsv: source, translation, score
 
@@ -197,7 +196,7 @@ def _translated(
         texts = []
         for number, (source, found) in enumerate(zip(sources, window, strict=True), start=first):
             if form == "tsv":
-                texts += [_row(number, source, translation) for translation in found]
+                texts += [_row(source, translation) for translation in found]
             elif decode.n_best == 1:
                 texts.append(f"{found[0].text}\n")
             else:
@@ -210,8 +209,7 @@ def _translated(
         bar.update(len(window))
 
 
-def _row(number: int, source: str, translation: Translation) -> str:
+def _row(source: str, translation: Translation) -> str:
     """A line of a TSV file."""
-    source = source.lstrip(_BOM) if number == 1 else source
     texts = [text.translate(_TO_SPACES) for text in (source, translation.text)]
     return "\t".join([*texts, f"{translation.score:.4f}"]) + "\n"

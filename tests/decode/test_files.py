@@ -183,7 +183,7 @@ def test_a_table_is_a_dataset(model: Path, tmp_path: Path, name: str) -> None:
     texts = [line.replace("\t", " ") for line in output_lines((tmp_path / "plain").read_bytes())]
     sources = [line.removesuffix(b"\r").decode("utf-8", "replace") for line in lines]
     sources = [source.replace("\t", " ").replace("\r", " ") for source in sources]
-    sources[0] = " kato"
+    sources[0] = " kato"  # without the mark of the input, and that of the table, which readers leave out
     units = list(read_tsv(tmp_path / name, src=0, tgt=1, score=2))
     assert [(unit.src, unit.tgt, unit.number) for unit in units] == list(zip(sources, texts, range(1, 72), strict=True))
     scores = [unit.score for unit in units]
