@@ -1,1 +1,1 @@
-"""Models of other programs: import, and export with a proof."""
+"""Models for other programs, each with a proof that it translates there as it does here."""
