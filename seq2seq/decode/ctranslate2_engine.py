@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 from seq2seq.config import DecodeConfig
-from seq2seq.data.symbols import EOS_ID
 from seq2seq.decode.ctranslate2_model import (
     ComputeType,
     ConvertedModel,

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from seq2seq.data.packed import pack_pairs
-from seq2seq.data.symbols import EOS_ID
+from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.data.tokenizer import Tokenizer
 from seq2seq.decode.engine import Source, TorchEngine
 from seq2seq.errors import ModelError
 from seq2seq.export.huggingface import Reference
+from seq2seq.export.marian_tokenizer import NO_ROW
 from seq2seq.model_folder import LoadedModel
 
 TOLERANCE = 1e-4
@@ -68,7 +69,8 @@ def prove(
     decode = decode.model_copy(update={"sample": False, "quantize": None})
     engine = TorchEngine([loaded.model], torch.float32)
     found = [best[0] for best in engine.search([Source(ids, (0, 0)) for ids in sources], decode)]
-    reference.never = [tgt_rows[i] for i in (*(0, 1), *pair.tgt.tags.values()) if tgt_rows[i] >= 0]
+    never = (PAD_ID, UNK_ID, BOS_ID, *pair.tgt.tags.values())  # what our search does not choose
+    reference.never = [tgt_rows[i] for i in never if tgt_rows[i] != NO_ROW]
     limits = [engine.longest_output(len(ids), decode) for ids in sources]
     outputs = [[*hypothesis.ids, EOS_ID] for hypothesis in found]
     originals = reference.translate(expected, _BEAM, limits)
@@ -109,7 +111,7 @@ def _random_texts(tokenizer: Tokenizer, seed: int) -> list[str]:
 
 def _same(ours: list[int], theirs: list[int], name: str) -> None:
     if ours != theirs:
-        raise ModelError(f"the proof failed: {name} are {ours}, but {theirs} in transformers; please report it")
+        raise ModelError(f"the proof failed: {name}: {ours} here, but {theirs} in transformers; please report it")
 
 
 @torch.inference_mode()

@@ -72,7 +72,8 @@ def random_model(kind="bpe", joint=True, **options) -> LoadedModel:
         for name, parameter in model.named_parameters():
             spread = 0.4 if parameter.ndim > 1 else 0.1
             parameter.copy_(torch.randn_like(parameter) * spread + ("norm.weight" in name))
-        model.output_weight[EOS_ID] *= 2.5  # so that some translations end before their limit
+        # So that some translations end before their limit, and special tokens and the tag would be chosen, too.
+        model.output_weight[: EOS_ID + 2] *= 2.5
     return LoadedModel(model.eval(), config, pair, {"step": "1"})
 
 
