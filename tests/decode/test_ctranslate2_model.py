@@ -138,11 +138,13 @@ def test_long_sources_are_read_to_their_end(talkative: Callable[..., Transformer
     that has an end."""
     model = talkative(positions="rotary", attention_window=1060)
     write_model(model, PIECES, PIECES, tmp_path)
-    source = np.random.default_rng(0).integers(EOS_ID + 1, VOCABULARY, 1100).tolist()
+    sources = [[5] * 1030 + [end] * 40 for end in (7, 12)]
     decode = DECODE.model_copy(update={"max_length_ratio": 0.0, "max_length_offset": 4})
-    ((mine, *_),) = TorchEngine(model, torch.float32).search([Source([*source, EOS_ID], (0, 0))], decode)
-    ((other, *_),) = ConvertedModel(tmp_path, intra=1).search([source], 3, [4])
-    assert (other.ids, other.log_prob) == (mine.ids, pytest.approx(mine.log_prob, abs=1e-3))
+    ours = TorchEngine(model, torch.float32).search([Source([*ids, EOS_ID], (0, 0)) for ids in sources], decode)
+    theirs = ConvertedModel(tmp_path, intra=1).search(sources, 3, [4, 4])
+    assert abs(ours[0][0].log_prob - ours[1][0].log_prob) > 0.01  # the end of the source matters
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (other[0].ids, other[0].log_prob) == (mine[0].ids, pytest.approx(mine[0].log_prob, abs=1e-3))
 
 
 @pytest.mark.parametrize(
