@@ -13,33 +13,18 @@ extended model cuts the piece's own text into this piece alone.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import sentencepiece
 
+from seq2seq.data.piece_model import CONTROL, NORMAL, UNUSED, USER_DEFINED, Piece, PieceModel
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
 
-# The model file is a protocol buffer, ModelProto of sentencepiece_model.proto. If a message is followed by another one,
-# a reader appends the lists of the second one to those of the first, and takes single values from the second one. So a
-# piece is added by writing it at the end of the file.
-_NORMAL, _CONTROL = 1, 3  # kinds of pieces
-_NO_SPACE_BEFORE_TEXT = b"\x1a\x04\x18\x00\x20\x00"  # normalizer_spec: no add_dummy_prefix, no remove_extra_whitespaces
-
-
-def _piece(text: str, score: float, kind: int) -> bytes:
-    """A model file that has this piece alone. Fields of a piece: 1 its text, 2 its score, 3 its kind."""
-    content = _text(1, text.encode()) + b"\x15" + struct.pack("<f", score) + bytes((0x18, kind))
-    return _text(1, content)
-
-
-def _text(field: int, content: bytes) -> bytes:
-    """A field that holds text or a message: its number and type, the length in groups of seven bits, the content."""
-    length, groups = len(content), bytearray()
-    while length > 127:
-        groups.append(length & 127 | 128)
-        length >>= 7
-    return bytes((field << 3 | 2, *groups, length)) + content
+_ORDINARY = (NORMAL, USER_DEFINED)  # what text is cut into, bytes excluded
+# A protocol buffer, of normalizer_spec alone: no add_dummy_prefix, no remove_extra_whitespaces. Behind another one, its
+# values replace those of the other one.
+_NO_SPACE_BEFORE_TEXT = b"\x1a\x04\x18\x00\x20\x00"
 
 
 def _within_words(model: bytes) -> sentencepiece.SentencePieceProcessor:
@@ -62,32 +47,29 @@ class Parts:
         return ids
 
 
-def _ordinary(processor: sentencepiece.SentencePieceProcessor) -> list[tuple[str, float]]:
-    """The pieces that text is cut into, bytes excluded, and their scores: for bpe in the order of the merges."""
-    special = ("is_control", "is_unknown", "is_unused", "is_byte")
-    ids = [i for i in range(processor.get_piece_size()) if not any(getattr(processor, test)(i) for test in special)]
-    return [(processor.id_to_piece(i), processor.get_score(i)) for i in ids]
-
-
 def extended(old: Tokenizer, new: Tokenizer | None, tags: Iterable[str], *, bpe: bool) -> Tokenizer:
     """The old tokenizer with the pieces of the new one, of the same kind, and with these tags, where it lacks them."""
-    model = b"".join((old.model, *(_piece(f"<{tag}>", 0.0, _CONTROL) for tag in tags if tag not in old.tags)))
+    model = PieceModel.parse(old.model)
+    new_tags = [Piece(f"<{tag}>", 0.0, CONTROL) for tag in tags if tag not in old.tags]
+    model = replace(model, pieces=(*model.pieces, *new_tags))
     if new is not None:
-        known = dict(_ordinary(sentencepiece.SentencePieceProcessor(model_proto=old.model)))
-        added = _ordinary(sentencepiece.SentencePieceProcessor(model_proto=new.model))
-        added = [(piece, score) for piece, score in added if piece not in known]
-        added.sort(key=lambda one: -one[1])
+        known = {piece.text: piece.score for piece in model.pieces if piece.kind in _ORDINARY}
+        added = [piece for piece in PieceModel.parse(new.model).pieces if piece.kind in _ORDINARY]
+        added = sorted((piece for piece in added if piece.text not in known), key=lambda piece: -piece.score)
         if bpe:
             last = min(known.values(), default=0.0)
-            added = [(piece, last - rank) for rank, (piece, _) in enumerate(added, start=1)]
-        everything = _within_words(model + _pieces(added))
-        kept = [one for one in added if everything.encode(one[0], out_type=str) == [one[0]]]
-        model += _pieces(kept)
-    return Tokenizer(model, old.normalises)
+            added = [replace(piece, score=last - rank) for rank, piece in enumerate(added, start=1)]
+        everything = _within_words(_joined(model, added).serialise())
+        kept = [piece for piece in added if everything.encode(piece.text, out_type=str) == [piece.text]]
+        model = _joined(model, kept)
+    return Tokenizer(model.serialise(), old.normalises)
 
 
-def _pieces(added: Sequence[tuple[str, float]]) -> bytes:
-    return b"".join(_piece(text, score, _NORMAL) for text, score in added)
+def _joined(model: PieceModel, added: Sequence[Piece]) -> PieceModel:
+    """The model with more pieces: an unused piece with the text of one takes its place, the others are appended."""
+    waiting = {piece.text: piece for piece in added}
+    pieces = [waiting.pop(piece.text, piece) if piece.kind == UNUSED else piece for piece in model.pieces]
+    return replace(model, pieces=(*pieces, *waiting.values()))
 
 
 def extended_pair(

@@ -2,11 +2,13 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
 from seq2seq.config import TokenizerConfig
 from seq2seq.data.extended_vocabulary import Parts, added_pieces, extended, extended_pair
+from seq2seq.data.piece_model import UNUSED, Piece, PieceModel
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair, train_tokenizer
 
 OLD = ("ka", "to", "mi", "ren", "sol", "vu", "pa", "lin")
@@ -45,6 +47,20 @@ def test_old_pieces_keep_their_ids_and_each_new_one_is_used(kind: str) -> None:
     assert both.decode_batch(both.encode(NEW_LINES)) == NEW_LINES
     counts = [sum(map(len, tokenizer.encode(NEW_LINES))) for tokenizer in (old, both, new)]
     assert counts[1] < 1.1 * counts[2] < counts[0]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_an_unused_piece_comes_into_use(kind: str) -> None:
+    """Guards against a second piece of the same text, which SentencePiece refuses: the sides of an imported model have
+    all pieces of a common table, and do not use those of the other side."""
+    old, new = learned(kind, OLD_LINES), learned(kind, NEW_LINES)
+    added = added_pieces(old, extended(old, new, (), bpe=kind == "bpe"))
+    model = PieceModel.parse(old.model)
+    sleeping = Tokenizer(replace(model, pieces=(*model.pieces, Piece(added[0], 0.0, UNUSED))).serialise())
+    both = extended(sleeping, new, (), bpe=kind == "bpe")
+    assert both.pieces([old.vocab_size]) == added[:1]
+    assert Parts(both)(added[0]) == [old.vocab_size]
+    assert added_pieces(sleeping, both) == added[1:]
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
