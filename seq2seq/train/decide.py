@@ -62,9 +62,11 @@ class Decided:
 
     @property
     def expectation(self) -> list[Expectation]:
-        """What to expect of the run, in sentences."""
+        """What to expect of the run, in sentences; nothing of one that starts from a model: those measured did not."""
         corpus, train = self.data.train, self.config.train
-        return [] if train.max_steps is None else expectation(corpus.num_pairs, train.batch_tokens, train.max_steps)
+        if train.max_steps is None or self.config.init.source is not None:
+            return []
+        return expectation(corpus.num_pairs, train.batch_tokens, train.max_steps)
 
 
 def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progress: bool = True) -> Decided:

@@ -356,3 +356,12 @@ def test_a_refusal_says_how_to_train_further(
     with pytest.raises(ConfigError) as refused:
         train(toy_config(text, tmp_path / "old", *MODELS["transformer"], "model.d_ff=64"))
     assert "init.from" not in str(refused.value)
+
+
+def test_a_run_that_starts_from_a_model_is_not_measured_by_those_that_did_not(
+    text: Path, tmp_path: Path, old: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against "too little text" for a few hundred pairs, which can be enough to adapt a model."""
+    set_up(new_config(text, tmp_path / "run", old("separate"))).close()
+    assert "starting from the weights of" in (said := capsys.readouterr().err)
+    assert "too little text" not in said
