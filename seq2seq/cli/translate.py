@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from seq2seq.cli.common import MODEL_HELP, Subparsers, add_decode_options, load_translator, path
+from seq2seq.cli.common import Subparsers, add_decode_options, load_translator, path
 from seq2seq.errors import UserError
 
 _EPILOG = """\
@@ -24,7 +24,7 @@ def add(subparsers: Subparsers) -> None:
         epilog=_EPILOG,
     )
     argument, home = parser.add_argument, os.path.expanduser
-    argument("models", type=path, nargs="+", metavar="MODEL", help=f"{MODEL_HELP}; several: an ensemble")
+    argument("models", type=path, nargs="+", metavar="MODEL", help="run folder or model folder; several: an ensemble")
     argument("--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input")
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
     help_ = "text (default), or tsv: source, translation, score"
