@@ -139,7 +139,8 @@ def plain_loss(model, pairs):
     total = torch.zeros(())
     for src, tgt in pairs:
         hidden = plain_model(model, torch.tensor(src), torch.tensor([BOS_ID, *tgt[:-1]]))
-        total = total + F.cross_entropy(hidden @ model.output_weight.t(), torch.tensor(tgt), reduction="sum")
+        logits = hidden @ model.output_weight.t() + (0.0 if model.output_bias is None else model.output_bias)
+        total = total + F.cross_entropy(logits, torch.tensor(tgt), reduction="sum")
     return total
 
 
