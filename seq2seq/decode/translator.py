@@ -81,7 +81,6 @@ def _engine(name: str, loaded: Sequence[LoadedModel], folders: Sequence[Path], d
     """The engine for loaded models; see :meth:`Translator.load`."""
     if name == "torch":
         chosen = choose_device(device)
-        compute_in_fork(chosen)
         return TorchEngine([one.model.to(chosen) for one in loaded], compute_dtype(precision, chosen))
     from seq2seq.decode.ctranslate2_engine import CTranslate2Engine
 
@@ -134,6 +133,7 @@ class Translator:
             ModelError: a folder is missing, incomplete or damaged, or the tokenizers differ.
             UserError: there is no CUDA device, or the engine cannot run the model.
         """
+        compute_in_fork(choose_device(device))  # first: reading weights computes, too
         paths = [Path(one).expanduser() for one in ([path] if isinstance(path, (str, Path)) else path)]
         if not paths:
             raise UserError("give at least one model folder")
