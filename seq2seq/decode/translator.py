@@ -14,6 +14,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, overload
 
+import torch
+
 from seq2seq.config import Config, DecodeConfig, override_decode
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
@@ -81,6 +83,7 @@ def _engine(name: str, loaded: Sequence[LoadedModel], folders: Sequence[Path], d
     """The engine for loaded models; see :meth:`Translator.load`."""
     if name == "torch":
         chosen = choose_device(device)
+        compute_in_fork(chosen)
         return TorchEngine([one.model.to(chosen) for one in loaded], compute_dtype(precision, chosen))
     from seq2seq.decode.ctranslate2_engine import CTranslate2Engine
 
@@ -133,7 +136,7 @@ class Translator:
             ModelError: a folder is missing, incomplete or damaged, or the tokenizers differ.
             UserError: there is no CUDA device, or the engine cannot run the model.
         """
-        compute_in_fork(choose_device(device))  # first: reading weights computes, too
+        compute_in_fork(torch.device("cpu"))  # reads the weights, whatever the engine
         paths = [Path(one).expanduser() for one in ([path] if isinstance(path, (str, Path)) else path)]
         if not paths:
             raise UserError("give at least one model folder")
