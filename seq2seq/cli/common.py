@@ -45,7 +45,7 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     option("--tag", metavar="TAG", help="the tag before every sentence (data.train.tag)")
     option("--batch-tokens", type=int, metavar="T", help="batch size: source tokens x beam size")
     option("--quantize", choices=["int8", "none"], metavar="KIND", help="int8 (on the CPU) or none")
-    help_ = "torch, or ctranslate2, which is faster on a CPU"
+    help_ = "torch, or ctranslate2 (one model, on the CPU)"
     option("--engine", choices=["torch", "ctranslate2"], metavar="NAME", help=help_)
     option("--sample", action="store_true", default=None, help="draw tokens at random; no beam search")
     option("--temperature", type=float, metavar="X", help="sampling: below 1 prefers likely tokens")

@@ -526,8 +526,8 @@ class DecodeConfig(Section):
     )
     engine: Literal["torch", "ctranslate2"] = option(
         "torch",
-        "The program that translates: torch, or ctranslate2, which is faster on a CPU (extra ctranslate2) and knows "
-        "only Transformers. Validation and test of a run always use torch.",
+        "The program that translates: torch, or ctranslate2 (extra ctranslate2), which runs one Transformer on the "
+        "CPU, faster if it is small or int8. Validation and test of a run always use torch.",
     )
     quantize: Literal["int8"] | None = option(
         None,

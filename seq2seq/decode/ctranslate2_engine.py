@@ -1,4 +1,4 @@
-"""The second engine: CTranslate2, which is faster on a CPU. It computes in fp32, or in int8 (``decode.quantize``).
+"""The second engine: CTranslate2, on the CPU, in fp32 or int8 (``decode.quantize``).
 
 A model is converted when it is first loaded; the result stays in its folder. The search is ours as far as CTranslate2
 has it (see :meth:`ConvertedModel.search`), and hypotheses are ranked here, with our penalty for length.
