@@ -63,7 +63,7 @@ def build_model(config: Config, tokenizers: TokenizerPair) -> Seq2SeqModel:
         model = Convolutional(config.model, *vocab_sizes, max_length=config.data.max_length)
     else:
         model = Transformer(config.model, *vocab_sizes, max_length=config.data.max_length)
-    model.num_tags = len(tokenizers.tgt.tags)
+    model.tags = tokenizers.tgt.tag_ranges
     return model
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import struct
+import warnings
+import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -62,6 +65,14 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
                 f"{path}: verification failed: the file on disk differs from what was written (failing disk or RAM?); "
                 "earlier files are complete: copy them to another disk and continue there"
             )
+
+
+def save_plain_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors to a safetensors file for another program, atomically; raises UserError as :func:`save_tensors`."""
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    check_space(path, sum(tensor.nbytes for tensor in on_cpu.values()))
+    with written_whole(path) as temporary:
+        _write(temporary, on_cpu, {"format": "pt"})  # without it, transformers refuses the file
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -125,6 +136,37 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if metadata.get(CHECKSUM) != checksum_tensors(tensors, texts):
         raise ModelError(f"{path}: damaged: its content does not match its checksum; use another copy")
     return tensors, metadata
+
+
+def load_foreign_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file of another program, or a checkpoint of PyTorch (``.bin``), to the CPU.
+
+    No code in a checkpoint is run: it may contain tensors, numbers and texts only.
+
+    Raises:
+        ModelError: the file is missing or damaged, or has something else than tensors.
+    """
+    try:
+        if path.suffix != ".bin":
+            with safetensors.safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        zipped = zipfile.is_zipfile(path)  # older checkpoints are not, and cannot be mapped into memory
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old kinds of files, which it reads
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file") from None
+    except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, EOFError, struct.error) as error:
+        raise ModelError(f"{path}: damaged, or not a file of tensors ({_first_line(error)})") from None
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{path}: damaged, or it contains code, which is not run ({_first_line(error)})") from None
+    if not isinstance(found, dict) or not all(isinstance(x, Tensor) for x in found.values()):
+        raise ModelError(f"{path}: not a table of tensors by name")
+    return {str(name): tensor for name, tensor in found.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _read(path: Path, *, with_tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:

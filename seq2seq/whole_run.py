@@ -133,7 +133,7 @@ def stopped_line(summary: Summary, again: str) -> str:
 
 
 def _print(summary: Summary, config: Config) -> None:
-    from seq2seq.train.outcome import outcome
+    from seq2seq.train.outcome import outcome, why_no_best
 
     progress, run_dir = summary.progress, config.run_dir
     best = "" if progress.best_score is None else f", best {config.train.metric} {abs(progress.best_score):.2f}"
@@ -141,7 +141,7 @@ def _print(summary: Summary, config: Config) -> None:
     if progress.best_step:
         print(f"best model: {run_dir / 'best'} (step {progress.best_step:,})")
     else:
-        print(f"no best model: no validation gave a finite number; the last model is {run_dir / 'last'}")
+        print(f"no best model; the last model is {run_dir / 'last'}: {why_no_best(config, progress)}")
     for sentence in outcome(config, progress):
         print(sentence)
     if summary.test is not None:

@@ -85,6 +85,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "train": (*_CORE, "evaluate", "faults", "train"),
     "doctor": (*_CORE, "train", "doctor"),
     "report": ("decode.explanation", "errors", "files", "report", "train.metrics"),
+    "export.marian": ("config",),
     "export.parity": (),
     "export": (*_CORE, "evaluate", "export", "train.metrics"),
     # A whole run is training, its picture and model cards, for the command line and for Python programs.
@@ -112,7 +113,18 @@ def test_every_floor_is_somebodys() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["matplotlib", "tensorboard", "sacrebleu", "safetensors", "openpyxl", "pyarrow", "eldc", "ctranslate2"]
+    "package",
+    [
+        "matplotlib",
+        "tensorboard",
+        "sacrebleu",
+        "safetensors",
+        "openpyxl",
+        "pyarrow",
+        "eldc",
+        "ctranslate2",
+        "transformers",
+    ],
 )
 def test_a_package_is_imported_by_one_file(package: str) -> None:
     """What can be exchanged, or need not be installed, is known to one file."""

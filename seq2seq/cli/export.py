@@ -23,7 +23,7 @@ def add(subparsers: Subparsers) -> None:
     )
     argument = parser.add_argument
     argument("model", type=path, metavar="MODEL", help=MODEL_HELP)
-    choices = ["ctranslate2", "argos"]
+    choices = ["ctranslate2", "huggingface", "argos"]
     argument("--to", choices=choices, required=True, metavar="PROGRAM", help=", ".join(choices))
     argument("--output", type=path, required=True, metavar="DIR", help="the new folder")
     help_ = "source lines to compare with; default: probe.txt of the model"

@@ -5,11 +5,11 @@ import os
 import sys
 from pathlib import Path
 
-from seq2seq.cli.common import MODEL_HELP, Subparsers, add_decode_options, load_translator, path
+from seq2seq.cli.common import Subparsers, add_decode_options, load_translator, path
 from seq2seq.errors import UserError
 
 _EPILOG = """\
---n-best above 1 writes line number <tab> score <tab> translation, best first.
+--n-best above 1: up to N rows per line, best first: line number, score, text
 Lines from a pipe or a terminal are translated when they arrive.
 exit codes: as `seq2seq -h` lists them
 """
@@ -24,9 +24,11 @@ def add(subparsers: Subparsers) -> None:
         epilog=_EPILOG,
     )
     argument, home = parser.add_argument, os.path.expanduser
-    argument("models", type=path, nargs="+", metavar="MODEL", help=f"{MODEL_HELP}; several: an ensemble")
+    argument("models", type=path, nargs="+", metavar="MODEL", help="run folder or model folder; several: an ensemble")
     argument("--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input")
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
+    help_ = "text (default), or tsv: source, translation, score"
+    argument("--format", choices=["text", "tsv"], default="text", metavar="NAME", help=help_)
     argument("--resume", action="store_true", help="continue an interrupted translation")
     choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
     argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)
@@ -50,4 +52,4 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--resume: give --output FILE; output to a pipe cannot be continued")
     refuse_same_file(args.input, args.output)
     translator, decode = load_translator(args)
-    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume)
+    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, args.format)

@@ -16,6 +16,7 @@ from seq2seq.config.datasets import (
     paths_of,
 )
 from seq2seq.config.file import load_config, load_saved_config, override_decode
+from seq2seq.config.initial import FREEZABLE, InitConfig
 from seq2seq.config.sections import (
     ConvolutionalConfig,
     DataConfig,
@@ -38,6 +39,7 @@ from seq2seq.config.whole import (
 )
 
 __all__ = [
+    "FREEZABLE",
     "Cause",
     "CleanConfig",
     "Config",
@@ -47,6 +49,7 @@ __all__ = [
     "Dataset",
     "DecodeConfig",
     "HeldOut",
+    "InitConfig",
     "JsonlFiles",
     "ModelConfig",
     "MosesFiles",

@@ -34,8 +34,8 @@ class CleanConfig(Section):
 
     overlap: bool = option(
         True,
-        "Leave out pairs that are also in data.valid or data.test, or the score would measure memory. Case, spaces and "
-        "punctuation do not count.",
+        "Leave out pairs that are also in data.valid, data.guard or data.test, or the score would measure memory. "
+        "Case, spaces and punctuation do not count.",
     )
     identical: bool = option(
         False,

@@ -21,7 +21,7 @@ class DataConfig(Section):
     """Text to train on, and to measure with."""
 
     dir: OnePath | None = option(
-        None, "Folder that the paths of train, valid and test start at. Default: the folder of the config file."
+        None, "Folder that the paths of train, valid, guard and test start at. Default: the folder of the config file."
     )
     train: Texts = Field(
         description="Parallel text to train on: a dataset (such as src and tgt), or a list of datasets of any kinds.",
@@ -31,6 +31,11 @@ class DataConfig(Section):
         description="Parallel text to validate on: a dataset, or how many pairs of train. A dataset must not be part "
         "of train. 500 or 2% takes pairs out of train, with all other pairs that have their sources.",
         json_schema_extra=also({"type": ["integer", "string"]}),
+    )
+    guard: AnyText | None = option(
+        None,
+        "Parallel text of another kind, such as what the model was trained on before: a dataset. Every validation "
+        "scores it, too, so that one sees what the model forgets (train.max_forgetting). Optional.",
     )
     test: AnyText | None = option(None, "Parallel text for a final score after training: a dataset. Optional.")
     clean: CleanConfig = Field(
@@ -74,9 +79,7 @@ class DataConfig(Section):
         names = [text.name for text in self.train if text.name is not None]
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield "train", f"{names.count(name)} datasets have the name {name}; give each a name of its own"
-        for part, text in (("valid", self.valid), ("test", self.test)):
-            if not isinstance(text, ParallelText):
-                continue
+        for part, text in self.measured.items():
             for key in OF_TRAIN:
                 field = type(text).model_fields.get(key)
                 if field is not None and getattr(text, key) != field.default:
@@ -90,6 +93,12 @@ class DataConfig(Section):
         candidates = [1, *(int(last) + 1 for _, last in spans if last < math.inf)]
         empty = [epoch for epoch in candidates if not any(first <= epoch <= last for first, last in spans)]
         return min(empty, default=None)
+
+    @property
+    def measured(self) -> dict[str, ParallelText]:
+        """The texts that models are validated and tested with, by their keys; not pairs that are held out of train."""
+        texts = {"valid": self.valid, "guard": self.guard, "test": self.test}
+        return {name: text for name, text in texts.items() if isinstance(text, ParallelText)}
 
     @property
     def tags(self) -> list[str]:
@@ -185,6 +194,9 @@ class _Architecture(Section):
         "Which of the embeddings share one matrix. all: source, target and output, needs tokenizer.joint: true. "
         "target: target and output, the default with separate vocabularies. none: each has its own.",
     )
+    output_bias: bool = option(
+        False, "true: the logits have a bias for each subword, as in models of Marian and Hugging Face."
+    )
 
     @property
     def bounds_length(self) -> bool:
@@ -229,8 +241,10 @@ class ModelConfig(_Architecture):
         "Default: from the preset.",
     )
     norm: Literal["layernorm", "rmsnorm"] = option("layernorm", "Type of normalisation.")
-    activation: Literal["relu", "gelu", "swiglu"] = option(
-        "relu", "Activation of the feed-forward layers. swiglu adds a gate: a third matrix in each layer."
+    activation: Literal["relu", "gelu", "silu", "swiglu"] = option(
+        "relu",
+        "Activation of the feed-forward layers. silu is the swish of Marian; swiglu adds a gate to it: a third matrix "
+        "in each layer.",
     )
     positions: Literal["sinusoidal", "learned", "rotary"] = choice(
         "sinusoidal",
@@ -438,6 +452,12 @@ class TrainConfig(Section):
         "bleu",
         "Which validation score decides what the best model is: BLEU or chrF (higher is better) or loss (lower is "
         "better). If BLEU or chrF are equal or near 0, chrF and then the loss decide.",
+    )
+    max_forgetting: float | None = option(
+        None,
+        "Only a model whose BLEU on data.guard is at most this many points below that of the model that the run "
+        "started with can be the best model; a validation of any other counts for patience. null: all can.",
+        ge=0,
     )
     on_bad_step: Literal["skip", "rollback", "stop"] = option(
         "skip",

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import yaml
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from seq2seq.config.datasets import Dataset, paths_of
+from seq2seq.config.initial import InitConfig
 from seq2seq.config.keys import (
     AUTO,
     Key,
@@ -39,15 +40,20 @@ from seq2seq.config.sections import (
 )
 from seq2seq.errors import ConfigError
 
-
-def _with_architecture(value: Any) -> Any:
-    """A model that names no architecture is a Transformer."""
-    return {"architecture": "transformer", **value} if isinstance(value, dict) else value
-
-
 _Models: TypeAlias = ModelConfig | RecurrentConfig | ConvolutionalConfig
+
+
+def _with_architecture(value: Any, validated: ValidatorFunctionWrapHandler) -> _Models:
+    """A model that names no architecture is a Transformer; the key does not count as stated."""
+    if not isinstance(value, dict) or "architecture" in value:
+        return validated(value)  # type: ignore[no-any-return]
+    model: _Models = validated({"architecture": "transformer", **value})
+    model.model_fields_set.discard("architecture")
+    return model
+
+
 AnyModel: TypeAlias = Annotated[
-    Annotated[_Models, Field(discriminator="architecture")], BeforeValidator(_with_architecture)
+    Annotated[_Models, Field(discriminator="architecture")], WrapValidator(_with_architecture)
 ]
 
 
@@ -61,6 +67,7 @@ class Config(Section):
     data: DataConfig = Field(
         description="Text to train on. Relative paths start at data.dir, else at the folder of the config file."
     )
+    init: InitConfig = Field(default_factory=InitConfig, description="A model to start from. Default: random weights.")
     tokenizer: TokenizerConfig = Field(default_factory=TokenizerConfig, description="How text is split into subwords.")
     model: AnyModel = Field(default_factory=ModelConfig, description="The architecture and its shape.")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="The optimizer and its learning rate.")
@@ -84,10 +91,17 @@ class Config(Section):
             ConfigError: what is stated contradicts a chosen value.
         """
         open_keys = set(self.open_choices())
+        return self.with_values({key: value for key, value in values.items() if key in open_keys})
+
+    def with_values(self, values: Mapping[str, object]) -> "Config":
+        """A copy with these values for dotted keys.
+
+        Raises:
+            ConfigError: they contradict other keys.
+        """
         tree = self.model_dump(exclude_unset=True)
         for key, value in values.items():
-            if key in open_keys:
-                set_key(tree, tuple(key.split(".")), value)
+            set_key(tree, tuple(key.split(".")), value)
         try:
             return Config.model_validate(tree)
         except ValidationError as error:
@@ -113,16 +127,19 @@ class Config(Section):
         self.__dict__ |= {"model": self.model.model_copy(), "optim": self.optim.model_copy()}
         if steps is not None and warmup >= steps:
             self.optim.fill(stated=False, warmup_steps=steps // 2)
+        follows = self.init.source is None  # else the model to start from decides
         if not self.tokenizer.joint:
-            self.model.fill(tie_embeddings="target")
+            self.model.fill(stated=follows, tie_embeddings="target")
         elif "joint" in self.tokenizer.model_fields_set:
-            self.model.fill(tie_embeddings="all")
+            self.model.fill(stated=follows, tie_embeddings="all")
         if self.model.tie_embeddings == "all" and not self.tokenizer.joint:
             yield "model.tie_embeddings", "all needs one vocabulary; set tokenizer.joint: true, or use target"
         if schedule in ("cosine", "linear") and steps is None and "max_steps" in self.train.model_fields_set:
             yield "optim.schedule", f"{schedule} ends at the last step; set train.max_steps"
         if steps is not None and "warmup_steps" in self.optim.model_fields_set and warmup >= steps:
             yield "optim.warmup_steps", f"must be below train.max_steps ({steps}), not {warmup}"
+        if self.train.max_forgetting is not None and self.data.guard is None:
+            yield "train.max_forgetting", "needs a text to measure it with; set data.guard, or remove this key"
         if self.decode.tag is not None and self.decode.tag not in self.data.tags:
             yield "decode.tag", f"no dataset of data.train has the tag {self.decode.tag}; {known_tags(self.data.tags)}"
         if (empty := self.data.first_empty_epoch()) and empty <= (self.train.max_epochs or empty):
@@ -180,8 +197,12 @@ def file_problem(path: Path) -> str | None:
 
 
 def portable(config: Config) -> Config:
-    """The config to store with a model: file names in place of paths, and the languages that the file names gave."""
+    """The config to store with a model: file names in place of paths, and the languages that the file names gave.
+
+    The model is complete without the one that its run started from, so that one is not named.
+    """
     values = _values(config)
+    values["init"] = InitConfig().model_dump(mode="json")
     values["data"] = change_paths(values["data"], DataConfig, os.path.basename)
     values["run_dir"] = config.run_dir.resolve().name or "run"
     values["data"] |= {"dir": None, "cache_dir": None, "src_lang": config.data.source_language}
@@ -195,7 +216,7 @@ def check_files(config: Config) -> None:
     texts: list[tuple[str, Dataset]] = [
         (f"data.train.{number}" if several else "data.train", text) for number, text in enumerate(data.train)
     ]
-    texts += [(f"data.{name}", text) for name, text in (("valid", data.valid), ("test", data.test)) if text]
+    texts += [(f"data.{name}", text) for name, text in data.measured.items()]
     missing = [
         f"{place}.{key}: {problem}: {path}"
         for place, text in texts

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from seq2seq.config import DataConfig, HeldOut, paths_of
+from seq2seq.config import DataConfig, ParallelText, paths_of
 from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.clean_rules import VERSION
 from seq2seq.data.cleaning import Cleaned, bar, min_score_of, read_units, rules_of, table_row
@@ -99,10 +99,8 @@ def _names(data: DataConfig) -> tuple[str, str]:
 
 def _inputs(data: DataConfig, known: ChecksumMemory) -> Mapping[str, list[dict[str, str]]]:
     """The files of each part of the text, with checksums of their bytes."""
-    parts = {"train": list(data.train)}
-    for name, text in (("valid", data.valid), ("test", data.test)):
-        if text is not None and not isinstance(text, HeldOut):
-            parts[name] = [text]
+    parts: dict[str, list[ParallelText]] = {"train": list(data.train)}
+    parts |= {name: [text] for name, text in data.measured.items()}
     return {
         name: [
             {"file": str(path), CHECKSUM: known.checksum(path)}

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 from tqdm import tqdm
 
-from seq2seq.config import Cause, CleanConfig, DataConfig, HeldOut, ParallelText, paths_of
+from seq2seq.config import Cause, CleanConfig, DataConfig, ParallelText, paths_of
 from seq2seq.data.checksums import ChecksumMemory, FileRecord
 from seq2seq.data.clean_rules import (
     CAUSES,
@@ -180,7 +180,7 @@ def rules_of(data: DataConfig) -> list[CleanConfig]:
 
 def _measured(data: DataConfig) -> list[ParallelText]:
     """The texts to validate and test with that are not part of the training text."""
-    return [text for text in (data.valid, data.test) if text is not None and not isinstance(text, HeldOut)]
+    return list(data.measured.values())
 
 
 def _is_on(data: DataConfig) -> bool:

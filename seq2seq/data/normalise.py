@@ -29,3 +29,8 @@ def normalise(text: str) -> str:
     # What is left out can have stood between the parts of a character, which decides about the joiners beside it.
     visible = unicodedata.normalize("NFC", _REMOVED.sub("", text))
     return unicodedata.normalize("NFC", _JOINERS.sub("", visible))
+
+
+def is_removed(character: str) -> bool:
+    """Whether :func:`normalise` removes a character wherever it stands."""
+    return _REMOVED.fullmatch(character) is not None

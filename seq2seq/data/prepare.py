@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from tqdm import tqdm
 
@@ -18,6 +18,7 @@ from seq2seq.config import Config, DataConfig, HeldOut, ParallelText, check_file
 from seq2seq.data.checksums import ChecksumMemory
 from seq2seq.data.cleaning import Cleaned, bar, clean_text
 from seq2seq.data.corpus import Corpus, build_corpus, open_corpus
+from seq2seq.data.extended_vocabulary import extended_pair
 from seq2seq.data.formats.pairs import SentencePair, count_pairs, fingerprint_text, read_pairs
 from seq2seq.data.held_out import TrainAndValid
 from seq2seq.data.mixture import Mixture
@@ -26,6 +27,7 @@ from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
 from seq2seq.files import fingerprint, write_text
 
+_Part: TypeAlias = Literal["train", "valid", "guard"]
 _FINGERPRINT = "fingerprint"  # written after the tokenizer: without this file it is incomplete
 _NO_LIMIT = 2**62  # pairs
 _RECIPE = 2  # raise it when the same text and settings give other ids than before
@@ -62,12 +64,14 @@ class PreparedData:
     valid_text: MeasuredText
     test_text: MeasuredText | None
     cleaned: Cleaned | None  # which pairs of the training text were left out before all else; None if no rule is on
+    guard: tuple[Corpus, MeasuredText] | None = None  # of data.guard
 
     @property
     def fingerprint(self) -> str:
         """Changes with the text, the tokenizer, the filters, or what epochs have of each dataset."""
-        parts = (self.tokenizers, self.train, self.valid, self.mixture)
-        return " ".join(filter(None, (part.fingerprint for part in parts)))
+        parts = [part.fingerprint for part in (self.tokenizers, self.train, self.valid, self.mixture)]
+        parts += [self.guard[0].fingerprint] if self.guard else []
+        return " ".join(filter(None, parts))
 
 
 def _lines(name: str, read: Iterator[SentencePair], datasets: Sequence[ParallelText]) -> MeasuredText:
@@ -75,7 +79,8 @@ def _lines(name: str, read: Iterator[SentencePair], datasets: Sequence[ParallelT
     pairs = list(read)
     if not any(pair.src.strip() and pair.tgt.strip() for pair in pairs):
         what = "have no line with text on both sides" if pairs else "are empty"
-        raise DataError(f"data.{name}: the files {what}; use others{', or remove data.test' if name == 'test' else ''}")
+        advice = "use others" if name == "valid" else f"use others, or remove data.{name}"
+        raise DataError(f"data.{name}: the files {what}; {advice}")
     src, ref, parts = [pair.src for pair in pairs], [pair.tgt for pair in pairs], [pair.part for pair in pairs]
     return MeasuredText(src, ref, parts, datasets)
 
@@ -97,19 +102,23 @@ def known_checksums(config: Config) -> ChecksumMemory:
     return ChecksumMemory(config.cache_dir / "digests.json")
 
 
-def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
+def prepare_data(config: Config, *, initial: TokenizerPair | None = None, show_progress: bool = True) -> PreparedData:
     """Train the tokenizer and build the corpora, or open them if they exist.
 
     Validation and test text is read first, so that mistakes in it are reported before the long work.
+
+    Args:
+        initial: the tokenizers of the model that training starts from (``config.init``).
 
     Raises:
         ConfigError: a file is missing, or cannot be read more than once.
         DataError: the text cannot be used; no incomplete file remains.
     """
     check_files(config)
-    held_out, test = isinstance(config.data.valid, HeldOut), config.data.test
+    held_out, guard, test = isinstance(config.data.valid, HeldOut), config.data.guard, config.data.test
     datasets = _datasets(config.data, "valid")
     valid_text = None if held_out else _lines("valid", TrainAndValid(config.data).valid(), datasets)
+    guard_text = _lines("guard", read_pairs(guard), [guard]) if guard else None
     test_text = _lines("test", read_pairs(test), [test]) if test else None
     text = open_text(config, show_progress=show_progress)
     if show_progress and text.cleaned is not None and text.cleaned.num_left_out:
@@ -118,52 +127,69 @@ def prepare_data(config: Config, *, show_progress: bool = True) -> PreparedData:
     if show_progress and (notice := text.notice()):
         tqdm.write(notice)
     known = known_checksums(config)
-    tokenizers = _prepare_tokenizers(config, text, known, show_progress)
+    tokenizers = _prepare_tokenizers(config, text, known, initial, show_progress)
     train = _prepare_corpus("train", config, text, tokenizers, known, show_progress)
     valid = _prepare_corpus("valid", config, text, tokenizers, known, show_progress)
+    guarded = None
+    if guard_text is not None:
+        guarded = _prepare_corpus("guard", config, text, tokenizers, known, show_progress), guard_text
     counts = count_pairs(config.data.train, known.recall) if len(config.data.train) > 1 else [_NO_LIMIT]
     mixture = Mixture(train, config.data.train, counts)
-    return PreparedData(tokenizers, train, mixture, valid, valid_text, test_text, text.cleaned)
+    return PreparedData(tokenizers, train, mixture, valid, valid_text, test_text, text.cleaned, guarded)
 
 
-def _made_from(config: Config, text: TrainAndValid, known: ChecksumMemory, *, train: bool) -> dict[str, object]:
-    """What identifies the text to train on, or to validate on. A text of which nothing is left out is as before."""
+def _made_from(config: Config, text: TrainAndValid, known: ChecksumMemory, name: _Part) -> dict[str, object]:
+    """What identifies a part of the text. A text of which nothing is left out is as before."""
     data, left_out = config.data, text.cleaned and text.cleaned.checksum
-    if isinstance(data.valid, HeldOut):
-        whole = {"text": fingerprint_text(data.train, known.recall), "left_out": left_out}
-        return {**whole, "held_out": data.valid.from_train, "rest": train}
-    if train:
-        return {"text": fingerprint_text(data.train, known.recall), "left_out": left_out}
-    return {"text": fingerprint_text(data.valid, known.recall)}
+    whole: dict[str, object] = {"text": fingerprint_text(_datasets(data, name), known.recall)}
+    if name != "guard" and isinstance(data.valid, HeldOut):
+        return {**whole, "left_out": left_out, "held_out": data.valid.from_train, "rest": name == "train"}
+    return {**whole, "left_out": left_out} if name == "train" else whole
 
 
-def _datasets(data: DataConfig, name: Literal["train", "valid"]) -> Sequence[ParallelText]:
-    """The datasets that the training or validation text comes from."""
+def _datasets(data: DataConfig, name: _Part) -> Sequence[ParallelText]:
+    """The datasets that a part of the text comes from."""
+    if name == "guard":
+        return [data.guard] if data.guard else []
     return data.train if name == "train" or isinstance(data.valid, HeldOut) else [data.valid]
 
 
 def _prepare_tokenizers(
-    config: Config, text: TrainAndValid, known: ChecksumMemory, show_progress: bool
+    config: Config, text: TrainAndValid, known: ChecksumMemory, initial: TokenizerPair | None, show_progress: bool
 ) -> TokenizerPair:
+    learns = initial is None or config.init.extend_vocabulary
+    if initial is not None and not learns and initial.src.tags.keys() >= set(config.data.tags):
+        return initial
     max_length, max_ratio = config.data.max_length, config.data.max_ratio
     settings = {"kind", "vocab_size", "character_coverage", "byte_fallback", "joint", "normalise_source"}
     values = {**config.tokenizer.model_dump(include=settings), "max_length": max_length, "max_ratio": max_ratio}
     if config.data.tags:
         values["tags"] = config.data.tags
-    made_from = fingerprint(recipe=_RECIPE, **_made_from(config, text, known, train=True), **values)
+    if initial is not None:
+        values |= {"initial": initial.fingerprint, "extended": learns}
+    made_from = fingerprint(recipe=_RECIPE, **_made_from(config, text, known, "train"), **values)
     folder = config.cache_dir / f"tokenizer-{made_from}"
     if folder.exists():
         try:
             return _load_complete(folder)
         except DataError as error:  # training is deterministic, so the result is the same
             tqdm.write(f"{error} (seq2seq trains it again now)", file=sys.stderr)
-    pairs = bar(text.train(), desc="reading text for the tokenizer", disable=not show_progress)
-    tokenizers, notices = learn_tokenizers(
-        pairs, config.tokenizer, tags=config.data.tags, max_length=max_length, max_ratio=max_ratio
-    )
-    if show_progress:
-        for notice in notices:
-            tqdm.write(f"tokenizer: {notice}")
+    learned = None
+    if learns:
+        pairs = bar(text.train(), desc="reading text for the tokenizer", disable=not show_progress)
+        tags = config.data.tags if initial is None else ()
+        learned, notices = learn_tokenizers(
+            pairs, config.tokenizer, tags=tags, max_length=max_length, max_ratio=max_ratio
+        )
+        if show_progress:
+            for notice in notices:
+                tqdm.write(f"tokenizer: {notice}")
+    if initial is not None:
+        bpe, shared = config.tokenizer.kind == "bpe", config.model.tie_embeddings == "all"
+        tokenizers = extended_pair(initial, learned, config.data.tags, bpe=bpe, shared=shared)
+    else:
+        assert learned is not None
+        tokenizers = learned
     tokenizers.save(folder)
     write_text(folder / _FINGERPRINT, tokenizers.fingerprint)
     return tokenizers
@@ -181,18 +207,18 @@ def _load_complete(folder: Path) -> TokenizerPair:
 
 
 def _prepare_corpus(
-    name: Literal["train", "valid"],
+    name: _Part,
     config: Config,
     text: TrainAndValid,
     tokenizers: TokenizerPair,
     known: ChecksumMemory,
     show_progress: bool,
 ) -> Corpus:
-    """The corpus of the training text, or of all validation pairs that the model can take."""
+    """The corpus of the training text, or of all pairs to validate with that the model can take."""
     data = config.data
     bounded = name == "train" or config.model.bounds_length
     max_length, max_ratio = data.max_length if bounded else None, data.max_ratio if name == "train" else None
-    sources = {**_made_from(config, text, known, train=name == "train"), "tokenizers": tokenizers.fingerprint}
+    sources = {**_made_from(config, text, known, name), "tokenizers": tokenizers.fingerprint}
     tags = [text.tag for text in _datasets(data, name)]
     if any(tags):
         sources |= {"tags": tags, "counts": count_pairs(_datasets(data, name), known.recall)}
@@ -203,7 +229,7 @@ def _prepare_corpus(
             return open_corpus(folder, made_from, verify=True, checksum=known.checksum)
         except DataError as error:
             tqdm.write(f"{error} (seq2seq does this now)", file=sys.stderr)
-    read = text.train() if name == "train" else text.valid()
+    read = {"train": text.train, "valid": text.valid, "guard": lambda: read_pairs(_datasets(data, "guard"))}[name]()
     pairs = bar(read, desc=f"building the {name} corpus", disable=not show_progress)
     corpus = build_corpus(folder, pairs, tokenizers, made_from, max_length=max_length, max_ratio=max_ratio, tags=tags)
     if show_progress:

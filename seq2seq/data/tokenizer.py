@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import takewhile
 from pathlib import Path
 
 import sentencepiece
@@ -62,6 +61,9 @@ class Tokenizer:
                 f"the tokenizer's ids for pad, unk, bos, eos are {specials}, not [0, 1, 2, 3]; "
                 "train it with seq2seq, or with --pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3"
             )
+        # Pieces that no text is cut into. Only imported models have some (see encode).
+        unused = [i for i in every if self._processor.is_unused(i)]
+        self._unused: dict[str, int] = {self._processor.id_to_piece(i): i for i in unused}
         rules = f"normalise {RULES}".encode() if normalises else b""
         self.fingerprint: str = checksum(model_proto + rules)
         self._sampler: Sampler | None = None
@@ -90,9 +92,23 @@ class Tokenizer:
 
     @cached_property
     def tags(self) -> dict[str, int]:
-        """The id of every tag: a piece that no text has, to put before a source sentence. They follow EOS_ID."""
-        tags = takewhile(self._processor.is_control, range(EOS_ID + 1, self.vocab_size))
+        """The id of every tag: a piece that no text has, to put before a source sentence.
+
+        They follow EOS_ID; those that were added to a trained model are among its last pieces.
+        """
+        tags = filter(self._processor.is_control, range(EOS_ID + 1, self.vocab_size))
         return {self._processor.id_to_piece(i)[1:-1]: i for i in tags}
+
+    @property
+    def tag_ranges(self) -> tuple[range, ...]:
+        """The ids of all tags, as ranges."""
+        ranges: list[range] = []
+        for i in sorted(self.tags.values()):
+            if ranges and ranges[-1].stop == i:
+                ranges[-1] = range(ranges[-1].start, i + 1)
+            else:
+                ranges.append(range(i, i + 1))
+        return tuple(ranges)
 
     def prefix(self, tag: str | None) -> list[int]:
         """What stands before the ids of a source sentence; raises UserError for a tag that the model does not know."""
@@ -104,9 +120,20 @@ class Tokenizer:
         return [self.tags[tag]]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The best segmentation of every text, as ids without BOS and EOS; a blank text gives an empty list."""
-        ids: list[list[int]] = self._processor.encode([self._clean(text) for text in texts], num_threads=1)
-        return ids
+        """The best segmentation of every text, as ids without BOS and EOS; a blank text gives an empty list.
+
+        SentencePiece leaves characters that it does not know together, as one piece. If that is an unused piece, it has
+        its id and not UNK_ID: programs that look up the ids of pieces in a table, as Marian does, find it there, too.
+        """
+        cleaned = [self._clean(text) for text in texts]
+        batch: list[list[int]] = self._processor.encode(cleaned, num_threads=1)
+        for text, ids in zip(cleaned, batch, strict=True) if self._unused else ():
+            if UNK_ID in ids:
+                pieces = self._processor.encode(text.decode("utf-8", "replace"), out_type=str)
+                ids[:] = [
+                    self._unused.get(piece, i) if i == UNK_ID else i for i, piece in zip(ids, pieces, strict=True)
+                ]
+        return batch
 
     def encode_sampled(self, texts: Sequence[str], strength: float, seed: int) -> list[list[int]]:
         """One random segmentation of every text, a pure function of the arguments, the same in every process.

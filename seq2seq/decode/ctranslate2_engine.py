@@ -10,12 +10,12 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 
 from seq2seq.config import DecodeConfig
-from seq2seq.data.symbols import EOS_ID
 from seq2seq.decode.ctranslate2_model import (
     ComputeType,
     ConvertedModel,
@@ -59,7 +59,7 @@ class CTranslate2Engine:
         self._version: str = library().__version__
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         self._longest = num_positions(model)
-        self._never = frozenset({*range(FIRST_ID), *range(EOS_ID + 1, EOS_ID + 1 + model.num_tags)})
+        self._never = frozenset(chain(range(FIRST_ID), *model.tags))
         self._threads = torch.get_num_threads()
         self._notice = ""
         self._loaded: dict[tuple[int, ComputeType], ConvertedModel] = {}  # by process: a forked child has no threads

@@ -125,6 +125,8 @@ def write_model(model: Seq2SeqModel, src_pieces: Sequence[str], tgt_pieces: Sequ
         if config.norm_position == "pre":
             _write_norm(side.layer_norm, norm)
     spec.decoder.projection.weight = _array(model.output_weight)
+    if model.output_bias is not None:
+        spec.decoder.projection.bias = _array(model.output_bias)
     spec.register_source_vocabulary(list(src_pieces))
     spec.register_target_vocabulary(list(tgt_pieces))
     spec.config.layer_norm_epsilon = _EPSILONS[config.norm]
@@ -142,7 +144,8 @@ def _sides(model: Transformer) -> tuple[Any, Any]:
     from ctranslate2.specs.common_spec import Activation
 
     config = model.config
-    activations = {"relu": Activation.RELU, "gelu": Activation.GELU, "swiglu": Activation.SWISH}
+    swish = Activation.SWISH
+    activations = {"relu": Activation.RELU, "gelu": Activation.GELU, "silu": swish, "swiglu": swish}
     options: dict[str, Any] = {
         "pre_norm": config.norm_position == "pre",
         "activation": activations[config.activation],

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, TypeAlias
 
 from tqdm import tqdm
 
@@ -18,11 +18,14 @@ from seq2seq.config import DecodeConfig
 from seq2seq.data.formats.lines import read_lines
 from seq2seq.decode.output import OutputFile, Record
 from seq2seq.decode.streams import Arrivals, incoming_lines, is_stream, outgoing
-from seq2seq.decode.translator import Translator
+from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import DataError, UserError
 from seq2seq.files import new_checksum
 
 _REPORTS = 20  # problems printed one by one; the rest are only counted
+_TO_SPACES = str.maketrans("\t\r\n", "   ")  # what would end a cell or a row
+
+Format: TypeAlias = Literal["text", "tsv"]  # tsv: source, translation, score
 
 
 class _InputLines:
@@ -98,16 +101,21 @@ def translate_file(
     decode: DecodeConfig,
     invalid_bytes: Literal["replace", "blank", "fail"] = "replace",
     resume: bool = False,
+    form: Format = "text",
 ) -> None:
     """Translate ``source`` to ``target``; "-" is standard input or output. A file appears only when it is complete.
 
-    A target named ``*.gz`` is compressed; the same lines always give the same bytes. With ``decode.n_best`` above 1,
-    each line gives up to n_best output lines: number, score and translation, separated by tabs. A link is followed.
-    If the target is not a regular file, for example a pipe, each translation is written as soon as it is ready.
+    A target named ``*.gz`` is compressed; the same lines always give the same bytes. A link is followed. If the target
+    is not a regular file, for example a pipe, each translation is written as soon as it is ready.
+
+    With ``decode.n_best`` above 1, each line gives up to n_best output lines: number, score and translation, separated
+    by tabs; as TSV, a row for each translation.
 
     Args:
         invalid_bytes: how to treat a line that is not UTF-8.
         resume: continue an interrupted translation; progress is saved, so this one can be continued, too.
+        form: what a line of the output has. A TSV file is a dataset: ``{tsv: FILE, src: 0, tgt: 1, score: 2}``. Tabs
+            and line breaks in its texts become spaces.
 
     Raises:
         DataError: the input cannot be read, or it is not UTF-8 and ``invalid_bytes`` is "fail".
@@ -117,12 +125,12 @@ def translate_file(
     if is_stream(target):
         lines = _InputLines(source, invalid_bytes)
         with outgoing(target) as file, _bar(lines, source, hidden=target == "-" and not sys.stderr.isatty()) as bar:
-            for text in _translated(translator, lines, decode, bar):
+            for text in _translated(translator, lines, decode, form, bar):
                 file.write(pack(text))
                 file.flush()  # a reader may be waiting for it
         lines.summarise(decode.n_best)
         return
-    run = {"version": __version__, **translator.identity()}
+    run = {"version": __version__, **translator.identity(), "format": form}
     run |= {f"decode.{name}": value for name, value in decode.model_dump(mode="json").items()}
     with OutputFile(Path(os.path.realpath(target))) as output:
         found = _resumed(output, source, invalid_bytes, run) if resume else None
@@ -134,7 +142,7 @@ def translate_file(
             print(f"{output.target}: an unfinished translation was deleted; starting again", file=sys.stderr)
         lines = found or _InputLines(source, invalid_bytes)
         with _bar(lines, source, hidden=False) as bar:
-            for text in _translated(translator, lines, decode, bar):
+            for text in _translated(translator, lines, decode, form, bar):
                 output.write(pack(text))
                 if resume:
                     output.keep(run, lines.count, lines.num_problems, lines.checksum)
@@ -173,19 +181,35 @@ def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
 
 
 def _translated(
-    translator: Translator, lines: _InputLines, decode: DecodeConfig, bar: tqdm[NoReturn]
+    translator: Translator, lines: _InputLines, decode: DecodeConfig, form: Format, bar: tqdm[NoReturn]
 ) -> Iterator[bytes]:
     """The output for the remaining lines, window by window."""
     first = lines.count + 1  # of the window
-    for window in translator.translate_windows(lines, decode, lines.report, lines.count, lines.none_is_there):
+    sources: list[str] = []  # of the window
+
+    def noted() -> Iterator[str]:
+        for line in lines:
+            sources.append(line)
+            yield line
+
+    for window in translator.translate_windows(noted(), decode, lines.report, lines.count, lines.none_is_there):
         texts = []
-        for number, found in enumerate(window, start=first):
-            if decode.n_best == 1:
+        for number, (source, found) in enumerate(zip(sources, window, strict=True), start=first):
+            if form == "tsv":
+                texts += [_row(source, translation) for translation in found]
+            elif decode.n_best == 1:
                 texts.append(f"{found[0].text}\n")
             else:
                 texts += [f"{number}\t{translation.score:.4f}\t{translation.text}\n" for translation in found]
             if len(found) < decode.n_best and not decode.sample and found[0].text:
                 lines.short_lists += 1
         yield "".join(texts).encode()
+        sources.clear()
         first += len(window)
         bar.update(len(window))
+
+
+def _row(source: str, translation: Translation) -> str:
+    """A line of a TSV file."""
+    texts = [text.translate(_TO_SPACES) for text in (source, translation.text)]
+    return "\t".join([*texts, f"{translation.score:.4f}"]) + "\n"

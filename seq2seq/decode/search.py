@@ -149,7 +149,7 @@ def extend(
     last: Tensor,
     uniforms: Tensor | None,
     decode: DecodeConfig,
-    num_tags: int = 0,
+    tags: Sequence[range] = (),
 ) -> Extension:
     """Extend every hypothesis by one token; nothing is read back from the device.
 
@@ -158,12 +158,13 @@ def extend(
         log_probs: [B, K], of the hypotheses so far; -inf in an empty place.
         last: [B] bool, whether only EOS may follow. Every hypothesis ends then, and the live ones have no meaning.
         uniforms: [B, K] float64 in [0, 1), for sampling: one random number per token. None: beam search.
-        num_tags: see :class:`~seq2seq.model.interface.Seq2SeqModel`.
+        tags: see :class:`~seq2seq.model.interface.Seq2SeqModel`.
     """
     offsets = log_probs - logits.logsumexp(dim=-1)
     own = logits if logits.stride(1) else logits[:, :1]  # equal hypotheses may share their logits
     own[:, :, :FIRST_ID] = -math.inf
-    own[:, :, EOS_ID + 1 : EOS_ID + 1 + num_tags] = -math.inf
+    for ids in tags:
+        own[:, :, ids.start : ids.stop] = -math.inf
     if uniforms is None:
         return _extend_beams(logits, offsets, last)
     return _extend_samples(logits, offsets, last, uniforms, decode)

@@ -64,12 +64,12 @@ def begin(
     return state
 
 
-def extend_hypotheses(state: State, logits: Tensor, decode: DecodeConfig, num_tags: int) -> Tensor:
+def extend_hypotheses(state: State, logits: Tensor, decode: DecodeConfig, tags: Sequence[range]) -> Tensor:
     """Extend every hypothesis by one token; nothing is read back from the device.
 
     Args:
         logits: [B, K, V], or [B, 1, V] while all hypotheses are equal.
-        num_tags: of the model.
+        tags: of the model.
 
     Returns:
         Tokens, parents, ``ended`` and ``ended_parents``, [4, B, K]: all that the host needs, in one transfer. float64
@@ -80,7 +80,7 @@ def extend_hypotheses(state: State, logits: Tensor, decode: DecodeConfig, num_ta
     if uniforms is not None:
         uniforms = uniforms.index_select(2, state.position).squeeze(2)
     logits = logits.expand(-1, decode.num_hypotheses, -1)
-    extension = extend(logits, mine["log_probs"], mine["last"] == state.position, uniforms, decode, num_tags)
+    extension = extend(logits, mine["log_probs"], mine["last"] == state.position, uniforms, decode, tags)
     state.replace("tokens", extension.tokens)
     state.replace("log_probs", extension.log_probs)
     state.follow(extension.parents)
@@ -101,7 +101,7 @@ class EagerStepper:
     def advance(self) -> NDArray[np.float64]:
         """See :class:`seq2seq.decode.search.SearchState`."""
         self._logits = self._model.step(self._state.of_sentences["tokens"], self._state).float()
-        return extend_hypotheses(self._state, self._logits, self._decode, self._model.num_tags).cpu().numpy()
+        return extend_hypotheses(self._state, self._logits, self._decode, self._model.tags).cpu().numpy()
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """See :class:`seq2seq.decode.search.SearchState`."""
@@ -149,7 +149,7 @@ class GraphStepper:
 
     def _step(self) -> Tensor:
         logits = self._model.step(self.state.of_sentences["tokens"], self.state).float()
-        return extend_hypotheses(self.state, logits, self._decode, self._model.num_tags)
+        return extend_hypotheses(self.state, logits, self._decode, self._model.tags)
 
     def _fit(self) -> None:
         """Move to the shape for the next step."""

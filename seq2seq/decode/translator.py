@@ -14,6 +14,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, overload
 
+import torch
+
 from seq2seq.config import Config, DecodeConfig, override_decode
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
@@ -134,6 +136,7 @@ class Translator:
             ModelError: a folder is missing, incomplete or damaged, or the tokenizers differ.
             UserError: there is no CUDA device, or the engine cannot run the model.
         """
+        compute_in_fork(torch.device("cpu"))  # reads the weights, whatever the engine
         paths = [Path(one).expanduser() for one in ([path] if isinstance(path, (str, Path)) else path)]
         if not paths:
             raise UserError("give at least one model folder")

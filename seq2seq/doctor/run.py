@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from seq2seq.config import Config, HeldOut
+from seq2seq.config import Config
 from seq2seq.data.cleaning import Cleaned, rules_of
 from seq2seq.data.formats.lines import printable
 from seq2seq.data.formats.pairs import Text
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
 
 def texts_of(config: Config) -> dict[str, Text]:
     """The text of each part that the config names."""
-    texts: dict[str, Text] = {"train": config.data.train}
-    if not isinstance(config.data.valid, HeldOut):
-        texts["valid"] = config.data.valid
-    if config.data.test is not None:
-        texts["test"] = config.data.test
-    return texts
+    return {"train": config.data.train, **config.data.measured}
 
 
 def inspect(config: Config) -> dict[str, PartFacts]:

@@ -1,1 +1,1 @@
-"""Models for other programs, each with a proof that it translates there as it does here."""
+"""Models of other programs: import and export, each with a proof that both programs translate alike."""

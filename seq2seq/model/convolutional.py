@@ -121,7 +121,7 @@ class Convolutional(EmbeddingModel):
 
     def __init__(self, config: ConvolutionalConfig, src_vocab: int, tgt_vocab: int, max_length: int) -> None:
         width = config.d_model
-        super().__init__(config.tie_embeddings, src_vocab, tgt_vocab, width)
+        super().__init__(config, src_vocab, tgt_vocab)
         self.config, self.max_length = config, max_length
         self.src_positions, self.tgt_positions = (LearnedPositions(max_length, width) for _ in range(2))
         self.dropout = Dropout(config.dropout)

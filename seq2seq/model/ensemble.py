@@ -48,7 +48,7 @@ class Ensemble(Seq2SeqModel):
     def __init__(self, members: Sequence[Seq2SeqModel]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.num_tags = members[0].num_tags
+        self.tags = members[0].tags
         self.max_length = min((model.max_length for model in members if model.max_length is not None), default=None)
 
     def _members(self) -> Iterable[Seq2SeqModel]:

@@ -30,12 +30,16 @@ class Seq2SeqModel(nn.Module, ABC):
     # Whether ``forward`` waits for the device, to learn sizes; then it cannot be compiled or captured in a CUDA graph.
     waits: ClassVar[bool] = False
     max_length: int | None  # longest sentence, in tokens, that the model can read or write; None: no limit
-    num_tags: int = 0  # pieces of the target vocabulary, next to EOS, that only a source has; they are never chosen
+    output_bias: nn.Parameter | None  # [V], added to the logits
+    tags: tuple[range, ...] = ()  # ids of the target vocabulary that only a source has; they are never chosen
 
     @property
     @abstractmethod
     def output_weight(self) -> Tensor:
-        """[V, D]: logits are inner products of hidden states with its rows. For losses that do not store all logits."""
+        """[V, D]: logits are inner products of hidden states with its rows, plus ``output_bias``.
+
+        For losses that do not store all logits.
+        """
 
     @abstractmethod
     def forward(self, batch: PackedBatch) -> Tensor:

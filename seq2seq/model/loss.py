@@ -32,7 +32,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         loss        = log sum exp z - (1 - s) z[label] - s h.m       (the mean of the logits is the product with m)
         d loss / dz = p - (1 - s) onehot(label) - s / V              (the last term acts through m and the sum of h)
 
-    So smoothing needs no pass over the logits.
+    So smoothing needs no pass over the logits. A bias adds its mean to h.m; its gradient is d loss / dz, summed over
+    the tokens.
 
     The gradients are computed before the factor of the loss is known, which :class:`LossScale` chooses. So in fp16 the
     factor cannot keep small probabilities from becoming 0: most are below 1e-5, where fp16 has few bits or none. Here a
@@ -42,7 +43,13 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float, needs_grad: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        smoothing: float,
+        needs_grad: bool,
     ) -> tuple[Tensor, Tensor]:
         num_classes = weight.size(0)
         matrix = weight.to(hidden.dtype)  # products use the hidden states' dtype, sums use fp32
@@ -56,7 +63,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         if needs_grad:
             grad_hidden = torch.empty_like(hidden)
             grad_weight = torch.zeros_like(weight, dtype=torch.float32)
-            ctx.save_for_backward(grad_hidden, grad_weight)
+            grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+            ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         chunk_tokens = max(1, CHUNK_LOGITS[hidden.device.type] // num_classes)
         if hidden.is_cuda:
             chunk_tokens = max(chunk_tokens, -(-hidden.size(0) // _MOST_CHUNKS))
@@ -65,6 +73,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         for begin in range(0, hidden.size(0), chunk_tokens):
             rows = slice(begin, begin + chunk_tokens)
             logits = (hidden[rows] @ matrix.t()).float()
+            if bias is not None:
+                logits = logits.add_(bias)
             label_logit[rows] = logits.gather(1, label[rows]).squeeze(1)
             if not needs_grad:
                 log_norm[rows] = logits.logsumexp(dim=-1)
@@ -77,6 +87,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                 grad = grad - (1 - smoothing) * (torch.arange(num_classes, device=grad.device) == label[rows])
             else:
                 grad.scatter_add_(1, label[rows], grad.new_full((1, 1), smoothing - 1.0).expand(grad.size(0), 1))
+            if grad_bias is not None:
+                grad_bias += (grad * counts[rows, None]).sum(dim=0)
             if raised != 1:
                 grad = grad * raised
             grad = grad.to(hidden.dtype)
@@ -87,24 +99,31 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                 grad_weight += grad.t() @ lowered[rows]
         nll = ((log_norm - label_logit) * counts).sum()
         uniform_nll = log_norm - hidden.float() @ mean_row
+        if bias is not None:
+            uniform_nll = uniform_nll - bias.mean()
         loss = (1 - smoothing) * nll + smoothing * (uniform_nll * counts).sum()
         if needs_grad:
             grad_hidden.sub_((raised * smoothing * mean_row).to(grad_hidden.dtype)).mul_(counts[:, None])
             grad_weight.sub_(counted.sum(dim=0, dtype=torch.float32), alpha=smoothing / num_classes)
+            if grad_bias is not None:
+                grad_bias -= counts.sum() * (smoothing / num_classes)
         ctx.weight_dtype, ctx.raised = weight.dtype, raised
         ctx.mark_non_differentiable(nll)
         return loss, nll
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors
+        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
         grad_loss = grads[0]
         # In fp32, because the factor (1 / labels, times the loss scale) may have no place in half precision.
         grad_hidden = (grad_hidden.float() * (grad_loss / ctx.raised)).to(grad_hidden.dtype)
-        return grad_hidden, (grad_weight * grad_loss).to(ctx.weight_dtype), None, None, None, None
+        grad_bias = None if grad_bias is None else grad_bias * grad_loss
+        return grad_hidden, (grad_weight * grad_loss).to(ctx.weight_dtype), grad_bias, None, None, None
 
 
-def smoothed_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+def smoothed_cross_entropy(
+    hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy against labels smoothed by a uniform distribution (Szegedy et al. 2016, section 7), summed.
 
     Args:
@@ -112,6 +131,7 @@ def smoothed_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, smoot
         weight: [V, D], the output embedding; the logits are ``hidden @ weight.T``.
         labels: [T] int64; tokens with the label IGNORE_LABEL do not count.
         smoothing: weight of the uniform distribution over all V classes.
+        bias: [V] fp32, added to the logits.
 
     Returns:
         The smoothed loss, to differentiate, and the plain negative log-likelihood, to report: sums over the tokens that
@@ -120,19 +140,21 @@ def smoothed_cross_entropy(hidden: Tensor, weight: Tensor, labels: Tensor, smoot
     device = hidden.device.type
     if torch.is_autocast_enabled(device):  # the last norm gives fp32 even under autocast
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    needs_grad = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    loss, nll = _SmoothedCrossEntropy.apply(hidden, weight, labels, smoothing, needs_grad)
+    needs_grad = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias))
+    loss, nll = _SmoothedCrossEntropy.apply(hidden, weight, bias, labels, smoothing, needs_grad)
     return loss, nll
 
 
 @torch.no_grad()
-def token_losses(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+def token_losses(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None) -> Tensor:
     """Negative log-likelihood of each label, fp32 [T]; the arguments are those of :func:`smoothed_cross_entropy`."""
     matrix, losses = weight.to(hidden.dtype), torch.empty(labels.shape, device=hidden.device)
     chunk_tokens = max(1, CHUNK_LOGITS[hidden.device.type] // weight.size(0))
     for begin in range(0, hidden.size(0), chunk_tokens):
         rows = slice(begin, begin + chunk_tokens)
         logits = (hidden[rows] @ matrix.t()).float()
+        if bias is not None:
+            logits = logits.add_(bias)
         losses[rows] = F.cross_entropy(logits, labels[rows], ignore_index=IGNORE_LABEL, reduction="none")
     return losses
 
@@ -149,4 +171,6 @@ class LossOf(nn.Module):
         """Smoothed loss and negative log-likelihood, summed over the batch: see :func:`smoothed_cross_entropy`."""
         device, lower = batch.labels.device.type, self.dtype != torch.float32
         with torch.autocast(device, dtype=self.dtype, enabled=lower):
-            return smoothed_cross_entropy(self.model(batch), self.model.output_weight, batch.labels, self.smoothing)
+            model = self.model
+            hidden = model(batch)
+            return smoothed_cross_entropy(hidden, model.output_weight, batch.labels, self.smoothing, model.output_bias)

@@ -87,7 +87,7 @@ def quantize(model: Seq2SeqModel) -> Seq2SeqModel:
             if isinstance(child, nn.Linear):
                 setattr(module, name, Int8Linear(child.weight, child.bias))
         if isinstance(module, EmbeddingModel):
-            module.quantized_output = Int8Linear(module.output_weight, None)
+            module.quantized_output = Int8Linear(module.output_weight, module.output_bias)
     return model
 
 

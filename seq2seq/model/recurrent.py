@@ -227,7 +227,7 @@ class Recurrent(EmbeddingModel):
         # In fp32 on CUDA, cuDNN would round the inputs of products to TF32.
         torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
         width = config.d_model
-        super().__init__(config.tie_embeddings, src_vocab, tgt_vocab, width)
+        super().__init__(config, src_vocab, tgt_vocab)
         self.config = config
         self.max_length = None
         self.dropout = Dropout(config.dropout)

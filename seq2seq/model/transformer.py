@@ -42,7 +42,7 @@ def _norm(config: ModelConfig) -> nn.Module:
 
 
 class FeedForward(nn.Module):
-    """The position-wise feed-forward network (section 3.3), with ReLU, GELU, or SwiGLU (Shazeer 2020)."""
+    """The position-wise feed-forward network (section 3.3), with ReLU, GELU, SiLU, or SwiGLU (Shazeer 2020)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -59,6 +59,8 @@ class FeedForward(nn.Module):
             h = F.relu(self.inner(x), inplace=True)
         elif self.activation == "gelu":
             h = F.gelu(self.inner(x))
+        elif self.activation == "silu":
+            h = F.silu(self.inner(x))
         else:
             gate, up = self.inner(x).chunk(2, dim=-1)
             h = F.silu(gate) * up
@@ -145,7 +147,7 @@ class Transformer(EmbeddingModel):
 
     def __init__(self, config: ModelConfig, src_vocab: int, tgt_vocab: int, max_length: int) -> None:
         d_model = config.d_model
-        super().__init__(config.tie_embeddings, src_vocab, tgt_vocab, d_model)
+        super().__init__(config, src_vocab, tgt_vocab)
         self.config = config
         self.max_length = max_length if config.positions == "learned" else None
         room = max(512, 2 * max_length + 10)  # enough for the longest translations with default decode settings

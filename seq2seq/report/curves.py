@@ -42,6 +42,7 @@ class _Metrics:
 
     training: Records  # steps, without the bad and the skipped ones
     validation: Records
+    guard: Records  # the validations that also have the scores of data.guard
     clocks: dict[str, dict[int, float]]  # name of an axis: its value after each step; none if it was not recorded
 
 
@@ -61,9 +62,11 @@ def draw_curves(run_dir: Path, picture: Path | None = None) -> Path:
     training, validation = metrics.training, metrics.validation
     figure = new_figure(11, 7)
     loss, scores, rate, norm = figure.subplots(2, 2).flat
-    _draw_loss(loss, training, validation)
-    for name, label, color in (("valid_bleu", "BLEU", _RED), ("valid_chrf", "chrF", _ORANGE)):
-        scores.plot(*_points(validation, name), "o-", ms=3, color=color, label=label)
+    _draw_loss(loss, metrics)
+    for name, label, color in (("bleu", "BLEU", _RED), ("chrf", "chrF", _ORANGE)):
+        scores.plot(*_points(validation, f"valid_{name}"), "o-", ms=3, color=color, label=label)
+        if metrics.guard:
+            scores.plot(*_points(metrics.guard, f"guard_{name}"), "s--", ms=3, color=color, label=f"{label}, guard")
     scores.set(title="Validation scores", xlabel="step")
     scores.legend()
     rate.plot(*_points(training, "lr"), color=_BLUE)
@@ -138,6 +141,7 @@ def _read(run_dir: Path) -> _Metrics:
     return _Metrics(
         training=[record for record in steps if not {"bad", "skipped"} & record.keys()],
         validation=_with_numbers(records, "valid_loss", "valid_bleu", "valid_chrf"),
+        guard=_with_numbers(records, "guard_loss", "guard_bleu", "guard_chrf"),
         clocks={name: {0: 0.0, **values} for name, values in clocks if values},
     )
 
@@ -170,11 +174,14 @@ def _short_names(run_dirs: Sequence[Path]) -> list[str]:
     return names
 
 
-def _draw_loss(axes: Axes, training: Records, validation: Records) -> None:
-    """The loss of each step, its moving average, and the loss of each validation."""
+def _draw_loss(axes: Axes, metrics: _Metrics) -> None:
+    """The loss of each step, its moving average, and the losses of each validation."""
+    training = metrics.training
     axes.plot(*_points(training, "nll"), color=_PALE, linewidth=0.6)
     axes.plot(*_smoothed(training), color=_BLUE, label=f"training (mean of {_window(training)} steps)")
-    axes.plot(*_points(validation, "valid_loss"), "o-", color=_RED, ms=3, label="validation")
+    axes.plot(*_points(metrics.validation, "valid_loss"), "o-", color=_RED, ms=3, label="validation")
+    if metrics.guard:
+        axes.plot(*_points(metrics.guard, "guard_loss"), "s--", color=_RED, ms=3, label="validation, guard")
     axes.set(title="Cross-entropy per target token (nats)", xlabel="step", ylim=(0, None))
     axes.legend()
 

@@ -48,6 +48,7 @@ class Progress:
     lowest_loss: float | None = None  # of all validations
     best_step: NonNegativeInt = 0
     validations_since_best: NonNegativeInt = 0
+    guard_start: float | None = None  # BLEU of data.guard before the first step
     bad_in_a_row: NonNegativeInt = 0  # this and what follows belong to the guard
     losses_seen: NonNegativeInt = 0
     loss_mean: float = 0.0

@@ -21,6 +21,7 @@ from seq2seq.device import compute_dtype, matmul_peak
 from seq2seq.model.flops import training_flops
 from seq2seq.train.distributed import Processes
 from seq2seq.train.expectation import Expectation, expectation
+from seq2seq.train.initial import Initial, check_embeddings_learn, initial_model
 from seq2seq.train.pace import measure_pace
 from seq2seq.train.recipe import (
     TEXT_KEYS,
@@ -31,7 +32,7 @@ from seq2seq.train.recipe import (
     step_tokens,
     text_choices,
 )
-from seq2seq.train.resume import Earlier, kept_choices
+from seq2seq.train.resume import Earlier, kept_choices, new_start
 from seq2seq.train.step_size import fitting_step
 
 _SHARE_OF_PEAK = {"cpu": 0.4, "cuda": 0.15}  # that training reaches, about
@@ -46,6 +47,7 @@ class Decided:
     config: Config
     data: PreparedData
     choices: tuple[Choice, ...]  # none for a run that continues
+    initial: Initial | None = None  # the model to start from
 
     def __str__(self) -> str:
         """The choices as a table, and what to expect."""
@@ -60,9 +62,11 @@ class Decided:
 
     @property
     def expectation(self) -> list[Expectation]:
-        """What to expect of the run, in sentences."""
+        """What to expect of the run, in sentences; nothing of one that starts from a model: those measured did not."""
         corpus, train = self.data.train, self.config.train
-        return [] if train.max_steps is None else expectation(corpus.num_pairs, train.batch_tokens, train.max_steps)
+        if train.max_steps is None or self.config.init.source is not None:
+            return []
+        return expectation(corpus.num_pairs, train.batch_tokens, train.max_steps)
 
 
 def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progress: bool = True) -> Decided:
@@ -75,6 +79,10 @@ def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progr
     check_files(config)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
+    initial = initial_model(config, earlier)
+    if initial is not None:
+        processes.check_same("the weights of the model of init.from", initial.checksum)
+        config = initial.applied_to(config)
     kept = kept_choices(config, earlier)
     processes.check_same("what the run has chosen", kept)
     if earlier.checkpoint is not None and "train.max_steps" in kept:
@@ -95,7 +103,10 @@ def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progr
         if (still_open := set(config.open_choices())).intersection(TEXT_KEYS):
             text = measure_text(open_text(config, show_progress=show_progress and processes.is_main).train())
             config = take(config, text_choices(config, text, speed, largest, still_open))
-        data = prepare_data(config, show_progress=show_progress and processes.is_main)
+        tokenizers = None if initial is None else initial.tokenizers
+        data = prepare_data(config, initial=tokenizers, show_progress=show_progress and processes.is_main)
+    if initial is not None:
+        check_embeddings_learn(initial, data.tokenizers, config.init.freeze)
     processes.check_same("the text's fingerprint", data.fingerprint)
     corpus, still_open = data.train, set(config.open_choices())
     if "train.batch_tokens" in still_open:
@@ -108,7 +119,8 @@ def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progr
         pace = measure_pace(_with_any_end(config), data, processes) if needs_pace(config, still_open) else None
         offered = run_choices(config, corpus.num_pairs, _steps_per_epoch(config, data), pace, still_open)
         config = take(config, offered)
-    return Decided(with_split_sentences(config.all_stated(), corpus, data.tokenizers.src), data, tuple(choices))
+    config = with_split_sentences(config.all_stated(), corpus, data.tokenizers.src)
+    return Decided(config, data, tuple(choices), initial)
 
 
 def _explain_bounds(config: Config, earlier: Earlier, processes: Processes) -> None:
@@ -120,7 +132,7 @@ def _explain_bounds(config: Config, earlier: Earlier, processes: Processes) -> N
             processes.say(
                 f"train.{key} is {new} now and was {old} when the run began; the run keeps the {before['max_steps']:,} "
                 "steps that were chosen then, because its learning rate falls until the last of them. For a longer run "
-                "choose another run_dir"
+                f"choose another run_dir{new_start(config.run_dir)}"
             )
 
 

@@ -24,12 +24,12 @@ import torch
 
 import seq2seq
 from seq2seq.config import Config
-from seq2seq.data.corpus import build_corpus
+from seq2seq.data.corpus import Corpus, build_corpus
 from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.loader import load_steps
 from seq2seq.data.packed import Indices
 from seq2seq.data.plan import EpochPlan, Lengths
-from seq2seq.data.prepare import PreparedData
+from seq2seq.data.prepare import MeasuredText, PreparedData
 from seq2seq.errors import OutOfMemoryError, UserError
 from seq2seq.memory import memory_explained, memory_room, peak_memory
 from seq2seq.train.checkpoint import load_latest_checkpoint
@@ -222,21 +222,25 @@ def _train(run: Run) -> tuple[EpochPlan, str, float]:
 
 
 def _heaviest_data(run: Run) -> PreparedData:
-    """The data of the run, with the heaviest lines alone in validation and test set."""
+    """The data of the run, with the heaviest lines alone in what is validated and tested with."""
     config, data = run.config, run.data
     threads = torch.get_num_threads() if run.processes.device.type == "cpu" else 1
     tokens = max(threads * run.engine.batch_tokens(config.decode) // config.decode.beam_size, BATCH_TOKENS)
-    valid, text = data.valid, data.valid_text
-    pairs = np.union1d(*(heaviest_lines(lengths, tokens) for lengths in (valid.src_lengths, valid.tgt_lengths)))
-    valid_text = text.take(valid.lines[pairs].tolist())
-    kept = map(SentencePair, valid_text.src, valid_text.ref, range(len(pairs)), valid_text.parts)
-    tags = [dataset.tag for dataset in valid_text.datasets]
-    corpus = build_corpus(config.run_dir / "valid", kept, data.tokenizers, "dry run", tags=tags)
+
+    def heaviest(name: str, corpus: Corpus, text: MeasuredText) -> tuple[Corpus, MeasuredText]:
+        pairs = np.union1d(*(heaviest_lines(lengths, tokens) for lengths in (corpus.src_lengths, corpus.tgt_lengths)))
+        text = text.take(corpus.lines[pairs].tolist())
+        kept = map(SentencePair, text.src, text.ref, range(len(pairs)), text.parts)
+        tags = [dataset.tag for dataset in text.datasets]
+        return build_corpus(config.run_dir / name, kept, data.tokenizers, "dry run", tags=tags), text
+
+    valid, valid_text = heaviest("valid", data.valid, data.valid_text)
+    guard = data.guard and heaviest("guard", *data.guard)
     test_text = data.test_text
     if test_text is not None:
         lengths = np.array([len(ids) for ids in data.tokenizers.src.encode(test_text.src)])
         test_text = test_text.take(heaviest_lines(lengths, tokens).tolist())
-    return replace(data, valid=corpus, valid_text=valid_text, test_text=test_text)
+    return replace(data, valid=valid, valid_text=valid_text, guard=guard, test_text=test_text)
 
 
 def main() -> None:

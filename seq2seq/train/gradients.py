@@ -29,7 +29,12 @@ from seq2seq.train.microbatches import at_once
 
 def _replica(loss: LossOf, numbers: Callable[[Tensor], Tensor]) -> LossOf:
     """A copy with its own gradients; ``numbers`` gives each parameter's numbers, which may share its memory."""
-    return copy.deepcopy(loss, {id(p): nn.Parameter(numbers(p)) for p in loss.parameters()})
+    return copy.deepcopy(loss, {id(p): nn.Parameter(numbers(p), p.requires_grad) for p in loss.parameters()})
+
+
+def _learning(loss: LossOf) -> list[nn.Parameter]:
+    """The parameters that get a gradient; frozen ones do not."""
+    return [parameter for parameter in loss.parameters() if parameter.requires_grad]
 
 
 class SequentialGradients:
@@ -47,12 +52,12 @@ class SequentialGradients:
         """``loss_scale``: for fp16. The gradients do not contain it, but some of them can be infinite or NaN."""
         self._processes, device = processes, processes.device
         self._loss_scale = loss_scale
-        self._parameters: list[Tensor] = list(loss.parameters())
+        self._parameters: list[Tensor] = [*_learning(loss)]
         lowered = {id(p) for m in loss.modules() if isinstance(m, nn.Linear) for p in m.parameters()}
         if loss.dtype == torch.float32:
             lowered = set()
         self._loss = _replica(loss, lambda p: p.detach().to(loss.dtype if id(p) in lowered else p.dtype))
-        self._leaves: list[Tensor] = list(self._loss.parameters())  # of the computation
+        self._leaves: list[Tensor] = [*_learning(self._loss)]  # of the computation
         self._captured = device.type == "cuda" and not loss.model.waits
         self._compiled = self._captured and why_not_compiled(device) is None
         if self._compiled:
@@ -143,7 +148,7 @@ class ThreadedGradients:
 
     def __init__(self, loss: LossOf, processes: Processes, num_threads: int) -> None:
         self._processes = processes
-        self._parameters = list(loss.parameters())
+        self._parameters = _learning(loss)
         self._replicas = [self._replica(loss) for _ in range(num_threads)]
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="gradients")
         self._running = threading.local()  # .number: the micro-batch that a thread is at
@@ -181,7 +186,7 @@ class ThreadedGradients:
         for module in replica.modules():
             if isinstance(module, Dropout):
                 module.generator = generator
-        for index, alias in enumerate(replica.parameters()):
+        for index, alias in enumerate(_learning(replica)):
             alias.register_post_accumulate_grad_hook(partial(self._add, index))
         return replica, generator
 

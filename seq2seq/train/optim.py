@@ -83,7 +83,7 @@ class Muon(torch.optim.Optimizer):
 class Optimizer:
     """AdamW (Loshchilov & Hutter 2019) for all parameters, or Muon (Jordan et al. 2024) for the layers' matrices and
     AdamW for embeddings, norms and biases. Weight decay acts on matrices alone. Embeddings can have a learning rate of
-    their own, in proportion to the others'; their decay is that of the others.
+    their own, in proportion to the others'; their decay is that of the others. Frozen parameters have no part in it.
 
     Muon makes the update of a matrix orthogonal, so it gets each matrix by itself: those of a fused layer, and of every
     head (W_i^Q, W_i^K and W_i^V in section 3.2.2 of Vaswani et al. 2017). Heads make it cheaper and better.
@@ -92,7 +92,7 @@ class Optimizer:
     """
 
     def __init__(self, model: nn.Module, config: OptimConfig) -> None:
-        self.named = dict(model.named_parameters())
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
         matrices = {name: p for name, p in self.named.items() if p.ndim == 2 and id(p) not in embeddings}
         vectors = [p for p in self.named.values() if p.ndim != 2]
@@ -116,7 +116,8 @@ class Optimizer:
                 views = parameter.detach().split(rows.get(id(parameter), len(parameter)))
                 self._updated[name] = [nn.Parameter(view) for view in views]
             alone = [matrix for name in matrices for matrix in self._updated[name]]
-            self._parts.append(Muon(alone, config.lr, config.weight_decay))
+            if alone:
+                self._parts.append(Muon(alone, config.lr, config.weight_decay))
             layers = []
         ratio = config.embedding_lr_ratio
         groups = [
@@ -201,8 +202,9 @@ class MovingAverage:
     def __init__(self, model: Seq2SeqModel, decay: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._decay = decay
-        # Kept, as finding the parameters of a model takes time.
-        self._averaged, self._weights = tuple(self.model.parameters()), tuple(model.parameters())
+        # Kept, as finding the parameters of a model takes time. Frozen ones do not change.
+        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        self._averaged, self._weights = zip(*(pair for pair in pairs if pair[1].requires_grad), strict=True)
 
     @torch.no_grad()
     def update(self, step: int) -> None:

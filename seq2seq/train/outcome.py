@@ -9,6 +9,7 @@ from seq2seq.config import Config
 from seq2seq.faults import Faults
 from seq2seq.train.checkpoint import Progress
 from seq2seq.train.expectation import FEW_STEPS
+from seq2seq.train.forgetting import Forgetting
 from seq2seq.train.metrics import METRICS, read_metrics
 
 # What a model with this validation BLEU or more usually does. Rough: BLEU depends on the languages and the text.
@@ -27,6 +28,8 @@ _MEMORISED = 0.7  # nats per token between validation and training loss
 
 def outcome(config: Config, progress: Progress) -> Iterator[str]:
     """Sentences about the best model of a finished run; a warning if it translates nothing."""
+    if not progress.best_step:
+        return
     records = read_metrics(config.run_dir / METRICS)
     best = next((r for r in records if "valid_bleu" in r and r["step"] == progress.best_step), None)
     steps = [record for record in records if "nll" in record and "bad" not in record]
@@ -58,6 +61,12 @@ def outcome(config: Config, progress: Progress) -> Iterator[str]:
         yield "what would help most: more time (train.max_minutes, in a new run_dir); the model was still learning"
     else:
         yield "what would help most: more parallel text, or cleaner text (seq2seq doctor)"
+
+
+def why_no_best(config: Config, progress: Progress) -> str:
+    """Why a finished run has no best model, and what to do."""
+    forgetting = Forgetting(progress.guard_start, config.train.max_forgetting)
+    return forgetting.why_no_best(read_metrics(config.run_dir / METRICS)) or "no validation gave a finite number"
 
 
 def _why_early(config: Config, progress: Progress) -> str | None:

@@ -21,6 +21,7 @@ from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import build_model
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import gradients_for
+from seq2seq.train.initial import freeze
 from seq2seq.train.loss_scale import LossScale
 from seq2seq.train.microbatches import microbatches_of, too_large
 from seq2seq.train.optim import MovingAverage, Optimizer
@@ -29,7 +30,7 @@ from seq2seq.train.validation import measured_decode
 
 _UNTIMED, _FEWEST, _MOST = 2, 3, 40  # steps
 _SECONDS = 2.0  # of timed steps are enough
-_LINES = 64  # of the validation text
+_LINES = 64  # of the text to validate with
 _FORWARD_SHARE = 1 / 3  # of a step's time: the validation loss needs no gradients
 
 
@@ -43,16 +44,18 @@ def measure_pace(config: Config, data: PreparedData, processes: Processes) -> Pa
     """
     dtype = compute_dtype(config.train.precision, processes.device)
     model = build_model(config, data.tokenizers).to(processes.device).train()
+    freeze(model, config.init.freeze)
     step = _step_seconds(config, data, processes, model, dtype)
     translator = Translator(TorchEngine(model.eval(), dtype), config, data.tokenizers)
-    src = data.valid_text.src
+    measured = [(data.valid, data.valid_text), *([data.guard] if data.guard else [])]
+    src = [line for _, text in measured for line in text.src]
     lines = [src[number] for number in np.linspace(0, len(src) - 1, min(_LINES, len(src))).astype(int)]
     decode = measured_decode(config).model_copy(update={"max_length_ratio": 1.0, "max_length_offset": 2})
     for _ in range(2):  # the first search on CUDA captures its graphs
         started = time.monotonic()
         translator.translate(lines, decode)
         search = time.monotonic() - started
-    tokens = int(data.valid.tgt_lengths.sum())
+    tokens = sum(int(corpus.tgt_lengths.sum()) for corpus, _ in measured)
     loss = step * _FORWARD_SHARE * tokens / config.train.batch_tokens
     validation = loss + search * len(src) / len(lines) / processes.world_size
     return Pace(*(max(values) for values in zip(*processes.all_gather((step, validation)), strict=True)))

@@ -17,6 +17,7 @@ from seq2seq.data.loader import Step
 from seq2seq.model.flops import FlopsPerToken
 from seq2seq.train.checkpoint import Progress
 from seq2seq.train.distributed import Processes
+from seq2seq.train.forgetting import Forgetting
 from seq2seq.train.metrics import BAD_LINES, METRICS, TIMING, MetricsLog
 from seq2seq.train.validation import Validation
 
@@ -146,8 +147,17 @@ class Reporter:
             self.flush()
         self._processes.say(f"step {step:,} skipped: {reason}; its sentence pairs are in {BAD_LINES}")
 
-    def validation(self, step: int, result: Validation, seconds: float) -> None:
-        """Log a validation, and print its line and its examples."""
+    def start(self, valid: Validation, guard: Validation, seconds: float) -> None:
+        """Log and print the scores of the model before the first step."""
+        if self._log is not None:
+            self._log.add(METRICS, 0, valid.metrics())
+        self._processes.say(
+            f"before training: valid BLEU {valid.scores.bleu:.2f}, guard BLEU {guard.scores.bleu:.2f} ({seconds:.0f} s)"
+        )
+        self.restart_clock()
+
+    def validation(self, step: int, result: Validation, seconds: float, forgetting: Forgetting) -> None:
+        """Log a validation, and print its line, its examples and notes on its scores."""
         values = result.metrics()
         if self._log is not None:
             self._log.add(METRICS, step, values)
@@ -155,12 +165,14 @@ class Reporter:
         lines = [
             f"step {step:,}: validation loss {values['valid_loss']:.3f}, perplexity {values['valid_ppl']:.2f}, "
             f"BLEU {values['valid_bleu']:.2f}, chrF {values['valid_chrf']:.2f} ({seconds:.0f} s)"
+            + (f"; {_guard_text(result.guard, forgetting)}" if result.guard else "")
             + (f"; translations: {result.faults}" if str(result.faults) else "")
         ]
         for texts in result.examples:
             for name, text in zip(("source", "translation", "reference"), texts, strict=True):
                 lines.append(f"  {name:<12} {printable(text, _SHOWN)}")
         self._processes.say("\n".join(lines))
+        self.notes([*result.scores.notes, *(result.guard.scores.notes if result.guard else ())])
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -194,3 +206,12 @@ class Reporter:
         self._bar.close()
         if self._log is not None:
             self._log.close()
+
+
+def _guard_text(guard: Validation, forgetting: Forgetting) -> str:
+    """The scores on data.guard, and what became of its BLEU since the start."""
+    bleu = guard.scores.bleu
+    change = f"{-forgetting.lost(bleu):+.2f} since the start"
+    if not forgetting.allows(bleu):
+        change += ", more than train.max_forgetting: cannot be the best model"
+    return f"guard loss {guard.loss:.3f}, BLEU {bleu:.2f} ({change}), chrF {guard.scores.chrf:.2f}"

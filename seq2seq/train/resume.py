@@ -8,7 +8,7 @@ whose checkpoints were deleted, or into which models were copied, is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,9 @@ from seq2seq.train.metrics import METRICS
 from seq2seq.train.optim import MovingAverage, Optimizer
 
 # What must not change when a run continues. The rest (bounds, saving, decoding, devices) may change.
-_FIXED = ["seed", "data.max_length", "data.max_ratio", "tokenizer", "model", "optim"]
+_FIXED = ["seed", "data.max_length", "data.max_ratio", "init", "tokenizer", "model", "optim"]
 _FIXED += ["train.batch_tokens", "train.accumulate", "train.label_smoothing", "train.ema_decay", "train.precision"]
-_FIXED += ["train.metric"]  # scores of two metrics cannot be compared
+_FIXED += ["train.metric", "train.max_forgetting"]  # what the best model is
 _BOUNDS = ["train.max_steps", "train.max_epochs", "train.max_minutes"]  # what was chosen depends on them
 
 
@@ -80,6 +80,13 @@ def kept_choices(config: Config, earlier: Earlier) -> dict[str, object]:
     return values
 
 
+def new_start(run_dir: Path) -> str:
+    """What to write for a new run that starts from the best model of the run in ``run_dir``, if it has a model."""
+    if not any((run_dir / name / WEIGHTS).is_file() for name in ("best", "last")):
+        return ""
+    return f"; to train its best model further in a new run: init.from={run_dir} run_dir={run_dir}-2"
+
+
 def check_continues(config: Config, data_fingerprint: str, earlier: Earlier, say: Callable[[str], None]) -> None:
     """Refuse to continue, or to begin, where settings or text differ from those of the run so far.
 
@@ -119,21 +126,33 @@ def check_same_run(config: Config, data_fingerprint: str, saved_config: str, sav
         DataError: the text or the tokenizer differs.
     """
     fixed = [*_FIXED, *(["train.max_steps"] if config.optim.schedule in ("cosine", "linear") else [])]
+    check_same_settings(config, saved_config, fixed)
+    if saved_fingerprint != data_fingerprint:
+        raise DataError(
+            f"{config.run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
+            "data; restore data.train, data.valid, data.guard and data.clean, use that version, or choose another "
+            f"run_dir{new_start(config.run_dir)}"
+        )
+
+
+def check_same_settings(config: Config, saved_config: str, keys: Sequence[str]) -> None:
+    """Refuse to continue a run that was started with other settings below these dotted keys.
+
+    Raises:
+        ConfigError: as for :func:`check_same_run`.
+    """
     try:
-        differences = diff_configs(saved_config, config, fixed)
+        differences = diff_configs(saved_config, config, keys)
     except ConfigError as error:
         raise ConfigError(
             f"{config.run_dir}: its run {error}; continue it with the version that wrote it, or choose another run_dir"
         ) from None
     if differences:
         changed = "; ".join(differences)
+        of_model = any(line.startswith(("model.", "tokenizer.")) for line in differences)
         raise ConfigError(
             f"{config.run_dir}: holds a run with other settings ({changed}); restore them, or choose another run_dir"
-        )
-    if saved_fingerprint != data_fingerprint:
-        raise DataError(
-            f"{config.run_dir}: its text has changed since the run was started, or another version of seq2seq made its "
-            "data; restore data.train, data.valid and data.clean, use that version, or choose another run_dir"
+            f"{'' if of_model else new_start(config.run_dir)}"
         )
 
 

@@ -4,6 +4,7 @@ The run folder::
 
     config.yaml      the resolved config
     data/            tokenizer and binary corpora (unless data.cache_dir names another folder)
+    initial/         the tokenizer of the model of init.from
     checkpoints/     what the run continues from: the latest few
     best/  last/     complete model folders
     metrics.jsonl    every step and validation; timing.jsonl: speed; curves.png: the picture
@@ -33,6 +34,7 @@ from seq2seq.train.decide import decide
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients, gradients_for
 from seq2seq.train.guard import Guard
+from seq2seq.train.initial import Initial, describe, freeze, start_from
 from seq2seq.train.loss_scale import LossScale
 from seq2seq.train.metrics import MetricsLog
 from seq2seq.train.microbatches import MicroBatches, microbatches_of
@@ -102,7 +104,11 @@ def set_up(config: Config, processes: Processes) -> Run:
     if config.tokenizer.sampling:
         resampler = Resampler(data.train, data.tokenizers, config.tokenizer.sampling, config.data.max_length)
     torch.manual_seed(config.seed)
-    model = build_model(config, data.tokenizers).to(processes.device).train()
+    model = build_model(config, data.tokenizers)
+    if decided.initial is not None and decided.initial.weights is not None:
+        start_from(decided.initial, model, data.tokenizers)
+    freeze(model, config.init.freeze)
+    model = model.to(processes.device).train()
     optimizer = Optimizer(model, config.optim)
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
     loss_scale = LossScale(processes.device) if dtype == torch.float16 else None
@@ -130,6 +136,8 @@ def set_up(config: Config, processes: Processes) -> Run:
         guard=Guard(config.train, progress),
         report=_reporter(config, processes, data, model, dtype, progress.step),
     )
+    if decided.initial is not None and earlier.checkpoint is None:
+        _start(run, decided.initial)
     _introduce(run)
     return run
 
@@ -151,10 +159,18 @@ def _reporter(
         if not list_checkpoints(config.run_dir):
             record_beginning(config, data.fingerprint)
         write_text(config.run_dir / CONFIG, dump_config(config))
-        log = MetricsLog(config.run_dir, step)
+        log = MetricsLog(config.run_dir, step if list_checkpoints(config.run_dir) else -1)  # step 0 is before training
     peak = matmul_peak(processes.device, dtype) * processes.world_size
     flops = training_flops(config.model, model.output_weight.size(0))
     return Reporter(processes, log, step, Speedometer(flops, peak))
+
+
+def _start(run: Run, initial: Initial) -> None:
+    """Say what the run starts from, and keep what it needs of it."""
+    if run.processes.is_main:
+        initial.keep(run.config.run_dir)
+    for sentence in describe(initial, run.model, run.data, run.config):
+        run.processes.say(sentence)
 
 
 def _introduce(run: Run) -> None:

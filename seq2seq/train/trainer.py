@@ -31,6 +31,7 @@ from seq2seq.files import seal, write_text
 from seq2seq.memory import memory_explained
 from seq2seq.model_folder import load_model_folder, save_model_folder
 from seq2seq.train.checkpoint import Checkpoint, Progress, save_checkpoint, whole_checkpoints
+from seq2seq.train.forgetting import Forgetting
 from seq2seq.train.guard import describe, losses_of_pairs
 from seq2seq.train.metrics import BAD_LINES, METRICS
 from seq2seq.train.microbatches import too_large
@@ -67,6 +68,7 @@ def train(run: Run, stop_after: int | None = None, *, ends_process: bool = True)
             def is_asked_to_stop() -> bool:
                 return signals.received is not None or progress.step >= (stop_after or math.inf)
 
+            measure_start(run)
             reason = _why_stop(run, is_asked_to_stop)
             while reason is None:
                 reason = _epoch(run, is_asked_to_stop)
@@ -201,7 +203,8 @@ def _why_stop(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
     if config.max_epochs is not None and progress.epoch >= config.max_epochs:
         return f"train.max_epochs ({config.max_epochs}) reached"
     if config.patience is not None and progress.validations_since_best >= config.patience:
-        return f"no better {config.metric} in {config.patience} validations (train.patience)"
+        within = "" if config.max_forgetting is None else " within train.max_forgetting"
+        return f"no better {config.metric}{within} in {config.patience} validations (train.patience)"
     if run.processes.world_size > 1 and not run.report.is_due(progress.step):
         return None  # to ask the other processes is to wait for the device
     if config.max_minutes is not None and run.processes.any(progress.seconds >= 60 * config.max_minutes):
@@ -209,18 +212,33 @@ def _why_stop(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
     return _SIGNAL if run.processes.any(is_asked_to_stop()) else None
 
 
+def measure_start(run: Run) -> None:
+    """With data.guard: measure, once in a run, the model that it starts with, from which forgetting counts."""
+    if run.data.guard is None or run.progress.guard_start is not None:
+        return
+    result, seconds = _measure(run)
+    assert result.guard is not None
+    run.report.start(result, result.guard, seconds)
+    run.progress.guard_start = result.guard.scores.bleu
+
+
+def _measure(run: Run) -> tuple[Validation, float]:
+    """Validate the model; returns the result and the seconds that it took."""
+    started = time.monotonic()
+    result = validate(run.evaluated, run.engine, run.data, run.config, run.processes, run.dtype)
+    run.model.train()
+    return result, time.monotonic() - started
+
+
 def validate_run(run: Run) -> Validation:
     """Measure the model, log the result, and save the model as ``best`` if it is."""
     config, processes, progress, report = run.config, run.processes, run.progress, run.report
-    started = time.monotonic()
-    result = validate(run.evaluated, run.engine, run.data, config, processes, run.dtype)
-    run.model.train()
-    report.validation(progress.step, result, time.monotonic() - started)
+    result, seconds = _measure(run)
+    report.validation(progress.step, result, seconds, Forgetting(progress.guard_start, config.train.max_forgetting))
     progress.validated_step = progress.step
-    report.notes(result.scores.notes)
     if not result.is_finite:
         processes.say(f"step {progress.step:,}: the validation is not a finite number; the best model stays as it is")
-    if update_best(progress, result, config.train.metric):
+    if update_best(progress, result, config.train.metric, config.train.max_forgetting):
         report.best = f", best {config.train.metric} {abs(result.score(config.train.metric)):.2f}"
         _save_model(run, "best")
     return result

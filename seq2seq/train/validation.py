@@ -1,10 +1,13 @@
-"""Validation: the loss on held-out pairs, and BLEU and chrF of their translations, shared among the processes."""
+"""Validation: the loss on held-out pairs, and BLEU and chrF of their translations, shared among the processes.
+
+The text of ``data.guard``, if there is one, is measured in the same way.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -26,6 +29,7 @@ from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.loss import smoothed_cross_entropy
 from seq2seq.train.checkpoint import Progress
 from seq2seq.train.distributed import Processes
+from seq2seq.train.forgetting import Forgetting
 from seq2seq.train.microbatches import MicroBatches
 
 BATCH_TOKENS = 1024  # target tokens computed together
@@ -41,13 +45,15 @@ class Validation:
     faults: Faults = field(default_factory=Faults)
     examples: tuple[tuple[str, str, str], ...] = ()  # source, translation, reference: the same lines each time
     losses: Mapping[str, float] = field(default_factory=dict)  # by dataset, if the text is from several
+    guard: Validation | None = None  # the same model on data.guard
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, prefix: str = "valid") -> dict[str, float]:
         """For the metrics file."""
         perplexity = math.exp(min(self.loss, 700.0))
-        names = ("valid_loss", "valid_ppl", "valid_bleu", "valid_chrf")
+        names = (f"{prefix}_{name}" for name in ("loss", "ppl", "bleu", "chrf"))
         values = dict(zip(names, (self.loss, perplexity, self.scores.bleu, self.scores.chrf), strict=True))
-        return values | {f"valid_loss.{name}": loss for name, loss in self.losses.items()}
+        values |= {f"{prefix}_loss.{name}": loss for name, loss in self.losses.items()}
+        return values | (self.guard.metrics("guard") if self.guard else {})
 
     @property
     def is_finite(self) -> bool:
@@ -69,10 +75,12 @@ def _rank(metric: str, score: float, chrf: float, loss: float) -> tuple[float, .
     return (round(score, 2) if score >= _CHANCE else 0.0, round(chrf, 2) if chrf >= _CHANCE else 0.0, -round(loss, 3))
 
 
-def update_best(progress: Progress, validation: Validation, metric: str) -> bool:
+def update_best(progress: Progress, validation: Validation, metric: str, max_forgetting: float | None = None) -> bool:
     """Update the best validation so far, and the number of validations since then.
 
-    A score near 0 does not use up patience while the loss still falls: the model still learns.
+    A score near 0 does not use up patience while the loss still falls: the model still learns. A model that has
+    forgotten more than ``max_forgetting`` does, whatever its score: it is no improvement, and one that trains on the
+    same text seldom learns again what it has forgotten.
 
     Returns:
         Whether this is the best model so far; of equal ones the first stays the best.
@@ -84,6 +92,10 @@ def update_best(progress: Progress, validation: Validation, metric: str) -> bool
     learns = progress.lowest_loss is None or round(loss, 3) < round(progress.lowest_loss, 3)
     if learns:
         progress.lowest_loss = loss
+    forgetting = Forgetting(progress.guard_start, max_forgetting)
+    if validation.guard is not None and not forgetting.allows(validation.guard.scores.bleu):
+        progress.validations_since_best += 1
+        return False
     if progress.best_score is not None:
         best_loss = math.inf if progress.best_loss is None else progress.best_loss
         best = _rank(metric, progress.best_score, progress.best_chrf or 0.0, best_loss)
@@ -99,13 +111,17 @@ def update_best(progress: Progress, validation: Validation, metric: str) -> bool
 
 
 def losses_by_part(
-    model: Seq2SeqModel, data: PreparedData, config: Config, processes: Processes, dtype: torch.dtype
+    model: Seq2SeqModel,
+    corpus: Corpus,
+    text: MeasuredText,
+    config: Config,
+    processes: Processes,
+    dtype: torch.dtype,
 ) -> tuple[float, dict[str, float]]:
-    """Negative log-likelihood per target token of the validation text, in nats; the same by dataset, if it has several.
+    """Negative log-likelihood per target token of a text, in nats; the same by dataset, if it has several.
 
-    ``model`` is in evaluation mode; ``dtype`` is what it computes in.
+    ``corpus`` is made of ``text``; ``model`` is in evaluation mode; ``dtype`` is what it computes in.
     """
-    corpus, text = data.valid, data.valid_text
     part = np.array(text.parts)[corpus.lines]
     total, losses = 0.0, {}
     for number, name in enumerate(names_of(text.datasets)):
@@ -133,15 +149,16 @@ def corpus_loss(
             for batch in step.batches:
                 with torch.autocast(processes.device.type, dtype=dtype, enabled=dtype != torch.float32):
                     hidden = model(batch)
-                    _, nll = smoothed_cross_entropy(hidden, model.output_weight, batch.labels, 0.0)
+                    _, nll = smoothed_cross_entropy(hidden, model.output_weight, batch.labels, 0.0, model.output_bias)
                 total += float(nll)
     return processes.sum(total)
 
 
 def _describe(step: Step, config: Config) -> str:
+    texts = "data.valid and data.guard" if config.data.guard else "data.valid"
     return (
         f"the validation loss, {step.shape}: lower train.batch_tokens ({config.train.batch_tokens}) in a new run_dir, "
-        "or remove the longest lines from data.valid"
+        f"or remove the longest lines from {texts}"
     )
 
 
@@ -174,18 +191,22 @@ def validate(
     processes: Processes,
     dtype: torch.dtype,
 ) -> Validation:
-    """Validate ``model`` on the validation text. The model stays in evaluation mode.
+    """Validate ``model`` on the validation text, and on that of data.guard. The model stays in evaluation mode.
 
     ``engine``: of ``model``; the same one for all validations, so that it prepares its graphs once.
     """
     model.eval()
-    loss, losses = losses_by_part(model, data, config, processes, dtype)
     engine.update()
     translator = Translator(engine, config, data.tokenizers)
-    text = data.valid_text
-    hypotheses, scores = translate_and_score(translator, text, config, processes)
-    shown = [(text.src[line], hypotheses[line], text.ref[line]) for line in _examples(text.src)]
-    return Validation(loss, scores, find_faults(text.src, hypotheses, text.ref), tuple(shown), losses)
+
+    def measured(corpus: Corpus, text: MeasuredText) -> Validation:
+        loss, losses = losses_by_part(model, corpus, text, config, processes, dtype)
+        hypotheses, scores = translate_and_score(translator, text, config, processes)
+        shown = [(text.src[line], hypotheses[line], text.ref[line]) for line in _examples(text.src)]
+        return Validation(loss, scores, find_faults(text.src, hypotheses, text.ref), tuple(shown), losses)
+
+    result = measured(data.valid, data.valid_text)
+    return result if data.guard is None else replace(result, guard=measured(*data.guard))
 
 
 def _examples(src: list[str]) -> list[int]:

@@ -90,8 +90,9 @@ def _compare(config: Config, folder: Path, processes: Processes, steps: int) -> 
 def _trial(config: Config, run_dir: Path) -> Config:
     """A config that trains like ``config``, but without validations, and in another folder."""
     never = 2**62
-    trial = config.replace("data", cache_dir=config.cache_dir, test=None)
-    trial = trial.replace("train", validate_every=never, first_validation=None, save_every=never)
+    trial = config.replace("data", cache_dir=config.cache_dir, guard=None, test=None)
+    never_best = {"validate_every": never, "first_validation": None, "max_forgetting": None}
+    trial = trial.replace("train", **never_best, save_every=never)
     return trial.model_copy(update={"run_dir": run_dir})
 
 

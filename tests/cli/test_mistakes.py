@@ -95,6 +95,9 @@ MISTAKES = {
     "bad override value": Mistake("train toy.yaml optim.lr=fast", ("command line: optim.lr: must be a number > 0",)),
     "override without value": Mistake("train toy.yaml seed", ("command line: seed", "section.key=value")),
     "n_best over beam": Mistake("train toy.yaml decode.n_best=9", ("decode.n_best: must be at most beam_size (2)",)),
+    "a limit without a guard": Mistake(
+        "train toy.yaml train.max_forgetting=1", ("train.max_forgetting: needs a text to measure it with",)
+    ),
     # train: the text
     "missing text": Mistake(
         "train toy.yaml data.train.src=gone.xx",
@@ -257,6 +260,9 @@ MISTAKES = {
         "average model/best wide/best --output out",
         ("wide/best", "its architecture differs", "model.norm_position"),
         absent=OUT,
+    ),
+    "average with too few weights": Mistake(
+        "average model/best model/last --weights 1 --output out", ("--weights: 1 numbers for 2 models",), absent=OUT
     ),
     "average of nothing": Mistake("average text --output out", ("text: not a model folder",), absent=OUT),
     "average into a file": Mistake("average model/best --output toy.yaml", ("toy.yaml",)),

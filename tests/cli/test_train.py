@@ -155,7 +155,7 @@ def test_a_finished_run_leaves_its_picture(place: Path, capsys: pytest.CaptureFi
 def test_one_process_draws_the_picture(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against processes that write the same file at the same time, and a picture of metrics of nobody."""
     monkeypatch.setattr(Processes, "is_main", False)
-    monkeypatch.setattr(setup, "set_up", lambda *_: None)
+    monkeypatch.setattr(setup, "set_up", mock.MagicMock())
     monkeypatch.setattr(trainer, "train", lambda *_, **__: Summary(Progress(), "done", False, None))
     with mock.patch("seq2seq.report.curves.draw_curves") as draw:
         assert main(["train", "toy.yaml"]) == 0

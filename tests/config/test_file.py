@@ -198,7 +198,8 @@ tokenizer:
         "x.yaml:13: train: must be a section of key: value lines, not [1, 2]",
         "x.yaml:14: decode.sample: must be true or false, not 'yes'",
         "x.yaml:14: decode.zzz: unknown key; allowed here: beam_size, length_penalty, n_best, max_length_ratio, "
-        "max_length_offset, batch_tokens, quantize, split_sentences, tag, sample, temperature, top_k, top_p, seed",
+        "max_length_offset, batch_tokens, engine, quantize, split_sentences, tag, sample, temperature, top_k, top_p, "
+        "seed",
         "x.yaml:17: tokenizer.vocab_size: set twice, first in line 16",
         "command line: train.steps: unknown key; did you mean max_steps?",
         "command line: decode.seed: write an override as section.key=value",
@@ -232,9 +233,10 @@ tokenizer:
         ("training: {}", "x.yaml:5: training: unknown key; did you mean train?"),
         ("optim.lr: 1", "x.yaml:5: 'optim.lr': unknown key; dotted keys are for the command line only; here write lr: "
          "in the section optim:"),
-        ("1: 2", "x.yaml:5: 1: unknown key; allowed here: run_dir, seed, data, tokenizer, model, optim, train, decode"),
-        ('"a\\nb": 2', "x.yaml:5: 'a\\nb': unknown key; allowed here: run_dir, seed, data, tokenizer, model, optim, "
-         "train, decode"),
+        ("1: 2", "x.yaml:5: 1: unknown key; allowed here: run_dir, seed, data, init, tokenizer, model, optim, train, "
+         "decode"),
+        ('"a\\nb": 2', "x.yaml:5: 'a\\nb': unknown key; allowed here: run_dir, seed, data, init, tokenizer, model, "
+         "optim, train, decode"),
         ("run_dir: b", "x.yaml:5: run_dir: set twice, first in line 1"),
         ("[a]: b", "x.yaml:5: a key must be one word"),
         ("seed: !!python/name:os.system", "x.yaml:5: seed: the YAML tag 'tag:yaml.org,2002...hon/name:os.system' is "
@@ -323,8 +325,8 @@ def test_several_broken_rules_are_reported_together(write: Any) -> None:
     [
         ("optim.lr", "command line: optim.lr: write an override as section.key=value"),
         ("optim.lr=", "command line: optim.lr: write an override as section.key=value"),
-        ("=3", "command line: '': unknown key; allowed here: run_dir, seed, data, tokenizer, model, optim, train, "
-         "decode"),
+        ("=3", "command line: '': unknown key; allowed here: run_dir, seed, data, init, tokenizer, model, optim, "
+         "train, decode"),
         ("lr=3", "command line: lr: unknown key; did you mean optim.lr?"),
         ("optim.lr.x=3", "command line: optim.lr.x: unknown key; optim.lr is not a section"),
         ("\udc80.x=3", "command line: '\\udc80'.x: unknown key; '\\udc80' is not a section"),  # a byte that is no UTF-8

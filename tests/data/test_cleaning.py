@@ -45,13 +45,14 @@ def causes(data: DataConfig, folder: Path) -> list[Cause | None]:
     return [cleaned.cause(pair) for pair in range(len(cleaned.codes))]
 
 
-def test_pairs_of_valid_and_test_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["test", "guard"])
+def test_pairs_of_valid_and_test_go(part: str, tmp_path: Path) -> None:
     """Guards against scores that measure memory, also where case or punctuation differ; a source alone may stay."""
     train = [("A b.", "C d."), ("a b", "other"), ("e", "f"), ("", ""), ("g", "h")]
-    test = write(tmp_path / "t.tsv", [("E!", "f"), ("", "")])
-    data = data_of(tmp_path, {}, train, valid=[("a  b", "c d!"), ("x", "")], test=test)
+    more = {part: write(tmp_path / "t.tsv", [("E!", "f"), ("", "")])}
+    data = data_of(tmp_path, {}, train, valid=[("a  b", "c d!"), ("x", "")], **more)
     assert causes(data, tmp_path) == ["overlap", None, "overlap", None, None]
-    held_out = data_of(tmp_path, {}, train, valid=1, test=test)
+    held_out = data_of(tmp_path, {}, train, valid=1, **more)
     assert causes(held_out, tmp_path) == [None, None, "overlap", None, None]
 
 

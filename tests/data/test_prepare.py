@@ -103,7 +103,7 @@ def with_files(config, **parts):
     return config.model_copy(update={"data": config.data.model_copy(update=texts)})
 
 
-@pytest.mark.parametrize("part", ["valid", "test"])
+@pytest.mark.parametrize("part", ["valid", "guard", "test"])
 @pytest.mark.parametrize(
     ("src", "tgt", "message"),
     [

@@ -105,7 +105,8 @@ def test_what_no_output_may_have_is_never_chosen(folder: Path, second: Translato
         second.tokenizers.tgt.encode([second.translate("kato")]),
     )
     model = load_model_folder(folder).model
-    model.num_tags = usual[0] - EOS_ID  # as if the first token of the translation, and all before it, were tags
+    # As if the first token of the translation, and all before it, were tags.
+    model.tags = (range(EOS_ID + 1, usual[0] + 1),)
     source = [*source, EOS_ID]
     ((best, *_),) = CTranslate2Engine(model, {}, tmp_path).search([Source(source, (0, 0))], BEAM)
     assert usual[0] not in best.ids

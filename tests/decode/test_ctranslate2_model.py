@@ -28,6 +28,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "paper": {},
     "pre": {"norm_position": "pre"},
     "pre-gelu": {"norm_position": "pre", "activation": "gelu", "tie_embeddings": "target"},
+    "silu-bias": {"activation": "silu", "output_bias": True},
     "swiglu": {"activation": "swiglu", "tie_embeddings": "none"},
     "rmsnorm": {"norm": "rmsnorm"},
     "pre-rmsnorm-swiglu": {"norm_position": "pre", "norm": "rmsnorm", "activation": "swiglu"},
@@ -61,6 +62,8 @@ def _loud(model: Transformer) -> Transformer:
             if parameter.ndim == 2:
                 parameter.mul_(4.0 if "cross_attention" in name else 1.5)
         model.output_weight[EOS_ID] *= 1.5
+        if model.output_bias is not None:
+            model.output_bias.copy_(torch.linspace(-1, 1, len(model.output_bias)))
     return model.eval()
 
 

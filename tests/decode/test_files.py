@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from seq2seq.cli.main import main
+from seq2seq.data.formats.tables import read_tsv
 from seq2seq.data.tokenizer import Tokenizer
 from seq2seq.decode import translator as translator_module
 from seq2seq.decode.output import OutputFile
@@ -168,6 +169,40 @@ def test_n_best_format(
     assert main([*arguments, "--n-best", "3", "--beam-size", "4", "--device", "cpu"]) == 0
     assert len(output_lines((tmp_path / "out").read_bytes())) == 3
     assert "2 lines have fewer than 3 different translations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["out", "out.gz"])
+def test_a_table_is_a_dataset(model: Path, tmp_path: Path, name: str) -> None:
+    """Guards against pairs that a tab, a line break or a byte order mark in a text takes apart, shifts or loses: the
+    reader of TSV finds a pair for every line, with its place, in either order of the columns."""
+    lines = [BOM + BOM + b"\tkato", b"ka\tto\r\rmi", *nasty_lines(70)[1:]]
+    (tmp_path / "in").write_bytes(b"\n".join(lines))
+    arguments = ["translate", str(model), "--input", str(tmp_path / "in"), *OPTIONS]
+    assert main([*arguments, "--output", str(tmp_path / "plain")]) == 0
+    assert main([*arguments, "--output", str(tmp_path / name), "--format", "tsv"]) == 0
+    texts = [line.replace("\t", " ") for line in output_lines((tmp_path / "plain").read_bytes())]
+    sources = [line.removesuffix(b"\r").decode("utf-8", "replace") for line in lines]
+    sources = [source.replace("\t", " ").replace("\r", " ") for source in sources]
+    sources[0] = " kato"  # without the mark of the input, and that of the table, which readers leave out
+    units = list(read_tsv(tmp_path / name, src=0, tgt=1, score=2))
+    assert [(unit.src, unit.tgt, unit.number) for unit in units] == list(zip(sources, texts, range(1, 72), strict=True))
+    scores = [unit.score for unit in units]
+    assert all(score is not None and score < 0 for score, text in zip(scores, texts, strict=True) if text)
+    back = list(read_tsv(tmp_path / name, src=1, tgt=0))
+    assert [(unit.tgt, unit.src) for unit in back] == [(unit.src, unit.tgt) for unit in units]
+
+
+def test_a_table_has_a_row_for_each_translation(model: Path, tmp_path: Path) -> None:
+    """Guards against n-best rows without their source, and against scores that are not those of the ranks."""
+    write_lines(tmp_path / "in", ["kato miren", "", "solvu"])
+    arguments = ["translate", str(model), "--input", str(tmp_path / "in"), "--n-best", "3", "--device", "cpu"]
+    assert main([*arguments, "--beam-size", "4", "--output", str(tmp_path / "ranked")]) == 0
+    assert main([*arguments, "--beam-size", "4", "--output", str(tmp_path / "table"), "--format", "tsv"]) == 0
+    ranked, table = ((tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("ranked", "table"))
+    names = {"1": "kato miren", "2": "", "3": "solvu"}
+    expected = [(names[number], text, score) for number, score, text in (row.split("\t") for row in ranked)]
+    assert [tuple(row.split("\t")) for row in table] == expected
+    assert len(table) == 7
 
 
 @pytest.mark.parametrize("resume", [(), ("--resume",)])
@@ -366,6 +401,16 @@ def test_killed_at_any_step_and_resumed(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_windows")
+def test_a_table_is_resumed(model: Path, tmp_path: Path) -> None:
+    """Guards against translations beside the sources of other lines after a death."""
+    assert main(resumable(model, tmp_path / "whole", "out", "--format", "tsv")) == 0
+    arguments = resumable(model, tmp_path / "parts", "out", "--format", "tsv", "--resume")
+    assert killed_at(7, arguments)  # as below
+    assert main(arguments) == 0
+    assert (tmp_path / "parts/out").read_bytes() == (tmp_path / "whole/out").read_bytes()
+
+
+@pytest.mark.usefixtures("small_windows")
 def test_what_does_not_fit_is_refused_and_kept(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against an output made of two translations: of other options, lines, bytes, or by two processes."""
     arguments = resumable(model, tmp_path / "a", "out", "--resume")
@@ -388,6 +433,7 @@ def test_what_does_not_fit_is_refused_and_kept(model: Path, tmp_path: Path, caps
         (tmp_path / "a" / name).write_bytes(data)
 
     refused("decode.seed was 1, now it is 7", "--seed", "7")
+    refused("format was text, now it is tsv", "--format", "tsv")
     refused("the first 8 lines of", "--invalid-bytes", "blank")
     changed("in", b"kato", b"kata", "the first 8 lines of")
     changed(".out.partial", b"\t", b" ", "damaged")

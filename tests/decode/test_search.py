@@ -58,7 +58,7 @@ class ToyState(State):
 
 
 class ToyModel:
-    num_tags = 0
+    tags = ()
 
     def __init__(self, vocabulary, sharpness):
         self.vocabulary, self.sharpness = vocabulary, sharpness

@@ -14,7 +14,7 @@ from seq2seq.data.packed import Capacity, pack_pairs
 from seq2seq.data.symbols import IGNORE_LABEL
 from seq2seq.model import loss as loss_module
 from seq2seq.model.kernels import packed_attention
-from seq2seq.model.loss import LossOf, smoothed_cross_entropy
+from seq2seq.model.loss import LossOf, smoothed_cross_entropy, token_losses
 from seq2seq.model.transformer import Transformer
 
 
@@ -29,19 +29,25 @@ def case(num_tokens=23, width=8, vocabulary=11, dtype=torch.float32):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
 @pytest.mark.parametrize("chunk", [1, 4, 23, 512])
-def test_value_and_gradients(monkeypatch, smoothing, chunk):
+@pytest.mark.parametrize("biased", [False, True])
+def test_value_and_gradients(monkeypatch, smoothing, chunk, biased):
     """Guards against a wrong smoothing term, ignored labels that count, and tokens lost between chunks."""
     hidden, weight, labels = case()
+    bias = torch.randn(weight.size(0)).requires_grad_() if biased else None
+    inputs = (hidden, weight, bias) if biased else (hidden, weight)
     monkeypatch.setattr(loss_module, "CHUNK_LOGITS", {"cpu": chunk * weight.size(0)})
-    logits = hidden @ weight.t()
+    logits = F.linear(hidden, weight, bias)
     expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="sum")
-    found, nll = smoothed_cross_entropy(hidden, weight, labels, smoothing)
+    found, nll = smoothed_cross_entropy(hidden, weight, labels, smoothing, bias)
+    with torch.no_grad():
+        plain = F.cross_entropy(logits, labels, reduction="none")
+        torch.testing.assert_close(token_losses(hidden, weight, labels, bias), plain)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(nll, F.cross_entropy(logits, labels, reduction="sum"))
     # Scaled, as the trainer does to divide by the step's tokens.
     for one, other in zip(
-        torch.autograd.grad(found * 0.37, (hidden, weight)),
-        torch.autograd.grad(expected * 0.37, (hidden, weight)),
+        torch.autograd.grad(found * 0.37, inputs),
+        torch.autograd.grad(expected * 0.37, inputs),
         strict=True,
     ):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)

@@ -22,7 +22,7 @@ LENGTHS = [(4, 6), (1, 1), (9, 3), (2, 12), (7, 7)]  # (source, target)
 
 
 def sum_of_losses(model, batch):
-    logits = model(batch) @ model.output_weight.t()
+    logits = model.logits(model(batch))
     return F.cross_entropy(logits, batch.labels, reduction="sum")
 
 
@@ -107,6 +107,8 @@ def plain_model(model, src, tgt):
         if c.activation == "swiglu":
             gate, up = h.chunk(2, dim=-1)
             return module.outer(gate * torch.sigmoid(gate) * up)
+        if c.activation == "silu":
+            return module.outer(h * torch.sigmoid(h))
         return module.outer(h.clamp(min=0) if c.activation == "relu" else h * 0.5 * (1 + torch.erf(h / math.sqrt(2))))
 
     def around(residual, x, sublayer, *args):
@@ -137,7 +139,8 @@ def plain_loss(model, pairs):
     total = torch.zeros(())
     for src, tgt in pairs:
         hidden = plain_model(model, torch.tensor(src), torch.tensor([BOS_ID, *tgt[:-1]]))
-        total = total + F.cross_entropy(hidden @ model.output_weight.t(), torch.tensor(tgt), reduction="sum")
+        logits = hidden @ model.output_weight.t() + (0.0 if model.output_bias is None else model.output_bias)
+        total = total + F.cross_entropy(logits, torch.tensor(tgt), reduction="sum")
     return total
 
 

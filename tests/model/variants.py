@@ -7,6 +7,7 @@ TRANSFORMERS: dict[str, dict[str, object]] = {
     "pre": {"norm_position": "pre"},
     "gelu": {"activation": "gelu"},
     "pre-gelu": {"norm_position": "pre", "activation": "gelu"},
+    "marian": {"activation": "silu", "output_bias": True},
     "modern": {
         "norm_position": "pre",
         "norm": "rmsnorm",
@@ -40,7 +41,7 @@ RECURRENT: dict[str, dict[str, object]] = {
 CONVOLUTIONAL: dict[str, dict[str, object]] = {
     "convolutional": {},
     "wide-kernel": {"kernel_width": 5, "encoder_layers": 3, "tie_embeddings": "target"},
-    "narrow": {"kernel_width": 3, "decoder_layers": 1, "tie_embeddings": "none"},
+    "narrow": {"kernel_width": 3, "decoder_layers": 1, "tie_embeddings": "none", "output_bias": True},
 }
 RECURRENT = {name: {"architecture": "recurrent", **options} for name, options in RECURRENT.items()}
 CONVOLUTIONAL = {name: {"architecture": "convolutional", **options} for name, options in CONVOLUTIONAL.items()}

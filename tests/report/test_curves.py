@@ -29,6 +29,30 @@ def test_the_picture(tmp_path: Path, validations: int) -> None:
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_guard_is_drawn_beside_the_validation(tmp_path: Path) -> None:
+    """Guards against a run that forgets and whose picture does not show it; the model before training is step 0."""
+    figure_module = pytest.importorskip("matplotlib.figure")
+    log = MetricsLog(tmp_path, -1)
+    for step in (0, 1, 2):
+        if step:
+            log.add(METRICS, step, {**RECORD, "tokens": 9})
+        guard = {"guard_loss": 1.0 + step, "guard_bleu": 30.0 - step, "guard_chrf": 50.0 - step}
+        log.add(METRICS, step, {"valid_loss": 2.0, "valid_bleu": 5.0, "valid_chrf": 9.0, **guard})
+    log.close()
+    figures = []
+    with mock.patch.object(figure_module.Figure, "savefig", lambda figure, file, **_: figures.append(figure)):
+        draw_curves(tmp_path)
+    loss, scores = ({line.get_label(): line for line in axes.get_lines()} for axes in figures[0].axes[:2])
+    assert [*scores] == ["BLEU", "BLEU, guard", "chrF", "chrF, guard"]
+    for line, values in (
+        (scores["BLEU, guard"], [30.0, 29.0, 28.0]),
+        (scores["chrF, guard"], [50.0, 49.0, 48.0]),
+        (loss["validation, guard"], [1.0, 2.0, 3.0]),
+        (scores["BLEU"], [5.0] * 3),
+    ):
+        assert (list(line.get_xdata()), list(line.get_ydata())) == ([0, 1, 2], values)
+
+
 def test_damaged_records_are_not_drawn(tmp_path: Path) -> None:
     """A traceback at the end of a long run for a bit that flipped in its log: in a name, a number, a letter."""
     pytest.importorskip("matplotlib")

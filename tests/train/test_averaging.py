@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from seq2seq.cli.main import main
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import ModelError, UserError
 from seq2seq.tensors import load_tensors
@@ -60,6 +61,57 @@ def test_a_run_folder_stands_for_its_checkpoints(run: Path, tmp_path: Path) -> N
     assert_same(weights_of(tmp_path / "named"), weights_of(tmp_path / "all"))
     assert average_models(paths[1:3], tmp_path / "two") == 2
     assert_same(weights_of(tmp_path / "two"), mean_of([load_checkpoint(path).weights for path in paths[1:3]]))
+
+
+@pytest.mark.parametrize("scale", [1, 10])
+def test_models_count_by_their_weights(run: Path, text: Path, tmp_path: Path, scale: float) -> None:
+    """Guards against weights that are given to the wrong models, or are not shares; and against a refusal of a run
+    that was trained in another way. The metadata say what the model is."""
+    train(toy_config(text, tmp_path / "other", "model.dropout=0", "seed=2"))
+    ours, theirs = (weights_of(folder / "last") for folder in (run, tmp_path / "other"))
+    models = [run / "last", tmp_path / "other/last"]
+    assert average_models(models, tmp_path / "mixed", [0.3 * scale, 0.7 * scale]) == 2
+    mixed, metadata = load_tensors(tmp_path / "mixed/model.safetensors")
+    assert_same(mixed, {name: 0.3 * ours[name].double() + 0.7 * theirs[name].double() for name in ours})
+    assert metadata["average_weights"] == "0.3, 0.7"
+    assert metadata["average_of"].endswith("run/last/model.safetensors, other/last/model.safetensors")
+    average_models(models, tmp_path / "new", [0, scale])
+    for name, tensor in weights_of(tmp_path / "new").items():
+        assert torch.equal(tensor, theirs[name])
+
+
+def test_checkpoints_share_the_weight_of_their_run(run: Path, tmp_path: Path) -> None:
+    """Guards against a run of many checkpoints that counts more than its weight."""
+    assert average_models([run, run / "best"], tmp_path / "mixed", [1, 3]) == 5
+    checkpoints = mean_of([load_checkpoint(path).weights for path in list_checkpoints(run)])
+    best = weights_of(run / "best")
+    mixed, metadata = load_tensors(tmp_path / "mixed/model.safetensors")
+    assert_same(mixed, {name: 0.25 * checkpoints[name] + 0.75 * best[name].double() for name in best})
+    assert metadata["average_weights"] == "0.0625, 0.0625, 0.0625, 0.0625, 0.75"
+    average_models([run, run / "best"], tmp_path / "plain")
+    assert "average_weights" not in load_tensors(tmp_path / "plain/model.safetensors")[1]
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ([1.0], "1 numbers for 2 models; give one for each model"),
+        ([0.5, 0.3, 0.2], "3 numbers for 2 models"),
+        ([-0.5, 1.5], "must be numbers of 0 or more, not -0.5"),
+        ([0.5, float("nan")], "must be numbers of 0 or more, not nan"),
+        ([float("inf"), 1.0], "must be numbers of 0 or more, not inf"),
+        ([0.0, 0.0], "their sum must be above 0 and finite"),
+        ([1e308, 1e308], "their sum must be above 0 and finite"),
+    ],
+)
+def test_weights_that_give_no_average_are_refused(
+    weights: list[float], told: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against a model of NaN, or of other shares than were meant; nothing is written."""
+    words = ["average", str(run / "best"), str(run / "last"), "--weights", *map(str, weights)]
+    assert main([*words, "--output", str(tmp_path / "mixed")]) == 2
+    assert f"seq2seq average: error: --weights: {told}" in capsys.readouterr().err
+    assert not (tmp_path / "mixed").exists()
 
 
 def test_one_model_averages_to_itself(run: Path, tmp_path: Path) -> None:

@@ -133,6 +133,14 @@ def test_a_gpu_for_one_process_alone_is_named(text: Path, tmp_path: Path) -> Non
     assert "\n" not in str(found.value)
 
 
+def test_the_guard_is_tried(text: Path, tmp_path: Path) -> None:
+    """Guards against a dry run that ends with an error because it has no start to compare with."""
+    guard = f"data.guard={{src: {text}/train.xx, tgt: {text}/train.yy}}"
+    config = toy_config(text, tmp_path / "run", guard, "train.max_forgetting=0").all_stated()
+    prepare_data(config, show_progress=False)
+    assert dry_run(config, CPU).validation_seconds > 0
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_cuda_the_peak_is_the_devices(text: Path, tmp_path: Path) -> None:

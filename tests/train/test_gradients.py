@@ -50,6 +50,9 @@ def taken(gradients: SequentialGradients | ThreadedGradients, loss: LossOf, batc
     sums = gradients(batches, num_labels=sum(batch.num_labels for batch in batches), seed=2**64 - 3)
     grads = []
     for parameter in loss.parameters():
+        if not parameter.requires_grad:
+            assert parameter.grad is None
+            continue
         assert parameter.grad is not None
         grads.append(parameter.grad.clone())
         parameter.grad = None
@@ -75,6 +78,25 @@ def test_threads_and_one_after_another_give_the_same_gradient(num_threads: int, 
     for _ in range(2):  # nothing is left over from a step
         torch.testing.assert_close(taken(gradients, loss, batches), wanted, atol=1e-6, rtol=1e-5)
     gradients.close()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("part", ["encoder_layers", "decoder_layers.1", "tgt_embedding"])
+def test_frozen_parameters_get_no_gradient_and_the_others_their_own(part: str, dtype: torch.dtype) -> None:
+    """Guards against gradients that are given to other parameters than theirs, and frozen weights that are zeros in
+    half precision."""
+    whole, loss, batches = toy_loss(dropout=0, dtype=dtype), toy_loss(dropout=0, dtype=dtype), toy_batches(5)
+    sums, *grads = taken(SequentialGradients(whole, ALONE), whole, batches)
+    for name, parameter in loss.model.named_parameters():
+        parameter.requires_grad_(not name.startswith(part))
+    learning = [not name.startswith(part) for name, _ in loss.model.named_parameters()]
+    wanted = [sums, *(grad for grad, learns in zip(grads, learning, strict=True) if learns)]
+    assert len(wanted) <= len(grads)
+    threads = ThreadedGradients(loss, ALONE, 3)
+    for gradients in (SequentialGradients(loss, ALONE), threads):
+        for _ in range(2):
+            torch.testing.assert_close(taken(gradients, loss, batches), wanted, atol=1e-6, rtol=1e-5)
+    threads.close()
 
 
 def test_weights_cast_once_give_the_gradient_of_autocast() -> None:

@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 import torch
 
+from seq2seq.config import Config
 from seq2seq.data import mixture
 from seq2seq.data.plan import step_budgets
 from seq2seq.data.subword_epochs import Resampler
@@ -45,6 +46,7 @@ from tests.toy import (
 
 # Six steps an epoch and a checkpoint every four: a run that goes on does so in the middle of an epoch.
 EVERY = ("train.save_every=4", "train.max_steps=14")
+GUARD = "data.guard={src: TEXT/test.xx, tgt: TEXT/test.yy}"
 VARIANTS = {
     "dropout": (*EVERY, "model.dropout=0.3"),
     "everything": (
@@ -69,6 +71,19 @@ VARIANTS = {
         "optim.name=muon",
         "train.accumulate=2",
     ),
+    "fine-tuned": (
+        *EVERY,
+        "init={from: OLD, freeze: [encoder, decoder.layers.0], extend_vocabulary: true}",
+        "model.dropout=0.2",
+        "tokenizer.vocab_size=340",
+        "tokenizer.sampling=0.3",
+        "data.train.tag=new",
+        "data.valid.tag=new",
+        "train.ema_decay=0.9",
+        "optim.name=muon",
+        "train.accumulate=2",
+    ),
+    "guard": (*EVERY, GUARD, "train.max_forgetting=0", "train.validate_every=2"),
     "patience": (*EVERY, "train.max_steps=40", "train.patience=3", "train.validate_every=3", "optim.lr=1e-6"),
 }
 
@@ -88,6 +103,20 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_text_files(tmp_path_factory.mktemp("text"))
 
 
+def old_model(text: Path) -> Path:
+    """A run with a model to start from; trained when it is first needed."""
+    if not (text / "old").exists():
+        train(toy_config(text, text / "old", "tokenizer.vocab_size=310", "train.max_steps=3"))
+    return text / "old"
+
+
+def variant_of(name: str, text: Path, run: Path) -> Config:
+    settings = [setting.replace("TEXT", str(text)) for setting in VARIANTS[name]]
+    if "OLD" in str(settings):
+        settings = [setting.replace("OLD", str(old_model(text))) for setting in settings]
+    return toy_config(text, run, *settings)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """``undisturbed(variant)``: the folder of a run that nothing stopped; made once."""
@@ -95,7 +124,7 @@ def undisturbed(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
     def run(variant: str) -> Path:
         if not (folder / variant).exists():
-            train(toy_config(text, folder / variant, *VARIANTS[variant]))
+            train(variant_of(variant, text, folder / variant))
         return folder / variant
 
     return run
@@ -139,15 +168,16 @@ def same_end(run: Path, reference: Path) -> None:
     ("variant", "step"),
     [
         *(("everything", 2), ("everything", 7), ("dropout", 9), ("separate", 7), ("patience", 12)),
-        *(("recurrent", 7), ("convolutional", 7)),
+        *(("recurrent", 7), ("convolutional", 7), ("fine-tuned", 2), ("fine-tuned", 7), ("guard", 1), ("guard", 7)),
     ],
 )
 def test_a_stopped_run_ends_as_one_that_was_not(
     variant: str, step: int, text: Path, tmp_path: Path, undisturbed: Callable[[str], Path]
 ) -> None:
     """Contract 2: before the first checkpoint, mid-epoch, and right after a checkpoint; dropout, averages, sampled
-    subwords, accumulation, schedules, both optimizers and the state of patience all go on exactly."""
-    config = toy_config(text, tmp_path / "run", *VARIANTS[variant])
+    subwords, accumulation, schedules, both optimizers, the start of the guard and the state of patience all go on
+    exactly."""
+    config = variant_of(variant, text, tmp_path / "run")
     with stopping("train_step", step), pytest.raises(Stopped):
         train(config)
     assert len(list_checkpoints(tmp_path / "run")) == (step - 1) // 4
@@ -341,13 +371,22 @@ SHAPE = "d_model: 16, encoder_layers: 1, decoder_layers: 1, dropout: 0"
 
 @pytest.mark.parametrize(
     "model",
-    ["model.dropout=0", *(f"model={{architecture: {name}, {SHAPE}}}" for name in ("recurrent", "convolutional"))],
-    ids=["transformer", "recurrent", "convolutional"],
+    [
+        ("model.dropout=0",),
+        *((f"model={{architecture: {name}, {SHAPE}}}",) for name in ("recurrent", "convolutional")),
+        (
+            "model.dropout=0",
+            "init={from: OLD, freeze: [encoder], extend_vocabulary: true}",
+            "tokenizer.vocab_size=340",
+        ),
+    ],
+    ids=["transformer", "recurrent", "convolutional", "fine-tuned"],
 )
-def test_two_processes_train_as_one(model: str, text: Path, tmp_path: Path) -> None:
-    """Contract 5 with real processes: the same steps, losses and gradients, validation shared and complete."""
-    settings = (model, "tokenizer.sampling=0.3", "train.accumulate=2", "train.ema_decay=0.5")
-    settings += (f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy")
+def test_two_processes_train_as_one(model: tuple[str, ...], text: Path, tmp_path: Path) -> None:
+    """Contract 5 with real processes: the same steps, losses and gradients, validations shared and complete."""
+    settings = [setting.replace("OLD", str(old_model(text))) for setting in model]
+    settings += ["tokenizer.sampling=0.3", "train.accumulate=2", "train.ema_decay=0.5"]
+    settings += [f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy", GUARD.replace("TEXT", str(text))]
     train(toy_config(text, tmp_path / "one", *settings))
     config = write_config(text, tmp_path / "two")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "seq2seq", "train"]
