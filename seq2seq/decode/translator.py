@@ -140,7 +140,6 @@ class Translator:
         paths = [Path(one).expanduser() for one in ([path] if isinstance(path, (str, Path)) else path)]
         if not paths:
             raise UserError("give at least one model folder")
-        compute_in_fork(choose_device("cpu"))  # models are built there
         loaded = [load_model_folder(one) for one in paths]
         folders = tuple(find_model_folder(one) for one in paths)
         first, *others = loaded
