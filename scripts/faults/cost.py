@@ -1,4 +1,4 @@
-"""What the guard against bad numbers costs: steps with it and without it in turn, in one run.
+"""What finding bad steps costs: steps with it and without it in turn, in one run.
 
 It prints the ratio of both medians with a 95 % interval (bootstrap) and fails if even the interval's lower end is above
 1.01. Run it on a quiet machine.
@@ -26,26 +26,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _measure(args: argparse.Namespace) -> tuple[list[float], list[float]]:
-    """Seconds of the steps with the guard and of those without."""
+    """Seconds of the steps that are judged and of those that are not."""
     import torch
 
     from seq2seq.config import load_config
     from seq2seq.train import trainer
-    from seq2seq.train.guard import Guard
+    from seq2seq.train.bad_steps import BadSteps
     from seq2seq.train.setup import Run
     from tests.toy import set_up
 
     nothing, original, begins = torch.zeros(()), trainer.train_step, list[float]()
 
     def timed(run: Run, step: Any) -> None:
-        """Take every other step without the guard; a step's time ends where the next one begins."""
+        """Take every other step unjudged; a step's time ends where the next one begins."""
         begins.append(time.perf_counter())
         if len(begins) % 2:
             return original(run, step)
         # What AdamW does with the tensor is a part of the cost.
         adamw = run.optimizer._parts[-1]
         adamw.found_inf = None  # type: ignore[attr-defined]
-        blind = mock.patch.multiple(Guard, bad=lambda *_: nothing, judge=lambda *_: None)
+        blind = mock.patch.multiple(BadSteps, bad=lambda *_: nothing, judge=lambda *_: None)
         with blind, mock.patch.object(run.optimizer, "step", lambda lr, bad: _plain_step(adamw, lr)):
             return original(run, step)
 
@@ -65,7 +65,7 @@ def _measure(args: argparse.Namespace) -> tuple[list[float], list[float]]:
 
 
 def run(args: argparse.Namespace) -> list[str]:
-    """A problem if the guard surely costs more than 1 %."""
+    """A problem if judging surely costs more than 1 %."""
     on, off = _measure(args)
     rng = random.Random(0)
     ratios = sorted(
@@ -73,6 +73,6 @@ def run(args: argparse.Namespace) -> list[str]:
         for _ in range(2000)
     )
     (with_it, without), low, high = (1000 * statistics.median(part) for part in (on, off)), ratios[50], ratios[-51]
-    print(f"{len(on)} steps with the guard: {with_it:.2f} ms each (median)")
+    print(f"{len(on)} judged steps: {with_it:.2f} ms each (median)")
     print(f"{len(off)} steps without: {without:.2f} ms; ratio {with_it / without:.4f} ({low:.4f} to {high:.4f})")
-    return ["the guard costs more than 1 % of a step"] * (low > 1.01)
+    return ["judging costs more than 1 % of a step"] * (low > 1.01)

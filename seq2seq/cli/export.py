@@ -30,7 +30,7 @@ def add(subparsers: Subparsers) -> None:
     argument("--probe", type=path, metavar="FILE", help=help_)
     help_ = "translations of the lines of --probe: the report then says what int8 costs in BLEU"
     argument("--ref", type=path, metavar="FILE", help=help_)
-    help_ = "accept so many lines that differ; default: 0"
+    help_ = "accept up to N lines that differ; default: 0"
     argument("--allow-differences", type=int, default=0, metavar="N", help=help_)
 
 

@@ -174,24 +174,26 @@ def _prepare_tokenizers(
             return _load_complete(folder)
         except DataError as error:  # training is deterministic, so the result is the same
             tqdm.write(f"{error} (seq2seq trains it again now)", file=sys.stderr)
-    learned = None
-    if learns:
-        pairs = bar(text.train(), desc="reading text for the tokenizer", disable=not show_progress)
-        tags = config.data.tags if initial is None else ()
-        learned, notices = learn_tokenizers(
-            pairs, config.tokenizer, tags=tags, max_length=max_length, max_ratio=max_ratio
-        )
-        if show_progress:
-            for notice in notices:
-                tqdm.write(f"tokenizer: {notice}")
-    if initial is not None:
+    if initial is None:
+        tokenizers = _learn_tokenizers(config, text, config.data.tags, show_progress)
+    else:
+        learned = _learn_tokenizers(config, text, (), show_progress) if learns else None
         bpe, shared = config.tokenizer.kind == "bpe", config.model.tie_embeddings == "all"
         tokenizers = extended_pair(initial, learned, config.data.tags, bpe=bpe, shared=shared)
-    else:
-        assert learned is not None
-        tokenizers = learned
     tokenizers.save(folder)
     write_text(folder / _FINGERPRINT, tokenizers.fingerprint)
+    return tokenizers
+
+
+def _learn_tokenizers(config: Config, text: TrainAndValid, tags: Sequence[str], show_progress: bool) -> TokenizerPair:
+    pairs = bar(text.train(), desc="reading text for the tokenizer", disable=not show_progress)
+    max_length, max_ratio = config.data.max_length, config.data.max_ratio
+    tokenizers, notices = learn_tokenizers(
+        pairs, config.tokenizer, tags=tags, max_length=max_length, max_ratio=max_ratio
+    )
+    if show_progress:
+        for notice in notices:
+            tqdm.write(f"tokenizer: {notice}")
     return tokenizers
 
 

@@ -30,6 +30,7 @@ from seq2seq.tensors import save_plain_tensors
 
 WHAT_TO_TRAIN = "configs/exportable.yaml trains a model that every export takes"
 _BATCH = 16  # sentences
+_SPECIAL = {"pad_token_id": PAD_ID, "eos_token_id": EOS_ID, "decoder_start_token_id": BOS_ID}
 _USAGE = """\
 This folder is a model for [transformers](https://github.com/huggingface/transformers) (`pip install transformers
 sentencepiece`). `parity.txt` says how its translations compare with those of the program that trained it.
@@ -101,19 +102,39 @@ def convert(loaded: LoadedModel, folder: Path) -> None:
         UserError: the format cannot represent it, or the folder cannot be written.
     """
     check(loaded)
-    config, pair, decode = loaded.config.model, loaded.tokenizers, loaded.config.decode
+    config, pair = loaded.config.model, loaded.tokenizers
     assert isinstance(config, ModelConfig)
-    joint = config.tie_embeddings == "all"
     source_table, target_table = their_tables(pair)
-    room = int(loaded.config.data.max_length * decode.max_length_ratio) + decode.max_length_offset
-    special = {"pad_token_id": PAD_ID, "eos_token_id": EOS_ID, "decoder_start_token_id": BOS_ID}
-    marian = config.norm_position == "post"
+    files: dict[str, Any] = {
+        "config.json": _settings(loaded, config),
+        "generation_config.json": _generation(loaded),
+        "tokenizer_config.json": _tokenizer(loaded, config),
+        "vocab.json": source_table,
+    }
+    if config.tie_embeddings != "all":
+        files["target_vocab.json"] = target_table
+    for name, tree in files.items():
+        write_text(folder / name, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+    write_bytes(folder / "source.spm", normalising_model(pair.src))
+    write_bytes(folder / "target.spm", pair.tgt.model)
+    save_plain_tensors(folder / "model.safetensors", _weights(loaded, config))
+
+
+def _room(loaded: LoadedModel) -> int:
+    """Tokens of the longest translation."""
+    decode = loaded.config.decode
+    return int(loaded.config.data.max_length * decode.max_length_ratio) + decode.max_length_offset
+
+
+def _settings(loaded: LoadedModel, config: ModelConfig) -> dict[str, Any]:
+    """The shape of the model."""
+    pair, marian = loaded.tokenizers, config.norm_position == "post"
     settings: dict[str, Any] = {
         "architectures": ["MarianMTModel" if marian else "PegasusForConditionalGeneration"],
         "model_type": "marian" if marian else "pegasus",
         "d_model": config.d_model,
         "vocab_size": pair.src.vocab_size,
-        "max_position_embeddings": max(512, room, loaded.config.data.max_length),
+        "max_position_embeddings": max(512, _room(loaded), loaded.config.data.max_length),
         "activation_function": ACTIVATIONS[config.activation],
         "scale_embedding": True,
         "static_position_embeddings": True,
@@ -128,25 +149,34 @@ def convert(loaded: LoadedModel, folder: Path) -> None:
         "forced_eos_token_id": None,
         "bos_token_id": None,
         "dtype": "float32",
-        **special,
+        **_SPECIAL,
     }
     for side, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
         shape = {"layers": layers, "attention_heads": config.num_heads, "ffn_dim": config.d_ff, "layerdrop": 0.0}
         settings |= {f"{side}_{name}": value for name, value in shape.items()}
     if marian:
-        settings |= {"decoder_vocab_size": pair.tgt.vocab_size, "share_encoder_decoder_embeddings": joint}
-    never = [PAD_ID, UNK_ID, BOS_ID, *pair.tgt.tags.values()]
-    generation = {
-        **special,
+        shares = config.tie_embeddings == "all"
+        settings |= {"decoder_vocab_size": pair.tgt.vocab_size, "share_encoder_decoder_embeddings": shares}
+    return settings
+
+
+def _generation(loaded: LoadedModel) -> dict[str, Any]:
+    """How to search."""
+    decode = loaded.config.decode
+    return {
+        **_SPECIAL,
         "num_beams": decode.beam_size,
         "early_stopping": True,  # the search ends as ours does
         "length_penalty": decode.length_penalty,
-        "max_length": max(2, room),
-        "suppress_tokens": never,
+        "max_length": max(2, _room(loaded)),
+        "suppress_tokens": [PAD_ID, UNK_ID, BOS_ID, *loaded.tokenizers.tgt.tags.values()],
     }
-    tokenizer: dict[str, Any] = {
+
+
+def _tokenizer(loaded: LoadedModel, config: ModelConfig) -> dict[str, Any]:
+    return {
         "tokenizer_class": "MarianTokenizer",
-        "separate_vocabs": not joint,
+        "separate_vocabs": config.tie_embeddings != "all",
         "source_lang": loaded.config.data.source_language,
         "target_lang": loaded.config.data.target_language,
         "unk_token": "<unk>",
@@ -155,15 +185,6 @@ def convert(loaded: LoadedModel, folder: Path) -> None:
         "model_max_length": loaded.config.data.max_length,
         "clean_up_tokenization_spaces": False,
     }
-    files = {"config.json": settings, "generation_config.json": generation, "tokenizer_config.json": tokenizer}
-    files["vocab.json"] = source_table
-    if not joint:
-        files["target_vocab.json"] = target_table
-    for name, tree in files.items():
-        write_text(folder / name, json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
-    write_bytes(folder / "source.spm", normalising_model(pair.src))
-    write_bytes(folder / "target.spm", pair.tgt.model)
-    save_plain_tensors(folder / "model.safetensors", _weights(loaded, config))
 
 
 def _weights(loaded: LoadedModel, config: ModelConfig) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,11 +15,12 @@ from seq2seq.decode.engine import Source, TorchEngine
 from seq2seq.errors import ModelError
 from seq2seq.export.huggingface import Reference
 from seq2seq.export.marian_tokenizer import NO_ROW
+from seq2seq.export.probe import random_ids
 from seq2seq.model_folder import LoadedModel
 
 TOLERANCE = 1e-4
 _BEAM = 4
-_RANDOM_TEXTS = 16
+_RANDOM_TEXTS, _RANDOM_TOKENS = 16, 12
 # What normalisers and tokenizers treat differently.
 _TEXTS = (
     *("Hello, world!", "A man rides a horse, and two dogs play.", "  two   spaces  ", "Ａｂｃ １２３", "naïve café"),
@@ -98,13 +98,7 @@ def prove(
 
 def _random_texts(tokenizer: Tokenizer, seed: int) -> list[str]:
     """Texts of random pieces."""
-    rng = random.Random(seed)
-    first = EOS_ID + 1 + len(tokenizer.tags)
-    if first >= tokenizer.vocab_size:
-        return []
-    drawn = [
-        [rng.randrange(first, tokenizer.vocab_size) for _ in range(rng.randint(1, 12))] for _ in range(_RANDOM_TEXTS)
-    ]
+    drawn = random_ids(tokenizer, _RANDOM_TEXTS, _RANDOM_TOKENS, seed)
     # Special tokens and language codes inside a text mean themselves for us, and something else for them.
     return [text for text in tokenizer.decode_batch(drawn) if text.strip() and not {"<", ">"} & set(text)]
 

@@ -52,7 +52,8 @@ def read_probe(loaded: LoadedModel, model: Path, file: Path | None) -> Probe:
         texts = [lines[number] for number in numbers]
         ids = tokenizer.encode(texts)
     else:
-        origin, ids = "random tokens, because the model has no text of its own", _random_ids(tokenizer, limit)
+        origin = "random tokens, because the model has no text of its own"
+        ids = random_ids(tokenizer, _RANDOM_LINES, min(limit, _RANDOM_TOKENS))
         numbers, texts = [*range(len(ids))], tokenizer.decode_batch(ids)
     whole = [[*prefixes[at % len(prefixes)], *tokens[:limit], EOS_ID] for at, tokens in enumerate(ids)]
     return Probe(origin, texts, whole, numbers)
@@ -65,8 +66,9 @@ def _prefixes(loaded: LoadedModel) -> list[list[int]]:
     return [loaded.tokenizers.src.prefix(tag) for tag in tags]
 
 
-def _random_ids(tokenizer: Tokenizer, limit: int) -> list[list[int]]:
-    rng = np.random.default_rng(0)
-    first, most = EOS_ID + 1 + len(tokenizer.tags), min(limit, _RANDOM_TOKENS)
-    lengths = rng.integers(1, most, size=_RANDOM_LINES, endpoint=True)
-    return [rng.integers(first, tokenizer.vocab_size, size=length).tolist() for length in lengths]
+def random_ids(tokenizer: Tokenizer, count: int, longest: int, seed: int = 0) -> list[list[int]]:
+    """``count`` sequences of 1 to ``longest`` ids that text can have: no special tokens, and no tags."""
+    rng = np.random.default_rng(seed)
+    usable = sorted({*range(EOS_ID + 1, tokenizer.vocab_size)}.difference(tokenizer.tags.values()))
+    lengths = rng.integers(1, longest, size=count, endpoint=True)
+    return [rng.choice(usable, size=length).tolist() for length in lengths] if usable else []

@@ -49,7 +49,7 @@ class Progress:
     best_step: NonNegativeInt = 0
     validations_since_best: NonNegativeInt = 0
     guard_start: float | None = None  # BLEU of data.guard before the first step
-    bad_in_a_row: NonNegativeInt = 0  # this and what follows belong to the guard
+    bad_in_a_row: NonNegativeInt = 0  # this and what follows belong to bad_steps.py
     losses_seen: NonNegativeInt = 0
     loss_mean: float = 0.0
     loss_variance: float = 0.0

@@ -29,11 +29,11 @@ from seq2seq.model.flops import training_flops
 from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import CONFIG, build_model
+from seq2seq.train.bad_steps import BadSteps
 from seq2seq.train.checkpoint import Progress, list_checkpoints, run_space
 from seq2seq.train.decide import decide
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients, gradients_for
-from seq2seq.train.guard import Guard
 from seq2seq.train.initial import Initial, describe, freeze, start_from
 from seq2seq.train.loss_scale import LossScale
 from seq2seq.train.metrics import MetricsLog
@@ -66,7 +66,7 @@ class Run:
     progress: Progress
     microbatches: MicroBatches
     gradients: SequentialGradients | ThreadedGradients
-    guard: Guard
+    bad_steps: BadSteps
     report: Reporter
 
     @property
@@ -133,7 +133,7 @@ def set_up(config: Config, processes: Processes) -> Run:
         progress=progress,
         microbatches=microbatches,
         gradients=gradients_for(loss, processes, microbatches.accumulate, loss_scale),
-        guard=Guard(config.train, progress),
+        bad_steps=BadSteps(config.train, progress),
         report=_reporter(config, processes, data, model, dtype, progress.step),
     )
     if decided.initial is not None and earlier.checkpoint is None:

@@ -30,9 +30,9 @@ from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.files import seal, write_text
 from seq2seq.memory import memory_explained
 from seq2seq.model_folder import load_model_folder, save_model_folder
+from seq2seq.train.bad_steps import describe, losses_of_pairs
 from seq2seq.train.checkpoint import Checkpoint, Progress, save_checkpoint, whole_checkpoints
 from seq2seq.train.forgetting import Forgetting
-from seq2seq.train.guard import describe, losses_of_pairs
 from seq2seq.train.metrics import BAD_LINES, METRICS
 from seq2seq.train.microbatches import too_large
 from seq2seq.train.optim import learning_rate
@@ -143,7 +143,7 @@ def train_step(run: Run, step: Step) -> None:
         sums = run.gradients(step.batches, step.num_labels, seed)
         norm = nn.utils.clip_grad_norm_(run.optimizer.named.values(), config.optim.clip_norm or math.inf)
         too_large = None if run.loss_scale is None else run.loss_scale.update(norm)
-        bad = run.guard.bad(sums[0] / step.num_labels, norm, too_large)
+        bad = run.bad_steps.bad(sums[0] / step.num_labels, norm, too_large)
         skipped = bad if too_large is None else bad.maximum(too_large.float())
         lr = learning_rate(progress.step, config.optim, config.train.max_steps)
         run.optimizer.step(lr, skipped)
@@ -165,7 +165,7 @@ def read_back(run: Run, corpus: Corpus) -> None:
         UserError: there were too many bad steps, or train.on_bad_step is stop; every process raises it.
     """
     config = run.config.train
-    for record, reason in run.report.read_back(run.guard.judge):
+    for record, reason in run.report.read_back(run.bad_steps.judge):
         if run.processes.is_main:
             losses = losses_of_pairs(run.model, corpus, record.work.pairs, run.dtype)
             run.report.bad_step(record.step, reason, describe(losses, corpus, run.config.data.train))

@@ -16,14 +16,14 @@ from seq2seq.data.packed import pack_pairs
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.model.loss import LossOf
 from seq2seq.model_folder import build_model
+from seq2seq.train.bad_steps import BadSteps, describe, losses_of_pairs
 from seq2seq.train.checkpoint import Progress
-from seq2seq.train.guard import Guard, describe, losses_of_pairs
 
 
-def take(guard: Guard, step: int, loss: float, norm: float = 1.0) -> str | None:
+def take(bad_steps: BadSteps, step: int, loss: float, norm: float = 1.0) -> str | None:
     """What the trainer does in a step, and then when its numbers have come back."""
-    bad = guard.bad(torch.tensor(loss), torch.tensor(norm))
-    return guard.judge(step, loss, norm, bool(bad))
+    bad = bad_steps.bad(torch.tensor(loss), torch.tensor(norm))
+    return bad_steps.judge(step, loss, norm, bool(bad))
 
 
 def losses(count: int) -> list[float]:
@@ -34,13 +34,13 @@ def losses(count: int) -> list[float]:
 
 @pytest.fixture
 def progress() -> Progress:
-    """What the guard remembers."""
+    """What the bad_steps remembers."""
     return Progress()
 
 
 @pytest.fixture
-def guard(tiny_config: Callable[..., Config], progress: Progress) -> Guard:
-    return Guard(tiny_config().train, progress)
+def bad_steps(tiny_config: Callable[..., Config], progress: Progress) -> BadSteps:
+    return BadSteps(tiny_config().train, progress)
 
 
 @pytest.mark.parametrize(
@@ -54,66 +54,66 @@ def guard(tiny_config: Callable[..., Config], progress: Progress) -> Guard:
     ],
 )
 def test_what_is_no_number_is_bad_from_the_first_step_on(
-    loss: float, norm: float, reason: str | None, guard: Guard
+    loss: float, norm: float, reason: str | None, bad_steps: BadSteps
 ) -> None:
     """Neither comparison with a limit nor the mean may let a NaN through."""
-    assert take(guard, 1, loss, norm) == reason
+    assert take(bad_steps, 1, loss, norm) == reason
 
 
-def test_a_jump_is_bad_and_learning_is_not(guard: Guard) -> None:
+def test_a_jump_is_bad_and_learning_is_not(bad_steps: BadSteps) -> None:
     """The steep fall at the start and the scatter later raise no alarm; a jump does, and does not make jumps normal."""
     for step, loss in enumerate(losses(1000), start=1):
-        assert take(guard, step, loss) is None
+        assert take(bad_steps, step, loss) is None
     for step in range(1001, 1051):
-        assert take(guard, step, 4.0) == "the loss jumped to 4.000 from a mean of 2.056", step
-    assert take(guard, 1051, 2.1) is None
+        assert take(bad_steps, step, 4.0) == "the loss jumped to 4.000 from a mean of 2.056", step
+    assert take(bad_steps, 1051, 2.1) is None
 
 
-def test_mean_and_variance_are_those_of_the_first_losses(guard: Guard, progress: Progress) -> None:
+def test_mean_and_variance_are_those_of_the_first_losses(bad_steps: BadSteps, progress: Progress) -> None:
     """Without a start from 0, which would take the first losses for jumps or hide them for long."""
     for step, loss in enumerate((2.0, 4.0, 6.0), start=1):
-        take(guard, step, loss)
+        take(bad_steps, step, loss)
     assert progress.loss_mean == pytest.approx(4.0)
     assert progress.loss_variance == pytest.approx(8 / 3)
 
 
-def test_the_limit_moves_at_fixed_steps_alone(guard: Guard, progress: Progress) -> None:
+def test_the_limit_moves_at_fixed_steps_alone(bad_steps: BadSteps, progress: Progress) -> None:
     """On a device losses come back late, and earlier where a run saves: the limit must not depend on when."""
     limits = {}
     for step, loss in enumerate(losses(150), start=1):
-        take(guard, step, loss)
+        take(bad_steps, step, loss)
         limits[step] = progress.loss_limit
     changed = [step for step in range(2, 151) if limits[step] != limits[step - 1]]
     assert changed == [100, 120, 140]
 
 
 def test_a_continued_run_judges_as_an_undisturbed_one(tiny_config: Callable[..., Config]) -> None:
-    """All that the guard remembers is in the progress that checkpoints keep, in the middle of a limit's steps, too."""
+    """All that is remembered is in the progress that checkpoints keep, in the middle of a limit's steps, too."""
     progress = Progress()
-    guard = Guard(tiny_config().train, progress)
+    bad_steps = BadSteps(tiny_config().train, progress)
     kept = {}
     for step, loss in enumerate([*losses(300), 9.0, 2.0], start=1):
         kept[step] = copy.copy(progress)
-        take(guard, step, loss)
+        take(bad_steps, step, loss)
     again = kept[290]
-    guard = Guard(tiny_config().train, again)
+    bad_steps = BadSteps(tiny_config().train, again)
     for step, loss in enumerate([*losses(300), 9.0, 2.0], start=1):
         if step >= 290:
-            take(guard, step, loss)
+            take(bad_steps, step, loss)
     assert again == progress
     assert progress.loss_limit is not None
 
 
-def test_gradients_too_large_for_fp16_are_no_bad_step(guard: Guard, progress: Progress) -> None:
+def test_gradients_too_large_for_fp16_are_no_bad_step(bad_steps: BadSteps, progress: Progress) -> None:
     """Guards against a run that ends, or lines that are blamed, because the loss scale was too large: the loss alone
     decides."""
     infinite, nan = torch.tensor(math.inf), torch.tensor(math.nan)
     progress.loss_limit = 3.0
-    assert not guard.bad(torch.tensor(2.0), infinite, torch.tensor(True))
-    assert not guard.bad(torch.tensor(2.0), nan, torch.tensor(True))
-    assert guard.bad(torch.tensor(2.0), infinite, torch.tensor(False))  # the scale cannot become smaller
-    assert guard.bad(nan, nan, torch.tensor(True))
-    assert guard.bad(torch.tensor(4.0), nan, torch.tensor(True))
+    assert not bad_steps.bad(torch.tensor(2.0), infinite, torch.tensor(True))
+    assert not bad_steps.bad(torch.tensor(2.0), nan, torch.tensor(True))
+    assert bad_steps.bad(torch.tensor(2.0), infinite, torch.tensor(False))  # the scale cannot become smaller
+    assert bad_steps.bad(nan, nan, torch.tensor(True))
+    assert bad_steps.bad(torch.tensor(4.0), nan, torch.tensor(True))
 
 
 def test_one_broken_sentence_does_not_spoil_others(

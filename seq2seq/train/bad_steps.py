@@ -30,11 +30,11 @@ _STEPS_OF_A_LIMIT = 20
 _TOKENS_AT_A_TIME = 4_096  # source and target tokens of the pairs whose losses are computed together
 
 
-class Guard:
-    """Finds bad steps. Every process has a guard, and all of them decide the same."""
+class BadSteps:
+    """Finds bad steps. Every process has its own, and all of them decide the same."""
 
     def __init__(self, config: TrainConfig, progress: Progress) -> None:
-        """``progress`` holds the guard's state and is kept up to date."""
+        """``progress`` holds what it must remember, and is kept up to date."""
         self._sigmas, self._progress = config.spike_sigmas, progress
 
     def bad(self, loss: Tensor, norm: Tensor, too_large: Tensor | None = None) -> Tensor:
