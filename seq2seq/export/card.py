@@ -14,6 +14,7 @@ from typing import Any
 
 from seq2seq.config import Config, load_saved_config
 from seq2seq.data.mixture import names_of
+from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.files import write_text
 from seq2seq.model_folder import CONFIG, WEIGHTS, LoadedModel, read_beside
 from seq2seq.tensors import read_metadata
@@ -49,7 +50,8 @@ def write_cards(run_dir: Path, num_parameters: int, sizes: Sequence[int]) -> Non
         if (folder / WEIGHTS).is_file():
             config, step = load_saved_config(folder / CONFIG), read_metadata(folder / WEIGHTS).get("step", "")
             scores = [*_scores(run_dir, step, tested=folder.name == "best")]
-            card = _card(config, step, num_parameters, sizes, scores) + f"{_USAGE}\n\n{_OURS}"
+            tokenizers = TokenizerPair.load(folder)
+            card = _card(config, tokenizers, step, num_parameters, sizes, scores) + f"{_USAGE}\n\n{_OURS}"
             if licence := re.search(_LICENCE, read_beside(folder, CARD) or "", re.MULTILINE):
                 card = card.replace(_OPEN_LICENCE, licence[0])
             write_text(folder / CARD, card)
@@ -60,16 +62,25 @@ def card_for(loaded: LoadedModel, model: Path, usage: str) -> str:
     card = read_beside(model, CARD)
     if card is None:
         num_parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-        card = _card(loaded.config, loaded.metadata.get("step", ""), num_parameters, (), ())
+        card = _card(loaded.config, loaded.tokenizers, loaded.metadata.get("step", ""), num_parameters, (), ())
     head = card.split(f"{_USAGE}\n")[0].rstrip("\n")
     return f"{head}\n\n{_USAGE}\n\n{usage}"
 
 
-def _card(config: Config, step: str, num_parameters: int, sizes: Sequence[int], scores: Sequence[str]) -> str:
+def _card(
+    config: Config,
+    tokenizers: TokenizerPair,
+    step: str,
+    num_parameters: int,
+    sizes: Sequence[int],
+    scores: Sequence[str],
+) -> str:
     """All but the last section."""
     data, model, decode = config.data, config.model, config.decode
     languages = f"{data.source_language or '?'} to {data.target_language or '?'}"
-    vocabulary = "one vocabulary for both sides" if config.tokenizer.joint else "a vocabulary for each side"
+    vocabulary = f"{tokenizers.src.vocab_size:,} pieces for both sides"
+    if not tokenizers.joint:
+        vocabulary = f"{tokenizers.src.vocab_size:,} source and {tokenizers.tgt.vocab_size:,} target pieces"
     rows = [f"| {name} | {size} |" for name, size in _texts(config, sizes)]
     trained = f", {int(step):,} training steps" if step.isdecimal() else ""
     lines = [
@@ -81,7 +92,7 @@ def _card(config: Config, step: str, num_parameters: int, sizes: Sequence[int], 
         "",
         f"A {model.architecture} model of {num_parameters:,} parameters: {model.encoder_layers} encoder and "
         f"{model.decoder_layers} decoder layers, {model.d_model} wide{trained}. Text is cut into pieces by "
-        f"SentencePiece ({config.tokenizer.kind}, {vocabulary}, {config.tokenizer.vocab_size:,} pieces). "
+        f"SentencePiece ({config.tokenizer.kind}, {vocabulary}). "
         f"A sentence may have {data.max_length:,} tokens. `config.yaml` of the model has every setting.",
         "",
         "## Text that it learnt from",

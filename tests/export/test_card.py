@@ -4,22 +4,28 @@ import json
 import shutil
 from pathlib import Path
 
+from seq2seq.data.extended_vocabulary import extended
+from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.export.card import write_cards
 
 
 def test_the_cards_of_a_run(tagged: Path, tmp_path: Path) -> None:
-    """Guards against scores of another step, and against a licence that the next training takes away."""
+    """Guards against scores of another step, a vocabulary as it was asked for and not as it is, and against a licence
+    that the next training takes away."""
     run = tmp_path / "run"
     shutil.copytree(tagged, run)
     test = {"bleu": 12.345, "bleu_signature": "nrefs:1|tok:13a", "chrf": 40.0, "chrf_signature": "nc:6", "num_lines": 5}
     (run / "test.json").write_text(json.dumps(test), encoding="utf-8")
+    old = TokenizerPair.load(run / "best")
+    pair = TokenizerPair(extended(old.src, None, ("later",), bpe=True), old.tgt)
+    pair.save(run / "best")
     write_cards(run, 12345, [50, 60])
     card = (run / "best/README.md").read_text(encoding="utf-8")
     for part in (
         "# Translation from xx to yy\n",
         "Licence: *fill in",
         "model of 12,345 parameters: 1 encoder and 1 decoder layers, 16 wide, 60 training steps.",
-        "a vocabulary for each side",
+        f"{pair.src.vocab_size} source and {pair.tgt.vocab_size} target pieces",
         "tag one | 50 |",
         "tag other | 60 |",
         "- validation: BLEU ",
