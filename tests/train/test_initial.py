@@ -16,7 +16,7 @@ from seq2seq.decode.translator import Translator
 from seq2seq.errors import ConfigError, DataError, ModelError
 from seq2seq.model_folder import LoadedModel, load_model_folder
 from seq2seq.tensors import load_tensors
-from seq2seq.train import setup
+from seq2seq.train import setup, trainer
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
 from seq2seq.train.initial import frozen_names
 from tests.toy import metrics, set_up, toy_config, train, weights, write_config, write_text_files
@@ -296,6 +296,19 @@ def test_what_a_run_started_from_does_not_change(override: str, text: Path, tmp_
     )
     with pytest.raises(ConfigError, match=rf"holds a run with other settings \({override.split('=')[0]}: "):
         train(new_config(text / "new", tmp_path / "run", old("transformer"), *EXTENDED, *changed))
+
+
+def test_a_model_of_another_start_is_not_replaced(text: Path, tmp_path: Path, old: Any) -> None:
+    """Guards against a run that was killed after its first validation, before its first checkpoint, and that begins
+    again in another way: the best model of the first start would be lost."""
+    often = ("train.validate_every=1", "train.save_every=100", "train.first_validation=null")
+    model = old("transformer")
+    with mock.patch.object(trainer, "save_run", side_effect=Stopped), pytest.raises(Stopped):
+        train(new_config(text / "new", tmp_path / "run", model, *often))
+    best = (tmp_path / "run/best/model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match=r"holds a run with other settings \(init.freeze: \[\] -> "):
+        train(new_config(text / "new", tmp_path / "run", model, *often, "init.freeze=[encoder]"))
+    assert (tmp_path / "run/best/model.safetensors").read_bytes() == best
 
 
 @pytest.mark.parametrize("name", ["start_from", "freeze", "describe", "record_beginning", "write_text"])
