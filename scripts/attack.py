@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Modules of the folder `faults`: add_options(parser), and run(args), which gives lines about what did not hold.
-_ATTACKS = ("train", "ranks", "poison", "cost", "size", "damage", "disk", "translate", "fuzz")
+_ATTACKS = ("train", "ranks", "poison", "cost", "size", "damage", "disk", "translate", "models", "fuzz")
 
 
 def main() -> int:

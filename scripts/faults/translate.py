@@ -13,16 +13,14 @@ import gzip
 import json
 import random
 import shutil
-import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from faults.small_run import small_config, write_text
-from faults.watched import measure
+from faults.watched import killed_after, measure
 from seq2seq.data.formats.lines import read_lines
-from tests.toy import ROOT, command, environment, train
+from tests.toy import ROOT, command, train
 
 _GREEDY = ("--beam-size", "1", "--max-length-ratio", "1", "--max-length-offset", "4", "--device", "cpu")
 _STEPS = ("train.max_steps=200", "train.validate_every=200", "train.save_every=200")
@@ -63,7 +61,7 @@ def _after_kills(args: argparse.Namespace, model: Path) -> list[str]:
     kept: list[int] = []  # lines after every kill
     longest = 1.6 * (start_up + (seconds - start_up) / args.kills)  # some work should be left after the last kill
     for _ in tqdm(range(args.kills), desc="kills"):
-        if not _killed_after(rng.uniform(0, longest), resume, log):
+        if not killed_after(rng.uniform(0, longest), resume, log):
             return ["done before all kills, which is too early to show anything; give more --lines"]
         record = killed.with_name(f".{killed.name}.partial.json")
         kept.append(json.loads(record.read_bytes())["num_lines"] if record.exists() else 0)
@@ -106,14 +104,6 @@ def _small_model(out: Path) -> Path:
 
 def _command(model: Path, source: Path, target: Path, *options: str) -> list[str]:
     return command("translate", model, "--input", source, "--output", target, *_GREEDY, *options)
-
-
-def _killed_after(seconds: float, words: list[str], log: Path) -> bool:
-    """Whether a command was killed, not done before."""
-    with log.open("ab") as output, suppress(subprocess.TimeoutExpired):
-        subprocess.run(words, env=environment(), stdout=output, stderr=output, timeout=seconds)  # then kill -9
-        return False
-    return True
 
 
 def _write_input(path: Path, num_lines: int, seed: int, compressed: bool) -> None:

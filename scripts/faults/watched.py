@@ -49,6 +49,17 @@ def measure(command: Sequence[str], log: Path, folder: Path | None = None) -> Co
     return Cost(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
+def killed_after(seconds: float, command: Sequence[str], log: Path, folder: Path | None = None) -> bool:
+    """Kill (-9) ``command`` in ``folder`` after some seconds; returns False if it was done before.
+
+    What it says is appended to ``log``.
+    """
+    with log.open("ab") as output, suppress(subprocess.TimeoutExpired):
+        subprocess.run(command, cwd=folder, env=environment(), stdout=output, stderr=output, timeout=seconds)
+        return False
+    return True
+
+
 class Watched:
     """A command that is started at once, with all the processes it starts in a session of their own."""
 
