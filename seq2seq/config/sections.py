@@ -531,8 +531,8 @@ class DecodeConfig(Section):
     )
     quantize: Literal["int8"] | None = option(
         None,
-        "int8: compute linear layers in 8-bit integers on the CPU, with nearly the quality of fp32. On a CPU without "
-        "VNNI fp32 is faster; it is used, and a message says so. Validation and test of a run never use int8.",
+        "int8: compute linear layers in 8-bit integers on the CPU, with nearly the quality of fp32. Where that is "
+        "slower than fp32, fp32 is used, and a message says so. Validation and test of a run never use int8.",
     )
     split_sentences: bool | Literal["auto"] = option(
         "auto",

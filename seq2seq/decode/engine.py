@@ -28,7 +28,7 @@ from seq2seq.memory import memory_explained
 from seq2seq.model.ensemble import Ensemble
 from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.cuda_graphs import Graphs
-from seq2seq.model.quantize import is_int8_slow, quantize, update_weights, with_weights_in
+from seq2seq.model.quantize import int8_layer, quantize, update_weights, with_weights_in
 from seq2seq.model.state import round_up
 
 _PROCESS = os.getpid()  # the process that loaded this module; a forked child has another number
@@ -135,9 +135,9 @@ class TorchEngine:
 
     def settle(self, decode: DecodeConfig, say: Callable[[str], None]) -> DecodeConfig:
         """Replace int8 by fp32 on a CPU where int8 is slower."""
-        if decode.quantize is None or self.device.type != "cpu" or not is_int8_slow():
+        if decode.quantize is None or self.device.type != "cpu" or int8_layer() is not None:
             return decode
-        say("int8 is slower than fp32 on this CPU (it has no VNNI instructions); translating in fp32")
+        say("int8 is slower than fp32 on this CPU; translating in fp32")
         return decode.model_copy(update={"quantize": None})
 
     def longest_output(self, num_source_tokens: int, decode: DecodeConfig) -> int:
@@ -204,7 +204,9 @@ class TorchEngine:
 
     @cached_property
     def _quantized(self) -> Seq2SeqModel:
-        return quantize(self.model)
+        layer = int8_layer()
+        assert layer is not None, "settle() puts fp32 in the place of an int8 that is slower"
+        return quantize(self.model, layer)
 
     @torch.inference_mode()
     def _search(self, model: Seq2SeqModel, sources: list[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:

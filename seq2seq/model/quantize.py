@@ -4,6 +4,9 @@ For int8, each row of a weight is rounded to integer multiples of its scale, the
 each row of activations is rounded in the same way during the computation. Products are summed exactly, in int32, and
 multiplied by both scales. A row's scale and sums depend on that row only, so its result does not depend on the batch.
 
+Two layers compute this, with the kernels of PyTorch (:class:`Int8Linear`) and of FBGEMM (:class:`FbgemmLinear`);
+:func:`int8_layer` measures which of them pays on this CPU.
+
 Shapes: ``T`` tokens, ``I`` inputs and ``O`` outputs of a layer.
 """
 
@@ -12,6 +15,8 @@ from __future__ import annotations
 import copy
 import functools
 import time
+import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,27 +24,6 @@ from torch.nn import functional as F
 
 from seq2seq.model.embeddings import EmbeddingModel
 from seq2seq.model.interface import Seq2SeqModel
-
-_ROWS, _INPUTS, _OUTPUTS, _TRIES = 8, 256, 512, 5  # sizes and repeats of the timed product
-
-
-@functools.cache
-def is_int8_slow() -> bool:
-    """Whether an int8 product takes longer than an fp32 product on this CPU.
-
-    With VNNI instructions, PyTorch's int8 kernel takes 1/4 of the time of fp32. On other CPUs its plain loop takes 8 to
-    10 times the time. The product is measured (best CPU time of a few tries), because no list of CPU features is right
-    for all processors and versions of PyTorch.
-    """
-    x, weight = torch.ones(_ROWS, _INPUTS), torch.ones(_OUTPUTS, _INPUTS)
-    small_x, small_weight = x.to(torch.int8), weight.to(torch.int8).t()
-    best = [float("inf")] * 2
-    for _ in range(_TRIES):
-        for number, product in enumerate((lambda: torch._int_mm(small_x, small_weight), lambda: F.linear(x, weight))):
-            started = time.thread_time()
-            product()
-            best[number] = min(best[number], time.thread_time() - started)
-    return best[0] > best[1]
 
 
 def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +34,10 @@ def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Int8Linear(nn.Module):
-    """``nn.Linear`` with an int8 weight."""
+    """``nn.Linear`` with an int8 weight, for CPUs with VNNI instructions.
+
+    There PyTorch's kernel takes 1/4 of the time of fp32; on other CPUs its plain loop takes 8 to 10 times the time.
+    """
 
     weight: Tensor  # [I, O] int8, in memory [O, I]
     scales: Tensor  # [O]
@@ -74,20 +61,96 @@ class Int8Linear(nn.Module):
         return torch.addcmul(self.bias, out, self.scales, out=out)
 
 
+class FbgemmLinear(nn.Module):
+    """``nn.Linear`` with an int8 weight, for x86 CPUs without VNNI instructions.
+
+    Their instruction for int8 adds two products in 16 bits, which holds two products of 8 and 7 bits, but not of 8 and
+    8. So a row of activations is rounded to multiples of its largest absolute value / 63.
+    """
+
+    scales: Tensor  # [O]
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Quantise ``weight`` [O, I].
+
+        Raises:
+            RuntimeError or AttributeError: this CPU, or this version of PyTorch, does not have the kernel.
+        """
+        super().__init__()
+        quantized, scales = _quantize_rows(weight.detach().float())
+        self.register_buffer("scales", scales.squeeze(1))
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
+        ones, zeros = torch.ones(len(weight), dtype=torch.float64), torch.zeros(len(weight), dtype=torch.int64)
+        engine = torch.backends.quantized.engine
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # PyTorch will give these tensors up
+            torch.backends.quantized.engine = "fbgemm"
+            try:
+                packed = torch._make_per_channel_quantized_tensor(quantized, ones, zeros, 0)
+                self._packed = torch.ops.quantized.linear_prepack(packed, None)
+            finally:
+                torch.backends.quantized.engine = engine
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T, I] -> [T, O]."""
+        x = x.float()
+        largest = x.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32  # rounds to multiples of 1 / 63
+        out = multiply(x / largest, 1 / 63, 64, self._packed).mul_(largest)
+        if self.bias is None:
+            return out.mul_(self.scales)
+        return torch.addcmul(self.bias, out, self.scales, out=out)
+
+
+_ROWS, _INPUTS, _OUTPUTS, _TRIES = 64, 256, 512, 5  # sizes and repeats of the timed layers
+
+
+def _seconds(layer: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    """The least CPU time that ``layer`` took for ``x`` in a few tries."""
+    best = float("inf")
+    for _ in range(_TRIES):
+        started = time.thread_time()
+        layer(x)
+        best = min(best, time.thread_time() - started)
+    return best
+
+
+@functools.cache
+@torch.inference_mode()
+def int8_layer() -> type[Int8Linear] | type[FbgemmLinear] | None:
+    """The first int8 layer that is faster than fp32 on this CPU; None if there is none.
+
+    The layers are measured, because no list of CPU features is right for all processors and versions of PyTorch.
+    """
+    x, weight = torch.ones(_ROWS, _INPUTS), torch.ones(_OUTPUTS, _INPUTS)
+    limit = _seconds(lambda x: F.linear(x, weight), x)
+    for layer in (Int8Linear, FbgemmLinear):
+        try:
+            if _seconds(layer(weight, None), x) < limit:
+                return layer
+        except (RuntimeError, AttributeError):
+            continue
+    return None
+
+
 def _shallow_copy(model: Seq2SeqModel) -> Seq2SeqModel:
     """A copy that shares its parameters and buffers with ``model``."""
     return copy.deepcopy(model, memo={id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
-def quantize(model: Seq2SeqModel) -> Seq2SeqModel:
-    """A copy for translation with int8 linear layers and output; the other tensors are shared with ``model``."""
+def quantize(model: Seq2SeqModel, layer: type[nn.Module]) -> Seq2SeqModel:
+    """A copy for translation with int8 linear layers and output; the other tensors are shared with ``model``.
+
+    ``layer`` is the class of these layers, as :func:`int8_layer` gives it.
+    """
     model = _shallow_copy(model)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
-                setattr(module, name, Int8Linear(child.weight, child.bias))
+                setattr(module, name, layer(child.weight, child.bias))
         if isinstance(module, EmbeddingModel):
-            module.quantized_output = Int8Linear(module.output_weight, module.output_bias)
+            module.quantized_output = layer(module.output_weight, module.output_bias)
     return model
 
 

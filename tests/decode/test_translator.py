@@ -26,6 +26,7 @@ from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import ModelError, UserError
 from seq2seq.model import state as state_module
 from seq2seq.model.kernels.cuda_graphs import Graphs
+from seq2seq.model.quantize import FbgemmLinear, Int8Linear
 from seq2seq.model_folder import build_model, save_model_folder
 from tests.toy import environment, sentences
 
@@ -260,12 +261,25 @@ def test_an_ensemble_cuts_lines_for_its_shortest_member(
 
 
 @pytest.mark.parametrize("decode", [GREEDY, BEAM], ids=["greedy", "beam"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Int8Linear,
+        pytest.param(
+            FbgemmLinear,
+            marks=pytest.mark.skipif("fbgemm" not in torch.backends.quantized.supported_engines, reason="no FBGEMM"),
+        ),
+    ],
+)
 def test_int8_does_not_depend_on_the_batch(
-    decode: DecodeConfig, translator: Translator, monkeypatch: pytest.MonkeyPatch
+    layer: type[Int8Linear | FbgemmLinear],
+    decode: DecodeConfig,
+    translator: Translator,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Contract 3, closer: guards against the least differences of fp32 sums, which rounding to int8 makes large. Those
     that a BLAS makes for other shapes are left: they turn a rounding around in one sentence of some hundred."""
-    monkeypatch.setattr("seq2seq.decode.engine.is_int8_slow", lambda: False)
+    monkeypatch.setattr("seq2seq.decode.engine.int8_layer", lambda: layer)
     lines = [src for src, _ in sentences(200, seed=9)]  # the differences are rare
     words = " ".join(lines).split()
     long = next(
@@ -428,7 +442,7 @@ def test_int8_is_close_to_fp32_and_something_else(
     translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against an option without effect, and one that translates worse; fp32 is untouched afterwards."""
-    monkeypatch.setattr("seq2seq.decode.engine.is_int8_slow", lambda: False)
+    monkeypatch.setattr("seq2seq.decode.engine.int8_layer", lambda: Int8Linear)
     plain = all_translations(translator, lines, GREEDY)
     quantized = all_translations(translator, lines, GREEDY.model_copy(update={"quantize": "int8"}))
     assert [t[0].score for t in quantized] != [t[0].score for t in plain]
@@ -439,10 +453,9 @@ def test_int8_is_close_to_fp32_and_something_else(
 def test_int8_gives_way_where_it_is_slow(
     translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guards against a translation that takes ten times as long: without VNNI, PyTorch multiplies int8 in a plain
-    loop."""
+    """Guards against a translation that takes ten times as long."""
     plain = all_translations(translator, lines[:5], GREEDY)
-    monkeypatch.setattr("seq2seq.decode.engine.is_int8_slow", lambda: True)
+    monkeypatch.setattr("seq2seq.decode.engine.int8_layer", lambda: None)
     with pytest.warns(UserWarning, match=r"int8 is slower than fp32 on this CPU.*; translating in fp32"):
         assert all_translations(translator, lines[:5], GREEDY.model_copy(update={"quantize": "int8"})) == plain
 

@@ -8,6 +8,7 @@ from seq2seq.data.packed import PackedBatch, pack_sentences
 from seq2seq.data.symbols import BOS_ID, PAD_ID
 from seq2seq.decode.engine import Source, TorchEngine
 from seq2seq.model.ensemble import Ensemble, mean_log_probs
+from seq2seq.model.quantize import Int8Linear
 
 MIXED = [
     {"attention_window": 2, "positions": "rotary"},
@@ -89,7 +90,7 @@ def test_members_that_agree_leave_nothing_to_padding():
 
 def test_int8_quantises_every_member(members, sources, monkeypatch):
     """Guards against members that stay in fp32."""
-    monkeypatch.setattr("seq2seq.decode.engine.is_int8_slow", lambda: False)
+    monkeypatch.setattr("seq2seq.decode.engine.int8_layer", lambda: Int8Linear)
     engine = TorchEngine(members[:2], torch.float32)
     found = engine.search(sources, BEAM.model_copy(update={"quantize": "int8"}))
     assert all(found)
