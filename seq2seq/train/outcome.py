@@ -41,6 +41,7 @@ def outcome(config: Config, progress: Progress) -> Iterator[str]:
     note = f"; validation lines: {faults}" if str(faults) else ""
     meaning = next(words for least, words in _MEANING if bleu >= least)
     broken = faults.total > _MANY_FAULTS
+    left_out = config.model.ablate if config.model.architecture == "transformer" else ()
     yield f"{'WARNING: ' if broken else ''}validation BLEU {bleu:.1f}: {meaning}{note}"
     early = _why_early(config, progress)
     if early is not None:
@@ -52,6 +53,8 @@ def outcome(config: Config, progress: Progress) -> Iterator[str]:
         )
     elif progress.step < FEW_STEPS:
         yield f"what would help most: more steps; {progress.step:,} are very few"
+    elif left_out and (broken or bleu < _MEANING[-2][0]):
+        yield f"what would help most: the parts of the model that model.ablate leaves out ({', '.join(left_out)})"
     elif broken or bleu < _MEANING[-2][0]:
         yield (
             f"what would help most: text that fits; a loss this high ({loss:.2f}) after so many steps often means that "

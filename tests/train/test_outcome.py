@@ -10,22 +10,36 @@ from seq2seq.train.checkpoint import Progress
 from seq2seq.train.outcome import outcome
 
 
-def config_of(folder: Path) -> Config:
+def config_of(folder: Path, **model: object) -> Config:
     files = {"src": "a", "tgt": "b"}
     train = {"max_minutes": 5, "max_steps": 1000}
     optim = {"schedule": "cosine", "warmup_steps": 10}
-    tree = {"run_dir": str(folder), "data": {"train": files, "valid": files}, "train": train, "optim": optim}
+    tree = {
+        "run_dir": str(folder),
+        "data": {"train": files, "valid": files},
+        "train": train,
+        "optim": optim,
+        "model": model,
+    }
     return Config.model_validate(tree)
 
 
 def sentences(
-    folder: Path, *, steps: int, best: int, bleu: float, loss: float, nll: float, **faults: float
+    folder: Path,
+    *,
+    steps: int,
+    best: int,
+    bleu: float,
+    loss: float,
+    nll: float,
+    ablate: tuple[str, ...] = (),
+    **faults: float,
 ) -> list[str]:
     """What is said of a run with these numbers."""
     records = [{"step": step, "nll": nll} for step in range(1, steps + 1)]
     records.append({"step": best, "valid_bleu": bleu, "valid_loss": loss})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return list(outcome(config_of(folder), Progress(step=steps, best_step=best, **faults)))
+    return list(outcome(config_of(folder, ablate=ablate), Progress(step=steps, best_step=best, **faults)))
 
 
 def test_a_model_that_translates_nothing_is_a_warning(tmp_path: Path) -> None:
@@ -51,6 +65,15 @@ def test_the_advice_follows_from_the_losses(tmp_path: Path, numbers: dict[str, f
     first, help_ = sentences(tmp_path, steps=1000, **numbers)  # type: ignore[arg-type]
     assert not first.startswith("WARNING")
     assert expected in help_
+
+
+def test_a_part_that_is_left_out_is_named(tmp_path: Path) -> None:
+    """Guards against blaming the text, or a loss "this high", where the decoder sees the answer in training."""
+    numbers = {"best": 900, "bleu": 0.0, "loss": 0.1, "nll": 0.1, "best_looping": 1.0}
+    *_, last = sentences(tmp_path, steps=1000, ablate=("causal_mask",), **numbers)  # type: ignore[arg-type]
+    assert last.endswith("the parts of the model that model.ablate leaves out (causal_mask)")
+    *_, last = sentences(tmp_path, steps=1000, ablate=("scale",), best=500, bleu=60.0, loss=0.3, nll=0.3)
+    assert "ablate" not in last
 
 
 def test_a_run_without_a_best_model_has_no_outcome(tmp_path: Path) -> None:
