@@ -532,7 +532,7 @@ class DecodeConfig(Section):
     quantize: Literal["int8"] | None = option(
         None,
         "int8: compute linear layers in 8-bit integers on the CPU, with nearly the quality of fp32. Where that is "
-        "slower than fp32, fp32 is used, and a message says so. Validation and test of a run never use int8.",
+        "not faster than fp32, fp32 is used, and a message says so. Validation and test of a run never use int8.",
     )
     split_sentences: bool | Literal["auto"] = option(
         "auto",

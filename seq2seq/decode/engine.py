@@ -28,7 +28,7 @@ from seq2seq.memory import memory_explained
 from seq2seq.model.ensemble import Ensemble
 from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.cuda_graphs import Graphs
-from seq2seq.model.quantize import int8_layer, quantize, update_weights, with_weights_in
+from seq2seq.model.quantize import int8_layer, linear_shapes, quantize, update_weights, with_weights_in
 from seq2seq.model.state import round_up
 
 _PROCESS = os.getpid()  # the process that loaded this module; a forked child has another number
@@ -134,10 +134,10 @@ class TorchEngine:
         return sum(parameter.numel() for parameter in self._original.parameters())
 
     def settle(self, decode: DecodeConfig, say: Callable[[str], None]) -> DecodeConfig:
-        """Replace int8 by fp32 on a CPU where int8 is slower."""
-        if decode.quantize is None or self.device.type != "cpu" or int8_layer() is not None:
+        """Replace int8 by fp32 where int8 is not faster."""
+        if decode.quantize is None or self.device.type != "cpu" or self._int8_layer is not None:
             return decode
-        say("int8 is slower than fp32 on this CPU; translating in fp32")
+        say("int8 is not faster than fp32 with a model of this size on this CPU; translating in fp32")
         return decode.model_copy(update={"quantize": None})
 
     def longest_output(self, num_source_tokens: int, decode: DecodeConfig) -> int:
@@ -202,10 +202,14 @@ class TorchEngine:
             finally:
                 torch.set_num_threads(num_threads)  # the workers have changed the default for new threads
 
+    @property
+    def _int8_layer(self) -> type[torch.nn.Module] | None:
+        return int8_layer(linear_shapes(self.model))
+
     @cached_property
     def _quantized(self) -> Seq2SeqModel:
-        layer = int8_layer()
-        assert layer is not None, "settle() puts fp32 in the place of an int8 that is slower"
+        layer = self._int8_layer
+        assert layer is not None, "settle() puts fp32 in the place of an int8 that is no faster"
         return quantize(self.model, layer)
 
     @torch.inference_mode()

@@ -5,7 +5,7 @@ each row of activations is rounded in the same way during the computation. Produ
 multiplied by both scales. A row's scale and sums depend on that row only, so its result does not depend on the batch.
 
 Two layers compute this, with the kernels of PyTorch (:class:`Int8Linear`) and of FBGEMM (:class:`FbgemmLinear`);
-:func:`int8_layer` measures which of them pays on this CPU.
+:func:`int8_layer` measures which of them pays on this CPU for a model of this size.
 
 Shapes: ``T`` tokens, ``I`` inputs and ``O`` outputs of a layer.
 """
@@ -16,6 +16,7 @@ import copy
 import functools
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -26,10 +27,10 @@ from seq2seq.model.embeddings import EmbeddingModel
 from seq2seq.model.interface import Seq2SeqModel
 
 
-def _quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x: [rows, columns] -> int8 [rows, columns] and scales [rows, 1]; x is about their product."""
+def _quantize_rows(x: Tensor, largest: int = 127) -> tuple[Tensor, Tensor]:
+    """x: [rows, columns] -> int8 [rows, columns] up to ``largest`` and scales [rows, 1]; x is about their product."""
     quotients = x.abs()
-    scales = quotients.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * 127).mul_(1 / 127)
+    scales = quotients.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny * largest).mul_(1 / largest)
     return torch.div(x, scales, out=quotients).round_().to(torch.int8), scales
 
 
@@ -64,8 +65,9 @@ class Int8Linear(nn.Module):
 class FbgemmLinear(nn.Module):
     """``nn.Linear`` with an int8 weight, for x86 CPUs without VNNI instructions.
 
-    Their instruction for int8 adds two products in 16 bits, which holds two products of 8 and 7 bits, but not of 8 and
-    8. So a row of activations is rounded to multiples of its largest absolute value / 63.
+    Their instruction for int8 adds two products in 16 bits, which hold two of 255 x 64, but not of 255 x 127. So a row
+    of a weight is rounded to multiples of its largest absolute value / 64. Weights have fewer outliers than activations
+    and lose less by it.
     """
 
     scales: Tensor  # [O]
@@ -78,7 +80,7 @@ class FbgemmLinear(nn.Module):
             RuntimeError or AttributeError: this CPU, or this version of PyTorch, does not have the kernel.
         """
         super().__init__()
-        quantized, scales = _quantize_rows(weight.detach().float())
+        quantized, scales = _quantize_rows(weight.detach().float(), 64)
         self.register_buffer("scales", scales.squeeze(1))
         self.register_buffer("bias", None if bias is None else bias.detach().float())
         ones, zeros = torch.ones(len(weight), dtype=torch.float64), torch.zeros(len(weight), dtype=torch.int64)
@@ -96,14 +98,24 @@ class FbgemmLinear(nn.Module):
         """[T, I] -> [T, O]."""
         x = x.float()
         largest = x.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
-        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32  # rounds to multiples of 1 / 63
-        out = multiply(x / largest, 1 / 63, 64, self._packed).mul_(largest)
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32  # rounds to multiples of 1 / 127
+        out = multiply(x / largest, 1 / 127, 128, self._packed).mul_(largest)
         if self.bias is None:
             return out.mul_(self.scales)
         return torch.addcmul(self.bias, out, self.scales, out=out)
 
 
-_ROWS, _INPUTS, _OUTPUTS, _TRIES = 64, 256, 512, 5  # sizes and repeats of the timed layers
+_ROWS, _TRIES = 64, 4  # of the timed layers
+_GAIN = 1.2  # times as fast as fp32: less is not worth the rounding, and may be chance
+
+Shapes = tuple[tuple[int, int], ...]  # inputs and outputs of each linear layer
+
+
+def linear_shapes(model: Seq2SeqModel) -> Shapes:
+    """Inputs and outputs of all that :func:`quantize` replaces, the output of the model included."""
+    linear = [(m.in_features, m.out_features) for m in model.modules() if isinstance(m, nn.Linear)]
+    outputs = [m.output_weight.shape[::-1] for m in model.modules() if isinstance(m, EmbeddingModel)]
+    return (*linear, *((inputs, count) for inputs, count in outputs))
 
 
 def _seconds(layer: Callable[[Tensor], Tensor], x: Tensor) -> float:
@@ -118,20 +130,28 @@ def _seconds(layer: Callable[[Tensor], Tensor], x: Tensor) -> float:
 
 @functools.cache
 @torch.inference_mode()
-def int8_layer() -> type[Int8Linear] | type[FbgemmLinear] | None:
-    """The first int8 layer that is faster than fp32 on this CPU; None if there is none.
+def int8_layer(shapes: Shapes) -> type[Int8Linear] | type[FbgemmLinear] | None:
+    """The first int8 layer with which layers of these shapes are clearly faster than in fp32; None if there is none.
 
-    The layers are measured, because no list of CPU features is right for all processors and versions of PyTorch.
+    They are measured, because no list of CPU features is right for all processors and versions of PyTorch, and because
+    narrow layers gain nothing on any: rounding takes longer than the product.
     """
-    x, weight = torch.ones(_ROWS, _INPUTS), torch.ones(_OUTPUTS, _INPUTS)
-    limit = _seconds(lambda x: F.linear(x, weight), x)
-    for layer in (Int8Linear, FbgemmLinear):
-        try:
-            if _seconds(layer(weight, None), x) < limit:
-                return layer
-        except (RuntimeError, AttributeError):
-            continue
-    return None
+    layers: tuple[type[Int8Linear] | type[FbgemmLinear], ...] = (Int8Linear, FbgemmLinear)
+    seconds = dict.fromkeys((None, *layers), 0.0)  # None: fp32
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the search, and because several would wait for each other on a busy machine
+    try:
+        for (inputs, outputs), count in Counter(shapes).items():
+            x, weight = torch.ones(_ROWS, inputs), torch.ones(outputs, inputs)
+            seconds[None] += count * _seconds(functools.partial(F.linear, weight=weight), x)
+            for layer in layers:
+                try:
+                    seconds[layer] += count * _seconds(layer(weight, None), x)
+                except (RuntimeError, AttributeError):  # this CPU, or this version of PyTorch, lacks the kernel
+                    seconds[layer] = float("inf")
+    finally:
+        torch.set_num_threads(num_threads)
+    return next((layer for layer in layers if seconds[layer] * _GAIN < seconds[None]), None)
 
 
 def _shallow_copy(model: Seq2SeqModel) -> Seq2SeqModel:

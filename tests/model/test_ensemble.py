@@ -90,7 +90,7 @@ def test_members_that_agree_leave_nothing_to_padding():
 
 def test_int8_quantises_every_member(members, sources, monkeypatch):
     """Guards against members that stay in fp32."""
-    monkeypatch.setattr("seq2seq.decode.engine.int8_layer", lambda: Int8Linear)
+    monkeypatch.setattr("seq2seq.decode.engine.int8_layer", lambda shapes: Int8Linear)
     engine = TorchEngine(members[:2], torch.float32)
     found = engine.search(sources, BEAM.model_copy(update={"quantize": "int8"}))
     assert all(found)

@@ -8,7 +8,15 @@ from torch.nn import functional
 
 from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID
-from seq2seq.model.quantize import FbgemmLinear, Int8Linear, int8_layer, quantize, update_weights, with_weights_in
+from seq2seq.model.quantize import (
+    FbgemmLinear,
+    Int8Linear,
+    int8_layer,
+    linear_shapes,
+    quantize,
+    update_weights,
+    with_weights_in,
+)
 
 WITHOUT_FBGEMM = pytest.mark.skipif(
     "fbgemm" not in torch.backends.quantized.supported_engines, reason="no FBGEMM on this CPU or in this PyTorch"
@@ -34,16 +42,16 @@ def test_close_to_fp32(inputs, outputs, bias, layer):
 
 
 @pytest.mark.parametrize(
-    ("layer", "largest"), [(Int8Linear, 127), pytest.param(FbgemmLinear, 63, marks=WITHOUT_FBGEMM)]
+    ("layer", "largest"), [(Int8Linear, 127), pytest.param(FbgemmLinear, 64, marks=WITHOUT_FBGEMM)]
 )
 def test_exact_where_int8_is(layer, largest):
     """Whole numbers up to the largest that fits, which every row has, are not rounded; 512 products do not overflow."""
     x, weight = (
         torch.randint(-most, most + 1, (30, 512), generator=torch.Generator().manual_seed(most)).float()
-        for most in (largest, 127)
+        for most in (127, largest)
     )
-    x[:, 0], weight[:, 0] = largest, 127
-    x[0], weight[0] = largest, 127
+    x[:, 0], weight[:, 0] = 127, largest
+    x[0], weight[0] = 127, largest
     torch.testing.assert_close(layer(weight, None)(x), x @ weight.t(), rtol=1e-6, atol=1e-3)
 
 
@@ -117,17 +125,38 @@ def test_the_layer_is_chosen_by_its_time(monkeypatch, slow, expected):
 
     def seconds(layer, x):
         layer(x)
-        return 1.0 if not isinstance(layer, nn.Module) else 2.0 if type(layer) in slow else 0.5
+        return 1.0 if not isinstance(layer, nn.Module) else 0.9 if type(layer) in slow else 0.5
 
     monkeypatch.setattr("seq2seq.model.quantize._seconds", seconds)
-    assert int8_layer.__wrapped__() is expected
+    assert int8_layer.__wrapped__(((8, 16), (16, 8))) is expected
+
+
+def test_each_shape_counts_as_often_as_the_model_has_it(monkeypatch):
+    """Guards against a wide output that hides many narrow layers, which int8 makes slower."""
+
+    def seconds(layer, x):
+        gain = 0.1 if x.size(1) == 64 else 2.0
+        return gain if isinstance(layer, nn.Module) else 1.0
+
+    monkeypatch.setattr("seq2seq.model.quantize._seconds", seconds)
+    assert int8_layer.__wrapped__(((64, 8), (8, 8))) is None
+    assert int8_layer.__wrapped__(((64, 8), (64, 8), (64, 8), (8, 8))) is Int8Linear
+
+
+def test_all_that_is_replaced_is_measured(make_model):
+    """Guards against a measurement without the output, which is the largest layer."""
+    model = make_model(d_model=64, d_ff=128, tie_embeddings="all")
+    shapes = linear_shapes(model)
+    small = quantize(model, Int8Linear)
+    replaced = [tuple(m.weight.shape) for m in small.modules() if isinstance(m, Int8Linear)]
+    assert sorted(shapes) == sorted(replaced)
 
 
 def test_a_layer_that_this_pytorch_lacks_is_passed_over(monkeypatch):
     """Guards against a traceback where there is no FBGEMM (ARM, later versions): the answer is then fp32."""
     monkeypatch.setattr("seq2seq.model.quantize._seconds", lambda layer, x: 1.0)
     monkeypatch.delattr(torch, "_make_per_channel_quantized_tensor")
-    assert int8_layer.__wrapped__() is None
+    assert int8_layer.__wrapped__(((8, 16),)) is None
 
 
 @pytest.mark.parametrize("tie", ["all", "target", "none"])
