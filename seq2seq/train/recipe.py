@@ -35,6 +35,7 @@ _LEARNING_RATE = {  # by optimizer, up to these d_model; Muon was measured up to
     "muon": ((192, 6e-3), (384, 3e-3), (768, 1.5e-3), (math.inf, 1e-3)),
     "adamw": ((192, 3e-3), (384, 1.5e-3), (768, 7e-4), (math.inf, 5e-4)),
 }
+_FINE_TUNING = 0.25  # share of these rates for a model that has been trained: with more it forgets more
 _LEAST_STEP, _LARGEST_ON_CPU = 1_024, 4_096  # target tokens; smaller and larger ones learn less in the same time
 _MOST_PER_PROCESS = 25_000  # target tokens of a step on a GPU: the step of Vaswani et al. 2017
 _STEPS, _STEPS_PER_EPOCH = 2_000, 100  # of a run, and of an epoch, or more if the step can be so small
@@ -248,7 +249,10 @@ def run_choices(
     yield Choice("optim.warmup_steps", warmup, f"{_WARMUP:.0%} of the steps, at most {_MOST_WARMUP:,}")
     name = config.optim.name
     lr = next(rate for most, rate in _LEARNING_RATE[name] if width <= most)
-    yield Choice("optim.lr", lr, f"for {name} and models that are {width} wide")
+    why = f"for {name} and models that are {width} wide"
+    if config.init.source is not None:
+        lr, why = _FINE_TUNING * lr, f"a quarter of that {why}: the model has been trained, and more would forget more"
+    yield Choice("optim.lr", lr, why)
     averaged = max(5.0, _AVERAGED * steps)
     yield Choice("train.ema_decay", round(1 - 1 / averaged, 6), f"averages the weights of about {averaged:,.0f} steps")
     every = train.validate_every

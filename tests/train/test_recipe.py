@@ -221,6 +221,13 @@ def test_the_smallest_bound_decides_the_schedule(train: dict[str, Any], pace: Pa
     assert chosen["train.ema_decay"] <= 1 - 1 / (0.05 * most) + 1e-6
 
 
+def test_a_model_that_has_been_trained_learns_more_slowly() -> None:
+    """Guards against a fine-tuning that begins with the rate of a new model, and forgets all that it knew."""
+    new, trained = (of_run(made(init=init), 3_000, 40, Pace(0.2, 1.0)) for init in ({}, {"from": "runs/general"}))
+    assert trained["optim.lr"] == pytest.approx(new["optim.lr"] / 4)
+    assert {**trained, "optim.lr": 0} == {**new, "optim.lr": 0}
+
+
 def test_what_is_stated_decides_what_follows_from_it() -> None:
     """A learning rate for a model of another width diverges; checkpoints follow the validations that are stated."""
     wide = made(
