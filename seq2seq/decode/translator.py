@@ -17,14 +17,16 @@ from typing import Any, overload
 import torch
 
 from seq2seq.config import Config, DecodeConfig, override_decode
+from seq2seq.data.parallel import chunks_of
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
 from seq2seq.decode.engine import Engine, Source, TorchEngine, compute_in_fork
 from seq2seq.decode.explain import attention_of, explain, run_once
 from seq2seq.decode.explanation import Attention, Explanation
+from seq2seq.decode.likelihood import TargetScore, score_pairs
 from seq2seq.decode.sentences import split_sentences
 from seq2seq.device import choose_device, compute_dtype
-from seq2seq.errors import ModelError, UserError
+from seq2seq.errors import DataError, ModelError, UserError
 from seq2seq.files import checksum
 from seq2seq.languages import CUTS, joiner, script_of
 from seq2seq.model_folder import LoadedModel, find_model_folder, load_model_folder
@@ -43,11 +45,11 @@ class Translation:
     cut: bool = False  # it reached its length limit before it was complete
 
 
-def _lines_of(lines: Iterable[str]) -> Iterator[str]:
+def _lines_of(lines: Iterable[str], call: str = "translate") -> Iterator[str]:
     """The lines; each is checked when it is read. TypeError at once for what is no list of strings."""
     # What has keys, a dict or a table of pandas, would give them instead of lines.
     if isinstance(lines, (str, bytes)) or hasattr(lines, "keys") or not isinstance(lines, Iterable):
-        raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: translate(["..."])')
+        raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: {call}(["..."])')
     return map(_checked_line, count(1), lines)
 
 
@@ -194,6 +196,47 @@ class Translator:
         checked = list(_lines_of([lines] if isinstance(lines, str) else lines))
         texts = [translations[0].text for translations in self.translate_stream(checked, decode, **options)]
         return texts[0] if one else texts
+
+    def score(
+        self, sources: Iterable[str], targets: Iterable[str], decode: DecodeConfig | None = None, **options: Any
+    ) -> list[TargetScore]:
+        """How likely the model finds given translations, one result for each pair; there is no search.
+
+        A pair that is too long for the model, or has a blank source and a target that is not blank, has no score.
+
+        Args:
+            decode: default: the settings in the model's config; only the tag, the precision and batch_tokens count.
+            options: as for :meth:`translate`.
+
+        Raises:
+            TypeError: what should be a list of strings is something else.
+            DataError: there are more sources than targets, or fewer.
+        """
+        both = [list(_lines_of(side, "score")) for side in (sources, targets)]
+        if len(both[0]) != len(both[1]):
+            raise DataError(f"{len(both[0]):,} sources but {len(both[1]):,} targets; give a target for each source")
+        decode = self.engine.settle(override_decode(decode or self.config.decode, options), warnings.warn)
+        return list(self.score_stream(zip(*both, strict=True), decode))
+
+    def score_stream(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        decode: DecodeConfig,
+        on_problem: Callable[[int, str], None] = lambda line, message: None,
+    ) -> Iterator[TargetScore]:
+        """:meth:`score` for any number of pairs in constant memory.
+
+        ``on_problem``: called with a line number (from 1) and the reason if a pair cannot be scored.
+        """
+        prefix, max_length = self._prefix(decode), self.config.data.max_length
+        first = 1
+        for window in chunks_of(pairs, lambda pair: len(pair[0]) + len(pair[1]), WINDOW_LINES, WINDOW_CHARACTERS):
+
+            def report(index: int, message: str, first: int = first) -> None:
+                on_problem(first + index, message)
+
+            yield from score_pairs(self.engine, self.tokenizers, window, decode, prefix, max_length, report)
+            first += len(window)
 
     def attention(self, text: str, target: str | None = None) -> Attention:
         """The attention weights for one sentence, as arrays.
