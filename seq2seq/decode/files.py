@@ -22,7 +22,7 @@ from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import DataError, UserError
 from seq2seq.files import new_checksum
 
-_REPORTS = 20  # problems printed one by one; the rest are only counted
+REPORTS = 20  # problems printed one by one; the rest are only counted
 _TO_SPACES = str.maketrans("\t\r\n", "   ")  # what would end a cell or a row
 
 Format: TypeAlias = Literal["text", "tsv"]  # tsv: source, translation, score
@@ -68,7 +68,7 @@ class _InputLines:
         if line <= self._num_reported:
             return
         self.num_problems += 1
-        if self.num_problems <= _REPORTS:
+        if self.num_problems <= REPORTS:
             tqdm.write(f"{self.name}:{line}: {problem}", file=sys.stderr)
 
     def summarise(self, n_best: int) -> None:
@@ -76,8 +76,8 @@ class _InputLines:
         if self.short_lists:
             what = f"{self.short_lists:,} lines have fewer than {n_best} different translations"
             print(f"{self.name}: {what}; raise decode.beam_size to find more", file=sys.stderr)
-        if self.num_problems > _REPORTS:
-            print(f"{self.name}: {self.num_problems - _REPORTS:,} more lines have such problems", file=sys.stderr)
+        if self.num_problems > REPORTS:
+            print(f"{self.name}: {self.num_problems - REPORTS:,} more lines have such problems", file=sys.stderr)
 
     def _decode(self, raw: bytes) -> str:
         try:
@@ -211,5 +211,9 @@ def _translated(
 
 def _row(source: str, translation: Translation) -> str:
     """A line of a TSV file."""
-    texts = [text.translate(_TO_SPACES) for text in (source, translation.text)]
-    return "\t".join([*texts, f"{translation.score:.4f}"]) + "\n"
+    return "\t".join([cell(source), cell(translation.text), f"{translation.score:.4f}"]) + "\n"
+
+
+def cell(text: str) -> str:
+    """A text as a cell of a TSV file."""
+    return text.translate(_TO_SPACES)
