@@ -44,7 +44,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "languages": (),
     "traces": (),
-    "faults": (),
+    "faults": ("data.inspection",),
     "signals": (),
     "files": ("errors",),
     "memory": ("errors",),
@@ -83,6 +83,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *(*_BASE, "config", "data.parallel", "data.symbols", "data.tokenizer"),
         *("device", "model_folder", "decode"),
     ),
+    "decode.flags": ("data.clean_rules", "faults", "languages"),
     "decode": (*_BASE, "config", "data", "decode"),
     # Satellites look down on the core and not at each other; the core imports no satellite, but train scores.
     "evaluate": _BASE,

@@ -10,6 +10,13 @@ from seq2seq.errors import UserError
 
 _EPILOG = """\
 --n-best above 1: up to N rows per line, best first: line number, score, text
+--format tsv, the default with --scores or --flags: source, translation, score
+--scores: then the mean log-probability of a token, the lowest one of a token,
+  and the ratio of lengths (about 1, in all languages)
+--flags: last, with commas: empty, looping (a part again and again), copied (is
+  its source), short, long (for its source, or cut), script (not that of the
+  target language), numbers (others than in the source), tags (lost tags,
+  placeholders or addresses)
 Lines from a pipe or a terminal are translated when they arrive.
 exit codes: as `seq2seq -h` lists them
 """
@@ -28,7 +35,10 @@ def add(subparsers: Subparsers) -> None:
     argument("--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input")
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
     help_ = "text (default), or tsv: source, translation, score"
-    argument("--format", choices=["text", "tsv"], default="text", metavar="NAME", help=help_)
+    argument("--format", choices=["text", "tsv"], metavar="NAME", help=help_)
+    argument("--scores", action="store_true", help="three more columns: see below")
+    argument("--flags", action="store_true", help="one more column: what looks wrong; see below")
+    argument("--review", type=int, metavar="N", help="print the N lines to look at first on standard error")
     argument("--resume", action="store_true", help="continue an interrupted translation")
     choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
     argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)
@@ -36,7 +46,7 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from seq2seq.decode.files import translate_file
+    from seq2seq.decode.files import Extras, Format, translate_file
     from seq2seq.decode.streams import is_stream, refuse_same_file
 
     source = Path(args.input)
@@ -50,6 +60,12 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--resume: give --input FILE; input from a pipe cannot be read again")
         if is_stream(args.output):
             raise UserError("--resume: give --output FILE; output to a pipe cannot be continued")
+    if args.format == "text" and (args.scores or args.flags):
+        raise UserError("--scores and --flags are columns of --format tsv; remove --format text")
+    if args.review is not None and args.review < 1:
+        raise UserError(f"--review: must be at least 1, not {args.review}")
     refuse_same_file(args.input, args.output)
     translator, decode = load_translator(args)
-    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, args.format)
+    form: Format = args.format or ("tsv" if args.scores or args.flags else "text")
+    extras = Extras(args.scores, args.flags, args.review or 0)
+    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, form, extras)
