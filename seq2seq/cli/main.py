@@ -43,7 +43,6 @@ A first run, from parallel text to translations:
   seq2seq translate runs/my --input new.en --output new.de
 
 with this my.yaml:
-
   run_dir: runs/my
   data:
     train: {src: train.en, tgt: train.de}

@@ -10,13 +10,10 @@ from seq2seq.errors import UserError
 
 _EPILOG = """\
 --n-best above 1: up to N rows per line, best first: line number, score, text
---format tsv, the default with --scores or --flags: source, translation, score
---scores: then the mean log-probability of a token, the lowest one of a token,
-  and the ratio of lengths (about 1, in all languages)
---flags: last, with commas: empty, looping (a part again and again), copied (is
-  its source), short, long (for its source, or cut), script (not that of the
-  target language), numbers (others than in the source), tags (lost tags,
-  placeholders or addresses)
+--scores, after the score: the mean log-probability of a token, the lowest one
+  of a token, the ratio of the lengths (about 1, in all languages)
+--flags, last, with commas: empty, looping, copied, short, long, script (wrong),
+  numbers (others), tags (or placeholders, addresses; lost)
 Lines from a pipe or a terminal are translated when they arrive.
 exit codes: as `seq2seq -h` lists them
 """
@@ -34,11 +31,11 @@ def add(subparsers: Subparsers) -> None:
     argument("models", type=path, nargs="+", metavar="MODEL", help="run folder or model folder; several: an ensemble")
     argument("--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input")
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
-    help_ = "text (default), or tsv: source, translation, score"
+    help_ = "text, or tsv: source, translation, score"
     argument("--format", choices=["text", "tsv"], metavar="NAME", help=help_)
-    argument("--scores", action="store_true", help="three more columns: see below")
-    argument("--flags", action="store_true", help="one more column: what looks wrong; see below")
-    argument("--review", type=int, metavar="N", help="print the N lines to look at first on standard error")
+    argument("--scores", action="store_true", help="three more columns, see below")
+    argument("--flags", action="store_true", help="one more column: what looks wrong, see below")
+    argument("--review", type=int, metavar="N", help="print the N lines to look at first")
     argument("--resume", action="store_true", help="continue an interrupted translation")
     choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
     argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from seq2seq.config import DecodeConfig
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.engine import Engine
+from seq2seq.errors import ModelError
 from seq2seq.languages import count_words
 
 
@@ -54,6 +57,9 @@ def score_pairs(
         prefix: the ids before every source sentence.
         max_length: the longest sentence that the model reads or writes, in tokens, with prefix and EOS.
         on_problem: called with the index of a pair that cannot be scored, and the reason.
+
+    Raises:
+        ModelError: the model computes no finite numbers.
     """
     filled = [[text if text.strip() else "" for text in side] for side in zip(*pairs, strict=True)]
     sources, targets = (
@@ -77,6 +83,8 @@ def score_pairs(
     whole = [[*targets[index], EOS_ID] for index in scored]
     found = engine.score([[*prefix, *sources[index], EOS_ID] for index in scored], whole, decode)
     for index, ids, log_probs in zip(scored, whole, found, strict=True):
+        if not np.isfinite(log_probs).all():
+            raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
         tokens = tuple(zip(tokenizers.tgt.pieces(ids), log_probs.tolist(), strict=True))
         results[index] = TargetScore(float(log_probs.sum()), tokens, count_words(pairs[index][1]))
     return results

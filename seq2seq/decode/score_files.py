@@ -73,6 +73,8 @@ def score_files(models: Sequence[ScoringModel], source: str, target: str, output
         UserError: the output cannot be written.
     """
     num_lines = _check(source, target)
+    for model in models:
+        model.translator.score_stream((), model.decode)  # a wrong tag is an error before the work begins
     pack = partial(gzip.compress, compresslevel=6, mtime=0) if output.endswith(".gz") else bytes
     hidden = output == "-" and not sys.stderr.isatty()
     bar = tqdm(desc="scoring", unit=" lines", total=num_lines, disable=hidden, mininterval=0.5)

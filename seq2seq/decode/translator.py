@@ -234,9 +234,21 @@ class Translator:
         """:meth:`score` for any number of pairs in constant memory.
 
         ``on_problem``: called with a line number (from 1) and the reason if a pair cannot be scored.
+
+        Raises:
+            UserError: at once, if the tag is unknown, or missing.
+            ModelError: later, if the model computes no finite numbers.
         """
-        prefix, max_length = self._prefix(decode), self.config.data.max_length
-        first = 1
+        return self._score_windows(pairs, decode, self._prefix(decode), on_problem)
+
+    def _score_windows(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        decode: DecodeConfig,
+        prefix: Sequence[int],
+        on_problem: Callable[[int, str], None],
+    ) -> Iterator[TargetScore]:
+        first, max_length = 1, self.config.data.max_length
         for window in chunks_of(pairs, lambda pair: len(pair[0]) + len(pair[1]), WINDOW_LINES, WINDOW_CHARACTERS):
 
             def report(index: int, message: str, first: int = first) -> None:

@@ -95,7 +95,7 @@ def test_planted_faults_are_found_and_the_rest_is_left_alone() -> None:
     for flag in FLAGS:
         recall, precision = found[flag] / planted[flag], found[flag] / max(1, found[flag] + false[flag])
         print(f"{flag}: precision {precision:.3f}, recall {recall:.3f} of {planted[flag]}")
-        assert recall >= {"short": 0.6, "long": 0.9, "copied": 0.97}.get(flag, 0.99), flag
+        assert recall >= {"short": 0.9, "long": 0.98}.get(flag, 0.99), flag
         assert precision >= 0.97, flag
 
 
@@ -106,7 +106,7 @@ def test_planted_faults_are_found_and_the_rest_is_left_alone() -> None:
         ("100% de rabais", "100% Rabatt", ("fr", "de")),
         ("Berlin.", "Berlin", ("en", "de")),
         ("遇毒，位不当也。", "遇毒，位不当也。", ("lzh", "zh")),
-        ("ha ha ha ha ha ha ha ha", "ha ha ha ha ha ha ha ha!", ("en", "de")),
+        ("ha ha ha ha ha ha ha, he said", "ha ha ha ha ha ha ha, sagte er", ("en", "de")),
         ("See https://example.org/a.", "见 https://example.org/a。", ("en", "zh")),
         ("Hi {name}!", "{name}，你好！", ("en", "zh")),
         ("Q&amp;A &#39;", "Q&A '", ("en", "de")),

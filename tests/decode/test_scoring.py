@@ -14,7 +14,7 @@ from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.decode.engine import Source, TorchEngine
 from seq2seq.decode.explain import run_once
 from seq2seq.decode.translator import Translator
-from seq2seq.errors import DataError
+from seq2seq.errors import DataError, ModelError
 from seq2seq.languages import count_words
 from seq2seq.model import loss
 from seq2seq.model.interface import Seq2SeqModel
@@ -187,6 +187,14 @@ def test_wrong_arguments_of_score(translator: Translator) -> None:
     with pytest.raises(DataError, match="2 sources but 1 targets"):
         translator.score(["ka", "to"], ["dor"])
     assert translator.score([], []) == []
+
+
+def test_a_model_without_numbers_is_an_error(model: Path) -> None:
+    """Guards against scores of nan that look like lines without a score."""
+    broken = Translator.load(model, device="cpu")
+    broken.engine.model.output_weight.data.fill_(np.nan)  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match="no finite numbers"):
+        broken.score(["ka"], ["dor"])
 
 
 @pytest.mark.parametrize(
