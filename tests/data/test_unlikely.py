@@ -115,9 +115,8 @@ def test_train_and_clean_use_a_real_model(
     config = toy_config(tmp_path / "text", tmp_path / "run", rule, "train.max_steps=1")
     assert main(["clean", "run.yaml", rule, "--output", "out"]) == 0
     unlikely = sum(score < limit for score in scores)
-    assert (
-        f"{40 - unlikely} of 40 pairs are clean; left out: {unlikely} unlikely for the model" in capsys.readouterr().out
-    )
+    expected = f"{40 - unlikely} of 40 pairs are clean; left out: {unlikely} unlikely for the model"
+    assert expected in capsys.readouterr().out
     kept = (tmp_path / "out/train.xx").read_text().splitlines()
     assert kept == [src for (src, _), score in zip(pairs, scores, strict=True) if score >= limit]
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
