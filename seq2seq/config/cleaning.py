@@ -93,8 +93,8 @@ class CleanConfig(Section):
     )
     min_log_prob: float | None = option(
         None,
-        "For model: the lowest log-probability per token (natural logarithm) of a pair that is kept. -6 leaves out "
-        "little; `seq2seq score` shows the numbers of a text.",
+        "For model: the lowest log-probability per token (natural logarithm) of a pair that is kept. -5 leaves out "
+        "few true pairs of text like the model's own; `seq2seq score` shows the numbers of a text.",
         le=0,
     )
 
@@ -108,7 +108,7 @@ class CleanConfig(Section):
         if least is not None and most is not None and least > most:
             yield "min_characters", f"must be at most max_characters ({most}), not {least}"
         if self.model is not None and self.min_log_prob is None:
-            yield "min_log_prob", "is needed with model: the lowest log-probability per token to keep, such as -6"
+            yield "min_log_prob", "is needed with model: the lowest log-probability per token to keep, such as -5"
         if self.model is None and self.min_log_prob is not None:
             yield (
                 "min_log_prob",
