@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from seq2seq.data.inspection import line_keys
+
 # A part that is there three times in a row, as in "the man the man the man"; a short one, as in "......", six times.
 _LOOP = re.compile(r"(.{4,40}?)\1{2,}|(.{1,3}?)\2{5,}", re.DOTALL)
 _SHORTEST_LOOP = 10  # characters
@@ -46,7 +48,7 @@ def find_faults(sources: Sequence[str], hypotheses: Sequence[str], references: S
             counts["empty"] += 1
         elif loops(hyp) and not loops(ref):
             counts["looping"] += 1
-        elif hyp.strip().lower() == src.strip().lower() != ref.strip().lower():
+        elif copies(src, hyp) and not copies(src, ref):
             counts["copied"] += 1
     return Faults(**{name: count / max(1, number) for name, count in counts.items()})
 
@@ -54,3 +56,9 @@ def find_faults(sources: Sequence[str], hypotheses: Sequence[str], references: S
 def loops(line: str) -> bool:
     """Whether a part of the line is repeated again and again."""
     return any(len(found[0]) >= _SHORTEST_LOOP for found in _LOOP.finditer(line))
+
+
+def copies(source: str, translation: str) -> bool:
+    """Whether a translation is its source, except for case, spaces and punctuation."""
+    key, other = line_keys([source, translation])
+    return bool(key == other)

@@ -199,3 +199,13 @@ def joiner(language: str | None, left: str, right: str) -> str:
     last = next(filter(None, map(script_of_letter, reversed(left))), None)
     first = next(filter(None, map(script_of_letter, right)), None)
     return "" if last in UNSPACED_SCRIPTS and first in UNSPACED_SCRIPTS else " "
+
+
+def count_words(text: str) -> int:
+    """The number of words between spaces; every letter of a script without spaces between words is one by itself."""
+    count = 0
+    for part in filter(None, WORD_END.split(text)):
+        alone = sum(script_of_letter(character) in UNSPACED_SCRIPTS for character in part)
+        others = any(c.isalnum() and script_of_letter(c) not in UNSPACED_SCRIPTS for c in part)
+        count += alone + (others or not alone)
+    return count

@@ -44,7 +44,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "errors": (),
     "languages": (),
     "traces": (),
-    "faults": (),
+    "faults": ("data.inspection",),
     "signals": (),
     "files": ("errors",),
     "memory": ("errors",),
@@ -66,10 +66,11 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("config", "data.packed", "data.symbols", "decode.search"),
         *("model.interface", "model.kernels.cuda_graphs", "model.state"),
     ),
+    "decode.scoring": ("data.packed", "data.symbols", "model.interface", "model.loss"),
     # An engine knows no text, and a translator no model.
     "decode.engine": (
         *("config", "data.packed", "device", "errors", "memory"),
-        *("decode.search", "decode.stepper", "model"),
+        *("decode.scoring", "decode.search", "decode.stepper", "model"),
     ),
     "decode.ctranslate2_model": ("data.symbols", "errors", "model"),
     "decode.ctranslate2_engine": (
@@ -78,7 +79,12 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "decode.explanation": (),
     "decode.explain": ("config", "data.packed", "data.symbols", "data.tokenizer", "decode", "errors", "model"),
-    "decode.translator": (*_BASE, "config", "data.symbols", "data.tokenizer", "device", "model_folder", "decode"),
+    "decode.translator": (
+        *(*_BASE, "config", "data.parallel", "data.symbols", "data.tokenizer"),
+        *("device", "model_folder", "decode"),
+    ),
+    "decode.flags": ("data.clean_rules", "faults", "languages"),
+    "decode.pair_scorer": ("decode.translator", "files", "model_folder"),
     "decode": (*_BASE, "config", "data", "decode"),
     # Satellites look down on the core and not at each other; the core imports no satellite, but train scores.
     "evaluate": _BASE,

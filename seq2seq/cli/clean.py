@@ -28,9 +28,10 @@ def run(args: argparse.Namespace) -> None:
     from seq2seq import __version__
     from seq2seq.data.clean_output import check_new, write_clean_text
     from seq2seq.data.prepare import known_checksums, open_text
+    from seq2seq.decode.pair_scorer import ModelScorer
 
     check_new(args.output)
-    cleaned = open_text(config).cleaned
+    cleaned = open_text(config, ModelScorer()).cleaned
     write_clean_text(args.output, config.data, cleaned, known_checksums(config), __version__)
     print(cleaned or "train: no rule of data.clean is on, so all pairs are clean")
     print(f"written to {args.output}")

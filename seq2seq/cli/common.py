@@ -52,6 +52,11 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     option("--top-k", type=int, metavar="K", help="sampling: only the K most likely tokens")
     option("--top-p", type=float, metavar="P", help="sampling: most likely tokens, up to probability P")
     option("--seed", type=int, metavar="N", help="sampling: same seed, same translations")
+    add_machine_options(parser)
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for where and how a model is computed."""
     option = parser.add_argument_group("machine").add_argument
     help_ = "cpu or cuda; default: cuda if available"
     option("--device", choices=["auto", "cpu", "cuda"], default="auto", metavar="NAME", help=help_)

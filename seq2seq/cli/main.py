@@ -12,14 +12,27 @@ from functools import partial
 from typing import Any
 
 from seq2seq import __version__
-from seq2seq.cli import average, clean, config, curves, doctor, evaluate, explain, export, import_, train, translate
+from seq2seq.cli import (
+    average,
+    clean,
+    config,
+    curves,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    import_,
+    score,
+    train,
+    translate,
+)
 from seq2seq.errors import EXIT_USER_ERROR, ReportedElsewhereError, UserError
 from seq2seq.files import disk_explained
 from seq2seq.signals import Ended, ended_by_signals
 
 _COMMANDS = {
     module.__name__.rpartition(".")[2].rstrip("_"): module  # import_, because import is a word of Python
-    for module in (train, doctor, clean, evaluate, translate, explain, average, import_, export, curves, config)
+    for module in (train, doctor, clean, evaluate, score, translate, explain, average, import_, export, curves, config)
 }
 
 _EPILOG = """\
@@ -30,7 +43,6 @@ A first run, from parallel text to translations:
   seq2seq translate runs/my --input new.en --output new.de
 
 with this my.yaml:
-
   run_dir: runs/my
   data:
     train: {src: train.en, tgt: train.de}

@@ -10,6 +10,10 @@ from seq2seq.errors import UserError
 
 _EPILOG = """\
 --n-best above 1: up to N rows per line, best first: line number, score, text
+--scores, after the score: the mean log-probability of a token, the lowest one
+  of a token, the ratio of the lengths (about 1, in all languages)
+--flags, last, with commas: empty, looping, copied, short, long, script (wrong),
+  numbers (others), tags (or placeholders, addresses; lost)
 Lines from a pipe or a terminal are translated when they arrive.
 exit codes: as `seq2seq -h` lists them
 """
@@ -27,8 +31,11 @@ def add(subparsers: Subparsers) -> None:
     argument("models", type=path, nargs="+", metavar="MODEL", help="run folder or model folder; several: an ensemble")
     argument("--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input")
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
-    help_ = "text (default), or tsv: source, translation, score"
-    argument("--format", choices=["text", "tsv"], default="text", metavar="NAME", help=help_)
+    help_ = "text, or tsv: source, translation, score"
+    argument("--format", choices=["text", "tsv"], metavar="NAME", help=help_)
+    argument("--scores", action="store_true", help="three more columns, see below")
+    argument("--flags", action="store_true", help="one more column: what looks wrong, see below")
+    argument("--review", type=int, metavar="N", help="print the N lines to look at first")
     argument("--resume", action="store_true", help="continue an interrupted translation")
     choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
     argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)
@@ -36,7 +43,7 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from seq2seq.decode.files import translate_file
+    from seq2seq.decode.files import Extras, Format, translate_file
     from seq2seq.decode.streams import is_stream, refuse_same_file
 
     source = Path(args.input)
@@ -50,6 +57,12 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--resume: give --input FILE; input from a pipe cannot be read again")
         if is_stream(args.output):
             raise UserError("--resume: give --output FILE; output to a pipe cannot be continued")
+    if args.format == "text" and (args.scores or args.flags):
+        raise UserError("--scores and --flags are columns of --format tsv; remove --format text")
+    if args.review is not None and args.review < 1:
+        raise UserError(f"--review: must be at least 1, not {args.review}")
     refuse_same_file(args.input, args.output)
     translator, decode = load_translator(args)
-    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, args.format)
+    form: Format = args.format or ("tsv" if args.scores or args.flags else "text")
+    extras = Extras(args.scores, args.flags, args.review or 0)
+    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, form, extras)

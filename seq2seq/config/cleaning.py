@@ -7,7 +7,7 @@ keys override them for its pairs.
 from collections.abc import Iterator
 from typing import Literal
 
-from seq2seq.config.keys import Section, option
+from seq2seq.config.keys import OnePath, Section, option
 
 Cause = Literal[
     "overlap",
@@ -23,6 +23,7 @@ Cause = Literal[
     "urls",
     "language",
     "score",
+    "model",
 ]
 
 
@@ -84,6 +85,19 @@ class CleanConfig(Section):
         "letters or more. Needs the package eldc.",
     )
 
+    model: OnePath | None = option(
+        None,
+        "Leave out pairs whose target this model finds unlikely: its log-probability per token is below min_log_prob. "
+        "A run folder or a model folder that translates in the same direction; a relative path starts at the current "
+        "folder. Pairs that are too long for it are kept.",
+    )
+    min_log_prob: float | None = option(
+        None,
+        "For model: the lowest log-probability per token (natural logarithm) of a pair that is kept. -5 leaves out "
+        "few true pairs of text like the model's own; `seq2seq score` shows the numbers of a text.",
+        le=0,
+    )
+
     def overridden(self, other: "CleanConfig") -> "CleanConfig":
         """These rules with the keys that ``other`` states in their place; rules between keys are not checked."""
         return self.model_copy(update={**self.model_dump(), **other.model_dump(exclude_unset=True)})
@@ -93,6 +107,13 @@ class CleanConfig(Section):
         least, most = self.min_characters, self.max_characters
         if least is not None and most is not None and least > most:
             yield "min_characters", f"must be at most max_characters ({most}), not {least}"
+        if self.model is not None and self.min_log_prob is None:
+            yield "min_log_prob", "is needed with model: the lowest log-probability per token to keep, such as -5"
+        if self.model is None and self.min_log_prob is not None:
+            yield (
+                "min_log_prob",
+                "has no effect without model; name the model to score with, or remove this key",
+            )
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
         return self.broken_rules()

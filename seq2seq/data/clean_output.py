@@ -67,7 +67,7 @@ def write_clean_text(
                 "seq2seq": package,
                 "rules_version": VERSION,
                 "rules": [
-                    {**rules.model_dump(), "min_score": min_score_of(dataset)}
+                    {**rules.model_dump(mode="json"), "min_score": min_score_of(dataset)}
                     for dataset, rules in zip(data.train, rules_of(data), strict=True)
                 ],
                 "input": _inputs(data, known),

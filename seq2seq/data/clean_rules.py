@@ -41,6 +41,12 @@ _TAG = re.compile(
 )
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|([A-Za-z][A-Za-z0-9]{1,31}));")
 
+# {name}, {0}, {}, {{name}}, ${name}, %s, %1$d, %(name)s; no format has a space, as in "100% de".
+_PLACEHOLDER = re.compile(
+    r"\$?\{\{?[ ]?[A-Za-z0-9_.:-]{0,64}[ ]?\}?\}"
+    r"|(?<![\w%])%(?:\d{1,2}\$|\([\w.]{1,64}\))?[-+0#]{0,4}\d{0,4}(?:\.\d{1,4})?[sdifgxXcu@](?![^\W\d_])"
+)
+
 # Addresses end before letters of other scripts, because Chinese has no space after them.
 _URL = re.compile(r"(?:https?://|(?<![\w.])www\.)[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+", re.IGNORECASE | re.ASCII)
 # The start is bounded, or a long line of dots would take a time that grows with its square.
@@ -183,6 +189,33 @@ def has_markup(text: str) -> bool:
     if "<" in text and _TAG.search(text):
         return True
     return "&" in text and any(not found[1] or f"{found[1]};" in html5 for found in _ENTITY.finditer(text))
+
+
+def marks(text: str) -> list[str]:
+    """The tags of HTML or XML and the placeholders of programs in a text, in their order."""
+    return [found[0] for found in _found_marks(text)]
+
+
+def without_marks(text: str) -> str:
+    """A text with a space for each of its :func:`marks`, :func:`addresses` and entities."""
+    for found in reversed(list(_found_marks(text))):
+        text = f"{text[: found.start()]} {text[found.end() :]}"
+    if "&" in text:
+        text = _ENTITY.sub(" ", text)
+    if "://" in text or "www." in text.lower():
+        text = _URL.sub(" ", text)
+    return _EMAIL.sub(" ", text) if "@" in text else text
+
+
+def _found_marks(text: str) -> Iterator[re.Match[str]]:
+    found = list(_TAG.finditer(text)) if "<" in text else []
+    if "{" in text or "%" in text:
+        found += _PLACEHOLDER.finditer(text)
+    end = 0
+    for one in sorted(found, key=lambda one: one.start()):
+        if one.start() >= end:  # else a part of a tag: <a href="{link}">
+            yield one
+            end = one.end()
 
 
 def have_other_numbers(src: str, tgt: str) -> bool:

@@ -44,6 +44,7 @@ from seq2seq.data.clean_rules import (
 from seq2seq.data.formats.pairs import PairFile, SentencePair, files_of, fingerprint_text, read_pairs
 from seq2seq.data.formats.units import Unit
 from seq2seq.data.parallel import Workers, chunks_of
+from seq2seq.data.unlikely import PairScorer, mark_unlikely
 from seq2seq.errors import DataError
 from seq2seq.files import (
     checksum,
@@ -77,6 +78,7 @@ WORDS: dict[Cause, str] = {
     "urls": "with other addresses",
     "language": "in another language",
     "score": "with a low score",
+    "model": "unlikely for the model",
 }
 
 
@@ -142,9 +144,16 @@ def in_words(counts: dict[Cause, int]) -> str:
 
 
 def clean_text(
-    data: DataConfig, cache_dir: Path, known: ChecksumMemory, *, show_progress: bool = True
+    data: DataConfig,
+    cache_dir: Path,
+    known: ChecksumMemory,
+    scorer: PairScorer | None = None,
+    *,
+    show_progress: bool = True,
 ) -> Cleaned | None:
     """Find the pairs of the training text to leave out, or open what was found before; None if no rule is on.
+
+    ``scorer``: for the rule ``model``; it must be there if that rule is on.
 
     Raises:
         DataError: the text cannot be used, a rule lacks something, or no pair is left.
@@ -152,7 +161,7 @@ def clean_text(
     """
     if not _is_on(data):
         return None
-    made_from = _fingerprint(data, known)
+    made_from = _fingerprint(data, known, scorer)
     folder = cache_dir / f"clean-{made_from}"
     cleaned = None
     if folder.exists():
@@ -161,7 +170,7 @@ def clean_text(
         except DataError as error:
             tqdm.write(str(error), file=sys.stderr)
     if cleaned is None:
-        _make(folder, made_from, data, show_progress)
+        _make(folder, made_from, data, scorer, show_progress)
         cleaned = _open(folder, made_from, known)
     if cleaned.num_left_out == len(cleaned.codes) > 0:
         worst = max(cleaned.counts, key=cleaned.counts.__getitem__)
@@ -209,13 +218,20 @@ def _languages(data: DataConfig, dataset: ParallelText) -> tuple[str | None, str
     return data.src_lang or src or data.source_language, data.tgt_lang or tgt or data.target_language
 
 
-def _fingerprint(data: DataConfig, known: ChecksumMemory) -> str:
+def _fingerprint(data: DataConfig, known: ChecksumMemory, scorer: PairScorer | None) -> str:
     rules = rules_of(data)
+    models: dict[str, object] = {}  # nothing without them, so what earlier versions have found is still used
+    if any(clean.model is not None for clean in rules):
+        assert scorer is not None
+        models["models"] = [
+            None if clean.model is None else [clean.min_log_prob, scorer.checksum(clean.model)] for clean in rules
+        ]
     measured = _measured(data) if any(clean.overlap for clean in rules) else []
     return fingerprint(
         version=VERSION,
         text=[fingerprint_text(dataset, known.recall) for dataset in data.train],
-        rules=[clean.model_dump() for clean in rules],
+        rules=[clean.model_dump(exclude={"model", "min_log_prob"}) for clean in rules],
+        **models,
         scores=[_scores_of(dataset, known) for dataset in data.train],
         languages=[_languages(data, dataset) for dataset in data.train],
         measured=[fingerprint_text(text, known.recall) for text in measured],
@@ -226,9 +242,9 @@ def _fingerprint(data: DataConfig, known: ChecksumMemory) -> str:
 # ------------------------------------------------------------------------------------------------------------ deciding
 
 
-def _make(folder: Path, made_from: str, data: DataConfig, show_progress: bool) -> None:
+def _make(folder: Path, made_from: str, data: DataConfig, scorer: PairScorer | None, show_progress: bool) -> None:
     """Write the result folder, whole or not at all."""
-    codes = _decide(data, show_progress)
+    codes = _decide(data, show_progress, scorer)
     examples = _examples(data, codes)
     counts = np.bincount(codes, minlength=len(CAUSES) + 1)[1:].tolist()
     content = {_CODES: codes.tobytes(), _EXAMPLES: "".join(f"{row}\n" for row in examples).encode()}
@@ -283,7 +299,7 @@ class _Judged(NamedTuple):
     keys: PairKeys
 
 
-def _decide(data: DataConfig, show_progress: bool) -> NDArray[np.uint8]:
+def _decide(data: DataConfig, show_progress: bool, scorer: PairScorer | None = None) -> NDArray[np.uint8]:
     """[pairs] the code of the cause of each pair."""
     rules = rules_of(data)
     measured = _keys_of_measured(data) if any(clean.overlap for clean in rules) else np.empty(0, np.uint64)
@@ -299,6 +315,10 @@ def _decide(data: DataConfig, show_progress: bool) -> NDArray[np.uint8]:
                 keys_of_mode.frombytes(getattr(judged.keys, mode).tobytes())
             progress.update(len(judged.codes))
     found = np.frombuffer(codes, np.uint8)
+    if any(rule.model is not None for rule in rules):
+        assert scorer is not None
+        units = bar(read_units(data), desc="scoring pairs", total=len(found), disable=not show_progress)
+        mark_unlikely(found, ((file.part, unit) for file, unit in units), rules, scorer)
     clean = found == 0  # before any repeats are marked
     for mode, keys_of_mode in keys.items():
         wanted = np.repeat([rule.repeats == mode for rule in rules], sizes)

@@ -23,6 +23,7 @@ from seq2seq.data.formats.pairs import SentencePair, count_pairs, fingerprint_te
 from seq2seq.data.held_out import TrainAndValid
 from seq2seq.data.mixture import Mixture
 from seq2seq.data.tokenizer import TokenizerPair
+from seq2seq.data.unlikely import PairScorer
 from seq2seq.data.vocabulary import learn_tokenizers
 from seq2seq.errors import DataError
 from seq2seq.files import fingerprint, write_text
@@ -85,8 +86,10 @@ def _lines(name: str, read: Iterator[SentencePair], datasets: Sequence[ParallelT
     return MeasuredText(src, ref, parts, datasets)
 
 
-def open_text(config: Config, *, show_progress: bool = True) -> TrainAndValid:
+def open_text(config: Config, scorer: PairScorer | None = None, *, show_progress: bool = True) -> TrainAndValid:
     """The text to train on and to validate on, cleaned by the rules of ``data.clean``.
+
+    ``scorer``: for ``data.clean.model``.
 
     Raises:
         ConfigError: a file is missing, or cannot be read more than once.
@@ -94,7 +97,8 @@ def open_text(config: Config, *, show_progress: bool = True) -> TrainAndValid:
     """
     check_files(config)
     known = known_checksums(config)
-    return TrainAndValid(config.data, clean_text(config.data, config.cache_dir, known, show_progress=show_progress))
+    cleaned = clean_text(config.data, config.cache_dir, known, scorer, show_progress=show_progress)
+    return TrainAndValid(config.data, cleaned)
 
 
 def known_checksums(config: Config) -> ChecksumMemory:
@@ -102,12 +106,19 @@ def known_checksums(config: Config) -> ChecksumMemory:
     return ChecksumMemory(config.cache_dir / "digests.json")
 
 
-def prepare_data(config: Config, *, initial: TokenizerPair | None = None, show_progress: bool = True) -> PreparedData:
+def prepare_data(
+    config: Config,
+    scorer: PairScorer | None = None,
+    *,
+    initial: TokenizerPair | None = None,
+    show_progress: bool = True,
+) -> PreparedData:
     """Train the tokenizer and build the corpora, or open them if they exist.
 
     Validation and test text is read first, so that mistakes in it are reported before the long work.
 
     Args:
+        scorer: for ``data.clean.model``.
         initial: the tokenizers of the model that training starts from (``config.init``).
 
     Raises:
@@ -120,7 +131,7 @@ def prepare_data(config: Config, *, initial: TokenizerPair | None = None, show_p
     valid_text = None if held_out else _lines("valid", TrainAndValid(config.data).valid(), datasets)
     guard_text = _lines("guard", read_pairs(guard), [guard]) if guard else None
     test_text = _lines("test", read_pairs(test), [test]) if test else None
-    text = open_text(config, show_progress=show_progress)
+    text = open_text(config, scorer, show_progress=show_progress)
     if show_progress and text.cleaned is not None and text.cleaned.num_left_out:
         tqdm.write(f"{text.cleaned}; examples: {text.cleaned.examples}")
     valid_text = valid_text or _lines("valid", text.valid(), datasets)

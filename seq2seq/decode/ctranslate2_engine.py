@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from seq2seq.config import DecodeConfig
 from seq2seq.decode.ctranslate2_model import (
@@ -120,6 +122,14 @@ class CTranslate2Engine:
             scored = zip(several, log_probs, strict=True)
             found[line] = [Found(one.ids, log_prob, one.cut) for one, log_prob in scored if self._is_allowed(one)]
         return [_ranked(several, decode) for several in found]
+
+    def score(
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], decode: DecodeConfig
+    ) -> list[NDArray[np.float64]]:
+        """See :class:`~seq2seq.decode.engine.Engine`."""
+        model = self._model("float32" if decode.quantize is None else "int8")
+        found = model.token_log_probs([ids[:-1] for ids in sources], [ids[:-1] for ids in targets])
+        return [np.array(log_probs) for log_probs in found]
 
     def _is_allowed(self, one: Found) -> bool:
         return self._never.isdisjoint(one.ids)

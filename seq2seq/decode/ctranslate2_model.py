@@ -345,6 +345,12 @@ class ConvertedModel:
 
     def log_probs(self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> list[float]:
         """The log-probability of each target with its EOS, in nats; all ids are without EOS."""
+        return [float(sum(of_tokens)) for of_tokens in self.token_log_probs(sources, targets)]
+
+    def token_log_probs(
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    ) -> list[Sequence[float]]:
+        """The log-probability of each token of each target, and of its EOS, in nats; all ids are without EOS."""
         if not sources:
             return []
         scored = self._translator.score_batch(
@@ -354,7 +360,7 @@ class ConvertedModel:
             max_batch_size=2048,
             batch_type="tokens",
         )
-        return [float(sum(result.log_probs)) for result in scored]
+        return [result.log_probs for result in scored]
 
     def _found(self, tokens: Sequence[str], score: float) -> Found:
         ids = tuple(self._ids[token] for token in tokens)

@@ -13,13 +13,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from seq2seq.config import DecodeConfig
 from seq2seq.data.packed import pack_sentences
+from seq2seq.decode.scoring import batches_of_pairs, teacher_forced, token_log_probs
 from seq2seq.decode.search import Hypothesis, SearchState, search
 from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin, without_free_rows
 from seq2seq.device import compute_dtype
@@ -30,6 +32,9 @@ from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.quantize import int8_layer, linear_shapes, quantize, update_weights, with_weights_in
 from seq2seq.model.state import round_up
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _PROCESS = os.getpid()  # the process that loaded this module; a forked child has another number
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -55,6 +60,14 @@ class Engine(Protocol):
         """The best finished hypothesis of each source; with ``decode.n_best`` above 1, all of them, best first.
 
         They do not depend on the other sources. A list is empty if the model's numbers are not finite.
+        """
+
+    def score(
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], decode: DecodeConfig
+    ) -> list[NDArray[np.float64]]:
+        """The log-probability of each token of each target, in nats; all ids are with EOS.
+
+        They do not depend on the other pairs. Of ``decode``, only the precision and the size of batches count.
         """
 
     def longest_output(self, num_source_tokens: int, decode: DecodeConfig) -> int:
@@ -158,12 +171,44 @@ class TorchEngine:
         found = dict(zip(order, chain.from_iterable(self._search_all(batches, decode)), strict=True))
         return [found[i] for i in range(len(sources))]
 
+    def score(
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], decode: DecodeConfig
+    ) -> list[NDArray[np.float64]]:
+        """Score in batches of similar lengths, longest pairs first."""
+        compute_in_fork(self.device)
+        lengths = [(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
+        budget = self._share(self.batch_tokens(decode), sum(map(max, lengths)))
+        batches = batches_of_pairs(lengths, budget)
+        model = self._model_for(decode)
+        found: list[NDArray[np.float64]] = [np.empty(0)] * len(lengths)
+        work = [([sources[pair] for pair in batch], [targets[pair] for pair in batch]) for batch in batches]
+        for batch, scored in zip(batches, self._each(partial(self._score, model), work), strict=True):
+            for pair, log_probs in zip(batch, scored, strict=True):
+                found[pair] = log_probs
+        return found
+
+    @torch.inference_mode()
+    def _score(
+        self, model: Seq2SeqModel, pairs: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]
+    ) -> list[NDArray[np.float64]]:
+        sources, targets = pairs
+        longest_src, longest_tgt = (max(map(len, side)) for side in pairs)
+        batch = teacher_forced(sources, targets, (self._grid_length(longest_src), self._grid_length(longest_tgt)))
+        shape = f"scoring {len(targets):,} pairs of up to {longest_src:,} and {longest_tgt:,} tokens"
+        with memory_explained(lambda: f"{shape}: lower decode.batch_tokens"), self.autocast():
+            log_probs = token_log_probs(model, batch.to(self.device)).double().cpu().numpy()
+        return np.split(log_probs, np.cumsum([len(target) for target in targets])[:-1])
+
+    def _share(self, budget: int, num_tokens: int) -> int:
+        """The size of batches; on the CPU every thread gets one, unless the batches become very small."""
+        if self.device.type != "cpu":
+            return budget
+        return min(budget, max(num_tokens // torch.get_num_threads(), _SMALLEST_SHARE))
+
     def _batches(self, left: list[Source], decode: DecodeConfig) -> list[list[Source]]:
         """Cut sources, longest first, into batches."""
-        beam_size, budget = decode.num_hypotheses, self.batch_tokens(decode)
-        if self.device.type == "cpu":  # give every thread a batch, unless the batches become very small
-            share = beam_size * sum(len(source.ids) for source in left) // torch.get_num_threads()
-            budget = min(budget, max(share, _SMALLEST_SHARE))
+        beam_size = decode.num_hypotheses
+        budget = self._share(self.batch_tokens(decode), beam_size * sum(len(source.ids) for source in left))
         batches: list[list[Source]] = []
         while left:
             longest = len(left[0].ids)
@@ -184,21 +229,28 @@ class TorchEngine:
         return min(length, self.model.max_length or length)
 
     def _search_all(self, batches: list[list[Source]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
-        """Search batch by batch; on the CPU, several batches in parallel, each on one thread.
+        model = self._model_for(decode)
+        return self._each(lambda batch: self._search(model, batch, decode), batches)
+
+    def _model_for(self, decode: DecodeConfig) -> Seq2SeqModel:
+        """The model, or its int8 copy."""
+        if decode.quantize is not None and self.device.type != "cpu":
+            raise UserError(f"decode.quantize: {decode.quantize} is for the CPU; set it to null or use device cpu")
+        return self.model if decode.quantize is None else self._quantized
+
+    def _each(self, compute: Callable[[T], R], batches: Sequence[T]) -> Iterator[R]:
+        """Compute batch by batch; on the CPU, several batches in parallel, each on one thread.
 
         The matrices of a step are small. Four threads that share every matrix need 1/2 of the time of one thread;
         four threads with a batch each need 1/4.
         """
-        if decode.quantize is not None and self.device.type != "cpu":
-            raise UserError(f"decode.quantize: {decode.quantize} is for the CPU; set it to null or use device cpu")
-        model = self.model if decode.quantize is None else self._quantized
         num_threads = torch.get_num_threads()
         if len(batches) < 2 or num_threads == 1 or self.device.type != "cpu":
-            yield from (self._search(model, batch, decode) for batch in batches)
+            yield from map(compute, batches)
             return
         with ThreadPoolExecutor(min(num_threads, len(batches)), initializer=lambda: torch.set_num_threads(1)) as pool:
             try:
-                yield from pool.map(lambda batch: self._search(model, batch, decode), batches)
+                yield from pool.map(compute, batches)
             finally:
                 torch.set_num_threads(num_threads)  # the workers have changed the default for new threads
 

@@ -18,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from seq2seq.config import DecodeConfig
-from seq2seq.data.packed import PackedBatch, pack_sentences
+from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.explanation import Attention, Candidate, Explanation, Node, Scored
+from seq2seq.decode.scoring import teacher_forced
 from seq2seq.decode.search import FIRST_ID, Hypothesis, SearchState, length_penalty, search
 from seq2seq.decode.stepper import EagerStepper, begin
 from seq2seq.errors import ModelError
@@ -42,8 +43,7 @@ class Pass:
 
 def run_once(engine: TorchEngine, src: Sequence[int], tgt: Sequence[int]) -> Pass:
     """Run the model over source and target ids, both with EOS."""
-    read = pack_sentences([[BOS_ID, *tgt[:-1]]])
-    batch = PackedBatch(pack_sentences([src]), read, torch.tensor(tgt), len(tgt)).to(engine.device)
+    batch = teacher_forced([src], [tgt]).to(engine.device)
     with engine.autocast(), torch.no_grad():
         hidden, maps = engine.model.attention_maps(batch)
         log_probs = engine.model.logits(hidden).float().log_softmax(dim=-1)

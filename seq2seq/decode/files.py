@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,16 +17,35 @@ from tqdm import tqdm
 from seq2seq import __version__
 from seq2seq.config import DecodeConfig
 from seq2seq.data.formats.lines import read_lines
+from seq2seq.decode.confidence import features
+from seq2seq.decode.flags import Flag, find_flags
 from seq2seq.decode.output import OutputFile, Record
+from seq2seq.decode.review import Review
 from seq2seq.decode.streams import Arrivals, incoming_lines, is_stream, outgoing
 from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import DataError, UserError
 from seq2seq.files import new_checksum
+from seq2seq.languages import writing_of
 
-_REPORTS = 20  # problems printed one by one; the rest are only counted
+REPORTS = 20  # problems printed one by one; the rest are only counted
 _TO_SPACES = str.maketrans("\t\r\n", "   ")  # what would end a cell or a row
 
-Format: TypeAlias = Literal["text", "tsv"]  # tsv: source, translation, score
+Languages: TypeAlias = tuple[str | None, str | None]  # the codes of source and target
+Format: TypeAlias = Literal["text", "tsv"]  # tsv: source, translation, score, and the columns of Extras
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What there is beside the translations: columns of a TSV file, and a list of lines to look at."""
+
+    scores: bool = False  # columns: the features of seq2seq.decode.confidence
+    flags: bool = False  # the last column: flags with commas between them
+    review: int = 0  # how many lines to print at the end
+
+    def identity(self, languages: Languages) -> dict[str, object]:
+        """What decides about the columns; nothing if there are none."""
+        columns = [name for name in ("scores", "flags") if getattr(self, name)]
+        return {"columns": columns} | ({"languages": list(languages)} if self.flags else {}) if columns else {}
 
 
 class _InputLines:
@@ -36,7 +56,7 @@ class _InputLines:
         self.count = 0
         self.num_problems = 0  # with those that an earlier process reported
         self.short_lists = 0  # lines of this process with fewer different translations than n_best
-        self._num_reported = 0  # lines whose problems an earlier process reported
+        self.num_earlier = 0  # lines that an earlier process translated; it has reported their problems
         self._raw = incoming_lines(source)
         self._invalid_bytes = invalid_bytes
         self._checksum = new_checksum()
@@ -58,17 +78,17 @@ class _InputLines:
 
     def begin_with(self, record: Record) -> bool:
         """Skip the lines that ``record`` counts; False if they differ from the recorded ones."""
-        self._num_reported, self.num_problems = record.num_lines, record.num_problems
+        self.num_earlier, self.num_problems = record.num_lines, record.num_problems
         for _ in islice(self, record.num_lines):
             pass
         return (self.count, self.checksum) == (record.num_lines, record.input)
 
     def report(self, line: int, problem: str) -> None:
         """Print why a line cannot be translated as requested, for the first few lines."""
-        if line <= self._num_reported:
+        if line <= self.num_earlier:
             return
         self.num_problems += 1
-        if self.num_problems <= _REPORTS:
+        if self.num_problems <= REPORTS:
             tqdm.write(f"{self.name}:{line}: {problem}", file=sys.stderr)
 
     def summarise(self, n_best: int) -> None:
@@ -76,8 +96,8 @@ class _InputLines:
         if self.short_lists:
             what = f"{self.short_lists:,} lines have fewer than {n_best} different translations"
             print(f"{self.name}: {what}; raise decode.beam_size to find more", file=sys.stderr)
-        if self.num_problems > _REPORTS:
-            print(f"{self.name}: {self.num_problems - _REPORTS:,} more lines have such problems", file=sys.stderr)
+        if self.num_problems > REPORTS:
+            print(f"{self.name}: {self.num_problems - REPORTS:,} more lines have such problems", file=sys.stderr)
 
     def _decode(self, raw: bytes) -> str:
         try:
@@ -102,6 +122,7 @@ def translate_file(
     invalid_bytes: Literal["replace", "blank", "fail"] = "replace",
     resume: bool = False,
     form: Format = "text",
+    extras: Extras = Extras(),
 ) -> None:
     """Translate ``source`` to ``target``; "-" is standard input or output. A file appears only when it is complete.
 
@@ -116,21 +137,25 @@ def translate_file(
         resume: continue an interrupted translation; progress is saved, so this one can be continued, too.
         form: what a line of the output has. A TSV file is a dataset: ``{tsv: FILE, src: 0, tgt: 1, score: 2}``. Tabs
             and line breaks in its texts become spaces.
+        extras: more columns of a TSV file, and lines to print on standard error at the end.
 
     Raises:
         DataError: the input cannot be read, or it is not UTF-8 and ``invalid_bytes`` is "fail".
         UserError: the output cannot be written, or the translation to resume is a different one.
     """
     pack = partial(gzip.compress, compresslevel=6, mtime=0) if target.endswith(".gz") else bytes
+    languages = translator.config.data.source_language, translator.config.data.target_language
+    rows = _Rows(decode.n_best, form, extras, languages)
     if is_stream(target):
         lines = _InputLines(source, invalid_bytes)
         with outgoing(target) as file, _bar(lines, source, hidden=target == "-" and not sys.stderr.isatty()) as bar:
-            for text in _translated(translator, lines, decode, form, bar):
+            for text in _translated(translator, lines, decode, rows, bar):
                 file.write(pack(text))
                 file.flush()  # a reader may be waiting for it
         lines.summarise(decode.n_best)
+        rows.show_review(lines)
         return
-    run = {"version": __version__, **translator.identity(), "format": form}
+    run = {"version": __version__, **translator.identity(), "format": form, **extras.identity(languages)}
     run |= {f"decode.{name}": value for name, value in decode.model_dump(mode="json").items()}
     with OutputFile(Path(os.path.realpath(target))) as output:
         found = _resumed(output, source, invalid_bytes, run) if resume else None
@@ -142,7 +167,7 @@ def translate_file(
             print(f"{output.target}: an unfinished translation was deleted; starting again", file=sys.stderr)
         lines = found or _InputLines(source, invalid_bytes)
         with _bar(lines, source, hidden=False) as bar:
-            for text in _translated(translator, lines, decode, form, bar):
+            for text in _translated(translator, lines, decode, rows, bar):
                 output.write(pack(text))
                 if resume:
                     output.keep(run, lines.count, lines.num_problems, lines.checksum)
@@ -150,6 +175,7 @@ def translate_file(
             output.write(pack(b""))
         output.finish()
     lines.summarise(decode.n_best)
+    rows.show_review(lines)
 
 
 def _resumed(output: OutputFile, source: str, invalid_bytes: str, run: Mapping[str, object]) -> _InputLines | None:
@@ -181,7 +207,7 @@ def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
 
 
 def _translated(
-    translator: Translator, lines: _InputLines, decode: DecodeConfig, form: Format, bar: tqdm[NoReturn]
+    translator: Translator, lines: _InputLines, decode: DecodeConfig, rows: _Rows, bar: tqdm[NoReturn]
 ) -> Iterator[bytes]:
     """The output for the remaining lines, window by window."""
     first = lines.count + 1  # of the window
@@ -192,15 +218,13 @@ def _translated(
             sources.append(line)
             yield line
 
-    for window in translator.translate_windows(noted(), decode, lines.report, lines.count, lines.none_is_there):
+    windows = translator.translate_windows(
+        noted(), decode, lines.report, lines.count, lines.none_is_there, rows.extras.scores
+    )
+    for window in windows:
         texts = []
         for number, (source, found) in enumerate(zip(sources, window, strict=True), start=first):
-            if form == "tsv":
-                texts += [_row(source, translation) for translation in found]
-            elif decode.n_best == 1:
-                texts.append(f"{found[0].text}\n")
-            else:
-                texts += [f"{number}\t{translation.score:.4f}\t{translation.text}\n" for translation in found]
+            texts += rows.of_line(number, source, found)
             if len(found) < decode.n_best and not decode.sample and found[0].text:
                 lines.short_lists += 1
         yield "".join(texts).encode()
@@ -209,7 +233,48 @@ def _translated(
         bar.update(len(window))
 
 
-def _row(source: str, translation: Translation) -> str:
-    """A line of a TSV file."""
-    texts = [text.translate(_TO_SPACES) for text in (source, translation.text)]
-    return "\t".join([*texts, f"{translation.score:.4f}"]) + "\n"
+class _Rows:
+    """What is written of a line."""
+
+    def __init__(self, n_best: int, form: Format, extras: Extras, languages: Languages) -> None:
+        self.extras = extras
+        self._n_best, self._form, self._languages = n_best, form, languages
+        self._review = Review(extras.review)
+        if (extras.flags or extras.review) and writing_of(languages[1]) is None:
+            known = f"the script of its target language ({languages[1]})" if languages[1] else "its target language"
+            print(f"the model does not say {known}; no line is flagged for its script", file=sys.stderr)
+
+    def of_line(self, number: int, source: str, found: Sequence[Translation]) -> list[str]:
+        """The rows for the translations of a line."""
+        flags: list[tuple[Flag, ...]] = [()] * len(found)
+        if self.extras.flags or self.extras.review:
+            flags = [find_flags(source, one.text, self._languages, cut=one.cut) for one in found]
+        if self.extras.review:
+            self._review.add(number, source, found[0], flags[0])
+        if self._form == "tsv":
+            return [self._cells(source, *row) for row in zip(found, flags, strict=True)]
+        if self._n_best == 1:
+            return [f"{found[0].text}\n"]
+        return [f"{number}\t{translation.score:.4f}\t{translation.text}\n" for translation in found]
+
+    def _cells(self, source: str, translation: Translation, flags: Sequence[Flag]) -> str:
+        cells = [cell(source), cell(translation.text), f"{translation.score:.4f}"]
+        if self.extras.scores:
+            found = features(source, translation)
+            cells += [f"{number:.4f}" for number in (found.per_token, found.lowest, found.length_ratio)]
+        if self.extras.flags:
+            cells.append(",".join(flags))
+        return "\t".join(cells) + "\n"
+
+    def show_review(self, lines: _InputLines) -> None:
+        """Print the lines to look at first."""
+        if self.extras.review and lines.num_earlier:
+            earlier = f"lines 1 to {lines.num_earlier:,}, which an earlier process translated, are not in this list"
+            print(f"{lines.name}: {earlier}", file=sys.stderr)
+        for text in self._review.lines(lines.name):
+            print(text, file=sys.stderr)
+
+
+def cell(text: str) -> str:
+    """A text as a cell of a TSV file."""
+    return text.translate(_TO_SPACES)

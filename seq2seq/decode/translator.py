@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, overload
@@ -17,14 +17,16 @@ from typing import Any, overload
 import torch
 
 from seq2seq.config import Config, DecodeConfig, override_decode
+from seq2seq.data.parallel import chunks_of
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
 from seq2seq.decode.engine import Engine, Source, TorchEngine, compute_in_fork
 from seq2seq.decode.explain import attention_of, explain, run_once
 from seq2seq.decode.explanation import Attention, Explanation
+from seq2seq.decode.likelihood import TargetScore, score_pairs
 from seq2seq.decode.sentences import split_sentences
 from seq2seq.device import choose_device, compute_dtype
-from seq2seq.errors import ModelError, UserError
+from seq2seq.errors import DataError, ModelError, UserError
 from seq2seq.files import checksum
 from seq2seq.languages import CUTS, joiner, script_of
 from seq2seq.model_folder import LoadedModel, find_model_folder, load_model_folder
@@ -41,13 +43,20 @@ class Translation:
     score: float
     log_prob: float  # natural logarithm, of all tokens
     cut: bool = False  # it reached its length limit before it was complete
+    num_tokens: int = 0  # </s> included
+    lowest: float | None = None  # log-probability of its least likely token; only if asked for
+
+    @property
+    def per_token(self) -> float:
+        """The mean log-probability of its tokens; 0 for a blank line."""
+        return self.log_prob / max(1, self.num_tokens)
 
 
-def _lines_of(lines: Iterable[str]) -> Iterator[str]:
+def _lines_of(lines: Iterable[str], call: str = "translate") -> Iterator[str]:
     """The lines; each is checked when it is read. TypeError at once for what is no list of strings."""
     # What has keys, a dict or a table of pandas, would give them instead of lines.
     if isinstance(lines, (str, bytes)) or hasattr(lines, "keys") or not isinstance(lines, Iterable):
-        raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: translate(["..."])')
+        raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: {call}(["..."])')
     return map(_checked_line, count(1), lines)
 
 
@@ -195,6 +204,59 @@ class Translator:
         texts = [translations[0].text for translations in self.translate_stream(checked, decode, **options)]
         return texts[0] if one else texts
 
+    def score(
+        self, sources: Iterable[str], targets: Iterable[str], decode: DecodeConfig | None = None, **options: Any
+    ) -> list[TargetScore]:
+        """How likely the model finds given translations, one result for each pair; there is no search.
+
+        A pair that is too long for the model, or has a blank source and a target that is not blank, has no score.
+
+        Args:
+            decode: default: the settings in the model's config; only the tag, the precision and batch_tokens count.
+            options: as for :meth:`translate`.
+
+        Raises:
+            TypeError: what should be a list of strings is something else.
+            DataError: there are more sources than targets, or fewer.
+        """
+        both = [list(_lines_of(side, "score")) for side in (sources, targets)]
+        if len(both[0]) != len(both[1]):
+            raise DataError(f"{len(both[0]):,} sources but {len(both[1]):,} targets; give a target for each source")
+        decode = self.engine.settle(override_decode(decode or self.config.decode, options), warnings.warn)
+        return list(self.score_stream(zip(*both, strict=True), decode))
+
+    def score_stream(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        decode: DecodeConfig,
+        on_problem: Callable[[int, str], None] = lambda line, message: None,
+    ) -> Iterator[TargetScore]:
+        """:meth:`score` for any number of pairs in constant memory.
+
+        ``on_problem``: called with a line number (from 1) and the reason if a pair cannot be scored.
+
+        Raises:
+            UserError: at once, if the tag is unknown, or missing.
+            ModelError: later, if the model computes no finite numbers.
+        """
+        return self._score_windows(pairs, decode, self._prefix(decode), on_problem)
+
+    def _score_windows(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        decode: DecodeConfig,
+        prefix: Sequence[int],
+        on_problem: Callable[[int, str], None],
+    ) -> Iterator[TargetScore]:
+        first, max_length = 1, self.config.data.max_length
+        for window in chunks_of(pairs, lambda pair: len(pair[0]) + len(pair[1]), WINDOW_LINES, WINDOW_CHARACTERS):
+
+            def report(index: int, message: str, first: int = first) -> None:
+                on_problem(first + index, message)
+
+            yield from score_pairs(self.engine, self.tokenizers, window, decode, prefix, max_length, report)
+            first += len(window)
+
     def attention(self, text: str, target: str | None = None) -> Attention:
         """The attention weights for one sentence, as arrays.
 
@@ -285,6 +347,7 @@ class Translator:
         on_problem: Callable[[int, str], None] = lambda line, message: None,
         done: int = 0,
         none_is_there: Callable[[], bool] = lambda: False,
+        token_scores: bool = False,
     ) -> Iterator[list[list[Translation]]]:
         """:meth:`translate_stream` window by window; reads from ``lines`` only the lines of the windows it returns.
 
@@ -292,9 +355,10 @@ class Translator:
             done: the number of earlier lines, in whole windows, that were translated before. Line numbers, windows and
                 random numbers are then the same as in one uninterrupted translation.
             none_is_there: called after every line; True: translate the lines read so far instead of waiting for more.
+            token_scores: whether translations have ``lowest``, which takes one more pass over them.
         """
         for window in _windows(lines, none_is_there):
-            yield self._translate_window(window, done, decode, on_problem)
+            yield self._translate_window(window, done, decode, on_problem, token_scores)
             done += len(window)
 
     def identity(self) -> dict[str, str]:
@@ -309,7 +373,12 @@ class Translator:
         return {"model": checksum(json.dumps(parts, sort_keys=True).encode()), **self.engine.identity}
 
     def _translate_window(
-        self, lines: list[str], first: int, decode: DecodeConfig, on_problem: Callable[[int, str], None]
+        self,
+        lines: list[str],
+        first: int,
+        decode: DecodeConfig,
+        on_problem: Callable[[int, str], None],
+        token_scores: bool,
     ) -> list[list[Translation]]:
         prefix = self._prefix(decode)
         limit = self.config.data.max_length - 1 - len(prefix)  # room for EOS
@@ -325,7 +394,7 @@ class Translator:
             parts += [Source(ids, (first + index, part)) for part, ids in enumerate(whole) if ids]
         found: list[list[list[Translation]]] = [[] for _ in lines]
         cut: dict[int, str] = {}
-        translated = self._translate_parts(parts, decode)
+        translated = self._translate_parts(parts, decode, token_scores)
         for part, translations in zip(parts, translated, strict=True):
             line = part.key[0]
             found[line - first].append(translations)
@@ -359,13 +428,23 @@ class Translator:
         advice = "raise decode.max_length_ratio" if more else "the model does not allow longer ones"
         return f"the translation reached its length limit of {longest} tokens; {advice}"
 
-    def _translate_parts(self, parts: list[Source], decode: DecodeConfig) -> list[list[Translation]]:
+    def _translate_parts(
+        self, parts: list[Source], decode: DecodeConfig, token_scores: bool
+    ) -> list[list[Translation]]:
         """The translations of each part, best first; at least one."""
         found = self.engine.search(parts, decode)
         if not all(found):  # every hypothesis ends at the maximum length, so no score was finite
             raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
         texts = iter(self.tokenizers.tgt.decode_batch([h.ids for hypotheses in found for h in hypotheses]))
-        results = [[Translation(next(texts), h.score, h.log_prob, h.cut) for h in hypotheses] for hypotheses in found]
+        results = [
+            [Translation(next(texts), h.score, h.log_prob, h.cut, len(h.ids) + 1) for h in hypotheses]
+            for hypotheses in found
+        ]
+        if token_scores:
+            sources = [part.ids for part, several in zip(parts, found, strict=True) for _ in several]
+            targets = [[*h.ids, EOS_ID] for hypotheses in found for h in hypotheses]
+            scored = iter(self.engine.score(sources, targets, decode))
+            results = [[replace(one, lowest=float(next(scored).min())) for one in several] for several in results]
         if not decode.sample:
             results = [_distinct(translations)[: decode.n_best] for translations in results]
         return results
@@ -387,7 +466,7 @@ class Translator:
     def _join(self, parts: list[list[Translation]], decode: DecodeConfig) -> list[Translation]:
         """The translations of a line: the best of each part joined, then the second of each part, ..."""
         if not parts:
-            return [Translation("", 0.0, 0.0)] * (decode.n_best if decode.sample else 1)
+            return [Translation("", 0.0, 0.0, lowest=0.0)] * (decode.n_best if decode.sample else 1)
         if len(parts) == 1:
             return parts[0]
         joined = []
@@ -396,5 +475,7 @@ class Translator:
             for translation in ranked[1:]:
                 text += joiner(language, text, translation.text) + translation.text
             score, log_prob = sum(t.score for t in ranked), sum(t.log_prob for t in ranked)
-            joined.append(Translation(text, score, log_prob, any(t.cut for t in ranked)))
+            lowest = min((t.lowest for t in ranked if t.lowest is not None), default=None)
+            num_tokens = sum(t.num_tokens for t in ranked)
+            joined.append(Translation(text, score, log_prob, any(t.cut for t in ranked), num_tokens, lowest))
         return joined if decode.sample else _distinct(joined)

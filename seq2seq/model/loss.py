@@ -5,6 +5,7 @@ Shapes: ``T`` tokens, ``D`` model width, ``V`` vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -146,16 +147,22 @@ def smoothed_cross_entropy(
 
 
 @torch.no_grad()
-def token_losses(hidden: Tensor, weight: Tensor, labels: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Negative log-likelihood of each label, fp32 [T]; the arguments are those of :func:`smoothed_cross_entropy`."""
-    matrix, losses = weight.to(hidden.dtype), torch.empty(labels.shape, device=hidden.device)
-    chunk_tokens = max(1, CHUNK_LOGITS[hidden.device.type] // weight.size(0))
+def token_losses(logits: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood of each label, fp32 [T]; 0 where the label is IGNORE_LABEL.
+
+    Args:
+        logits: of a model, for [tokens, D]; called for one chunk of tokens after the other.
+        hidden: [T, D], at least one token.
+        labels: [T] int64.
+    """
+    losses = torch.empty(labels.shape, device=hidden.device)
+    num_classes = logits(hidden[:1]).size(-1)  # an ensemble has no output embedding that would say it
+    chunk_tokens = max(1, CHUNK_LOGITS[hidden.device.type] // num_classes)
     for begin in range(0, hidden.size(0), chunk_tokens):
         rows = slice(begin, begin + chunk_tokens)
-        logits = (hidden[rows] @ matrix.t()).float()
-        if bias is not None:
-            logits = logits.add_(bias)
-        losses[rows] = F.cross_entropy(logits, labels[rows], ignore_index=IGNORE_LABEL, reduction="none")
+        losses[rows] = F.cross_entropy(
+            logits(hidden[rows]).float(), labels[rows], ignore_index=IGNORE_LABEL, reduction="none"
+        )
     return losses
 
 

@@ -110,7 +110,7 @@ def _mean_losses(model: Seq2SeqModel, corpus: Corpus, pairs: Indices, dtype: tor
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         hidden = model(batch)
         # The last norm gives fp32 even under autocast.
-        losses = token_losses(hidden.to(dtype), model.output_weight, batch.labels, model.output_bias)
+        losses = token_losses(model.logits, hidden.to(dtype), batch.labels)
     sums = np.add.reduceat(losses.double().cpu().numpy(), np.cumsum(tgt_lengths) - tgt_lengths)
     return (sums / tgt_lengths)[1:].tolist()  # type: ignore[no-any-return]
 

@@ -16,6 +16,7 @@ from seq2seq.config import Config, check_files
 from seq2seq.data.formats.text_size import measure_text
 from seq2seq.data.prepare import PreparedData, open_text, prepare_data
 from seq2seq.data.subword_epochs import Resampler
+from seq2seq.decode.pair_scorer import ModelScorer
 from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.device import compute_dtype, matmul_peak
 from seq2seq.model.flops import training_flops
@@ -99,12 +100,13 @@ def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progr
     size_is_open = {*TEXT_KEYS, "train.batch_tokens"}.intersection(config.open_choices())
     speed = _estimated_speed(config, processes) if size_is_open else {}
     largest = largest_step(processes.device.type, processes.world_size)
+    shown, device = show_progress and processes.is_main, processes.device.type
     with processes.main_first():
         if (still_open := set(config.open_choices())).intersection(TEXT_KEYS):
-            text = measure_text(open_text(config, show_progress=show_progress and processes.is_main).train())
+            text = measure_text(open_text(config, ModelScorer(device), show_progress=shown).train())
             config = take(config, text_choices(config, text, speed, largest, still_open))
         tokenizers = None if initial is None else initial.tokenizers
-        data = prepare_data(config, initial=tokenizers, show_progress=show_progress and processes.is_main)
+        data = prepare_data(config, ModelScorer(device), initial=tokenizers, show_progress=shown)
     if initial is not None:
         check_embeddings_learn(initial, data.tokenizers, config.init.freeze)
     processes.check_same("the text's fingerprint", data.fingerprint)

@@ -217,3 +217,13 @@ def test_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     first = (tmp_path / "out").read_bytes()
     assert main([*command[:-3], "--output", str(tmp_path / "other")]) == 0
     assert (tmp_path / "other").read_bytes() == first
+
+
+def test_both_engines_score_alike(second: Translator, translator: Translator) -> None:
+    """Guards against labels that are shifted, a missing </s>, and an empty target that is left out."""
+    pairs = [*sentences(30, seed=4), ("ka to", ""), ("", "dor"), ("", "")]
+    src, tgt = ([pair[side] for pair in pairs] for side in (0, 1))
+    for ours, theirs in zip(translator.score(src, tgt), second.score(src, tgt), strict=True):
+        assert [piece for piece, _ in theirs.tokens] == [piece for piece, _ in ours.tokens]
+        assert [x for _, x in theirs.tokens] == pytest.approx([x for _, x in ours.tokens], abs=1e-4)
+        assert theirs.log_prob == (None if ours.log_prob is None else pytest.approx(ours.log_prob, abs=1e-3))
