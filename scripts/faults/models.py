@@ -77,14 +77,13 @@ def _attack(job: _Job, kills: int, rng: random.Random) -> list[str]:
     seconds = measure(job.command, log, undisturbed).seconds
     output, killed = place / "output", 0
     for _ in tqdm(range(kills), desc=job.name, unit=" kills"):
-        killed += killed_after(rng.uniform(0, seconds), job.command, log, place)
-        if job.name == "fine-tuning":
-            found = broken_parts(output)
-        elif output.exists():  # it was complete before the kill
+        done = not killed_after(rng.uniform(0, seconds), job.command, log, place)
+        killed += not done
+        if done or (output.exists() and job.name != "fine-tuning"):  # complete, so the next one begins anew
             found = differences(output, undisturbed / "output")
             shutil.rmtree(output)
         else:
-            found = []
+            found = broken_parts(output)
         if found:
             return [f"{job.name}, after {killed} kills: {text}" for text in found]
     measure(job.command, log, place)
