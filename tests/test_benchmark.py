@@ -26,6 +26,7 @@ from seq2seq.data.packed import PackedBatch, pack_pairs
 from seq2seq.data.symbols import EOS_ID, PAD_ID
 from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.model.loss import LossOf
+from seq2seq.model.quantize import Int8Linear
 from seq2seq.model_folder import LoadedModel, build_model, save_model_folder
 from seq2seq.train import setup, trainer
 from tests.toy import ROOT, write_text_files
@@ -575,6 +576,7 @@ def test_a_small_decoding_benchmark_from_end_to_end(
         tmp_path / "best", dict(loaded.model.named_parameters()), loaded.config, loaded.tokenizers, {"step": "1"}
     )
     monkeypatch.setattr(process, "run_job", _in_this_process)
+    monkeypatch.setattr("seq2seq.decode.engine.int8_layer", lambda shapes: Int8Linear)
     (tmp_path / "text").write_text("ka to\n\nmi ren sol ka\n")
     files = ["--model", str(tmp_path), "--src", str(tmp_path / "text"), "--tgt", str(tmp_path / "text")]
     few = ["--rounds", "1", "--latency-lines", "2", "--threads", "1", "--peers", "ctranslate2"]

@@ -9,11 +9,12 @@ import torch
 from bench.decoding import Translate
 from seq2seq.config import DecodeConfig
 from seq2seq.decode.translator import Translator
+from seq2seq.errors import UserError
 
 
 def _refuse(reason: str) -> None:
     """A row that says int8 must not be one of fp32."""
-    raise RuntimeError(reason)
+    raise UserError(f"{reason}; leave it out with --without-int8")
 
 
 def load(spec: Namespace) -> tuple[Translate, Translate]:
