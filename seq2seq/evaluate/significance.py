@@ -94,18 +94,17 @@ class Comparison:
         if bleu.p_randomisation is None:
             return f"{text}; whether that could be chance was not tested."
         text += "; the difference " + ("is larger than chance would give" if bleu.is_sure else "could be chance")
-        text += f" ({show_p(bleu.p_randomisation)})"
+        text += f" (p {show_p(bleu.p_randomisation)})"
         for word in ("better", "worse"):
-            others = [one for one in system.measures[1:] if one.is_sure and _word(one) == word]
+            others = [one.name for one in system.measures[1:] if one.is_sure and _word(one) == word]
             if others and not (bleu.is_sure and _word(bleu) == word):
-                names = " and ".join(f"{one.name} ({show_p(one.p_randomisation)})" for one in others)
-                text += f", but it is {word} by {names}"
+                text += f", but it is {word} by {', '.join(others)}"
         return f"{text}."
 
 
-def show_p(p: float | None) -> str:
-    """A p-value for people: ``p = 0.034``."""
-    return "" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+def show_p(p: float) -> str:
+    """A p-value for people: ``= 0.034``."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def _word(measure: Measure) -> str:
@@ -158,9 +157,9 @@ def compare(
         others = (replace(one, difference=one.score - measures[0].score) for one in measures[1:])
         measures = [measures[0], *others]
         if resample:
-            measures, resampling = _resampled(metric, measures, translations, references)
-        tested = zip(measures, different, strict=True)
-        columns.append([one if count >= LEAST_LINES else _untested(one) for one, count in tested])
+            to_test = [number for number, count in enumerate(different) if count >= LEAST_LINES]
+            measures, resampling = _resampled(metric, measures, translations, references, to_test)
+        columns.append(measures)
     rows = zip(systems, zip(*columns, strict=True), different, strict=True)
     scored = tuple(SystemScores(name, measures, count) for name, measures, count in rows)
     return Comparison(scored, len(translations[0]), resampling, tuple(notes))
@@ -206,32 +205,35 @@ def _measure(metric: Any, lines: list[str], references: Sequence[Sequence[str]])
 
 
 def _resampled(
-    metric: Any, measures: Sequence[Measure], translations: Sequence[list[str]], references: Sequence[Sequence[str]]
+    metric: Any,
+    measures: Sequence[Measure],
+    translations: Sequence[list[str]],
+    references: Sequence[Sequence[str]],
+    to_test: Sequence[int],
 ) -> tuple[list[Measure], str]:
-    """The measures with interval and p-values, and what the signatures say of the resamples."""
+    """The measures with their intervals, those of the systems ``to_test`` also with p-values; and what the signatures
+    say of the resamples."""
     named: list[tuple[str, Sequence[str]]] = [(str(number), lines) for number, lines in enumerate(translations)]
     signatures, results = PairedTest(named, {"": metric}, references, "bs")()
     name = measures[0].name
     signature: Signature = signatures[name]
     bootstrap: list[Any] = results[name]
-    shuffled: list[Any] = [None] * len(named)
-    if len(named) > 1:
-        others, results = PairedTest(named, {"": metric}, references, "ar")()
-        signature.update("ar", others[name].info["ar"])
-        shuffled = results[name]
-    tested = [
+    p_values: dict[int, float] = {}
+    if to_test:
+        compared = [named[0], *(named[number] for number in to_test)]
+        of_shuffles, results = PairedTest(compared, {"": metric}, references, "ar")()
+        signature.update("ar", of_shuffles[name].info["ar"])
+        shuffled: list[Any] = results[name]
+        p_values = {number: result.p_value for number, result in zip(to_test, shuffled[1:], strict=True)}
+    resampled = [
         replace(
             one,
             resampled_signature=str(signature),
-            interval=(float(booted.mean - booted.ci), float(booted.mean + booted.ci)),
-            p_bootstrap=booted.p_value,
-            p_randomisation=randomised and randomised.p_value,
+            interval=(float(result.mean - result.ci), float(result.mean + result.ci)),
+            p_randomisation=p_values.get(number),
+            p_bootstrap=result.p_value if number in p_values else None,
         )
-        for one, booted, randomised in zip(measures, bootstrap, shuffled, strict=True)
+        for number, (one, result) in enumerate(zip(measures, bootstrap, strict=True))
     ]
     kinds = ((kind, signature.info[kind]) for kind in ("bs", "ar", "seed"))
-    return tested, "|".join(f"{kind}:{value}" for kind, value in kinds if value is not None)
-
-
-def _untested(measure: Measure) -> Measure:
-    return replace(measure, p_bootstrap=None, p_randomisation=None)
+    return resampled, "|".join(f"{kind}:{value}" for kind, value in kinds if value is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from seq2seq.evaluate.significance import LEVEL, Comparison, Measure
+from seq2seq.evaluate.significance import LEVEL, Comparison, Measure, show_p
 
 _LABEL, _CELL = 10, 22  # characters: 98 with four metrics
 
@@ -48,4 +48,4 @@ def _score(measure: Measure) -> str:
 
 
 def _p(p: float | None) -> str:
-    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "" if p is None else show_p(p).removeprefix("= ")
