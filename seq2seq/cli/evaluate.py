@@ -35,11 +35,11 @@ def add(subparsers: Subparsers) -> None:
     argument("--hyp", type=path, metavar="FILE", help="translations to score; -: standard input")
     help_ = "reference translations; may be repeated"
     argument("--ref", type=path, metavar="FILE", action="append", default=[], help=help_)
-    help_ = "in place of --src and --ref: as data.test in a config"
+    help_ = "in place of --src, --ref: as data.test in a config"
     argument("--test", metavar="DATASET", help=help_)
     help_ = "models or translations to test against the first"
     argument("--against", type=path, metavar="SYSTEM", nargs="+", action="extend", default=[], help=help_)
-    help_ = "of sacreBLEU, or a SentencePiece file (spBLEU); default: by target language"
+    help_ = "name, or a SentencePiece file; default: by language"
     argument("--tokenize", metavar="NAME", help=help_)
     argument("--tgt-lang", metavar="CODE", help="default: the model's, or the suffix of --ref")
     argument("--quick", action="store_true", help="no intervals and no tests")
