@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> None:
     test = _read_test_set(args, given)
     num_lines = len(test.references[0])
     if not args.quick:
-        _check_memory(num_lines)
+        _check_resampling(num_lines)
     read = {number: _read_system(one, num_lines) for number, one in enumerate(given) if not one.is_model}
     systems = [read.get(number) or _translate(one, args, test) for number, one in enumerate(given)]
     total = NUM_METRICS * len(systems) * num_lines
@@ -126,6 +126,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _check(args: argparse.Namespace) -> list[_Given]:
     """Find mistakes in the arguments before the work begins; returns the systems, the first one first."""
+    from seq2seq.config import load_test_set, paths_of
     from seq2seq.evaluate import load_tokenizer
 
     of_text = [("--src", args.src), *(("--ref", ref) for ref in args.ref)]
@@ -150,6 +151,10 @@ def _check(args: argparse.Namespace) -> list[_Given]:
     used = [path for one in given for path in one.paths] + [path for _, path in of_text if path is not None]
     if [str(path) for path in used].count("-") > 1:
         raise UserError("only one of --hyp, --src and --ref can be - (standard input); write the others to files")
+    if args.test is not None:
+        used += [path for paths in paths_of(load_test_set(args.test)).values() for path in paths]
+    if args.tokenize is not None:
+        used.append(Path(args.tokenize))
     for option, output in (("--save", args.save), ("--save-hyp", args.save_hyp)):
         if output is None:
             continue
@@ -193,6 +198,7 @@ def _read_test_set(args: argparse.Namespace, given: Sequence[_Given]) -> _TestSe
     from seq2seq.data.formats.lines import read_text
     from seq2seq.data.formats.pairs import read_pairs
     from seq2seq.evaluate import fingerprint_lines
+    from seq2seq.evaluate.significance import notes_of_blanks
     from seq2seq.languages import language_of
 
     references, names = [read_text(path) for path in args.ref], list(map(str, args.ref))
@@ -217,6 +223,7 @@ def _read_test_set(args: argparse.Namespace, given: Sequence[_Given]) -> _TestSe
         if len(reference) != len(src or references[0]):  # before the work begins
             other, count = (args.src, len(src)) if args.src is not None else (names[0], len(references[0]))
             raise UserError(f"{other} has {count} lines but {name} has {len(reference)}")
+    notes_of_blanks(references)  # for its error; compare gives the notes
     refs = zip(names, references, strict=True)
     record["refs"] = [{"file": name, "blake2b": fingerprint_lines(lines)} for name, lines in refs]
     if args.ref:
@@ -225,10 +232,11 @@ def _read_test_set(args: argparse.Namespace, given: Sequence[_Given]) -> _TestSe
     return _TestSet(src, references, shown, language, tag, record)
 
 
-def _check_memory(num_lines: int) -> None:
-    """Raise UserError if there is too little for the resamples of a large test set."""
-    from seq2seq.evaluate.significance import memory_needed
+def _check_resampling(num_lines: int) -> None:
+    """Raise UserError if there is too little memory for the resamples of a large test set, or no seed for them."""
+    from seq2seq.evaluate.significance import check_seed, memory_needed
 
+    check_seed()
     if (needed := memory_needed(num_lines)) < _LITTLE_MEMORY:
         return
     import torch

@@ -6,6 +6,7 @@ they can be reproduced.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 from sacrebleu.significance import PairedTest
 
-from seq2seq.errors import DataError
+from seq2seq.errors import DataError, UserError
 from seq2seq.evaluate.scores import bleu_for, check_texts, details_of, processing_notes
 from seq2seq.languages import UNSPACED_SCRIPTS, script_in, script_of
 
@@ -24,6 +25,7 @@ LEVEL = 0.05  # a smaller p-value: the difference is larger than chance would gi
 # differ, nearly all have the same or a smaller one, and p comes out near 0. The true p is at least 2 / 2**lines.
 LEAST_LINES = 10
 NUM_METRICS = 4
+_SEED = "SACREBLEU_SEED"  # environment variable with the seed of the resamples
 _BYTES = 200_000  # for each line: 1,000 resamples of up to 24 counts, and 10,000 shuffles of two systems
 _CHUNK = 50  # lines between two reports of progress
 
@@ -136,12 +138,14 @@ def compare(
 
     Raises:
         DataError: line counts differ, there are no lines, or a reference has only blank lines.
-        UserError: the tokenizer cannot be used.
+        UserError: the tokenizer cannot be used, or the seed of sacreBLEU is set to no number.
     """
+    if resample:
+        check_seed()
     translations = [list(lines) for lines in systems.values()]
     for lines in translations:
         references = check_texts(lines, references)
-    blank = _notes_of_blanks(references)
+    blank = notes_of_blanks(references)
     bleu, notes = bleu_for(references, tokenize, target_language)
     notes += [*processing_notes(references, translations), *blank]
     script = script_in([line for reference in references for line in reference], script_of(target_language))
@@ -165,11 +169,19 @@ def compare(
     return Comparison(scored, len(translations[0]), resampling, tuple(notes))
 
 
-def _notes_of_blanks(references: Sequence[Sequence[str]]) -> list[str]:
+def check_seed() -> None:
+    """Raise UserError if the seed that sacreBLEU takes from the environment is no number; 0 would not be fixed."""
+    seed = os.environ.get(_SEED, "12345")
+    if seed.lower() != "none" and not (seed.isdecimal() and int(seed)):
+        raise UserError(f"{_SEED}: must be a whole number above 0, or none, not {seed!r}; unset it for the usual seed")
+
+
+def notes_of_blanks(references: Sequence[Sequence[str]]) -> list[str]:
+    """Notes about references with blank lines; raises DataError for one that has no others."""
     notes = []
     for number, reference in enumerate(references, start=1):
         blank = [line for line, text in enumerate(reference, start=1) if not text.strip()]
-        if len(blank) == len(reference):
+        if blank and len(blank) == len(reference):
             raise DataError(f"reference {number} is empty: all of its {len(reference):,} lines are blank")
         if blank:
             lines = f"{len(blank):,} lines are blank, the first is line {blank[0]}"

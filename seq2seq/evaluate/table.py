@@ -44,7 +44,7 @@ def _score(measure: Measure) -> str:
     if measure.interval is None:
         return f"{measure.score:.2f}"
     low, high = measure.interval
-    return f"{measure.score:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{measure.score:.2f} [{low:.1f}, {high:.1f}]"
 
 
 def _p(p: float | None) -> str:

@@ -54,6 +54,8 @@ def test_a_tokenizer_that_cannot_be_had(
         "--hyp a --ref b --save-hyp ./b",
         "--hyp a --ref b --save linked",
         "--hyp a --ref b --save new --save-hyp new",
+        "--hyp a --ref a --against b --save b",
+        '--hyp a --test {"src":"b","tgt":"b"} --save b',
     ],
 )
 def test_no_input_is_overwritten(options: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,3 +149,11 @@ def test_too_little_memory_for_the_resamples(place: Path, capsys: pytest.Capture
         assert "intervals and tests for 6,000 lines need 1.20 GB of memory" in capsys.readouterr().err
         assert main(["evaluate", "--hyp", "text/test.yy", "--ref", "many", "--quick"]) == 2
         assert "text/test.yy has 5 lines, but the references have 6000 lines" in capsys.readouterr().err
+
+
+def test_blank_references_are_found_before_the_work(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against an hour of translating before the message."""
+    write_lines(place / "blank", [""] * 5)
+    with mock.patch("seq2seq.decode.translator.Translator.load", side_effect=AssertionError):
+        assert main(["evaluate", "model", "--src", "text/test.xx", "--ref", "text/test.yy", "--ref", "blank"]) == 2
+    assert "reference 2 is empty: all of its 5 lines are blank" in capsys.readouterr().err

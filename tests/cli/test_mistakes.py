@@ -267,6 +267,9 @@ MISTAKES = {
     "test set with a key of training text": Mistake(
         'evaluate model --test {"src":"a","tgt":"b","weight":2.0}', ("test.weight: is for training text only",)
     ),
+    "test set with a tag that the model does not know": Mistake(
+        'evaluate model --test {"src":"text/test.xx","tgt":"text/test.yy","tag":"bt"}', ("there is no tag bt",)
+    ),
     "test set with a file that is missing": Mistake(
         'evaluate --hyp text/test.yy --test {"src":"gone","tgt":"gone"}', ("gone: no such file",)
     ),

@@ -13,7 +13,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 from sacrebleu.significance import PairedTest
 
-from seq2seq.errors import DataError
+from seq2seq.errors import DataError, UserError
 from seq2seq.evaluate import score
 from seq2seq.evaluate.significance import Comparison, Measure, SystemScores, compare
 from seq2seq.evaluate.table import show
@@ -157,9 +157,25 @@ def test_the_table(comparison: Comparison) -> None:
     assert max(map(len, lines[: len(lines) - 2])) <= 100
     assert [line.split("  ")[0] for line in lines[1:6]] == ["A", "B", "B - A", "", ""]
     low, high = comparison.systems[0].measures[0].interval or (0, 0)
-    assert f"{comparison.systems[0].measures[0].score:.2f} [{low:.2f}, {high:.2f}]" in lines[1]
+    assert f"{comparison.systems[0].measures[0].score:.2f} [{low:.1f}, {high:.1f}]" in lines[1]
     assert "[95 percent interval] bs:1000|ar:10000|seed:12345" in lines
     assert lines[-2:] == [comparison.verdict(system) for system in comparison.systems[1:]]
+
+
+def test_perfect_scores_do_not_touch() -> None:
+    """Guards against columns that run into each other at 100.00 [100.0, 100.0]."""
+    perfect = Measure("BLEU", 100.0, "s", interval=(100.0, 100.0))
+    table = show(Comparison((SystemScores("A", (perfect, perfect)),), 2, "bs:1000"))
+    assert table.count("  100.00 [100.0, 100.0]") == 1
+    assert table.count(" 100.00 [100.0, 100.0]") == 2
+
+
+@pytest.mark.parametrize("seed", ["x", "", "0", "-3"])
+def test_a_seed_that_is_none(seed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a traceback from within sacreBLEU, and against 0, which sacreBLEU's tests take for no seed."""
+    monkeypatch.setenv("SACREBLEU_SEED", seed)
+    with pytest.raises(UserError, match="SACREBLEU_SEED: must be a whole number above 0, or none"):
+        compare({"A": GOOD}, [REF])
 
 
 def test_without_resamples() -> None:
