@@ -129,7 +129,6 @@ def _check(args: argparse.Namespace) -> list[_Given]:
     from seq2seq.config import load_test_set, paths_of
     from seq2seq.evaluate import load_tokenizer
 
-    of_text = [("--src", args.src), *(("--ref", ref) for ref in args.ref)]
     if (args.hyp is None) == (not args.models) or (args.models and args.src is None and args.test is None):
         raise UserError("give either MODEL with --src, or --hyp")
     if args.test is None and not args.ref:
@@ -148,7 +147,7 @@ def _check(args: argparse.Namespace) -> list[_Given]:
         raise UserError(f"remove {', '.join(unused)}: no effect with --hyp, where nothing is translated")
     if args.tokenize is not None:
         load_tokenizer(args.tokenize)
-    used = [path for one in given for path in one.paths] + [path for _, path in of_text if path is not None]
+    used = [path for path in (*(path for one in given for path in one.paths), args.src, *args.ref) if path is not None]
     if [str(path) for path in used].count("-") > 1:
         raise UserError("only one of --hyp, --src and --ref can be - (standard input); write the others to files")
     if args.test is not None:
