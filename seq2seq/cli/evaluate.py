@@ -1,103 +1,316 @@
-"""``seq2seq evaluate``: BLEU and chrF of a model, or of finished translations."""
+"""``seq2seq evaluate``: scores of models or of finished translations, and comparisons of them."""
+
+from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, Any
 
 from seq2seq.cli.common import MODEL_HELP, Subparsers, add_decode_options, given_decode_options, load_translator, path
 from seq2seq.errors import UserError
+
+if TYPE_CHECKING:
+    from seq2seq.evaluate.significance import Comparison
+
+_LITTLE_MEMORY = 1 << 30  # bytes that need no check
+_SAME_OUTPUT = ("batch_tokens", "engine", "n_best", "seed")  # keys of decoding that are not compared
 
 
 def add(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "evaluate",
-        help="BLEU and chrF of a model, or of a file of translations",
+        help="scores of a model or of translations; compare several",
         usage="seq2seq evaluate (MODEL ... --src FILE | --hyp FILE) --ref FILE [options]",
-        description="Score a model (MODEL and --src) or finished translations (--hyp) with sacreBLEU.",
+        description="BLEU, chrF2, chrF2++ and TER by sacreBLEU, with 95 percent intervals.",
         epilog="Scores are comparable only where their signatures are equal.",
     )
     argument = parser.add_argument
     argument("models", type=path, nargs="*", metavar="MODEL", help=f"{MODEL_HELP}; several: an ensemble")
-    argument("--src", type=path, metavar="FILE", help="source text for MODEL; -: standard input")
+    argument("--src", type=path, metavar="FILE", help="source text for models; -: standard input")
     argument("--hyp", type=path, metavar="FILE", help="translations to score; -: standard input")
     help_ = "reference translations; may be repeated"
-    argument("--ref", type=path, metavar="FILE", action="append", required=True, help=help_)
-    argument("--tokenize", metavar="NAME", help="sacreBLEU tokenizer; default: by target language")
+    argument("--ref", type=path, metavar="FILE", action="append", default=[], help=help_)
+    help_ = "in place of --src, --ref: as data.test in a config"
+    argument("--test", metavar="DATASET", help=help_)
+    help_ = "models or translations to test against the first"
+    argument("--against", type=path, metavar="SYSTEM", nargs="+", action="extend", default=[], help=help_)
+    help_ = "name, or a SentencePiece file; default: by language"
+    argument("--tokenize", metavar="NAME", help=help_)
     argument("--tgt-lang", metavar="CODE", help="default: the model's, or the suffix of --ref")
+    argument("--quick", action="store_true", help="no intervals and no tests")
     argument("--json", action="store_true", help="print a JSON record instead of text")
     argument("--save", type=path, metavar="FILE", help="also write the JSON record to FILE")
     argument("--save-hyp", type=path, metavar="FILE", help="also write the translations to FILE")
     add_decode_options(parser)
 
 
-def run(args: argparse.Namespace) -> None:
-    from seq2seq.data.formats.lines import read_text
-    from seq2seq.evaluate import fingerprint_lines, score
-    from seq2seq.files import write_text
-    from seq2seq.languages import language_of
-    from seq2seq.model_folder import find_model_folder
+@dataclass(frozen=True)
+class _Given:
+    """A system as it is given: a file of translations, or models that translate together."""
 
-    _check(args)
-    references = [read_text(path) for path in args.ref]
-    record: dict[str, object] = {}
-    language = args.tgt_lang
-    if args.hyp is not None:
-        hypotheses = read_text(args.hyp)
-        scored = str(args.hyp)
-    else:
-        src = read_text(args.src)
-        for path, reference in zip(args.ref, references, strict=True):
-            if len(reference) != len(src):  # before the work begins
-                raise UserError(f"{args.src} has {len(src)} lines but {path} has {len(reference)}")
-        translator, decode = load_translator(args)
-        hypotheses = translator.translate(src, decode)
-        language = language or translator.config.data.target_language
-        names = " + ".join(map(str, args.models))
-        record = {"model": names, "model_metadata": translator.metadata, "decode": decode.model_dump()}
-        record["src"] = {"file": str(args.src), "blake2b": fingerprint_lines(src)}
-        step = translator.metadata.get("step", "")
-        known = f" (step {int(step):,})" if step.isdecimal() else ""
-        how = f"sampling, temperature {decode.temperature}, seed {decode.seed}"
-        how = how if decode.sample else f"beam {decode.beam_size}, length penalty {decode.length_penalty}"
-        how += f", {decode.quantize}" if decode.quantize else ""
-        folders = " + ".join(str(find_model_folder(model)) for model in args.models)
-        scored = f"model {folders}{known}, {how}, src {args.src}"
-    scores = score(hypotheses, references, args.tokenize, language or language_of(args.ref[0]))
-    print(f"{scored}, ref {' '.join(map(str, args.ref))}, {scores.num_lines:,} lines", file=sys.stderr)
-    for note in scores.notes:
+    paths: list[Path]
+    is_model: bool
+
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.paths))
+
+
+@dataclass(frozen=True)
+class _TestSet:
+    """The text that all systems translate."""
+
+    src: list[str]  # empty if no system is a model
+    references: list[list[str]]
+    shown: str
+    language: str | None  # of the references, as far as names say it
+    tag: str | None
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _System:
+    """The translations of a system, and where they come from."""
+
+    hypotheses: list[str]
+    shown: str
+    language: str | None
+    record: dict[str, Any]
+
+
+def run(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from seq2seq.evaluate.significance import NUM_METRICS, compare
+    from seq2seq.evaluate.table import show
+    from seq2seq.files import write_text
+
+    given = _check(args)
+    test = _read_test_set(args, given)
+    num_lines = len(test.references[0])
+    if not args.quick:
+        _check_resampling(num_lines)
+    read = {number: _read_system(one, num_lines) for number, one in enumerate(given) if not one.is_model}
+    systems = [read.get(number) or _translate(one, args, test) for number, one in enumerate(given)]
+    total = NUM_METRICS * len(systems) * num_lines
+    with tqdm(desc="scoring", total=total, unit=" lines", unit_scale=True, leave=False, disable=None) as bar:
+        comparison = compare(
+            {name: system.hypotheses for name, system in zip(ascii_uppercase, systems, strict=False)},
+            test.references,
+            args.tokenize,
+            args.tgt_lang or systems[0].language or test.language,
+            resample=not args.quick,
+            progress=bar.update,
+        )
+    for note in (*comparison.notes, *_other_decoding(systems)):
         print(f"note: {note}", file=sys.stderr)
-    refs = zip(args.ref, references, strict=True)
-    record["refs"] = [{"file": str(path), "blake2b": fingerprint_lines(lines)} for path, lines in refs]
-    text = json.dumps({**scores.as_json(), **record}, indent=2, ensure_ascii=False)
+    text = json.dumps(_record(comparison, systems, test), indent=2, ensure_ascii=False)
     if args.save_hyp is not None:
-        write_text(args.save_hyp, "".join(f"{line}\n" for line in hypotheses))
+        write_text(args.save_hyp, "".join(f"{line}\n" for line in systems[0].hypotheses))
     if args.save is not None:
         write_text(args.save, text + "\n")
-    print(text if args.json else scores)
+    if args.json:
+        print(text)
+        return
+    print(*comparison.systems[0].measures, "", sep="\n")
+    for name, system in zip(ascii_uppercase, systems, strict=False):
+        print(f"{name}: {system.shown}")
+    print(f"{test.shown}, {num_lines:,} lines")
+    if len(systems) > 1 or not args.quick:
+        print("", show(comparison), sep="\n")
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Find mistakes in the arguments before the work begins."""
+def _check(args: argparse.Namespace) -> list[_Given]:
+    """Find mistakes in the arguments before the work begins; returns the systems, the first one first."""
+    from seq2seq.config import load_test_set, paths_of
     from seq2seq.evaluate import load_tokenizer
 
-    if (args.hyp is None) == (not args.models) or (not args.models) != (args.src is None):
+    if (args.hyp is None) == (not args.models) or (args.models and args.src is None and args.test is None):
         raise UserError("give either MODEL with --src, or --hyp")
-    if args.hyp is not None and (unused := given_decode_options(args)):
+    if args.test is None and not args.ref:
+        raise UserError("give the reference translations: --ref FILE, or --test DATASET")
+    if args.test is not None and args.src is not None:
+        raise UserError("remove --src: --test has the source text")
+    first = _Given(args.models, True) if args.models else _Given([args.hyp], False)
+    given = [first, *(_Given([system], system.is_dir()) for system in args.against)]
+    if len(given) > len(ascii_uppercase):
+        raise UserError(f"--against: at most {len(ascii_uppercase) - 1} systems, not {len(given) - 1}")
+    _check_systems(given)
+    if models := [one for one in given if one.is_model]:
+        if args.src is None and args.test is None:
+            raise UserError(f"{models[0]} is a model: give the text to translate with --src FILE")
+    elif unused := [*(["--src"] if args.src is not None else []), *given_decode_options(args)]:
         raise UserError(f"remove {', '.join(unused)}: no effect with --hyp, where nothing is translated")
     if args.tokenize is not None:
         load_tokenizer(args.tokenize)
-    if [str(path) for path in (args.hyp, args.src, *args.ref)].count("-") > 1:
+    used = [path for path in (*(path for one in given for path in one.paths), args.src, *args.ref) if path is not None]
+    if [str(path) for path in used].count("-") > 1:
         raise UserError("only one of --hyp, --src and --ref can be - (standard input); write the others to files")
-    used = [given for given in (args.hyp, args.src, *args.ref) if given is not None]
+    if args.test is not None:
+        used += [path for paths in paths_of(load_test_set(args.test)).values() for path in paths]
+    if args.tokenize is not None:
+        used.append(Path(args.tokenize))
     for option, output in (("--save", args.save), ("--save-hyp", args.save_hyp)):
         if output is None:
             continue
         if any(_are_same(output, other) for other in used):
             raise UserError(f"{option} {output}: would overwrite a file that is used here; choose another name")
         used.append(output)
+    return given
+
+
+def _check_systems(given: Sequence[_Given]) -> None:
+    """Raise UserError for a model that is none, translations that are a model, and for a system that is given twice."""
+    found: dict[tuple[Path, ...], _Given] = {}
+    for one in given:
+        if one.is_model:
+            from seq2seq.model_folder import find_model_folder
+
+            for path in filter(Path.is_file, one.paths):
+                raise UserError(f"{path}: is a file; a model is a folder, and translations are given with --hyp {path}")
+            places = tuple(find_model_folder(path).resolve() for path in one.paths)
+        else:
+            (path,) = one.paths
+            if path.suffix == ".safetensors":
+                raise UserError(f"{path}: is a model; give its folder, {path.parent}")
+            if path.is_dir():
+                raise UserError(
+                    f"--hyp {path}: is a folder; for a model: seq2seq evaluate {path} --src FILE --ref FILE"
+                )
+            places = (path.resolve(),)
+        if places in found:
+            raise UserError(f"{one}: the same system as {found[places]}; give each system once")
+        found[places] = one
 
 
 def _are_same(one: Path, other: Path) -> bool:
     """Whether two names lead to one file, which need not exist."""
     return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+
+
+def _read_test_set(args: argparse.Namespace, given: Sequence[_Given]) -> _TestSet:
+    from seq2seq.config import load_test_set, paths_of
+    from seq2seq.data.formats.lines import read_text
+    from seq2seq.data.formats.pairs import read_pairs
+    from seq2seq.evaluate import fingerprint_lines
+    from seq2seq.evaluate.significance import notes_of_blanks
+    from seq2seq.languages import language_of
+
+    references, names = [read_text(path) for path in args.ref], list(map(str, args.ref))
+    record: dict[str, Any] = {}
+    src: list[str] = []
+    language, tag, shown = None, None, ""
+    is_read = any(one.is_model for one in given)
+    if args.test is not None:
+        dataset = load_test_set(args.test)
+        pairs = list(read_pairs(dataset))
+        src, language, tag = [pair.src for pair in pairs], dataset.languages[1], dataset.tag
+        shown = " ".join(str(path) for paths in paths_of(dataset).values() for path in paths)
+        references, names = [[pair.tgt for pair in pairs], *references], [shown, *names]
+        record["test"] = dataset.model_dump(mode="json", exclude_defaults=True)
+        shown = f"test set {shown}"
+    elif is_read:
+        src, shown = read_text(args.src), f"src {args.src}"
+    if is_read:
+        file = {} if args.src is None else {"file": str(args.src)}
+        record["src"] = {**file, "blake2b": fingerprint_lines(src)}
+    for name, reference in zip(names, references, strict=True):
+        if len(reference) != len(src or references[0]):  # before the work begins
+            other, count = (args.src, len(src)) if args.src is not None else (names[0], len(references[0]))
+            raise UserError(f"{other} has {count} lines but {name} has {len(reference)}")
+    notes_of_blanks(references)  # for its error; compare gives the notes
+    refs = zip(names, references, strict=True)
+    record["refs"] = [{"file": name, "blake2b": fingerprint_lines(lines)} for name, lines in refs]
+    if args.ref:
+        language = language or language_of(args.ref[0])
+        shown = ", ".join(filter(None, [shown, f"ref {' '.join(map(str, args.ref))}"]))
+    return _TestSet(src, references, shown, language, tag, record)
+
+
+def _check_resampling(num_lines: int) -> None:
+    """Raise UserError if there is too little memory for the resamples of a large test set, or no seed for them."""
+    from seq2seq.evaluate.significance import check_seed, memory_needed
+
+    check_seed()
+    if (needed := memory_needed(num_lines)) < _LITTLE_MEMORY:
+        return
+    import torch
+
+    from seq2seq.memory import memory_room, show_bytes
+
+    room = memory_room(torch.device("cpu"))
+    if room is not None and needed > room:
+        raise UserError(
+            f"intervals and tests for {num_lines:,} lines need {show_bytes(needed)} of memory, but there are "
+            f"{show_bytes(room)}; give --quick, or a part of the lines"
+        )
+
+
+def _read_system(given: _Given, num_lines: int) -> _System:
+    from seq2seq.data.formats.lines import read_text
+    from seq2seq.evaluate import fingerprint_lines
+
+    hypotheses = read_text(given.paths[0])
+    if len(hypotheses) != num_lines:
+        raise UserError(f"{given} has {len(hypotheses)} lines, but the references have {num_lines} lines")
+    record = {"hyp": {"file": str(given), "blake2b": fingerprint_lines(hypotheses)}}
+    return _System(hypotheses, f"translations {given}", None, record)
+
+
+def _translate(given: _Given, args: argparse.Namespace, test: _TestSet) -> _System:
+    from tqdm import tqdm
+
+    from seq2seq.evaluate import fingerprint_lines
+    from seq2seq.model_folder import find_model_folder
+
+    options = {**vars(args), "models": given.paths, "tag": test.tag if args.tag is None else args.tag}
+    translator, decode = load_translator(argparse.Namespace(**options))
+    stream = translator.translate_stream(test.src, decode)
+    bar = tqdm(stream, desc=str(given), total=len(test.src), unit=" lines", leave=False, disable=None)
+    hypotheses = [translations[0].text for translations in bar]
+    record = {"model": str(given), "model_metadata": translator.metadata, "decode": decode.model_dump()}
+    record["hyp"] = {"blake2b": fingerprint_lines(hypotheses)}
+    step = translator.metadata.get("step", "")
+    known = f" (step {int(step):,})" if step.isdecimal() else ""
+    how = f"sampling, temperature {decode.temperature}, seed {decode.seed}"
+    how = how if decode.sample else f"beam {decode.beam_size}, length penalty {decode.length_penalty}"
+    how += f", {decode.quantize}" if decode.quantize else ""
+    folders = " + ".join(str(find_model_folder(path)) for path in given.paths)
+    return _System(hypotheses, f"model {folders}{known}, {how}", translator.config.data.target_language, record)
+
+
+def _other_decoding(systems: Sequence[_System]) -> Iterator[str]:
+    """Notes about models that decode otherwise than the first one: their configs may have other defaults."""
+    (name, first), *others = [
+        (name, system.record["decode"])
+        for name, system in zip(ascii_uppercase, systems, strict=False)
+        if "decode" in system.record
+    ] or [("", {})]
+    for other, decode in others:
+        keys = [key for key in decode if decode[key] != first[key] and key not in _SAME_OUTPUT]
+        if keys:
+            what = ", ".join(f"{key} {decode[key]}, not {first[key]}" for key in keys)
+            yield f"{other} decodes otherwise than {name}: {what}; an option sets it for all"
+
+
+def _record(comparison: Comparison, systems: Sequence[_System], test: _TestSet) -> dict[str, Any]:
+    """All of it as plain values; the first system at the top, the others under ``against``."""
+    records: list[dict[str, Any]] = []
+    for scored, system in zip(comparison.systems, systems, strict=True):
+        bleu, chrf = scored.measures[:2]
+        records.append(
+            {
+                **{"bleu": bleu.score, "bleu_signature": bleu.signature, "bleu_details": bleu.details},
+                **{"chrf": chrf.score, "chrf_signature": chrf.signature, "num_lines": comparison.num_lines},
+                "metrics": {measure.name: measure.as_json() for measure in scored.measures},
+                **system.record,
+            }
+        )
+        if len(records) > 1:
+            records[-1] |= {"lines_that_differ": scored.num_different, "verdict": comparison.verdict(scored)}
+    first, *others = records
+    return {**first, **test.record, **({"against": others} if others else {})}

@@ -15,7 +15,7 @@ from seq2seq.config.datasets import (
     XlsxFiles,
     paths_of,
 )
-from seq2seq.config.file import load_config, load_saved_config, override_decode
+from seq2seq.config.file import load_config, load_saved_config, load_test_set, override_decode
 from seq2seq.config.initial import FREEZABLE, InitConfig
 from seq2seq.config.sections import (
     ConvolutionalConfig,
@@ -70,6 +70,7 @@ __all__ = [
     "file_problem",
     "load_config",
     "load_saved_config",
+    "load_test_set",
     "override_decode",
     "paths_of",
     "portable",

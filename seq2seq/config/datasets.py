@@ -70,7 +70,7 @@ class ParallelText(Dataset):
 
 
 # Keys that have no meaning for text to measure with.
-OF_TRAIN = ("weight", "from_epoch", "until_epoch", "clean", "score")
+_OF_TRAIN = ("weight", "from_epoch", "until_epoch", "clean", "score")
 
 
 class TextFiles(ParallelText):
@@ -227,6 +227,12 @@ class HeldOut(Dataset):
 
 
 _KINDS = ("tsv", "csv", "xlsx", "jsonl", "parquet", "tmx", "moses")
+
+
+def keys_of_train(dataset: Dataset) -> list[str]:
+    """The keys of a dataset that have no meaning for text to measure with, but are stated."""
+    fields = type(dataset).model_fields
+    return [key for key in _OF_TRAIN if key in fields and getattr(dataset, key) != fields[key].default]
 
 
 def _kind(value: Any) -> str:

@@ -7,15 +7,17 @@ command line are relative to where the command runs. Loading never looks at the 
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
+from seq2seq.config.datasets import AnyText, ParallelText, keys_of_train
 from seq2seq.config.keys import (
     Key,
+    Section,
     absolute_paths,
     fields_of,
     get_key,
@@ -35,7 +37,7 @@ from seq2seq.errors import ConfigError
 _LARGEST = 256 << 10  # bytes of a config file; YAML of this size takes seconds to read
 _DEEPEST = 20  # levels of sections and lists
 _SURROGATE = re.compile("[\ud800-\udfff]")  # YAML escapes can write half a character, which no file can hold
-T = TypeVar("T", bound=Config)
+T = TypeVar("T", bound=Section)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -85,6 +87,26 @@ def override_decode(default: DecodeConfig, given: Mapping[str, object], *, as_fl
         raise ConfigError("\n".join(lines)) from None
 
 
+class _TestSet(Section):
+    test: AnyText
+
+    def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        yield from ((f"test.{key}", "is for training text only; remove this key") for key in keys_of_train(self.test))
+
+
+def load_test_set(text: str) -> ParallelText:
+    """A dataset on the command line, written as for ``data.test``: ``{tsv: pairs.tsv, src: 0, tgt: 1}``.
+
+    Paths are relative to where the command runs. Raises one :class:`ConfigError` with a line for every mistake.
+    """
+    if not text.lstrip().startswith("{"):
+        example = "'{tsv: pairs.tsv, src: 0, tgt: 1}'"
+        raise ConfigError(f"--test {text}: write the dataset as in a config, for example --test {example}")
+    draft = Draft(None, _TestSet)
+    draft.override(f"test={text}")
+    return draft.resolve().test
+
+
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = YAML_WORDS
 
@@ -117,12 +139,18 @@ def _compose(text: str) -> yaml.Node | None:
 class Draft(Generic[T]):
     """A config in the making: plain values from the file and the command line, and the mistakes found so far."""
 
-    def __init__(self, path: Path, kind: type[T]) -> None:
+    def __init__(self, path: Path | None, kind: type[T]) -> None:
+        """Read a file; with None, begin with nothing."""
         self.path, self.kind = path, kind
+        self.tree: dict[str, Any] = {}
         self.problems: dict[Key, tuple[float, str]] = {}
         self._overridden: list[Key] = []
         self._read: dict[int, tuple[yaml.Node, Any]] = {}
         self._lines: dict[Key, int] = {}
+        if path is not None:
+            self._read_file(path)
+
+    def _read_file(self, path: Path) -> None:
         try:
             with path.open("rb") as file:
                 content = file.read(_LARGEST + 1)
@@ -140,7 +168,7 @@ class Draft(Generic[T]):
         tree = {} if root is None else self._plain(root, ())
         if not isinstance(tree, dict):
             raise ConfigError(f"{path}:1: must have keys such as run_dir: and data:, not {show(tree)}")
-        self.tree: dict[str, Any] = tree
+        self.tree = tree
 
     def override(self, text: str) -> None:
         """Apply one ``section.key=value`` from the command line."""
@@ -164,7 +192,7 @@ class Draft(Generic[T]):
 
     def _place_data(self) -> None:
         """Make the data's paths absolute: those of the text start at data.dir, others at the folder of the file."""
-        here = os.path.dirname(os.path.abspath(self.path))
+        here = os.path.dirname(os.path.abspath(self.path)) if self.path else os.getcwd()
         for key in (("data", "dir"), ("data", "cache_dir")):
             if (value := get_key(self.tree, key)) is not None:
                 set_key(self.tree, key, self._at(here, key, value))

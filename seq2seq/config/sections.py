@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import Field
 
 from seq2seq.config.cleaning import CleanConfig
-from seq2seq.config.datasets import OF_TRAIN, AnyText, ParallelText, Texts, ValidText, also
+from seq2seq.config.datasets import AnyText, ParallelText, Texts, ValidText, also, keys_of_train
 from seq2seq.config.keys import OnePath, Section, choice, option
 
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -80,10 +80,8 @@ class DataConfig(Section):
         for name in sorted({name for name in names if names.count(name) > 1}):
             yield "train", f"{names.count(name)} datasets have the name {name}; give each a name of its own"
         for part, text in self.measured.items():
-            for key in OF_TRAIN:
-                field = type(text).model_fields.get(key)
-                if field is not None and getattr(text, key) != field.default:
-                    yield f"{part}.{key}", "is for training text only; remove this key, or state it in data.train"
+            for key in keys_of_train(text):
+                yield f"{part}.{key}", "is for training text only; remove this key, or state it in data.train"
             if text.tag is not None and text.tag not in self.tags:
                 yield f"{part}.tag", f"no dataset of data.train has the tag {text.tag}; {known_tags(self.tags)}"
 

@@ -167,13 +167,14 @@ def test_from_text_to_translations(place: Path, capsys: pytest.CaptureFixture[st
     assert (place / "hyp").read_bytes() == (place / "run/test.hyp.txt").read_bytes()
     assert main(["evaluate", "--hyp", "hyp", "--ref", "text/test.yy"]) == 0
     printed = capsys.readouterr()
-    assert [line.split("|")[0] for line in printed.out.splitlines()] == ["BLEU", "chrF2"]
-    assert f"= {record['bleu']:.2f} " in printed.out.splitlines()[0]
-    assert printed.err == "hyp, ref text/test.yy, 5 lines\n"
+    lines = printed.out.splitlines()
+    assert [line.split("|")[0] for line in lines[:4]] == ["BLEU", "chrF2", "chrF2++", "TER"]
+    assert f"= {record['bleu']:.2f} " in lines[0]
+    assert lines[5:7] == ["A: translations hyp", "ref text/test.yy, 5 lines"]
+    assert printed.err == ""
     assert main(["evaluate", "run", *arguments, "--length-penalty", "0.6"]) == 0
     step = trained["model"]["step"]
-    what = f"model run/best (step {step}), beam 2, length penalty 0.6, src text/test.xx, ref text/test.yy, 5 lines\n"
-    assert capsys.readouterr().err == what
+    assert f"A: model run/best (step {step}), beam 2, length penalty 0.6\n" in capsys.readouterr().out
     assert main(["translate", "run", "--input", "text/test.xx", "--output", "out", "--device", "cpu"]) == 0
     assert (place / "out").read_bytes() == (place / "hyp").read_bytes()
     assert main(["average", "run", "--output", "mean"]) == 0

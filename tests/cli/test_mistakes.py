@@ -251,6 +251,76 @@ MISTAKES = {
         "evaluate --hyp text/test.yy --ref text/test.yy --beam-size 4 --sample --device cpu --quantize int8",
         ("--beam-size, --quantize, --sample, --device: no effect with --hyp",),
     ),
+    "no reference": Mistake("evaluate --hyp text/test.yy", ("give the reference translations: --ref FILE, or --test",)),
+    "source without a model": Mistake(
+        "evaluate --hyp text/test.yy --src text/test.xx --ref text/test.yy", ("remove --src: no effect",)
+    ),
+    "source twice": Mistake(
+        'evaluate model --src text/test.xx --test {"src":"a","tgt":"b"}', ("remove --src: --test has",)
+    ),
+    "test set that is no dataset": Mistake(
+        "evaluate model --test memory.tmx", ("--test memory.tmx: write the dataset as in a config", "tsv: pairs.tsv")
+    ),
+    "test set with a missing key": Mistake(
+        'evaluate model --test {"tmx":"memory.tmx","src_lang":"en"}', ("command line: test.tgt_lang: missing",)
+    ),
+    "test set with a key of training text": Mistake(
+        'evaluate model --test {"src":"a","tgt":"b","weight":2.0}', ("test.weight: is for training text only",)
+    ),
+    "test set with a tag that the model does not know": Mistake(
+        'evaluate model --test {"src":"text/test.xx","tgt":"text/test.yy","tag":"bt"}', ("there is no tag bt",)
+    ),
+    "test set with a file that is missing": Mistake(
+        'evaluate --hyp text/test.yy --test {"src":"gone","tgt":"gone"}', ("gone: no such file",)
+    ),
+    "a system that is none": Mistake(
+        "evaluate model --src text/test.xx --ref text/test.yy --against text",
+        ("text: not a model folder: it has no model.safetensors",),
+    ),
+    "a system that is not there": Mistake(
+        "evaluate --hyp text/test.yy --ref text/test.yy --against gone", ("gone: no such file",)
+    ),
+    "a model as translations": Mistake(
+        "evaluate --hyp text/test.yy --ref text/test.yy --against model/best/model.safetensors",
+        ("model/best/model.safetensors: is a model; give its folder, model/best",),
+    ),
+    "a model folder as translations": Mistake(
+        "evaluate --hyp model --ref text/test.yy", ("--hyp model: is a folder; for a model: seq2seq evaluate model",)
+    ),
+    "translations as a model": Mistake(
+        "evaluate text/test.yy --src text/test.xx --ref text/test.yy",
+        ("text/test.yy: is a file; a model is a folder, and translations are given with --hyp",),
+    ),
+    "a model twice": Mistake(
+        "evaluate model --src text/test.xx --ref text/test.yy --against wide model/best",
+        ("model/best: the same system as model; give each system once",),
+    ),
+    "translations twice": Mistake(
+        "evaluate --hyp text/test.yy --ref text/test.yy --against text/../text/test.yy",
+        ("text/../text/test.yy: the same system as text/test.yy",),
+    ),
+    "a model without text": Mistake(
+        "evaluate --hyp text/test.yy --ref text/test.yy --against model", ("model is a model: give the text", "--src")
+    ),
+    "translations of another text": Mistake(
+        "evaluate model --src text/test.xx --ref text/test.yy --against text/valid.yy --save out",
+        ("text/valid.yy has 6 lines, but the references have 5 lines",),
+        absent=OUT,
+    ),
+    "too many systems": Mistake(
+        f"evaluate --hyp text/test.yy --ref text/test.yy --against {' '.join(map(str, range(26)))}", ("at most 25",)
+    ),
+    "blank references": Mistake(
+        "evaluate --hyp text/test.yy --ref a --save out",
+        ("reference 1 is empty: all of its 5 lines are blank",),
+        write("a", b"\n \n\n\n\n"),
+        OUT,
+    ),
+    "damaged spBLEU model": Mistake(
+        "evaluate --hyp text/test.yy --ref text/test.yy --tokenize a.model",
+        ("BLEU tokenizer a.model: is no SentencePiece model, or a damaged one",),
+        write("a.model", b"\x0a\x0bdamaged"),
+    ),
     "no such ref": Mistake("evaluate --hyp text/test.yy --ref gone", ("gone: no such file",)),
     "scores into a folder": Mistake(
         "evaluate --hyp text/test.yy --ref text/test.yy --save text", ("text: cannot be written",)

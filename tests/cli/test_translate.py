@@ -50,10 +50,10 @@ def test_several_models_translate_together(
         name = "out-" + "-".join(given)
         assert main(f"translate {' '.join(given)} --input text/test.xx --output {name} --n-best 2".split()) == 0
     assert len({(place / name).read_text() for name in ("out-model-wide", "out-model", "out-wide")}) == 3
-    assert main(["evaluate", "model", "wide", "--src", "text/test.xx", "--ref", "text/test.yy", "--json"]) == 0
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["model"] == "model + wide"
-    assert "model model/best + wide/best, beam 2" in captured.err
+    evaluate = ["evaluate", "model", "wide", "--src", "text/test.xx", "--ref", "text/test.yy", "--save", "scores"]
+    assert main(evaluate) == 0
+    assert json.loads((place / "scores").read_text(encoding="utf-8"))["model"] == "model + wide"
+    assert "A: model model/best + wide/best, beam 2" in capsys.readouterr().out
     weights = dict(build_model(tiny_config(), tiny_tokenizers).named_parameters())
     save_model_folder(place / "other", weights, tiny_config(), tiny_tokenizers, {})
     assert main(["translate", "model", "other", "--input", "text/test.xx", "--output", "none"]) == 2

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 import sacrebleu
+import sentencepiece
 
+from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.errors import DataError, UserError
 from seq2seq.evaluate import fingerprint_lines, load_tokenizer, score, tokenizer_for
+from seq2seq.files import checksum
 
 HYP = ["The cat sat on the mat .", "A dog, barking loudly!", "", "It rains in the town today"]
 REF = ["The cat sat on a mat.", "A dog barks loudly!", "nothing", "It rains in the town today"]
@@ -193,3 +196,31 @@ def test_a_fingerprint_knows_its_text() -> None:
     """Equal texts have equal fingerprints; where lines end is part of a text."""
     assert fingerprint_lines(["a", "b"]) == fingerprint_lines(["a", "b"])
     assert len({fingerprint_lines(lines) for lines in (["ab"], ["a", "b"], ["b", "a"], ["a", "b", ""], [])}) == 5
+
+
+def test_a_sentencepiece_file_cuts_the_text(tmp_path: Path, tiny_tokenizers: TokenizerPair) -> None:
+    """spBLEU: the score of text that is cut by hand; the signature says which file it was, by name and content."""
+    path = tmp_path / "sp:m|x.model"
+    path.write_bytes(tiny_tokenizers.tgt.model)
+    lines, refs = ["kato miren", "solka to"], ["kato mi ren", "solka ren"]
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=tiny_tokenizers.tgt.model)
+    cut = [[" ".join(pieces.encode(line, out_type=str)) for line in text] for text in (lines, refs)]
+    scores = score(lines, refs, str(path))
+    assert scores.bleu == sacrebleu.BLEU(tokenize="none", force=True).corpus_score(cut[0], [cut[1]]).score
+    name = f"spm-sp_m_x.model-{checksum(tiny_tokenizers.tgt.model)[:16]}"
+    assert f"|tok:{name}|" in scores.bleu_signature
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "cannot be read: No such file"), (b"", "no SentencePiece model"), (b"\x0a\x0b<unk", "or a damaged one")],
+)
+def test_a_damaged_sentencepiece_file(content: bytes | None, problem: str, tmp_path: Path) -> None:
+    """Guards against a traceback, a crash within SentencePiece, and a path that is taken for a misspelt name."""
+    path = tmp_path / "flores.model"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=problem) as caught:
+        load_tokenizer(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

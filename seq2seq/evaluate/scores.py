@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
-from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.bleu import BLEU, BLEUScore
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
 from sacrebleu.utils import SACREBLEU_DIR
+from sentencepiece import SentencePieceProcessor
 
 from seq2seq.errors import DataError, UserError
 from seq2seq.files import checksum
@@ -25,6 +30,7 @@ _DEFAULT = "13a"
 _WORDS = (_DEFAULT, "intl", "none")  # the tokenizers that need spaces between words
 _ADVICE = "set the language in data.tgt_lang (evaluate: --tgt-lang)"
 _DOWNLOAD_SECONDS = 30.0  # timeout
+_CHECKSUM = 16  # hex digits of a checksum in a signature
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,15 +62,53 @@ class Scores:
         return {name: value for name, value in asdict(self).items() if name != "notes"}
 
 
+class _Pieces:
+    """A SentencePiece model as a tokenizer of sacreBLEU's: a line becomes its pieces with spaces between them."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UserError if the file cannot be read, or is no SentencePiece model."""
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"BLEU tokenizer {path}: cannot be read: {error.strerror}") from None
+        try:
+            if not content:  # for SentencePiece this means "load later"
+                raise ValueError
+            self._pieces = SentencePieceProcessor(model_proto=content)
+        except (RuntimeError, ValueError):
+            raise UserError(
+                f"BLEU tokenizer {path}: is no SentencePiece model, or a damaged one; download or copy it again"
+            ) from None
+        name = re.sub(r"[|:\s]", "_", path.name)  # a signature has | and : between its parts
+        self._signature = f"spm-{name}-{checksum(content)[:_CHECKSUM]}"
+        self._tokenize = lru_cache(maxsize=1 << 16)(self._cut)
+
+    def signature(self) -> str:
+        """The name of the file and the start of its checksum (``b2sum -l 128``)."""
+        return self._signature
+
+    def __call__(self, line: str) -> str:
+        return self._tokenize(line)
+
+    def _cut(self, line: str) -> str:
+        return " ".join(self._pieces.encode(line, out_type=str))
+
+
 def load_tokenizer(name: str) -> BLEU:
-    """sacreBLEU's BLEU with one of its tokenizers.
+    """sacreBLEU's BLEU with one of its tokenizers, or with a SentencePiece model (spBLEU) for the path of one.
 
     Raises:
-        UserError: sacreBLEU has no such tokenizer, or it cannot be used here: a package is missing, or its model is
-            missing and cannot be downloaded.
+        UserError: sacreBLEU has no such tokenizer and there is no such file, or it cannot be used here: a package is
+            missing, a model is missing and cannot be downloaded, or a file is no SentencePiece model.
     """
+    if name not in BLEU.TOKENIZERS and (Path(name).suffix == ".model" or os.sep in name or Path(name).is_file()):
+        bleu = BLEU(tokenize="none", force=True)
+        bleu.tokenizer = _Pieces(Path(name))
+        bleu.tokenizer_signature = bleu.tokenizer.signature()
+        return bleu
     if name not in BLEU.TOKENIZERS:
-        raise UserError(f"unknown BLEU tokenizer {name!r}; choose from {', '.join(sorted(BLEU.TOKENIZERS))}")
+        choices = ", ".join(sorted(BLEU.TOKENIZERS))
+        raise UserError(f"unknown BLEU tokenizer {name!r}; choose from {choices}, or name a SentencePiece model")
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_DOWNLOAD_SECONDS)
     try:
@@ -121,13 +165,44 @@ def score(
     Args:
         hypotheses: the translations, a list of lines.
         references: a list of lines, or a list of such lists if there are several reference translations.
-        tokenize: name of a sacreBLEU tokenizer, such as "13a", "zh" or "char"; default: the one for the language.
+        tokenize: name of a sacreBLEU tokenizer, such as "13a", "zh" or "char", or the path of a SentencePiece model;
+            default: the one for the language.
         target_language: its code, such as "de", "zh" or "zho_Hans"; default: the script of the references decides.
 
     Raises:
         TypeError: what should be a list of strings is something else.
         DataError: line counts differ, or there are no lines.
         UserError: the tokenizer cannot be used (:func:`load_tokenizer`).
+    """
+    every = check_texts(hypotheses, references)
+    bleu, notes = bleu_for(every, tokenize, target_language)
+    chrf = CHRF()
+    bleu_score = bleu.corpus_score(hypotheses, every)
+    chrf_score = chrf.corpus_score(hypotheses, every)
+    return Scores(
+        bleu=float(bleu_score.score),
+        bleu_signature=str(bleu.get_signature()),
+        bleu_details=details_of(bleu_score),
+        chrf=float(chrf_score.score),
+        chrf_signature=str(chrf.get_signature()),
+        num_lines=len(hypotheses),
+        notes=(*notes, *processing_notes(every, [hypotheses])),
+    )
+
+
+def details_of(score: BLEUScore) -> str:
+    """What sacreBLEU prints after a BLEU score: n-gram precisions, brevity penalty, lengths."""
+    return str(score).split(" ", 3)[3]
+
+
+def check_texts(
+    hypotheses: Sequence[str], references: Sequence[str] | Sequence[Sequence[str]]
+) -> Sequence[Sequence[str]]:
+    """The references as a list of texts, each with a line for every translation.
+
+    Raises:
+        TypeError: what should be a list of strings is something else.
+        DataError: line counts differ, or there are no lines.
     """
     _check_lines("hypotheses", hypotheses)
     several = isinstance(references, (list, tuple)) and not any(isinstance(line, str) for line in references)
@@ -139,7 +214,20 @@ def score(
             raise DataError(f"{len(hypotheses)} translations but {len(reference)} lines in reference {number}")
     if not hypotheses:
         raise DataError("nothing to score: there are no lines")
-    notes, lines = [], list(chain.from_iterable(every))
+    checked: Sequence[Sequence[str]] = every
+    return checked
+
+
+def bleu_for(
+    references: Sequence[Sequence[str]], tokenize: str | None, target_language: str | None
+) -> tuple[BLEU, list[str]]:
+    """BLEU with the tokenizer that is asked for, or else with the one for the text; and notes about that choice.
+
+    Raises:
+        UserError: the tokenizer cannot be used (:func:`load_tokenizer`).
+    """
+    lines = list(chain.from_iterable(references))
+    notes = []
     if tokenize is None:
         tokenize, note = tokenizer_for(target_language, lines)
         notes += [note] if note else []
@@ -148,22 +236,15 @@ def score(
             f"the references have no spaces between words ({script} script): BLEU with the tokenizer {tokenize} "
             f"is not meaningful; use {tokenizer_for(None, lines)[0]}"
         )
-    bleu, chrf = load_tokenizer(tokenize), CHRF()
-    for name, texts in (("references", every), ("translations", [hypotheses])):
+    return load_tokenizer(tokenize), notes
+
+
+def processing_notes(references: Sequence[Sequence[str]], translations: Sequence[Sequence[str]]) -> list[str]:
+    """A note if the references, or else the translations, are subwords or tokens and no plain text."""
+    for name, texts in (("references", references), ("translations", translations)):
         if found := next(filter(None, map(processed, texts)), None):
-            notes.append(f"the {name} look {found}: scores are not comparable; restore plain text before scoring")
-            break
-    bleu_score = bleu.corpus_score(hypotheses, every)
-    chrf_score = chrf.corpus_score(hypotheses, every)
-    return Scores(
-        bleu=float(bleu_score.score),
-        bleu_signature=str(bleu.get_signature()),
-        bleu_details=str(bleu_score).split(" ", 3)[3],
-        chrf=float(chrf_score.score),
-        chrf_signature=str(chrf.get_signature()),
-        num_lines=len(hypotheses),
-        notes=tuple(notes),
-    )
+            return [f"the {name} look {found}: scores are not comparable; restore plain text before scoring"]
+    return []
 
 
 def _check_lines(name: str, lines: object) -> None:
