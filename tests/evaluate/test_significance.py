@@ -50,7 +50,7 @@ def comparison() -> Comparison:
 @pytest.mark.parametrize(
     ("name", "metric"),
     [("BLEU", BLEU), ("chrF2", CHRF), ("chrF2++", lambda: CHRF(word_order=2)), ("TER", TER)],
-    ids=str,
+    ids=["BLEU", "chrF2", "chrF2++", "TER"],  # not those of the functions, which hold an address
 )
 def test_the_numbers_are_those_of_sacrebleu(comparison: Comparison, name: str, metric: Any) -> None:
     """Guards against scores, intervals or p-values of our own, also where a metric reads each system only once."""
