@@ -35,16 +35,16 @@ _FEW_LETTERS = 4  # fewer show no script: many languages use foreign abbreviatio
 _FEW_TO_IDENTIFY = 20  # letters; of fewer, a language cannot be told
 
 # An attribute has a value: "a <b and c> d" is no tag.
-_TAG = re.compile(
+TAG = re.compile(
     r"</?[A-Za-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))*\s*/?>|<!--|<!\[CDATA\[|<!DOCTYPE\b"
     r"|<\?xml\b"
 )
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|([A-Za-z][A-Za-z0-9]{1,31}));")
 
 # Addresses end before letters of other scripts, because Chinese has no space after them.
-_URL = re.compile(r"(?:https?://|(?<![\w.])www\.)[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+", re.IGNORECASE | re.ASCII)
+URL = re.compile(r"(?:https?://|(?<![\w.])www\.)[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+", re.IGNORECASE | re.ASCII)
 # The start is bounded, or a long line of dots would take a time that grows with its square.
-_EMAIL = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
+EMAIL = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _AFTER_URL = "/.,;:!?'()[]*"  # the end of the sentence, not of the address
 
 # Separators of thousands: marks in "1,234,567", "1.234", "12,34,567" (India) and "1'234"; and spaces in "1 234".
@@ -180,7 +180,7 @@ def script_of_most(lines: Iterable[str]) -> str | None:
 
 def has_markup(text: str) -> bool:
     """Whether a text has tags or entities of HTML or XML."""
-    if "<" in text and _TAG.search(text):
+    if "<" in text and TAG.search(text):
         return True
     return "&" in text and any(not found[1] or f"{found[1]};" in html5 for found in _ENTITY.finditer(text))
 
@@ -216,9 +216,9 @@ def addresses(text: str) -> list[str]:
     """The web and e-mail addresses in a text, sorted, without what may be left out of an address."""
     found = []
     if "://" in text or "www." in text.lower():
-        found = [address.lower().removeprefix("http://").removeprefix("https://") for address in _URL.findall(text)]
+        found = [address.lower().removeprefix("http://").removeprefix("https://") for address in URL.findall(text)]
     if "@" in text:
-        found += [address.lower() for address in _EMAIL.findall(text)]
+        found += [address.lower() for address in EMAIL.findall(text)]
     return sorted(address.removeprefix("www.").rstrip(_AFTER_URL) for address in found)
 
 

@@ -1,0 +1,58 @@
+"""What is copied from a source into its translation: tags, placeholders, web and e-mail addresses, numbers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from seq2seq.config import Protected
+from seq2seq.data.clean_rules import EMAIL, TAG, URL
+
+# {name}, {{name}}, ${name}, %s, %1$s, %(name)s, __NAME__
+_PLACEHOLDER = re.compile(
+    r"\{\{\s?[\w.:-]+\s?\}\}|\$?\{[\w.:-]*\}|%\([\w.]+\)[sdfi]|%(?:\d+\$)?[sdfi@](?!\w)|\b__\w+?__\b"
+)
+# A number with its separators: 1,234.5 and 10:30.
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_PATTERNS: dict[Protected, re.Pattern[str]] = {
+    "tags": TAG,
+    "placeholders": _PLACEHOLDER,
+    "urls": URL,
+    "emails": EMAIL,
+    "numbers": _NUMBER,
+}
+_AFTER_URL = ".,;:!?'*"  # the end of the sentence, not of the address
+_BRACKETS = {")": "(", "]": "["}
+
+
+def protected(text: str, kinds: Sequence[Protected]) -> Counter[tuple[Protected, str]]:
+    """How often a text has each of its protected strings. What is inside another one, of an earlier kind, is no own."""
+    found: Counter[tuple[Protected, str]] = Counter()
+    taken = bytearray(len(text))
+    for kind in (kind for kind in _PATTERNS if kind in kinds):
+        for match in _PATTERNS[kind].finditer(text):
+            string = _without_punctuation(match[0]) if kind == "urls" else match[0]
+            start, end = match.start(), match.start() + len(string)
+            if string and not any(taken[start:end]):
+                found[kind, string] += 1
+                taken[start:end] = b"\1" * len(string)
+    return found
+
+
+def not_kept(source: str, translation: str, kinds: Sequence[Protected]) -> list[str]:
+    """The protected strings of a source that its translation does not have exactly as often."""
+    there = protected(translation, kinds)
+    return [string for (kind, string), count in protected(source, kinds).items() if there[kind, string] != count]
+
+
+def _without_punctuation(address: str) -> str:
+    """An address without what belongs to the sentence; a bracket is part of it if the opening one is."""
+    count = {bracket: address.count(bracket) for bracket in "()[]"}
+    end = len(address)
+    while end and (
+        (last := address[end - 1]) in _AFTER_URL or count.get(last, 0) > count.get(_BRACKETS.get(last, ""), end)
+    ):
+        count[last] = count.get(last, 0) - 1
+        end -= 1
+    return address[:end]
