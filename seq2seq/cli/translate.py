@@ -29,6 +29,8 @@ def add(subparsers: Subparsers) -> None:
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
     help_ = "text (default), or tsv: source, translation, score"
     argument("--format", choices=["text", "tsv"], default="text", metavar="NAME", help=help_)
+    argument("--prefix", type=path, metavar="FILE", help="line N: how the translation of line N begins; blank: any")
+    argument("--glossary", type=path, metavar="FILE", help="CSV: source term, target term that must be used for it")
     argument("--resume", action="store_true", help="continue an interrupted translation")
     choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
     argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)
@@ -36,13 +38,12 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from seq2seq.decode.files import translate_file
+    from seq2seq.decode.files import Beside, translate_file
     from seq2seq.decode.streams import is_stream, refuse_same_file
 
     source = Path(args.input)
-    if args.input != "-" and (source.is_dir() or not source.exists()):
-        problem = "is a directory, not a text file" if source.is_dir() else "no such file"
-        raise UserError(f"--input: {problem}: {args.input}")
+    if args.input != "-":
+        _check_there("--input", source)
     if args.output == "-" and getattr(sys.stdout, "name", None) == os.devnull:  # main replaces a closed stream
         raise UserError("standard output is closed; redirect it, or give --output FILE")
     if args.resume:
@@ -50,6 +51,19 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--resume: give --input FILE; input from a pipe cannot be read again")
         if is_stream(args.output):
             raise UserError("--resume: give --output FILE; output to a pipe cannot be continued")
+        if args.prefix is not None and not args.prefix.is_file():
+            raise UserError("--resume: --prefix must be a file; a pipe cannot be read again")
     refuse_same_file(args.input, args.output)
+    for option, given in (("--prefix", args.prefix), ("--glossary", args.glossary)):
+        if given is not None:
+            _check_there(option, given)
+            refuse_same_file(str(given), args.output, option)
     translator, decode = load_translator(args)
-    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, args.format)
+    beside = Beside(args.prefix, args.glossary)
+    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, args.format, beside)
+
+
+def _check_there(option: str, file: Path) -> None:
+    if file.is_dir() or not file.exists():
+        problem = "is a directory, not a text file" if file.is_dir() else "no such file"
+        raise UserError(f"{option}: {problem}: {file}")

@@ -9,23 +9,34 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NoReturn, TypeAlias
+from typing import Literal, NamedTuple, NoReturn, TypeAlias
 
 from tqdm import tqdm
 
 from seq2seq import __version__
 from seq2seq.config import DecodeConfig
-from seq2seq.data.formats.lines import read_lines
+from seq2seq.data.formats.lines import decode_line, read_lines
 from seq2seq.decode.output import OutputFile, Record
 from seq2seq.decode.streams import Arrivals, incoming_lines, is_stream, outgoing
 from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.wanted import Prefixes, Wanted
 from seq2seq.errors import DataError, UserError
-from seq2seq.files import new_checksum
+from seq2seq.files import new_checksum, read_checksum
 
 _REPORTS = 20  # problems printed one by one; the rest are only counted
 _TO_SPACES = str.maketrans("\t\r\n", "   ")  # what would end a cell or a row
 
 Format: TypeAlias = Literal["text", "tsv"]  # tsv: source, translation, score
+
+
+class Beside(NamedTuple):
+    """Files that are given beside the text to translate."""
+
+    prefix: Path | None = None  # how the translation of each line begins
+    glossary: Path | None = None
+
+
+_NOTHING = Beside()
 
 
 class _InputLines:
@@ -71,8 +82,11 @@ class _InputLines:
         if self.num_problems <= _REPORTS:
             tqdm.write(f"{self.name}:{line}: {problem}", file=sys.stderr)
 
-    def summarise(self, n_best: int) -> None:
-        """Print how many lines had problems that were not printed."""
+    def summarise(self, n_best: int, wanted: Wanted) -> None:
+        """Print how many lines had problems that were not printed, and how many have what was wanted."""
+        earlier = f" (without the first {self._num_reported:,} lines)" if self._num_reported else ""
+        for sentence in wanted.summary():
+            print(f"{self.name}: {sentence}{earlier}", file=sys.stderr)
         if self.short_lists:
             what = f"{self.short_lists:,} lines have fewer than {n_best} different translations"
             print(f"{self.name}: {what}; raise decode.beam_size to find more", file=sys.stderr)
@@ -102,6 +116,7 @@ def translate_file(
     invalid_bytes: Literal["replace", "blank", "fail"] = "replace",
     resume: bool = False,
     form: Format = "text",
+    beside: Beside = _NOTHING,
 ) -> None:
     """Translate ``source`` to ``target``; "-" is standard input or output. A file appears only when it is complete.
 
@@ -116,6 +131,7 @@ def translate_file(
         resume: continue an interrupted translation; progress is saved, so this one can be continued, too.
         form: what a line of the output has. A TSV file is a dataset: ``{tsv: FILE, src: 0, tgt: 1, score: 2}``. Tabs
             and line breaks in its texts become spaces.
+        beside: what the translations must have.
 
     Raises:
         DataError: the input cannot be read, or it is not UTF-8 and ``invalid_bytes`` is "fail".
@@ -124,13 +140,14 @@ def translate_file(
     pack = partial(gzip.compress, compresslevel=6, mtime=0) if target.endswith(".gz") else bytes
     if is_stream(target):
         lines = _InputLines(source, invalid_bytes)
+        wanted = _wanted(translator, decode, beside, source, 0)
         with outgoing(target) as file, _bar(lines, source, hidden=target == "-" and not sys.stderr.isatty()) as bar:
-            for text in _translated(translator, lines, decode, form, bar):
+            for text in _translated(translator, lines, decode, form, bar, wanted):
                 file.write(pack(text))
                 file.flush()  # a reader may be waiting for it
-        lines.summarise(decode.n_best)
+        lines.summarise(decode.n_best, wanted)
         return
-    run = {"version": __version__, **translator.identity(), "format": form}
+    run = {"version": __version__, **translator.identity(), "format": form, **_identity(translator, beside)}
     run |= {f"decode.{name}": value for name, value in decode.model_dump(mode="json").items()}
     with OutputFile(Path(os.path.realpath(target))) as output:
         found = _resumed(output, source, invalid_bytes, run) if resume else None
@@ -141,15 +158,16 @@ def translate_file(
         if found is None and output.clear():
             print(f"{output.target}: an unfinished translation was deleted; starting again", file=sys.stderr)
         lines = found or _InputLines(source, invalid_bytes)
+        wanted = _wanted(translator, decode, beside, source, lines.count)
         with _bar(lines, source, hidden=False) as bar:
-            for text in _translated(translator, lines, decode, form, bar):
+            for text in _translated(translator, lines, decode, form, bar, wanted):
                 output.write(pack(text))
                 if resume:
                     output.keep(run, lines.count, lines.num_problems, lines.checksum)
         if output.size == 0:
             output.write(pack(b""))
         output.finish()
-    lines.summarise(decode.n_best)
+    lines.summarise(decode.n_best, wanted)
 
 
 def _resumed(output: OutputFile, source: str, invalid_bytes: str, run: Mapping[str, object]) -> _InputLines | None:
@@ -173,6 +191,33 @@ def _resumed(output: OutputFile, source: str, invalid_bytes: str, run: Mapping[s
     return lines
 
 
+def _identity(translator: Translator, beside: Beside) -> dict[str, str]:
+    """What identifies the files beside the text."""
+    identity = {}
+    if beside.prefix is not None and beside.prefix.is_file():
+        with beside.prefix.open("rb") as file:
+            identity["prefix"] = read_checksum(file, beside.prefix.stat().st_size).hexdigest()
+    if beside.glossary is not None:
+        identity["glossary"] = translator.read_glossary(beside.glossary).fingerprint
+    return identity
+
+
+def _wanted(translator: Translator, decode: DecodeConfig, beside: Beside, source: str, done: int) -> Wanted:
+    """What the lines after the first ``done`` want; raises UserError if prefixes and lines are not the same number."""
+    glossary = translator.read_glossary(beside.glossary) if beside.glossary is not None else None
+    path, prefixes = beside.prefix, None
+    if path is not None:
+        if path.is_file() and os.path.isfile(source):
+            numbers = [sum(1 for _ in read_lines(Path(each), gzip_only=True)) for each in (path, source)]
+            if numbers[0] != numbers[1]:
+                raise UserError(
+                    f"{path}: has {numbers[0]:,} lines, but {source} has {numbers[1]:,}; it needs a line for each"
+                )
+        raw = islice(enumerate(read_lines(path, gzip_only=True), start=1), done, None)
+        prefixes = Prefixes((decode_line(line, path, number) for number, line in raw), str(path), done)
+    return translator.wanted(decode, prefixes, glossary)
+
+
 def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
     """A progress bar in lines. The lines of a file are counted first, for the time left; counting is fast."""
     known = source != "-" and os.path.isfile(source)
@@ -181,7 +226,12 @@ def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
 
 
 def _translated(
-    translator: Translator, lines: _InputLines, decode: DecodeConfig, form: Format, bar: tqdm[NoReturn]
+    translator: Translator,
+    lines: _InputLines,
+    decode: DecodeConfig,
+    form: Format,
+    bar: tqdm[NoReturn],
+    wanted: Wanted,
 ) -> Iterator[bytes]:
     """The output for the remaining lines, window by window."""
     first = lines.count + 1  # of the window
@@ -192,7 +242,8 @@ def _translated(
             sources.append(line)
             yield line
 
-    for window in translator.translate_windows(noted(), decode, lines.report, lines.count, lines.none_is_there):
+    windows = translator.translate_windows(noted(), decode, lines.report, lines.count, lines.none_is_there, wanted)
+    for window in windows:
         texts = []
         for number, (source, found) in enumerate(zip(sources, window, strict=True), start=first):
             if form == "tsv":
