@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from seq2seq.config import Protected
 from seq2seq.data.clean_rules import EMAIL, TAG, URL
@@ -26,16 +26,23 @@ _AFTER_URL = ".,;:!?'*"  # the end of the sentence, not of the address
 _BRACKETS = {")": "(", "]": "["}
 
 
-def protected(text: str, kinds: Sequence[Protected]) -> Counter[tuple[Protected, str]]:
-    """How often a text has each of its protected strings. What is inside another one, of an earlier kind, is no own."""
-    found: Counter[tuple[Protected, str]] = Counter()
+class Kept(NamedTuple):
+    """A protected string."""
+
+    kind: Protected
+    text: str
+
+
+def protected(text: str, kinds: Sequence[Protected]) -> dict[Kept, list[int]]:
+    """Where a text has each of its protected strings. What is inside another one, of an earlier kind, is no own."""
+    found: dict[Kept, list[int]] = {}
     taken = bytearray(len(text))
     for kind in (kind for kind in _PATTERNS if kind in kinds):
         for match in _PATTERNS[kind].finditer(text):
             string = _without_punctuation(match[0]) if kind == "urls" else match[0]
             start, end = match.start(), match.start() + len(string)
             if string and not any(taken[start:end]):
-                found[kind, string] += 1
+                found.setdefault(Kept(kind, string), []).append(start)
                 taken[start:end] = b"\1" * len(string)
     return found
 
@@ -43,7 +50,7 @@ def protected(text: str, kinds: Sequence[Protected]) -> Counter[tuple[Protected,
 def not_kept(source: str, translation: str, kinds: Sequence[Protected]) -> list[str]:
     """The protected strings of a source that its translation does not have exactly as often."""
     there = protected(translation, kinds)
-    return [string for (kind, string), count in protected(source, kinds).items() if there[kind, string] != count]
+    return [one.text for one, places in protected(source, kinds).items() if len(there.get(one, ())) != len(places)]
 
 
 def _without_punctuation(address: str) -> str:

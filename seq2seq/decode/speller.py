@@ -40,25 +40,36 @@ class Speller:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._spellings: dict[tuple[str, bool], tuple[Spelling, ...]] = {}
+        self._spellings: dict[tuple[str, bool, bool | None, bool], tuple[Spelling, ...]] = {}
 
     def banned(self, texts: Iterable[str]) -> tuple[tuple[int, ...], ...]:
         """The pieces of texts as words of their own and inside words. What cannot be written needs no ban."""
         both = [ids for text in texts for ids in self._both(text) if UNK_ID not in ids]
         return tuple(dict.fromkeys(tuple(ids) for ids in both if ids))
 
-    def term(self, text: str, count: int = 1, *, exact: bool = False, number: bool = False) -> Term | None:
+    def term(
+        self,
+        text: str,
+        count: int = 1,
+        *,
+        exact: bool = False,
+        number: bool = False,
+        starts_word: bool | None = None,
+        ends_word: bool = False,
+    ) -> Term | None:
         """A text that a translation must have ``count`` times, as whole words; None if no pieces spell it.
 
         Args:
             exact: not more often.
             number: other digits must not stand beside it; letters may.
+            starts_word: whether there is a space before it, if that can be said; None: either.
+            ends_word: no word continues it, whatever its last character is.
         """
-        key = text, number
+        key = text, number, starts_word, ends_word
         if key not in self._spellings:
             if len(self._spellings) >= _KEPT_TERMS:
                 self._spellings.clear()
-            self._spellings[key] = self._spell(text, number)
+            self._spellings[key] = self._spell(*key)
         spellings = self._spellings[key]
         return Term(spellings, count, exact) if spellings else None
 
@@ -107,13 +118,17 @@ class Speller:
     def _spells(self, ids: list[int], text: str) -> bool:
         return bool(ids) and UNK_ID not in ids and self._tokenizer.decode_batch([ids]) == [text]
 
-    def _spell(self, text: str, number: bool) -> tuple[Spelling, ...]:
+    def _spell(self, text: str, number: bool, starts_word: bool | None, ends_word: bool) -> tuple[Spelling, ...]:
+        """The spellings of a term. Inside a word, only what begins with no letter may follow any piece."""
         kinds = [DIGIT if number else WORD if in_word(character) else 0 for character in (text[0], text[-1])]
-        found: dict[tuple[int, ...], Spelling] = {}
+        after = kinds[1] or WORD * ends_word
+        found: dict[bool, Spelling] = {}
         for ids in self._both(text):
             if self._spells(ids, text):
-                before = 0 if self._tokenizer.pieces(ids)[0].startswith(_SPACE) else kinds[0]
-                found.setdefault(tuple(ids), spelling(ids, before, kinds[1], self.table))
+                starts = self._tokenizer.pieces(ids)[0].startswith(_SPACE)
+                found.setdefault(starts, spelling(ids, 0 if starts else kinds[0], after, self.table))
+        if starts_word in found and (starts_word or not kinds[0]):
+            found = {bool(starts_word): found[bool(starts_word)]}
         return tuple(found.values())
 
 

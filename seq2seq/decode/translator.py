@@ -335,7 +335,7 @@ class Translator:
         """What is wanted from translations; raises UserError if this model or its engine cannot do it."""
         if not isinstance(self.engine, TorchEngine) and (prefixes is not None or glossary is not None):
             raise UserError("decode.engine: ctranslate2 has no prefixes and glossaries; use decode.engine: torch")
-        return Wanted(self._speller, decode, prefixes, glossary)
+        return Wanted(self._speller, decode, prefixes, glossary, self.config.data.target_language)
 
     @cached_property
     def _speller(self) -> Speller:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from seq2seq.config import DecodeConfig
 from seq2seq.decode.constraints import Beginning, Rules
 from seq2seq.decode.glossary import Entry, Glossary, has_term
-from seq2seq.decode.protect import not_kept, protected
-from seq2seq.decode.speller import Speller
+from seq2seq.decode.protect import Kept, not_kept, protected
+from seq2seq.decode.speller import Speller, in_word
 from seq2seq.decode.terms import Term
 from seq2seq.errors import UserError
+from seq2seq.languages import UNSPACED_SCRIPTS, script_of
 
 
 @dataclass
@@ -57,12 +58,21 @@ class Wanted:
     """What is wanted from the translations of a text; a blank ``Prefixes`` or no ``Glossary`` wants nothing."""
 
     def __init__(
-        self, speller: Speller, decode: DecodeConfig, prefixes: Prefixes | None = None, glossary: Glossary | None = None
+        self,
+        speller: Speller,
+        decode: DecodeConfig,
+        prefixes: Prefixes | None = None,
+        glossary: Glossary | None = None,
+        language: str | None = None,
     ) -> None:
-        """Raises UserError if the tokenizer cannot write a term of the glossary, or the search is not for terms."""
+        """``language``: of the translations.
+
+        Raises UserError if the tokenizer cannot write a term of the glossary, or the search is not for terms.
+        """
         if glossary is not None and decode.sample:
             raise UserError("a glossary needs beam search, and decode.sample is true; leave one of them out")
         self._speller, self._kinds = speller, decode.protect
+        self._unspaced = script_of(language) in UNSPACED_SCRIPTS
         self.prefixes, self._glossary = prefixes, glossary
         self.terms_tally, self.protected_tally = Tally(), Tally()
         for entry in glossary.entries if glossary is not None else ():
@@ -96,11 +106,21 @@ class Wanted:
         """What the translation of a line, or of a part of it, must have."""
         found = [self._speller.term(entry.target) for entry in self._entries(source)]
         if self._kinds:
-            found += [
-                self._speller.term(string, count, exact=True, number=kind == "numbers")
-                for (kind, string), count in protected(source, self._kinds).items()
-            ]
+            found += [self._copied(source, *each) for each in protected(source, self._kinds).items()]
         return tuple(term for term in found if term is not None)
+
+    def _copied(self, source: str, kept: Kept, places: list[int]) -> Term | None:
+        """A protected string as a term, with a space before it, and no letter after it, where the source has it so."""
+        spaced = {at == 0 or source[at - 1].isspace() for at in places}
+        following = "".join(source[(end := at + len(kept.text)) : end + 1] for at in places)
+        return self._speller.term(
+            kept.text,
+            len(places),
+            exact=True,
+            number=kept.kind == "numbers",
+            starts_word=None if self._unspaced or len(spaced) > 1 else spaced.pop(),
+            ends_word=not any(map(in_word, following)),
+        )
 
     def check(self, source: str, translations: Sequence[str], prefix: str, report: Callable[[str], None]) -> None:
         """Report what one of a line's translations lacks."""
@@ -113,7 +133,7 @@ class Wanted:
         if lacking:
             report(f"the translation lacks {', '.join(f'{entry.target!r} ({entry.place})' for entry in lacking)}")
         if self._kinds:
-            lost = dict.fromkeys(string for text in translations for string in not_kept(source, text, self._kinds))
+            lost = dict.fromkeys(lost for text in translations for lost in not_kept(source, text, self._kinds))
             _count(self.protected_tally, protected(source, self._kinds), lost)
             if lost:
                 report(f"not copied exactly: {', '.join(map(repr, lost))}")
