@@ -105,8 +105,15 @@ def _describe(sources: Sequence[Source], decode: DecodeConfig, batch_tokens: int
     )
 
 
+def widened(decode: DecodeConfig, source: Source) -> DecodeConfig:
+    """``decode`` with as many hypotheses as a source with terms needs."""
+    if not source.terms:
+        return decode
+    return decode.model_copy(update={"beam_size": beam_for(source.terms, decode.beam_size)})
+
+
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """Sources that are searched together."""
 
     sources: list[Source]
@@ -197,14 +204,11 @@ class TorchEngine:
         compute_in_fork(self.device)
         beams = [beam_for(source.terms, decode.num_hypotheses) for source in sources]
         order = sorted(range(len(sources)), key=lambda i: (beams[i], -len(sources[i].ids)))
-        batches: list[_Batch] = []
-        for beam_size, some in groupby(order, key=beams.__getitem__):
-            widened = beam_size > decode.num_hypotheses
-            wide = decode.model_copy(update={"beam_size": beam_size}) if widened else decode
-            batches += [
-                _Batch(batch, wide, decode.num_hypotheses, rules)
-                for batch in self._batches([sources[i] for i in some], wide)
-            ]
+        batches: list[Batch] = []
+        for _, some in groupby(order, key=beams.__getitem__):
+            alike = [sources[i] for i in some]
+            wide = widened(decode, alike[0])
+            batches += [Batch(batch, wide, decode.num_hypotheses, rules) for batch in self._batches(alike, wide)]
         found = dict(zip(order, chain.from_iterable(self._search_all(batches)), strict=True))
         failed = [i for i, source in enumerate(sources) if source.terms and not found[i]]
         if failed:
@@ -237,7 +241,7 @@ class TorchEngine:
         length = -(-longest // _GRID) * _GRID if self._graphs is None else round_up(longest, _GRID)
         return min(length, self.model.max_length or length)
 
-    def _search_all(self, batches: list[_Batch]) -> Iterator[list[list[Hypothesis]]]:
+    def _search_all(self, batches: list[Batch]) -> Iterator[list[list[Hypothesis]]]:
         """Search batch by batch; on the CPU, several batches in parallel, each on one thread.
 
         The matrices of a step are small. Four threads that share every matrix need 1/2 of the time of one thread;
@@ -266,7 +270,7 @@ class TorchEngine:
         return quantize(self.model, layer)
 
     @torch.inference_mode()
-    def _search(self, model: Seq2SeqModel, batch: _Batch) -> list[list[Hypothesis]]:
+    def _search(self, model: Seq2SeqModel, batch: Batch) -> list[list[Hypothesis]]:
         sources, decode = batch.sources, batch.decode
         max_lengths = [self.longest_output(len(source.ids), decode) for source in sources]
         uniforms = None

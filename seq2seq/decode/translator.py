@@ -263,7 +263,9 @@ class Translator:
         if reference is not None:
             self._one_sentence(reference, self.tokenizers.tgt, "the reference")
         architecture = self.config.model.architecture
-        return explain(engine, self.tokenizers, architecture, text, src, reference, decode)
+        wanted = self.wanted(decode.model_copy(update={"sample": False}))
+        source = Source(src, (0, 0), terms=wanted.terms(text))
+        return explain(engine, self.tokenizers, architecture, text, source, reference, decode, wanted.rules)
 
     def _inside(self, text: str, decode: DecodeConfig) -> tuple[TorchEngine, list[int]]:
         """The engine, if one can look into its model, and the ids of a source sentence."""
