@@ -47,10 +47,9 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     option("--quantize", choices=["int8", "none"], metavar="KIND", help="int8 (on the CPU) or none")
     help_ = "torch, or ctranslate2 (one model, on the CPU)"
     option("--engine", choices=["torch", "ctranslate2"], metavar="NAME", help=help_)
-    help_ = "never write this; may be repeated"
-    option("--suppress", action="append", metavar="TEXT", help=help_)
+    option("--suppress", action="append", metavar="TEXT", help="never write its pieces; may be repeated")
     option("--no-repeat-ngram", type=int, metavar="N", help="never write the same N pieces twice; 0: off")
-    help_ = "copy tags,placeholders,urls,emails,numbers exactly, or none"
+    help_ = "copy exactly: tags,placeholders,urls,emails,numbers"
     option("--protect", type=_kinds, metavar="KINDS", help=help_)
     option("--sample", action="store_true", default=None, help="draw tokens at random; no beam search")
     option("--temperature", type=float, metavar="X", help="sampling: below 1 prefers likely tokens")

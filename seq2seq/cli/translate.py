@@ -29,8 +29,8 @@ def add(subparsers: Subparsers) -> None:
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
     help_ = "text (default), or tsv: source, translation, score"
     argument("--format", choices=["text", "tsv"], default="text", metavar="NAME", help=help_)
-    argument("--prefix", type=path, metavar="FILE", help="line N: how the translation of line N begins; blank: any")
-    argument("--glossary", type=path, metavar="FILE", help="CSV: source term, target term that must be used for it")
+    argument("--prefix", type=path, metavar="FILE", help="how the translation of each line begins")
+    argument("--glossary", type=path, metavar="FILE", help="CSV: source term, target term to use for it")
     argument("--resume", action="store_true", help="continue an interrupted translation")
     choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
     argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)

@@ -81,8 +81,8 @@ class Wanted:
                     f"{entry.place}: the model cannot write the target term {entry.target!r}, because its tokenizer "
                     "lacks a character; write it in another way, or remove the row"
                 )
-        needs_table = prefixes is not None or glossary is not None or bool(self._kinds)
-        self.rules = Rules(speller.banned(decode.suppress), speller.table if needs_table else None)
+        self._checks = prefixes is not None or glossary is not None or bool(self._kinds)
+        self.rules = Rules(speller.banned(decode.suppress), speller.table if self._checks else None)
 
     def beginning(self, text: str, line: int, longest: int) -> Beginning:
         """The beginning of the translation of a line; raises UserError if it cannot be written.
@@ -124,6 +124,8 @@ class Wanted:
 
     def check(self, source: str, translations: Sequence[str], prefix: str, report: Callable[[str], None]) -> None:
         """Report what one of a line's translations lacks."""
+        if not self._checks:
+            return
         begins = " ".join(prefix.split())
         if not all(text.startswith(begins) for text in translations):
             report("the translation does not begin with its prefix")
