@@ -62,20 +62,22 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "model.kernels": ("data.packed", "model.kernels"),
     "model_folder": ("config", "data.tokenizer", "errors", "files", "model", "tensors"),
     "decode.search": ("config", "data.symbols"),
+    "decode.constraints": ("data.symbols", "model.state"),
+    "decode.terms": ("data.symbols", "decode.constraints", "decode.search", "model.state"),
     "decode.stepper": (
-        *("config", "data.packed", "data.symbols", "decode.search"),
+        *("config", "data.packed", "data.symbols", "decode.constraints", "decode.search", "decode.terms"),
         *("model.interface", "model.kernels.cuda_graphs", "model.state"),
     ),
     "decode.scoring": ("data.packed", "data.symbols", "model.interface", "model.loss"),
     # An engine knows no text, and a translator no model.
     "decode.engine": (
         *("config", "data.packed", "device", "errors", "memory"),
-        *("decode.scoring", "decode.search", "decode.stepper", "model"),
+        *("decode.constraints", "decode.scoring", "decode.search", "decode.stepper", "decode.terms", "model"),
     ),
     "decode.ctranslate2_model": ("data.symbols", "errors", "model"),
     "decode.ctranslate2_engine": (
         *("config", "data.symbols", "errors", "files", "model"),
-        *("decode.ctranslate2_model", "decode.engine", "decode.search"),
+        *("decode.constraints", "decode.ctranslate2_model", "decode.engine", "decode.search"),
     ),
     "decode.explanation": (),
     "decode.explain": ("config", "data.packed", "data.symbols", "data.tokenizer", "decode", "errors", "model"),

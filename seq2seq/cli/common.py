@@ -47,6 +47,10 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     option("--quantize", choices=["int8", "none"], metavar="KIND", help="int8 (on the CPU) or none")
     help_ = "torch, or ctranslate2 (one model, on the CPU)"
     option("--engine", choices=["torch", "ctranslate2"], metavar="NAME", help=help_)
+    option("--suppress", action="append", metavar="TEXT", help="never write its pieces; may be repeated")
+    option("--no-repeat-ngram", type=int, metavar="N", help="never write the same N pieces twice; 0: off")
+    help_ = "copy exactly: tags,placeholders,urls,emails,numbers"
+    option("--protect", type=_kinds, metavar="KINDS", help=help_)
     option("--sample", action="store_true", default=None, help="draw tokens at random; no beam search")
     option("--temperature", type=float, metavar="X", help="sampling: below 1 prefers likely tokens")
     option("--top-k", type=int, metavar="K", help="sampling: only the K most likely tokens")
@@ -63,6 +67,10 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     help_ = "fp32, bf16, fp16 (CUDA); default there: bf16 or fp16"
     option("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", metavar="KIND", help=help_)
     option("--threads", type=int, metavar="N", help="CPU threads; default: all")
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(text.split(","))
 
 
 def given_decode_options(args: argparse.Namespace) -> list[str]:
@@ -106,6 +114,6 @@ def load_translator(args: argparse.Namespace) -> tuple[Translator, DecodeConfig]
         print(f"{whose} config.yaml was edited after training: {edited}", file=sys.stderr)
     words = {"true": True, "false": False, "none": None}
     given = {name: value for name in DecodeConfig.model_fields if (value := getattr(args, name, None)) is not None}
-    given = {name: words.get(value, value) for name, value in given.items()}
+    given = {name: words.get(value, value) if isinstance(value, str) else value for name, value in given.items()}
     decode = override_decode(translator.config.decode, given, as_flags=True)
     return translator, translator.engine.settle(decode, partial(print, f"seq2seq {args.command}:", file=sys.stderr))

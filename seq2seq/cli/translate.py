@@ -36,6 +36,8 @@ def add(subparsers: Subparsers) -> None:
     argument("--scores", action="store_true", help="three more columns, see below")
     argument("--flags", action="store_true", help="one more column: what looks wrong, see below")
     argument("--review", type=int, metavar="N", help="print the N lines to look at first")
+    argument("--prefix", type=path, metavar="FILE", help="how the translation of each line begins")
+    argument("--glossary", type=path, metavar="FILE", help="CSV: source term, target term to use for it")
     argument("--resume", action="store_true", help="continue an interrupted translation")
     choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
     argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)
@@ -43,13 +45,12 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from seq2seq.decode.files import Extras, Format, translate_file
+    from seq2seq.decode.files import Beside, Extras, Format, translate_file
     from seq2seq.decode.streams import is_stream, refuse_same_file
 
     source = Path(args.input)
-    if args.input != "-" and (source.is_dir() or not source.exists()):
-        problem = "is a directory, not a text file" if source.is_dir() else "no such file"
-        raise UserError(f"--input: {problem}: {args.input}")
+    if args.input != "-":
+        _check_there("--input", source)
     if args.output == "-" and getattr(sys.stdout, "name", None) == os.devnull:  # main replaces a closed stream
         raise UserError("standard output is closed; redirect it, or give --output FILE")
     if args.resume:
@@ -57,12 +58,24 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--resume: give --input FILE; input from a pipe cannot be read again")
         if is_stream(args.output):
             raise UserError("--resume: give --output FILE; output to a pipe cannot be continued")
+        if args.prefix is not None and not args.prefix.is_file():
+            raise UserError("--resume: --prefix must be a file; a pipe cannot be read again")
     if args.format == "text" and (args.scores or args.flags):
         raise UserError("--scores and --flags are columns of --format tsv; remove --format text")
     if args.review is not None and args.review < 1:
         raise UserError(f"--review: must be at least 1, not {args.review}")
     refuse_same_file(args.input, args.output)
+    for option, given in (("--prefix", args.prefix), ("--glossary", args.glossary)):
+        if given is not None:
+            _check_there(option, given)
+            refuse_same_file(str(given), args.output, option)
     translator, decode = load_translator(args)
     form: Format = args.format or ("tsv" if args.scores or args.flags else "text")
-    extras = Extras(args.scores, args.flags, args.review or 0)
-    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, form, extras)
+    extras, beside = Extras(args.scores, args.flags, args.review or 0), Beside(args.prefix, args.glossary)
+    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, form, extras, beside)
+
+
+def _check_there(option: str, file: Path) -> None:
+    if file.is_dir() or not file.exists():
+        problem = "is a directory, not a text file" if file.is_dir() else "no such file"
+        raise UserError(f"{option}: {problem}: {file}")

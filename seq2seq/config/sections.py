@@ -14,6 +14,7 @@ from seq2seq.config.datasets import AnyText, ParallelText, Texts, ValidText, als
 from seq2seq.config.keys import OnePath, Section, choice, option
 
 Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+Protected: TypeAlias = Literal["tags", "placeholders", "urls", "emails", "numbers"]
 Part: TypeAlias = Literal["positions", "residual", "norm", "scale", "causal_mask", "cross_attention"]
 
 
@@ -540,6 +541,19 @@ class DecodeConfig(Section):
     tag: str | None = option(
         None, "The tag before every source sentence, one of those of the datasets of data.train. null: none."
     )
+    suppress: Annotated[tuple[str, ...], Field(strict=False)] = option(
+        (),
+        "Texts that are never written: a list. The pieces of each, as a word of its own and inside a word, are banned; "
+        "of several pieces, the sequence. A longer piece that contains the text stays allowed.",
+    )
+    no_repeat_ngram: int = option(
+        0, "No translation of a sentence has the same sequence of this number of pieces twice. 0 is off.", ge=0, le=1000
+    )
+    protect: Annotated[tuple[Protected, ...], Field(strict=False)] = option(
+        (),
+        "What is copied from the source exactly: a list of tags, placeholders, urls, emails, numbers. A line where "
+        "that is not possible is reported.",
+    )
     sample: bool = option(False, "Sample: draw words at random. Otherwise beam search looks for the best translation.")
     temperature: float = option(1.0, "Sampling: below 1 prefers likely words, above 1 gives more variety.", gt=0)
     top_k: int = option(0, "Sampling: draw only from this number of the most likely words. 0 is off.", ge=0)
@@ -556,7 +570,11 @@ class DecodeConfig(Section):
         return self.n_best if self.sample else self.beam_size
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
+        if not all(text.strip() for text in self.suppress):
+            yield "suppress", "has a blank text; remove it"
         if self.sample:
+            if self.protect:
+                yield "protect", "needs beam search; remove it, or set decode.sample: false"
             return
         if self.n_best > self.beam_size:
             yield "n_best", f"must be at most beam_size ({self.beam_size}) without sample, not {self.n_best}"

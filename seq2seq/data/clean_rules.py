@@ -35,22 +35,23 @@ _FEW_LETTERS = 4  # fewer show no script: many languages use foreign abbreviatio
 _FEW_TO_IDENTIFY = 20  # letters; of fewer, a language cannot be told
 
 # An attribute has a value: "a <b and c> d" is no tag.
-_TAG = re.compile(
+TAG = re.compile(
     r"</?[A-Za-z][\w:.-]*(?:\s+[\w:.-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+))*\s*/?>|<!--|<!\[CDATA\[|<!DOCTYPE\b"
     r"|<\?xml\b"
 )
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|([A-Za-z][A-Za-z0-9]{1,31}));")
 
-# {name}, {0}, {}, {{name}}, ${name}, %s, %1$d, %(name)s; no format has a space, as in "100% de".
-_PLACEHOLDER = re.compile(
+# {name}, {0}, {}, {{name}}, ${name}, %s, %1$d, %(name)s, __NAME__; no format has a space, as in "100% de".
+PLACEHOLDER = re.compile(
     r"\$?\{\{?[ ]?[A-Za-z0-9_.:-]{0,64}[ ]?\}?\}"
     r"|(?<![\w%])%(?:\d{1,2}\$|\([\w.]{1,64}\))?[-+0#]{0,4}\d{0,4}(?:\.\d{1,4})?[sdifgxXcu@](?![^\W\d_])"
+    r"|(?<!\w)__[A-Za-z0-9]\w{0,64}?__(?!\w)"
 )
 
 # Addresses end before letters of other scripts, because Chinese has no space after them.
-_URL = re.compile(r"(?:https?://|(?<![\w.])www\.)[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+", re.IGNORECASE | re.ASCII)
+URL = re.compile(r"(?:https?://|(?<![\w.])www\.)[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+", re.IGNORECASE | re.ASCII)
 # The start is bounded, or a long line of dots would take a time that grows with its square.
-_EMAIL = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
+EMAIL = re.compile(r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _AFTER_URL = "/.,;:!?'()[]*"  # the end of the sentence, not of the address
 
 # Separators of thousands: marks in "1,234,567", "1.234", "12,34,567" (India) and "1'234"; and spaces in "1 234".
@@ -186,7 +187,7 @@ def script_of_most(lines: Iterable[str]) -> str | None:
 
 def has_markup(text: str) -> bool:
     """Whether a text has tags or entities of HTML or XML."""
-    if "<" in text and _TAG.search(text):
+    if "<" in text and TAG.search(text):
         return True
     return "&" in text and any(not found[1] or f"{found[1]};" in html5 for found in _ENTITY.finditer(text))
 
@@ -203,14 +204,14 @@ def without_marks(text: str) -> str:
     if "&" in text:
         text = _ENTITY.sub(" ", text)
     if "://" in text or "www." in text.lower():
-        text = _URL.sub(" ", text)
-    return _EMAIL.sub(" ", text) if "@" in text else text
+        text = URL.sub(" ", text)
+    return EMAIL.sub(" ", text) if "@" in text else text
 
 
 def _found_marks(text: str) -> Iterator[re.Match[str]]:
-    found = list(_TAG.finditer(text)) if "<" in text else []
-    if "{" in text or "%" in text:
-        found += _PLACEHOLDER.finditer(text)
+    found = list(TAG.finditer(text)) if "<" in text else []
+    if "{" in text or "%" in text or "__" in text:
+        found += PLACEHOLDER.finditer(text)
     end = 0
     for one in sorted(found, key=lambda one: one.start()):
         if one.start() >= end:  # else a part of a tag: <a href="{link}">
@@ -249,9 +250,9 @@ def addresses(text: str) -> list[str]:
     """The web and e-mail addresses in a text, sorted, without what may be left out of an address."""
     found = []
     if "://" in text or "www." in text.lower():
-        found = [address.lower().removeprefix("http://").removeprefix("https://") for address in _URL.findall(text)]
+        found = [address.lower().removeprefix("http://").removeprefix("https://") for address in URL.findall(text)]
     if "@" in text:
-        found += [address.lower() for address in _EMAIL.findall(text)]
+        found += [address.lower() for address in EMAIL.findall(text)]
     return sorted(address.removeprefix("www.").rstrip(_AFTER_URL) for address in found)
 
 

@@ -17,7 +17,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # ModelProto
 BPE = 2  # TrainerSpec.ModelType
 _PIECE, _TRAINER, _NORMALIZER = 1, 2, 3  # fields of ModelProto
 _TEXT, _SCORE, _KIND = 1, 2, 3  # fields of ModelProto.SentencePiece
-_CHARSMAP = 2  # field of NormalizerSpec: precompiled_charsmap
+_CHARSMAP, _LEADING_SPACE = 2, 3  # fields of NormalizerSpec: precompiled_charsmap, add_dummy_prefix
 _MODEL_TYPE, _VOCAB_SIZE = 3, 4  # fields of TrainerSpec
 _LISTED = (30, 31)  # fields of TrainerSpec that list control symbols and user-defined symbols
 # Fields of TrainerSpec: the id and the name of unk, bos, eos and pad.
@@ -91,6 +91,11 @@ class PieceModel:
         """A copy with other compiled rules; without any, the bytes are those that SentencePiece writes."""
         kept = [(number, value) for number, value in self._inner(_NORMALIZER) if number != _CHARSMAP]
         return self._with_inner(_NORMALIZER, sorted([*kept, (_CHARSMAP, rules)], key=lambda field: field[0]))
+
+    def without_leading_space(self) -> PieceModel:
+        """A copy that puts no space before a text, so that its first word is cut like the rest of a longer one."""
+        kept = [(number, value) for number, value in self._inner(_NORMALIZER) if number != _LEADING_SPACE]
+        return self._with_inner(_NORMALIZER, sorted([*kept, (_LEADING_SPACE, 0)], key=lambda field: field[0]))
 
     def with_pieces(self, pieces: Sequence[Piece]) -> PieceModel:
         """A copy with ``SPECIAL_PIECES`` and these: their ids are PAD_ID, UNK_ID, BOS_ID and EOS_ID, then 4, 5, ..."""

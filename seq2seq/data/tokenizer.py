@@ -21,6 +21,7 @@ import sentencepiece
 
 from seq2seq.config import TokenizerConfig
 from seq2seq.data.normalise import RULES, normalise
+from seq2seq.data.piece_model import PieceModel
 from seq2seq.data.subword_sampling import Sampler, make_sampler
 from seq2seq.data.symbols import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from seq2seq.errors import DataError, UserError
@@ -134,6 +135,16 @@ class Tokenizer:
                     self._unused.get(piece, i) if i == UNK_ID else i for i, piece in zip(ids, pieces, strict=True)
                 ]
         return batch
+
+    def encode_inside(self, texts: Sequence[str]) -> list[list[int]]:
+        """:meth:`encode` for texts that continue others without a space: the first piece does not begin a word."""
+        batch: list[list[int]] = self._inside.encode([self._clean(text) for text in texts], num_threads=1)
+        return batch
+
+    @cached_property
+    def _inside(self) -> sentencepiece.SentencePieceProcessor:
+        model = PieceModel.parse(self.model).without_leading_space()
+        return sentencepiece.SentencePieceProcessor(model_proto=model.serialise())
 
     def encode_sampled(self, texts: Sequence[str], strength: float, seed: int) -> list[list[int]]:
         """One random segmentation of every text, a pure function of the arguments, the same in every process.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from seq2seq.config import DecodeConfig
+from seq2seq.decode.constraints import Rules
 from seq2seq.decode.ctranslate2_model import (
     ComputeType,
     ConvertedModel,
@@ -35,6 +36,7 @@ from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.transformer import Transformer
 
 CACHE = "ctranslate2"  # the converted model in a model folder; it may be deleted
+_NO_RULES = Rules()
 _MODEL, _SEAL = "model.bin", "seal"
 _BATCH_TOKENS = 8192  # the default of decode.batch_tokens, source tokens times beam size
 _SMALLEST_SHARE = 1024  # the same for a thread that would have nothing to do otherwise
@@ -97,26 +99,33 @@ class CTranslate2Engine:
         return max(1, min(longest, self._longest or longest))
 
     def settle(self, decode: DecodeConfig, say: Callable[[str], None]) -> DecodeConfig:
-        """``decode`` itself; says if the converted model cannot be kept. Raises UserError for sampling."""
-        _refuse_sampling(decode)
+        """``decode`` itself; says if the converted model cannot be kept. Raises UserError for what it cannot do."""
+        _refuse(decode)
         if self._notice:
             say(self._notice)
         return decode
 
-    def search(self, sources: Sequence[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
+    def search(
+        self, sources: Sequence[Source], decode: DecodeConfig, rules: Rules = _NO_RULES
+    ) -> list[list[Hypothesis]]:
         """See :class:`~seq2seq.decode.engine.Engine`."""
-        _refuse_sampling(decode)
+        _refuse(decode)
+        assert not any(source.beginning or source.terms for source in sources)
         model, beam_size = self._model("float32" if decode.quantize is None else "int8"), decode.beam_size
         ids = [source.ids[:-1] for source in sources]
         limits = [self.longest_output(len(source.ids), decode) for source in sources]
         share = beam_size * sum(map(len, ids)) // self._threads
-        budget = min(decode.batch_tokens or _BATCH_TOKENS, max(share, _SMALLEST_SHARE)) // beam_size
-        found = model.search(ids, beam_size, limits, max(1, budget))
-        # A trained model hardly ever likes what no training target has. Where it does, that is forbidden, and the
-        # log-probabilities are computed again, because they count what is forbidden.
-        again = [line for line, several in enumerate(found) if not all(map(self._is_allowed, several))]
+        budget = max(1, min(decode.batch_tokens or _BATCH_TOKENS, max(share, _SMALLEST_SHARE)) // beam_size)
+        again: Iterable[int] = range(len(ids))
+        found: list[list[Found]] = [[] for _ in ids]
+        if not rules.banned and not decode.no_repeat_ngram:
+            found = model.search(ids, beam_size, limits, budget)
+            # A trained model hardly ever likes what no training target has.
+            again = [line for line, several in enumerate(found) if not all(map(self._is_allowed, several))]
+        # What is forbidden gives its probability to the others, so the log-probabilities are computed again.
         chosen = [ids[line] for line in again]
-        whole = model.search(chosen, beam_size, [limits[line] for line in again], max(1, budget), sorted(self._never))
+        never = [*([i] for i in sorted(self._never)), *rules.banned]
+        whole = model.search(chosen, beam_size, [limits[line] for line in again], budget, never, decode.no_repeat_ngram)
         for line, source, several in zip(again, chosen, whole, strict=True):
             log_probs = model.log_probs([source] * len(several), [one.ids for one in several])
             scored = zip(several, log_probs, strict=True)
@@ -143,10 +152,12 @@ class CTranslate2Engine:
         return self._loaded[key]
 
 
-def _refuse_sampling(decode: DecodeConfig) -> None:
+def _refuse(decode: DecodeConfig) -> None:
     """CTranslate2's samples depend on the batch; ours are the same for the same seed."""
     if decode.sample:
         raise UserError("decode.engine: ctranslate2 does not sample; translate with decode.engine: torch")
+    if decode.protect:
+        raise UserError("decode.engine: ctranslate2 has no decode.protect; translate with decode.engine: torch")
 
 
 def _ranked(several: Sequence[Found], decode: DecodeConfig) -> list[Hypothesis]:

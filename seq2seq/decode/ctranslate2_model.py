@@ -274,7 +274,8 @@ class ConvertedModel:
         beam_size: int,
         max_lengths: Sequence[int],
         batch_tokens: int = 2048,
-        never: Sequence[int] = (),
+        never: Sequence[Sequence[int]] = (),
+        no_repeat_ngram: int = 0,
     ) -> list[list[Found]]:
         """The finished hypotheses of each source, the most likely first.
 
@@ -286,12 +287,15 @@ class ConvertedModel:
             max_lengths: tokens of each output, EOS included. CTranslate2 has one limit for a batch; so lines that reach
                 their own are searched again.
             batch_tokens: padded source tokens of a batch.
-            never: ids that no output has. Their probabilities go to the others, which changes log-probabilities.
+            never: sequences of ids that no output has; their probabilities go to the others, which changes
+                log-probabilities.
+            no_repeat_ngram: no output has the same sequence of this number of ids twice; 0 is off.
         """
         found: dict[int, list[Found]] = {}
         options: dict[str, Any] = {
             "beam_size": beam_size,
-            "suppress_sequences": [[self._tgt[i]] for i in never] or None,
+            "suppress_sequences": [[self._tgt[i] for i in ids] for ids in never] or None,
+            "no_repeat_ngram_size": no_repeat_ngram,
         }
         everything = range(len(sources))
         for batch, hypotheses in self._search(_batches(everything, sources, max_lengths, batch_tokens), options):

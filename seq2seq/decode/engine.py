@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, groupby
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 
 from seq2seq.config import DecodeConfig
 from seq2seq.data.packed import pack_sentences
+from seq2seq.decode.constraints import Bans, Beginning, Beginnings, Constraint, Rules
 from seq2seq.decode.scoring import batches_of_pairs, teacher_forced, token_log_probs
 from seq2seq.decode.search import Hypothesis, SearchState, search
-from seq2seq.decode.stepper import EagerStepper, GraphStepper, begin, without_free_rows
+from seq2seq.decode.stepper import Constraints, EagerStepper, GraphStepper, begin, without_free_rows
+from seq2seq.decode.terms import Term, Terms, beam_for
 from seq2seq.device import compute_dtype
 from seq2seq.errors import UserError
 from seq2seq.memory import memory_explained
@@ -42,6 +44,7 @@ _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _BATCH_TOKENS = {"cpu": 8_192, "cuda": 65_536}
 _SAMPLE_TOKENS = 16_384  # the same for sampling on CUDA, which sorts the vocabulary of every hypothesis in float64
 _GRID = 16  # padded lengths of sources are multiples of it
+_NO_RULES = Rules()
 _SMALLEST_SHARE = 1024  # tokens times beam size; in smaller batches a step's matrices are too small for one thread
 
 
@@ -51,15 +54,23 @@ class Source:
 
     ids: list[int]  # with EOS
     key: tuple[int, int]  # part of the seed for sampling
+    beginning: Beginning | None = None  # of its translation
+    terms: tuple[Term, ...] = ()  # that its translation must have; not for sampling
 
 
 class Engine(Protocol):
     """The interface of an engine. Only one thread may call it at a time, unless the engine allows more."""
 
-    def search(self, sources: Sequence[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
+    def search(
+        self, sources: Sequence[Source], decode: DecodeConfig, rules: Rules = _NO_RULES
+    ) -> list[list[Hypothesis]]:
         """The best finished hypothesis of each source; with ``decode.n_best`` above 1, all of them, best first.
 
-        They do not depend on the other sources. A list is empty if the model's numbers are not finite.
+        They do not depend on the other sources. A list is empty if the model's numbers are not finite. If no
+        translation has all terms of a source within its length, it is translated without them.
+
+        Args:
+            rules: ``decode.suppress`` in pieces, and what the beginnings and terms of sources need.
         """
 
     def score(
@@ -105,6 +116,39 @@ def _describe(sources: Sequence[Source], decode: DecodeConfig, batch_tokens: int
         f"{max(len(source.ids) for source in sources):,} tokens per line: lower decode.batch_tokens "
         f"({batch_tokens}) or the number of hypotheses (decode.{'n_best' if decode.sample else 'beam_size'})"
     )
+
+
+def widened(decode: DecodeConfig, source: Source) -> DecodeConfig:
+    """``decode`` with as many hypotheses as a source with terms needs."""
+    if not source.terms:
+        return decode
+    return decode.model_copy(update={"beam_size": beam_for(source.terms, decode.beam_size)})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sources that are searched together."""
+
+    sources: list[Source]
+    decode: DecodeConfig
+    enough: int  # finished hypotheses of a sentence
+    rules: Rules
+
+    def constraints(self, num_steps: int) -> Constraints:
+        """What the search must obey; nothing if there is nothing."""
+        parts: list[Constraint] = []
+        rules, decode, terms = self.rules, self.decode, None
+        beginnings = [source.beginning for source in self.sources]
+        if any(beginnings):
+            assert rules.table is not None
+            parts.append(Beginnings(beginnings, rules.table))
+        if rules.banned or decode.no_repeat_ngram:
+            parts.append(Bans(rules.banned, decode.no_repeat_ngram, len(self.sources), num_steps))
+        if self.sources[0].terms:
+            assert rules.table is not None
+            terms = Terms([source.terms for source in self.sources], rules.table)
+            parts.append(terms)
+        return Constraints(tuple(parts), terms)
 
 
 class TorchEngine:
@@ -163,12 +207,26 @@ class TorchEngine:
         default = _BATCH_TOKENS[self.device.type]
         return decode.batch_tokens or (min(default, _SAMPLE_TOKENS) if decode.sample else default)
 
-    def search(self, sources: Sequence[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
-        """Search in batches of similar lengths, longest sources first."""
+    def search(
+        self, sources: Sequence[Source], decode: DecodeConfig, rules: Rules = _NO_RULES
+    ) -> list[list[Hypothesis]]:
+        """Search in batches of similar lengths, longest sources first.
+
+        Sources with terms have batches of their own, because more hypotheses are kept for them.
+        """
         compute_in_fork(self.device)
-        order = sorted(range(len(sources)), key=lambda i: -len(sources[i].ids))
-        batches = self._batches([sources[i] for i in order], decode)
-        found = dict(zip(order, chain.from_iterable(self._search_all(batches, decode)), strict=True))
+        beams = [beam_for(source.terms, decode.num_hypotheses) for source in sources]
+        order = sorted(range(len(sources)), key=lambda i: (beams[i], -len(sources[i].ids)))
+        batches: list[Batch] = []
+        for _, some in groupby(order, key=beams.__getitem__):
+            alike = [sources[i] for i in some]
+            wide = widened(decode, alike[0])
+            batches += [Batch(batch, wide, decode.num_hypotheses, rules) for batch in self._batches(alike, wide)]
+        found = dict(zip(order, chain.from_iterable(self._search_all(batches)), strict=True))
+        failed = [i for i, source in enumerate(sources) if source.terms and not found[i]]
+        if failed:
+            without = self.search([replace(sources[i], terms=()) for i in failed], decode, rules)
+            found |= zip(failed, without, strict=True)
         return [found[i] for i in range(len(sources))]
 
     def score(
@@ -228,9 +286,10 @@ class TorchEngine:
         length = -(-longest // _GRID) * _GRID if self._graphs is None else round_up(longest, _GRID)
         return min(length, self.model.max_length or length)
 
-    def _search_all(self, batches: list[list[Source]], decode: DecodeConfig) -> Iterator[list[list[Hypothesis]]]:
-        model = self._model_for(decode)
-        return self._each(lambda batch: self._search(model, batch, decode), batches)
+    def _search_all(self, batches: list[Batch]) -> Iterator[list[list[Hypothesis]]]:
+        if not batches:
+            return iter(())
+        return self._each(partial(self._search, self._model_for(batches[0].decode)), batches)
 
     def _model_for(self, decode: DecodeConfig) -> Seq2SeqModel:
         """The model, or its int8 copy."""
@@ -265,7 +324,8 @@ class TorchEngine:
         return quantize(self.model, layer)
 
     @torch.inference_mode()
-    def _search(self, model: Seq2SeqModel, sources: list[Source], decode: DecodeConfig) -> list[list[Hypothesis]]:
+    def _search(self, model: Seq2SeqModel, batch: Batch) -> list[list[Hypothesis]]:
+        sources, decode = batch.sources, batch.decode
         max_lengths = [self.longest_output(len(source.ids), decode) for source in sources]
         uniforms = None
         if decode.sample:  # each line has its own random numbers, so its samples do not depend on the batch
@@ -278,13 +338,14 @@ class TorchEngine:
         lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs serve one search at a time
         describe = partial(_describe, sources, decode, self.batch_tokens(decode))
         with memory_explained(describe), self.autocast(), lock:
-            state = begin(model, src, max_lengths, decode, uniforms)
-            stepper: SearchState = EagerStepper(model, state, decode)
+            constraints = batch.constraints(max(max_lengths))
+            state = begin(model, src, max_lengths, decode, uniforms, constraints)
+            stepper: SearchState = EagerStepper(model, state, decode, constraints)
             if self._graphs is not None and not isinstance(model, Ensemble):
-                stepper = GraphStepper(self._graphs, model, state, decode)
+                stepper = GraphStepper(self._graphs, model, state, decode, constraints)
             # Several hypotheses can spell the same text, so n_best texts may need more than n_best hypotheses.
             num_best = 1 if decode.n_best == 1 else None
-            return search(stepper, max_lengths, decode.num_hypotheses, decode.length_penalty, num_best)
+            return search(stepper, max_lengths, decode.num_hypotheses, decode.length_penalty, num_best, batch.enough)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Autocast. On CUDA without its cache: a graph's results must not outlive it, and weights are cast already."""

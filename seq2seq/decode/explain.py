@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from seq2seq.config import DecodeConfig
 from seq2seq.data.packed import pack_sentences
 from seq2seq.data.symbols import BOS_ID, EOS_ID
 from seq2seq.data.tokenizer import TokenizerPair
-from seq2seq.decode.engine import TorchEngine
+from seq2seq.decode.constraints import Rules
+from seq2seq.decode.engine import Batch, Source, TorchEngine, widened
 from seq2seq.decode.explanation import Attention, Candidate, Explanation, Node, Scored
 from seq2seq.decode.scoring import teacher_forced
 from seq2seq.decode.search import FIRST_ID, Hypothesis, SearchState, length_penalty, search
@@ -70,9 +71,9 @@ class _Recorder:
 
 @torch.inference_mode()
 def recorded_search(
-    engine: TorchEngine, src: Sequence[int], decode: DecodeConfig, pieces: Sequence[str]
+    engine: TorchEngine, source: Source, decode: DecodeConfig, rules: Rules, pieces: Sequence[str]
 ) -> tuple[Hypothesis, list[Node]]:
-    """The best hypothesis of a beam search for source ids with EOS, and all hypotheses on the way.
+    """The best hypothesis of a beam search for a source, and all hypotheses on the way.
 
     Args:
         pieces: [V], the text of each target id.
@@ -80,11 +81,15 @@ def recorded_search(
     Raises:
         ModelError: the model's numbers are not finite.
     """
-    max_length = engine.longest_output(len(src), decode)
+    src, max_length = pack_sentences([source.ids]).to(engine.device), engine.longest_output(len(source.ids), decode)
+    wide = widened(decode, source)
+    constraints = Batch([source], wide, decode.beam_size, rules).constraints(max_length)
     with engine.autocast():
-        state = begin(engine.model, pack_sentences([src]).to(engine.device), [max_length], decode)
-        recorder = _Recorder(EagerStepper(engine.model, state, decode), state)
-        (found,) = search(recorder, [max_length], decode.num_hypotheses, decode.length_penalty)
+        state = begin(engine.model, src, [max_length], wide, None, constraints)
+        recorder = _Recorder(EagerStepper(engine.model, state, wide, constraints), state)
+        (found,) = search(recorder, [max_length], wide.beam_size, decode.length_penalty, None, decode.beam_size)
+    if not found and source.terms:
+        return recorded_search(engine, replace(source, terms=()), decode, rules, pieces)
     if not found:
         raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
     return found[0], _nodes(recorder.steps, max_length, decode.length_penalty, pieces)
@@ -126,14 +131,16 @@ def explain(
     tokenizers: TokenizerPair,
     architecture: str,
     text: str,
-    src: Sequence[int],
+    source: Source,
     reference: str | None,
     decode: DecodeConfig,
+    rules: Rules,
 ) -> Explanation:
-    """Explain the translation of ``text``, whose ids are ``src`` with EOS; beam search, whatever ``decode`` says."""
+    """Explain the translation of ``text``, which is ``source``; beam search, whatever ``decode`` says."""
+    src = source.ids
     decode = decode.model_copy(update={"sample": False, "n_best": 1})
     pieces = tokenizers.tgt.pieces(range(tokenizers.tgt.vocab_size))
-    best, beam = recorded_search(engine, src, decode, pieces)
+    best, beam = recorded_search(engine, source, decode, rules, pieces)
     (translated,) = tokenizers.tgt.decode_batch([best.ids])
     done = run_once(engine, src, [*best.ids, EOS_ID])
     given = None

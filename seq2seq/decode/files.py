@@ -10,21 +10,22 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NoReturn, TypeAlias
+from typing import Literal, NamedTuple, NoReturn, TypeAlias
 
 from tqdm import tqdm
 
 from seq2seq import __version__
 from seq2seq.config import DecodeConfig
-from seq2seq.data.formats.lines import read_lines
+from seq2seq.data.formats.lines import decode_line, read_lines
 from seq2seq.decode.confidence import features
 from seq2seq.decode.flags import Flag, find_flags
 from seq2seq.decode.output import OutputFile, Record
 from seq2seq.decode.review import Review
 from seq2seq.decode.streams import Arrivals, incoming_lines, is_stream, outgoing
 from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.wanted import Prefixes, Wanted
 from seq2seq.errors import DataError, UserError
-from seq2seq.files import new_checksum
+from seq2seq.files import new_checksum, read_checksum
 from seq2seq.languages import writing_of
 
 REPORTS = 20  # problems printed one by one; the rest are only counted
@@ -46,6 +47,16 @@ class Extras:
         """What decides about the columns; nothing if there are none."""
         columns = [name for name in ("scores", "flags") if getattr(self, name)]
         return {"columns": columns} | ({"languages": list(languages)} if self.flags else {}) if columns else {}
+
+
+class Beside(NamedTuple):
+    """Files that are given beside the text to translate."""
+
+    prefix: Path | None = None  # how the translation of each line begins
+    glossary: Path | None = None
+
+
+_NOTHING = Beside()
 
 
 class _InputLines:
@@ -91,8 +102,11 @@ class _InputLines:
         if self.num_problems <= REPORTS:
             tqdm.write(f"{self.name}:{line}: {problem}", file=sys.stderr)
 
-    def summarise(self, n_best: int) -> None:
-        """Print how many lines had problems that were not printed."""
+    def summarise(self, n_best: int, wanted: Wanted) -> None:
+        """Print how many lines had problems that were not printed, and how many have what was wanted."""
+        earlier = f" (without the first {self.num_earlier:,} lines)" if self.num_earlier else ""
+        for sentence in wanted.summary():
+            print(f"{self.name}: {sentence}{earlier}", file=sys.stderr)
         if self.short_lists:
             what = f"{self.short_lists:,} lines have fewer than {n_best} different translations"
             print(f"{self.name}: {what}; raise decode.beam_size to find more", file=sys.stderr)
@@ -123,6 +137,7 @@ def translate_file(
     resume: bool = False,
     form: Format = "text",
     extras: Extras = Extras(),
+    beside: Beside = _NOTHING,
 ) -> None:
     """Translate ``source`` to ``target``; "-" is standard input or output. A file appears only when it is complete.
 
@@ -138,6 +153,7 @@ def translate_file(
         form: what a line of the output has. A TSV file is a dataset: ``{tsv: FILE, src: 0, tgt: 1, score: 2}``. Tabs
             and line breaks in its texts become spaces.
         extras: more columns of a TSV file, and lines to print on standard error at the end.
+        beside: what the translations must have.
 
     Raises:
         DataError: the input cannot be read, or it is not UTF-8 and ``invalid_bytes`` is "fail".
@@ -148,14 +164,16 @@ def translate_file(
     rows = _Rows(decode.n_best, form, extras, languages)
     if is_stream(target):
         lines = _InputLines(source, invalid_bytes)
+        wanted = _wanted(translator, decode, beside, source, 0)
         with outgoing(target) as file, _bar(lines, source, hidden=target == "-" and not sys.stderr.isatty()) as bar:
-            for text in _translated(translator, lines, decode, rows, bar):
+            for text in _translated(translator, lines, decode, rows, bar, wanted):
                 file.write(pack(text))
                 file.flush()  # a reader may be waiting for it
-        lines.summarise(decode.n_best)
+        lines.summarise(decode.n_best, wanted)
         rows.show_review(lines)
         return
     run = {"version": __version__, **translator.identity(), "format": form, **extras.identity(languages)}
+    run |= _identity(translator, beside)
     run |= {f"decode.{name}": value for name, value in decode.model_dump(mode="json").items()}
     with OutputFile(Path(os.path.realpath(target))) as output:
         found = _resumed(output, source, invalid_bytes, run) if resume else None
@@ -166,15 +184,16 @@ def translate_file(
         if found is None and output.clear():
             print(f"{output.target}: an unfinished translation was deleted; starting again", file=sys.stderr)
         lines = found or _InputLines(source, invalid_bytes)
+        wanted = _wanted(translator, decode, beside, source, lines.count)
         with _bar(lines, source, hidden=False) as bar:
-            for text in _translated(translator, lines, decode, rows, bar):
+            for text in _translated(translator, lines, decode, rows, bar, wanted):
                 output.write(pack(text))
                 if resume:
                     output.keep(run, lines.count, lines.num_problems, lines.checksum)
         if output.size == 0:
             output.write(pack(b""))
         output.finish()
-    lines.summarise(decode.n_best)
+    lines.summarise(decode.n_best, wanted)
     rows.show_review(lines)
 
 
@@ -199,6 +218,33 @@ def _resumed(output: OutputFile, source: str, invalid_bytes: str, run: Mapping[s
     return lines
 
 
+def _identity(translator: Translator, beside: Beside) -> dict[str, str]:
+    """What identifies the files beside the text."""
+    identity = {}
+    if beside.prefix is not None and beside.prefix.is_file():
+        with beside.prefix.open("rb") as file:
+            identity["prefix"] = read_checksum(file, beside.prefix.stat().st_size).hexdigest()
+    if beside.glossary is not None:
+        identity["glossary"] = translator.read_glossary(beside.glossary).fingerprint
+    return identity
+
+
+def _wanted(translator: Translator, decode: DecodeConfig, beside: Beside, source: str, done: int) -> Wanted:
+    """What the lines after the first ``done`` want; raises UserError if prefixes and lines are not the same number."""
+    glossary = translator.read_glossary(beside.glossary) if beside.glossary is not None else None
+    path, prefixes = beside.prefix, None
+    if path is not None:
+        if path.is_file() and os.path.isfile(source):
+            numbers = [sum(1 for _ in read_lines(Path(each), gzip_only=True)) for each in (path, source)]
+            if numbers[0] != numbers[1]:
+                raise UserError(
+                    f"{path}: has {numbers[0]:,} lines, but {source} has {numbers[1]:,}; it needs a line for each"
+                )
+        raw = islice(enumerate(read_lines(path, gzip_only=True), start=1), done, None)
+        prefixes = Prefixes((decode_line(line, path, number) for number, line in raw), str(path), done)
+    return translator.wanted(decode, prefixes, glossary)
+
+
 def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
     """A progress bar in lines. The lines of a file are counted first, for the time left; counting is fast."""
     known = source != "-" and os.path.isfile(source)
@@ -207,7 +253,12 @@ def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
 
 
 def _translated(
-    translator: Translator, lines: _InputLines, decode: DecodeConfig, rows: _Rows, bar: tqdm[NoReturn]
+    translator: Translator,
+    lines: _InputLines,
+    decode: DecodeConfig,
+    rows: _Rows,
+    bar: tqdm[NoReturn],
+    wanted: Wanted,
 ) -> Iterator[bytes]:
     """The output for the remaining lines, window by window."""
     first = lines.count + 1  # of the window
@@ -219,7 +270,7 @@ def _translated(
             yield line
 
     windows = translator.translate_windows(
-        noted(), decode, lines.report, lines.count, lines.none_is_there, rows.extras.scores
+        noted(), decode, lines.report, lines.count, lines.none_is_there, wanted, rows.extras.scores
     )
     for window in windows:
         texts = []

@@ -10,9 +10,9 @@ Shapes: ``B`` sentences still being decoded, ``K`` hypotheses of each, ``V`` voc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -24,7 +24,10 @@ from seq2seq.config import DecodeConfig
 from seq2seq.data.symbols import EOS_ID
 
 FIRST_ID = EOS_ID  # smaller ids (padding, unknown, BOS), which training targets do not contain, are never chosen
-_PIECE = 64  # tokens in a piece of the vocabulary (see _best_continuations)
+_PIECE = 64  # tokens in a piece of the vocabulary (see best_continuations)
+
+
+Continuations: TypeAlias = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
 
 
 class SearchState(Protocol):
@@ -72,7 +75,12 @@ def length_penalty(num_tokens: int, alpha: float) -> float:
 
 
 def search(
-    state: SearchState, max_lengths: Sequence[int], beam_size: int, alpha: float, num_best: int | None = None
+    state: SearchState,
+    max_lengths: Sequence[int],
+    beam_size: int,
+    alpha: float,
+    num_best: int | None = None,
+    enough: int | None = None,
 ) -> list[list[Hypothesis]]:
     """Decode a batch of sentences.
 
@@ -85,6 +93,7 @@ def search(
         max_lengths: [B], maximum tokens of each output, EOS included; at least 1.
         alpha: of the length penalty.
         num_best: the number of hypotheses to return; None: ``beam_size``. Only these are followed back to their tokens.
+        enough: the number of finished hypotheses that ends a sentence; None: ``beam_size``.
 
     Returns:
         For each sentence, its best finished hypotheses, best score first; fewer only if no more exist.
@@ -100,7 +109,7 @@ def search(
             log_prob = float(ended[row, at])
             finished[sentences[row]].append((log_prob / penalty, log_prob, step, int(ended_parents[row, at])))
         num_finished = np.array([len(finished[s]) for s in sentences])
-        going = (step + 1 < longest[sentences]) & (num_finished < beam_size)
+        going = (step + 1 < longest[sentences]) & (num_finished < (enough or beam_size))
         if not going.any():
             break
         chosen[:, step, sentences] = tokens, parents
@@ -150,6 +159,8 @@ def extend(
     uniforms: Tensor | None,
     decode: DecodeConfig,
     tags: Sequence[range] = (),
+    allow: Callable[[Tensor], None] | None = None,
+    continuations: Continuations | None = None,
 ) -> Extension:
     """Extend every hypothesis by one token; nothing is read back from the device.
 
@@ -159,18 +170,22 @@ def extend(
         last: [B] bool, whether only EOS may follow. Every hypothesis ends then, and the live ones have no meaning.
         uniforms: [B, K] float64 in [0, 1), for sampling: one random number per token. None: beam search.
         tags: see :class:`~seq2seq.model.interface.Seq2SeqModel`.
+        allow: sets the logits of more tokens to minus infinity, in place; log-probabilities stay those of the model.
+        continuations: for beam search, in the place of :func:`best_continuations`, and in an order of its own.
     """
     offsets = log_probs - logits.logsumexp(dim=-1)
     own = logits if logits.stride(1) else logits[:, :1]  # equal hypotheses may share their logits
     own[:, :, :FIRST_ID] = -math.inf
     for ids in tags:
         own[:, :, ids.start : ids.stop] = -math.inf
+    if allow is not None:
+        allow(own)
     if uniforms is None:
-        return _extend_beams(logits, offsets, last)
+        return _extend_beams(logits, offsets, last, continuations or best_continuations)
     return _extend_samples(logits, offsets, last, uniforms, decode)
 
 
-def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor) -> Extension:
+def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor, continuations: Continuations) -> Extension:
     """The best K live hypotheses of each sentence, and those among its best K continuations that choose EOS.
 
     At most K of the best 2K continuations choose EOS, so at least K stay live. EOS counts only among the best K:
@@ -180,9 +195,11 @@ def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor) -> Extension:
         offsets: [B, K], added to logits to get the log-probabilities of whole hypotheses.
     """
     num_hypotheses, last = offsets.size(1), last[:, None]
-    totals, tokens, parents = _best_continuations(logits, offsets, 2 * num_hypotheses)
+    totals, tokens, parents = continuations(logits, offsets, 2 * num_hypotheses)
     ended = tokens == EOS_ID
-    live, chosen = totals.masked_fill(ended, -math.inf).topk(num_hypotheses, dim=1)
+    places = torch.arange(totals.size(1), device=logits.device).expand_as(totals)
+    chosen = (places + ended * totals.size(1)).topk(num_hypotheses, dim=1, largest=False).indices
+    live = totals.masked_fill(ended, -math.inf).gather(1, chosen)
     best = slice(num_hypotheses)
     final = totals[:, best].masked_fill(~ended[:, best], -math.inf)
     forced = logits[:, :, EOS_ID] + offsets
@@ -193,7 +210,7 @@ def _extend_beams(logits: Tensor, offsets: Tensor, last: Tensor) -> Extension:
     return Extension(tokens.gather(1, chosen), parents.gather(1, chosen), live, final, final_parents)
 
 
-def _best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def best_continuations(logits: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The ``count`` largest sums of logits [B, K, V] and offsets [B, K] in each sentence.
 
     The vocabulary is cut into pieces. Only the ``count`` pieces with the largest maxima are searched, because they

@@ -8,6 +8,8 @@ Shapes: ``B`` sentences still being decoded, ``K`` hypotheses of each.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +20,9 @@ from torch.nn import functional
 from seq2seq.config import DecodeConfig
 from seq2seq.data.packed import Packed
 from seq2seq.data.symbols import BOS_ID
+from seq2seq.decode.constraints import Constraint
 from seq2seq.decode.search import extend
+from seq2seq.decode.terms import Terms
 from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.kernels.cuda_graphs import Graphs
 from seq2seq.model.state import FixedState, State, round_up
@@ -36,12 +40,29 @@ def without_free_rows(num_sentences: int) -> int:
     return num_sentences if num_sentences < _SENTENCES or rows == num_sentences else rows // 2
 
 
+@dataclass(frozen=True)
+class Constraints:
+    """The constraints of a search; by default there are none, and then there is no work for any."""
+
+    parts: tuple[Constraint, ...] = ()
+    terms: Terms | None = None  # one of them, for beam search
+
+    def allow(self, state: State, logits: Tensor) -> None:
+        """See :meth:`Constraint.allow`."""
+        for part in self.parts:
+            part.allow(logits, state)
+
+
+_NONE = Constraints()
+
+
 def begin(
     model: Seq2SeqModel,
     src: Packed,
     max_lengths: Sequence[int],
     decode: DecodeConfig,
     uniforms: NDArray[np.float64] | None = None,
+    constraints: Constraints = _NONE,
 ) -> State:
     """A model's state before the first step of a search; it also holds the search's own tensors.
 
@@ -61,10 +82,14 @@ def begin(
         tensors["uniforms"] = functional.pad(torch.tensor(uniforms), (0, unused))
     for name, x in tensors.items():
         state.of_sentences[name] = x.to(state.position.device, non_blocking=True)
+    for part in constraints.parts:
+        part.start(state)
     return state
 
 
-def extend_hypotheses(state: State, logits: Tensor, decode: DecodeConfig, tags: Sequence[range]) -> Tensor:
+def extend_hypotheses(
+    state: State, logits: Tensor, decode: DecodeConfig, tags: Sequence[range], constraints: Constraints
+) -> Tensor:
     """Extend every hypothesis by one token; nothing is read back from the device.
 
     Args:
@@ -80,10 +105,15 @@ def extend_hypotheses(state: State, logits: Tensor, decode: DecodeConfig, tags: 
     if uniforms is not None:
         uniforms = uniforms.index_select(2, state.position).squeeze(2)
     logits = logits.expand(-1, decode.num_hypotheses, -1)
-    extension = extend(logits, mine["log_probs"], mine["last"] == state.position, uniforms, decode, tags)
+    allow = partial(constraints.allow, state) if constraints.parts else None
+    continuations = partial(constraints.terms.continuations, state) if constraints.terms else None
+    last = mine["last"] == state.position
+    extension = extend(logits, mine["log_probs"], last, uniforms, decode, tags, allow, continuations)
     state.replace("tokens", extension.tokens)
     state.replace("log_probs", extension.log_probs)
     state.follow(extension.parents)
+    for part in constraints.parts:
+        part.advance(state)
     read = (extension.tokens, extension.parents, extension.ended, extension.ended_parents)
     return torch.stack([x.double() for x in read])
 
@@ -91,9 +121,11 @@ def extend_hypotheses(state: State, logits: Tensor, decode: DecodeConfig, tags: 
 class EagerStepper:
     """Eager steps; the tensors shrink when sentences finish."""
 
-    def __init__(self, model: Seq2SeqModel, state: State, decode: DecodeConfig) -> None:
-        """``state``: from :func:`begin`."""
-        self._model, self._state, self._decode = model, state, decode
+    def __init__(
+        self, model: Seq2SeqModel, state: State, decode: DecodeConfig, constraints: Constraints = _NONE
+    ) -> None:
+        """``state``: from :func:`begin`, with the same constraints."""
+        self._model, self._state, self._decode, self._constraints = model, state, decode, constraints
         # Kept until the next step replaces it. Otherwise the C library returns this memory to the system and gets it
         # back page by page at every step, which takes 1/5 of a small model's time.
         self._logits: Tensor
@@ -101,7 +133,8 @@ class EagerStepper:
     def advance(self) -> NDArray[np.float64]:
         """See :class:`seq2seq.decode.search.SearchState`."""
         self._logits = self._model.step(self._state.of_sentences["tokens"], self._state).float()
-        return extend_hypotheses(self._state, self._logits, self._decode, self._model.tags).cpu().numpy()
+        read = extend_hypotheses(self._state, self._logits, self._decode, self._model.tags, self._constraints)
+        return read.cpu().numpy()
 
     def keep(self, rows: NDArray[np.int64]) -> None:
         """See :class:`seq2seq.decode.search.SearchState`."""
@@ -120,12 +153,20 @@ class GraphStepper:
     The free row is still computed, until the remaining sentences fit into half of the rows.
     """
 
-    def __init__(self, graphs: Graphs, model: Seq2SeqModel, state: State, decode: DecodeConfig) -> None:
-        """``state``: from :func:`begin`; ``graphs``: of this model, used by one search at a time.
+    def __init__(
+        self,
+        graphs: Graphs,
+        model: Seq2SeqModel,
+        state: State,
+        decode: DecodeConfig,
+        constraints: Constraints = _NONE,
+    ) -> None:
+        """``state``: from :func:`begin`, with the same constraints; ``graphs``: of this model, one search at a time.
 
         Every grid length of the source has its own graphs, so there should be few lengths.
         """
         self._graphs, self._model, self.state, self._decode = graphs, model, state, decode
+        self._constraints = constraints
         self._length = 0
         self._rows = np.arange(state.num_sentences)  # the rows of the sentences still being decoded
         self.shape = (0, 0)  # number of sentences, rounded up, and of steps that fit into the caches
@@ -149,7 +190,7 @@ class GraphStepper:
 
     def _step(self) -> Tensor:
         logits = self._model.step(self.state.of_sentences["tokens"], self.state).float()
-        return extend_hypotheses(self.state, logits, self._decode, self._model.tags)
+        return extend_hypotheses(self.state, logits, self._decode, self._model.tags, self._constraints)
 
     def _fit(self) -> None:
         """Move to the shape for the next step."""
@@ -163,5 +204,6 @@ class GraphStepper:
         self._rows, self.shape = np.arange(len(self._rows)), shape
         tensors = {**self.state.shared, **self.state.of_sentences, **self.state.of_hypotheses}
         # Everything that affects the step, except the numbers in the tensors.
-        sampling = (self._decode.temperature, self._decode.top_k, self._decode.top_p)
-        self._key = (sampling, *((name, x.shape) for name, x in tensors.items()))
+        decode = self._decode
+        options = (decode.temperature, decode.top_k, decode.top_p, decode.no_repeat_ngram)
+        self._key = (options, *((name, x.shape) for name, x in tensors.items()))

@@ -82,15 +82,15 @@ def incoming_lines(source: str) -> Iterable[bytes]:
     return lines if stat.S_ISREG(os.fstat(number).st_mode) else Arrivals(lines)
 
 
-def refuse_same_file(source: str, target: str) -> None:
-    """Raise UserError if input and output are the same file, by any name or link."""
+def refuse_same_file(source: str, target: str, option: str = "--input") -> None:
+    """Raise UserError if input (of ``option``) and output are the same file, by any name or link."""
     try:
         read = os.fstat(sys.stdin.fileno()) if source == "-" else os.stat(source)
         written = os.fstat(sys.stdout.fileno()) if target == "-" else os.stat(target)
     except (OSError, ValueError):  # the output is new, or a stream has no file descriptor
         return
     if stat.S_ISREG(read.st_mode) and os.path.samestat(read, written):
-        raise UserError("--output is the same file as --input; choose another output file")
+        raise UserError(f"--output is the same file as {option}; choose another output file")
 
 
 def is_stream(target: str) -> bool:

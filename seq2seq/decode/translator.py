@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, overload
@@ -20,11 +21,15 @@ from seq2seq.config import Config, DecodeConfig, override_decode
 from seq2seq.data.parallel import chunks_of
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
+from seq2seq.decode.constraints import Rules
 from seq2seq.decode.engine import Engine, Source, TorchEngine, compute_in_fork
 from seq2seq.decode.explain import attention_of, explain, run_once
 from seq2seq.decode.explanation import Attention, Explanation
+from seq2seq.decode.glossary import Glossary
 from seq2seq.decode.likelihood import TargetScore, score_pairs
 from seq2seq.decode.sentences import split_sentences
+from seq2seq.decode.speller import Speller
+from seq2seq.decode.wanted import Prefixes, Wanted
 from seq2seq.device import choose_device, compute_dtype
 from seq2seq.errors import DataError, ModelError, UserError
 from seq2seq.files import checksum
@@ -52,11 +57,13 @@ class Translation:
         return self.log_prob / max(1, self.num_tokens)
 
 
-def _lines_of(lines: Iterable[str], call: str = "translate") -> Iterator[str]:
+def _lines_of(
+    lines: Iterable[str], hint: str = 'lines must be a list of strings, not {}: translate(["..."])'
+) -> Iterator[str]:
     """The lines; each is checked when it is read. TypeError at once for what is no list of strings."""
     # What has keys, a dict or a table of pandas, would give them instead of lines.
     if isinstance(lines, (str, bytes)) or hasattr(lines, "keys") or not isinstance(lines, Iterable):
-        raise TypeError(f'lines must be a list of strings, not {type(lines).__name__}: {call}(["..."])')
+        raise TypeError(hint.format(type(lines).__name__))
     return map(_checked_line, count(1), lines)
 
 
@@ -180,19 +187,45 @@ class Translator:
         return f"Translator({place}{', '.join(parts)}; {', '.join(self.engine.identity.values())})"
 
     @overload
-    def translate(self, lines: str, decode: DecodeConfig | None = None, **options: Any) -> str: ...
+    def translate(
+        self,
+        lines: str,
+        decode: DecodeConfig | None = None,
+        *,
+        prefix: str | None = None,
+        glossary: Mapping[str, str] | Path | str | None = None,
+        **options: Any,
+    ) -> str: ...
 
     @overload
-    def translate(self, lines: Iterable[str], decode: DecodeConfig | None = None, **options: Any) -> list[str]: ...
+    def translate(
+        self,
+        lines: Iterable[str],
+        decode: DecodeConfig | None = None,
+        *,
+        prefix: Iterable[str] | None = None,
+        glossary: Mapping[str, str] | Path | str | None = None,
+        **options: Any,
+    ) -> list[str]: ...
 
     def translate(
-        self, lines: str | Iterable[str], decode: DecodeConfig | None = None, **options: Any
+        self,
+        lines: str | Iterable[str],
+        decode: DecodeConfig | None = None,
+        *,
+        prefix: str | Iterable[str] | None = None,
+        glossary: Mapping[str, str] | Path | str | None = None,
+        **options: Any,
     ) -> str | list[str]:
         """The best translation of a line, or of every line of a list; a blank line gives an empty one.
 
         Args:
             lines: a string, which gives a string, or a list of strings, which gives a list.
             decode: how to search; default: the settings in the model's config.
+            prefix: how the translation begins, a string for each line; blank for any. Its last word may continue,
+                unless a space follows it.
+            glossary: the translation of each source term, or a CSV file; see
+                :class:`~seq2seq.decode.glossary.Glossary`. A line that cannot have its terms is translated without.
             options: keys of :class:`DecodeConfig` that replace those of ``decode``, such as ``beam_size=2``.
 
         Raises:
@@ -201,7 +234,9 @@ class Translator:
         """
         one = isinstance(lines, str)
         checked = list(_lines_of([lines] if isinstance(lines, str) else lines))
-        texts = [translations[0].text for translations in self.translate_stream(checked, decode, **options)]
+        prefix = [prefix] if one and isinstance(prefix, str) else prefix
+        found = self.translate_stream(checked, decode, prefix=prefix, glossary=glossary, **options)
+        texts = [translations[0].text for translations in found]
         return texts[0] if one else texts
 
     def score(
@@ -219,7 +254,10 @@ class Translator:
             TypeError: what should be a list of strings is something else.
             DataError: there are more sources than targets, or fewer.
         """
-        both = [list(_lines_of(side, "score")) for side in (sources, targets)]
+        both = [
+            list(_lines_of(side, 'lines must be a list of strings, not {}: score(["..."], ["..."])'))
+            for side in (sources, targets)
+        ]
         if len(both[0]) != len(both[1]):
             raise DataError(f"{len(both[0]):,} sources but {len(both[1]):,} targets; give a target for each source")
         decode = self.engine.settle(override_decode(decode or self.config.decode, options), warnings.warn)
@@ -290,7 +328,9 @@ class Translator:
         if reference is not None:
             self._one_sentence(reference, self.tokenizers.tgt, "the reference")
         architecture = self.config.model.architecture
-        return explain(engine, self.tokenizers, architecture, text, src, reference, decode)
+        wanted = self.wanted(decode.model_copy(update={"sample": False}))
+        source = Source(src, (0, 0), terms=wanted.terms(text))
+        return explain(engine, self.tokenizers, architecture, text, source, reference, decode, wanted.rules)
 
     def _inside(self, text: str, decode: DecodeConfig) -> tuple[TorchEngine, list[int]]:
         """The engine, if one can look into its model, and the ids of a source sentence."""
@@ -315,6 +355,9 @@ class Translator:
         lines: Iterable[str],
         decode: DecodeConfig | None = None,
         on_problem: Callable[[int, str], None] = lambda line, message: None,
+        *,
+        prefix: Iterable[str] | None = None,
+        glossary: Mapping[str, str] | Path | str | None = None,
         **options: Any,
     ) -> Iterator[list[Translation]]:
         """Translate any number of lines in constant memory: one list of ``decode.n_best`` translations per line.
@@ -326,7 +369,7 @@ class Translator:
         Args:
             lines: any iterable of strings, such as a list, a generator or an open file.
             on_problem: called with a line number (from 1) and the reason if a line cannot be translated as requested.
-            options: as for :meth:`translate`; also ``n_best=3``.
+            prefix, glossary, options: as for :meth:`translate`; also ``n_best=3``.
 
         Raises:
             TypeError: ``lines`` is a single string or no iterable; later, if a line is not a string.
@@ -338,7 +381,32 @@ class Translator:
         if options.get("engine", self.config.decode.engine) != self.config.decode.engine:
             raise UserError('the engine is chosen when a model is loaded: Translator.load(..., engine="ctranslate2")')
         settled = self.engine.settle(override_decode(decode, options) if options else decode, warnings.warn)
-        return chain.from_iterable(self.translate_windows(checked, settled, on_problem))
+        terms: Glossary | None = None
+        if isinstance(glossary, (str, Path)):
+            terms = self.read_glossary(Path(glossary))
+        elif glossary is not None:
+            terms = Glossary.of(glossary)
+        hint = "prefix must be a list of strings, one for each line, not {}"
+        prefixes = None if prefix is None else Prefixes(_lines_of(prefix, hint))
+        wanted = self.wanted(settled, prefixes, terms)
+        return chain.from_iterable(self.translate_windows(checked, settled, on_problem, wanted=wanted))
+
+    def read_glossary(self, path: Path) -> Glossary:
+        """The glossary in a CSV file, for the languages of the model; raises DataError if it cannot be read."""
+        data = self.config.data
+        return Glossary.read(path, (data.source_language, data.target_language))
+
+    def wanted(
+        self, decode: DecodeConfig, prefixes: Prefixes | None = None, glossary: Glossary | None = None
+    ) -> Wanted:
+        """What is wanted from translations; raises UserError if this model or its engine cannot do it."""
+        if not isinstance(self.engine, TorchEngine) and (prefixes is not None or glossary is not None):
+            raise UserError("decode.engine: ctranslate2 has no prefixes and glossaries; use decode.engine: torch")
+        return Wanted(self._speller, decode, prefixes, glossary, self.config.data.target_language)
+
+    @cached_property
+    def _speller(self) -> Speller:
+        return Speller(self.tokenizers.tgt)
 
     def translate_windows(
         self,
@@ -347,6 +415,7 @@ class Translator:
         on_problem: Callable[[int, str], None] = lambda line, message: None,
         done: int = 0,
         none_is_there: Callable[[], bool] = lambda: False,
+        wanted: Wanted | None = None,
         token_scores: bool = False,
     ) -> Iterator[list[list[Translation]]]:
         """:meth:`translate_stream` window by window; reads from ``lines`` only the lines of the windows it returns.
@@ -355,11 +424,15 @@ class Translator:
             done: the number of earlier lines, in whole windows, that were translated before. Line numbers, windows and
                 random numbers are then the same as in one uninterrupted translation.
             none_is_there: called after every line; True: translate the lines read so far instead of waiting for more.
+            wanted: from :meth:`wanted`; None: only what ``decode`` says.
             token_scores: whether translations have ``lowest``, which takes one more pass over them.
         """
+        wanted = wanted or self.wanted(decode)
         for window in _windows(lines, none_is_there):
-            yield self._translate_window(window, done, decode, on_problem, token_scores)
+            yield self._translate_window(window, done, decode, on_problem, wanted, token_scores)
             done += len(window)
+        if wanted.prefixes is not None:
+            wanted.prefixes.finish()
 
     def identity(self) -> dict[str, str]:
         """Everything about a loaded model that affects its translations; it does not depend on the folder's name."""
@@ -378,31 +451,43 @@ class Translator:
         first: int,
         decode: DecodeConfig,
         on_problem: Callable[[int, str], None],
+        wanted: Wanted,
         token_scores: bool,
     ) -> list[list[Translation]]:
-        prefix = self._prefix(decode)
-        limit = self.config.data.max_length - 1 - len(prefix)  # room for EOS
+        tag = self._prefix(decode)
+        limit = self.config.data.max_length - 1 - len(tag)  # room for EOS
+        prefixes = wanted.prefixes.next(len(lines)) if wanted.prefixes is not None else [""] * len(lines)
         parts: list[Source] = []  # lines, or parts of lines that are too long; keys: line of the input, part
         filled = [line if line.strip() else "" for line in lines]  # white space has no translation
-        for index, sentences in enumerate(self._encode(filled, decode)):
-            pieces: list[list[int]] = []
+        for index, sentences in enumerate(self._encode(filled, decode, prefixes)):
+            pieces: list[tuple[str, list[int]]] = []
             for text, ids in sentences:
-                pieces += self._cut(text, limit) if len(ids) > limit else [ids]
+                pieces += self._cut(text, limit) if len(ids) > limit else [(text, ids)]
             if len(pieces) > len(sentences):
                 on_problem(first + index + 1, f"longer than {limit} tokens; translated in {len(pieces)} parts")
-            whole = [[*prefix, *ids, EOS_ID] if ids else [] for ids in pieces]
-            parts += [Source(ids, (first + index, part)) for part, ids in enumerate(whole) if ids]
+            prefix = prefixes[index]  # for the first part with words
+            for part, (text, ids) in enumerate(pieces):
+                if not ids:
+                    continue
+                whole, beginning = [*tag, *ids, EOS_ID], None
+                if prefix.strip():
+                    longest = self.engine.longest_output(len(whole), decode)
+                    beginning, prefix = wanted.beginning(prefix, first + index + 1, longest), ""
+                parts.append(Source(whole, (first + index, part), beginning, wanted.terms(text)))
         found: list[list[list[Translation]]] = [[] for _ in lines]
         cut: dict[int, str] = {}
-        translated = self._translate_parts(parts, decode, token_scores)
-        for part, translations in zip(parts, translated, strict=True):
-            line = part.key[0]
+        translated = self._translate_parts(parts, decode, wanted.rules, token_scores)
+        for source, translations in zip(parts, translated, strict=True):
+            line = source.key[0]
             found[line - first].append(translations)
             if translations[0].cut:
-                cut.setdefault(line + 1, self._limit_reached(len(part.ids), decode))
+                cut.setdefault(line + 1, self._limit_reached(len(source.ids), decode))
         for number, message in cut.items():
             on_problem(number, message)
-        return [self._join(translations, decode) for translations in found]
+        joined = [self._join(translations, decode) for translations in found]
+        for index, (text, some) in enumerate(zip(lines, joined, strict=True)):
+            wanted.check(text, [one.text for one in some], prefixes[index], partial(on_problem, first + index + 1))
+        return joined
 
     def _prefix(self, decode: DecodeConfig) -> list[int]:
         """The ids before every source sentence; raises UserError if the tag is unknown, or missing."""
@@ -411,12 +496,19 @@ class Translator:
             raise UserError(f"the model needs a tag before every sentence: {', '.join(data.tags)} (decode.tag, --tag)")
         return self.tokenizers.src.prefix(decode.tag)
 
-    def _encode(self, lines: list[str], decode: DecodeConfig) -> list[list[tuple[str, list[int]]]]:
-        """Text and ids of every line, or of each of its sentences."""
+    def _encode(
+        self, lines: list[str], decode: DecodeConfig, prefixes: Sequence[str]
+    ) -> list[list[tuple[str, list[int]]]]:
+        """Text and ids of every line, or of each of its sentences.
+
+        A line whose translation begins with several sentences stays whole: nobody knows which of its own they are.
+        """
         texts = [[line] for line in lines]
         if decode.split_sentences is True:
-            language = self.config.data.source_language
-            texts = [split_sentences(line, language) for line in lines]
+            source, target = self.config.data.source_language, self.config.data.target_language
+            for index, (line, prefix) in enumerate(zip(lines, prefixes, strict=True)):
+                if len(split_sentences(prefix, target)) == 1:
+                    texts[index] = split_sentences(line, source)
         encoded = iter(self.tokenizers.src.encode([text for sentences in texts for text in sentences]))
         return [[(text, next(encoded)) for text in sentences] for sentences in texts]
 
@@ -429,10 +521,10 @@ class Translator:
         return f"the translation reached its length limit of {longest} tokens; {advice}"
 
     def _translate_parts(
-        self, parts: list[Source], decode: DecodeConfig, token_scores: bool
+        self, parts: list[Source], decode: DecodeConfig, rules: Rules, token_scores: bool
     ) -> list[list[Translation]]:
         """The translations of each part, best first; at least one."""
-        found = self.engine.search(parts, decode)
+        found = self.engine.search(parts, decode, rules)
         if not all(found):  # every hypothesis ends at the maximum length, so no score was finite
             raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
         texts = iter(self.tokenizers.tgt.decode_batch([h.ids for hypotheses in found for h in hypotheses]))
@@ -449,11 +541,15 @@ class Translator:
             results = [_distinct(translations)[: decode.n_best] for translations in results]
         return results
 
-    def _cut(self, line: str, limit: int) -> list[list[int]]:
-        """Cut a line at the best place near its middle, again and again, into parts of at most ``limit`` tokens."""
+    def _cut(self, line: str, limit: int) -> list[tuple[str, list[int]]]:
+        """Cut a line at the best place near its middle, again and again, into parts of at most ``limit`` tokens.
+
+        Returns:
+            Their texts and ids.
+        """
         (ids,) = self.tokenizers.src.encode([line])
         if len(ids) <= limit or len(line) < 2:
-            return [ids[:limit]]  # in real models no single character has more tokens than that
+            return [(line, ids[:limit])]  # in real models no single character has more tokens than that
         middle = len(line) // 2
         for pattern in CUTS:
             ends = [match.end() for match in pattern.finditer(line)]

@@ -66,7 +66,7 @@ def prove(
             _same([tgt_rows[i] for i in [*own, EOS_ID]], theirs, f"the ids of the target {text!r}")
 
     decode = loaded.config.decode.model_copy(update={"beam_size": _BEAM, "length_penalty": 0.0, "n_best": 1})
-    decode = decode.model_copy(update={"sample": False, "quantize": None})
+    decode = decode.model_copy(update={"sample": False, "quantize": None, "no_repeat_ngram": 0})
     engine = TorchEngine([loaded.model], torch.float32)
     found = [best[0] for best in engine.search([Source(ids, (0, 0)) for ids in sources], decode)]
     never = (PAD_ID, UNK_ID, BOS_ID, *pair.tgt.tags.values())  # what our search does not choose

@@ -57,6 +57,9 @@ def _check_the_same(ours: list[list[Translation]], theirs: list[list[Translation
         {"max_length_ratio": 0.0, "max_length_offset": 2},
         {"max_length_ratio": 0.0, "max_length_offset": 1},
         {"batch_tokens": 1, "split_sentences": True},
+        {"beam_size": 1, "no_repeat_ngram": 1},
+        {"beam_size": 1, "no_repeat_ngram": 2, "suppress": ("dor",)},
+        {"beam_size": 1, "suppress": ("fe", "gu hex", "dorfe", "dorji")},
     ],
     ids=str,
 )
@@ -78,6 +81,21 @@ def test_both_engines_translate_alike(second: Translator, translator: Translator
             len(several) for several in found["second"]
         ]
         assert all(several == sorted(several, key=lambda one: -one.score) for several in found["second"])
+
+
+def test_what_is_banned_is_not_written(second: Translator, translator: Translator) -> None:
+    """Guards against bans that only greedy search obeys, and against log-probabilities to which the banned pieces have
+    given theirs: those of the same texts are the other engine's."""
+    decode = BEAM.model_copy(update={"no_repeat_ngram": 2, "suppress": ("dor", "gu hex")})
+    plain = second.translate(LINES, BEAM)
+    found = list(second.translate_stream(LINES, decode))
+    ours = list(translator.translate_stream(LINES, decode))
+    assert sum(a[0].text == b[0].text for a, b in zip(ours, found, strict=True)) > 8
+    for several, others in zip(found, ours, strict=True):
+        assert not any(f" {text} " in f" {several[0].text} " for text in decode.suppress)
+        if several[0].text == others[0].text:
+            assert several[0].log_prob == pytest.approx(others[0].log_prob, abs=1e-3)
+    assert plain != [several[0].text for several in found]
 
 
 def test_a_translation_does_not_depend_on_its_batch(second: Translator) -> None:
@@ -164,6 +182,11 @@ def test_what_the_engine_cannot_do(second: Translator, folder: Path) -> None:
     """Guards against options that are silently ignored."""
     with pytest.raises(UserError, match=r"does not sample; translate with decode\.engine: torch"):
         second.translate("kato", sample=True)
+    with pytest.raises(UserError, match=r"has no decode\.protect; translate with decode\.engine: torch"):
+        second.translate("kato", protect=["tags"])
+    for wanted in ({"prefix": "dor"}, {"glossary": {"kato": "dor"}}):
+        with pytest.raises(UserError, match=r"has no prefixes and glossaries; use decode\.engine: torch"):
+            second.translate("kato", **wanted)
     with pytest.raises(UserError, match=r"cannot run several models together"):
         Translator.load([folder, folder], engine="ctranslate2")
     for options in ({"device": "cuda"}, {"precision": "bf16"}):

@@ -187,13 +187,13 @@ def test_the_search_is_the_plain_one(alpha, beam_size, vocabulary, sharpness):
 
 @pytest.mark.parametrize("vocabulary", [3, 64, 65, 700])
 @pytest.mark.parametrize("count", [2, 10])
-def test_best_continuations_are_those_of_a_full_sort(vocabulary, count):
+def testbest_continuations_are_those_of_a_full_sort(vocabulary, count):
     """Guards against a piece of the vocabulary that is not looked through: several of the best in one piece, and in the
     last one, which is not full."""
     offsets = torch.tensor([[0.0, -0.3], [-5.0, 0.0], [0.0, -math.inf]])
     logits = torch.randn(3, 2, vocabulary, generator=torch.Generator().manual_seed(1))
     logits[0, 0] = logits[0, 0].sort().values  # the best of the first hypothesis stand at the end, side by side
-    best, tokens, parents = search_module._best_continuations(logits, offsets, count)
+    best, tokens, parents = search_module.best_continuations(logits, offsets, count)
     totals = (logits + offsets[:, :, None]).flatten(1)
     expected, order = functional.pad(totals, (0, count), value=-math.inf).topk(count, dim=1)
     torch.testing.assert_close(best, expected)

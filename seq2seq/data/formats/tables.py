@@ -42,10 +42,11 @@ def read_csv(
     Raises:
         DataError: the file cannot be read, quotes are wrong, a column is missing, or a row has too few cells.
     """
-    return units_of(_csv_rows(path, delimiter), f"{path}:", src, tgt, score)
+    return units_of(csv_rows(path, delimiter), f"{path}:", src, tgt, score)
 
 
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file and the lines where they start; see :func:`read_csv`. An empty line has no cells."""
     reader = csv.reader(_csv_lines(path), delimiter=delimiter, strict=True)
     first_row = True
     while True:

@@ -1,0 +1,296 @@
+"""Promise: what is wanted from a translation is in its text, or the line is reported; other lines stay the same."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seq2seq.cli.main import main
+from seq2seq.config import DecodeConfig, TokenizerConfig
+from seq2seq.data.tokenizer import train_tokenizer
+from seq2seq.decode import stepper as stepper_module
+from seq2seq.decode.glossary import has_term
+from seq2seq.decode.speller import Speller
+from seq2seq.decode.translator import Translator
+from seq2seq.errors import UserError
+from seq2seq.model import state as state_module
+from seq2seq.model.kernels.cuda_graphs import Graphs
+from tests.toy import sentences, write_lines
+
+BEAM = DecodeConfig(beam_size=3, max_length_ratio=1, max_length_offset=12)
+GLOSSARY = {"kato": "zwezwe hex", "miren": "guno", "sol": "dordor"}
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    """Lines of unsorted lengths, some with a term of the glossary."""
+    return ["kato", "", *(src for src, _ in sentences(30, seed=9)), "miren kato sol", "ren sol. Pa kato."]
+
+
+def texts(translator: Translator, lines: list[str], decode: DecodeConfig = BEAM, **wanted: Any) -> list[list[str]]:
+    """All translations of every line; nothing may be reported."""
+
+    def problem(line: int, message: str) -> None:
+        assert "length limit" in message, (line, message)
+
+    return [[one.text for one in some] for some in translator.translate_stream(lines, decode, problem, **wanted)]
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_size": 1}, {"n_best": 3}, {"split_sentences": True}], ids=str)
+def test_terms_of_a_glossary_are_used(translator: Translator, lines: list[str], options: dict[str, Any]) -> None:
+    """Guards against lines without their terms, in any place of an n-best list, and against lines without terms that a
+    glossary changes."""
+    decode = BEAM.model_copy(update=options)
+    without = texts(translator, lines, decode)
+    found = texts(translator, lines, decode, glossary=GLOSSARY)
+    changed = 0
+    for line, some, others in zip(lines, found, without, strict=True):
+        wanted = [target for source, target in GLOSSARY.items() if has_term(line, source)]
+        assert all(has_term(text, target) for text in some for target in wanted), line
+        assert wanted or some == others
+        changed += some != others
+    assert changed > 2
+    shuffled = texts(translator, lines[::-1], decode.model_copy(update={"batch_tokens": 1}), glossary=GLOSSARY)
+    assert shuffled[::-1] == found
+
+
+def test_fixed_shapes_change_nothing(translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search that CUDA runs gives the text of the other one."""
+    wanted: list[dict[str, Any]] = [
+        {"glossary": GLOSSARY},
+        {"prefix": ["dor" if n % 2 else "" for n in range(len(lines))]},
+        {"suppress": ["dor", "gu hex"], "no_repeat_ngram": 2},
+        {"suppress": ["dor"], "no_repeat_ngram": 3, "sample": True},
+    ]
+    blank = [line for line in lines if line]
+    for one in wanted:
+        if "prefix" in one:
+            one["prefix"] = one["prefix"][: len(blank)]
+    expected = [texts(translator, blank, **one) for one in wanted]
+    monkeypatch.setattr(stepper_module, "_SENTENCES", 2)
+    monkeypatch.setattr(state_module, "_STEPS", 2)
+    monkeypatch.setattr(translator.engine, "_graphs", Graphs(torch.device("cpu")))
+    for one, others in zip(wanted, expected, strict=True):
+        for batch_tokens in (10**6, 50):
+            decode = BEAM.model_copy(update={"batch_tokens": batch_tokens})
+            assert texts(translator, blank, decode, **one) == others
+
+
+@pytest.mark.parametrize("options", [{}, {"beam_size": 1}, {"n_best": 2}, {"sample": True, "n_best": 3}], ids=str)
+def test_translations_begin_with_their_prefixes(translator: Translator, options: dict[str, Any]) -> None:
+    """Guards against prefixes of another line, against a last word that cannot be completed, or that grows after a
+    space, and against a blank prefix that changes a translation."""
+    decode = BEAM.model_copy(update=options)
+    lines = ["kato miren", "sol vu", "palin", "ren ren", "kato miren"]
+    prefixes = ["gu", "dorfe  hex ", "", "zwe no bra", "gu "]
+    found = texts(translator, lines, decode, prefix=prefixes)
+    for some, prefix in zip(found, prefixes, strict=True):
+        assert all(text.startswith(" ".join(prefix.split())) for text in some)
+    assert all(text == "dorfe hex" or text.startswith("dorfe hex ") for text in found[1])
+    assert all(text == "gu" or text.startswith("gu ") for text in found[4])
+    assert found[2] == texts(translator, lines, decode)[2]
+    if not decode.sample:
+        assert [
+            texts(translator, [line], decode, prefix=[one])[0] for line, one in zip(lines, prefixes, strict=True)
+        ] == (found)
+
+
+def test_a_last_word_can_become_any_piece() -> None:
+    """Guards against a beginning whose last word stays as the tokenizer cuts it alone: "Hau" can become "Haus"."""
+    words = ["Haus", "Hausaufgabe", "Maus", "auf", "gut", "Hut"]
+    tokenizer, _ = train_tokenizer(
+        [" ".join(words)] * 50, TokenizerConfig(kind="bpe", vocab_size=40, byte_fallback=False)
+    )
+    speller = Speller(tokenizer)
+    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
+    ranks = speller.table.ranks.tolist()
+
+    def completions(text: str) -> set[str]:
+        """All texts of the beginning with one more piece in the place of its end."""
+        beginning = speller.beginning(text)
+        assert beginning is not None
+        found = set()
+        for at, (low, high) in enumerate(beginning.ranges):
+            longer = [i for i, rank in enumerate(ranks) if low <= rank < high]
+            found |= {"".join(pieces[i] for i in (*beginning.ids[:at], last)) for last in longer}
+        return found
+
+    assert "▁Haus" in completions("Hau")
+    assert "▁gut▁Haus" in completions("gut Ha")
+    assert all(text.startswith("▁gut▁Ha") for text in completions("gut Ha"))
+    assert all(text.startswith("▁Hau▁") for text in completions("Hau "))
+    assert speller.beginning("Häu") is None
+
+
+def test_protected_strings_are_copied(translator: Translator) -> None:
+    """Guards against strings that are lost, doubled or glued to words, and against lines that have them and are
+    reported, or the other way round."""
+    lines = ["kato <b>miren</b> sol", "vu {x} 12 palin 7", "see www.a.org or a@b.org", "kato miren", "12 12"]
+    kinds = ["tags", "placeholders", "urls", "emails", "numbers"]
+    problems: dict[int, str] = {}
+    decode = BEAM.model_copy(update={"max_length_offset": 60})
+    found = list(translator.translate_stream(lines, decode, problems.setdefault, protect=kinds))
+    strings = [["<b>", "</b>"], ["{x}", "12", "7"], ["www.a.org", "a@b.org"], [], ["12"]]
+    for number, (line, some, wanted) in enumerate(zip(lines, found, strings, strict=True), start=1):
+        kept = all(some[0].text.count(one) == line.count(one) for one in wanted)
+        assert kept or number in problems, (some[0].text, problems)
+        assert not kept or "not copied" not in problems.get(number, ""), (some[0].text, problems)
+        assert kept or number != 5
+    assert [found[3][0].text] == translator.translate(lines[3:4], decode)
+
+
+def test_what_cannot_be_kept_is_reported(translator: Translator, lines: list[str]) -> None:
+    """Guards against silence about a line that lacks its terms because of its length or a ban; it is translated
+    without them."""
+    reports: list[tuple[int, str]] = []
+
+    def report(line: int, message: str) -> None:
+        if "limit" not in message:
+            reports.append((line, message))
+
+    tight = DecodeConfig(beam_size=3, max_length_ratio=0, max_length_offset=3)
+    some = translator.translate_stream(["kato", "ren"], tight, report, glossary={"kato": "gu no fe hex"})
+    assert [one[0].text for one in some] == translator.translate(["kato", "ren"], tight)
+    assert reports == [(1, "the translation lacks 'gu no fe hex' (glossary['kato'])")]
+    reports.clear()
+    banned = list(translator.translate_stream(lines, BEAM, report, glossary={"kato": "gu"}, suppress=["gu"]))
+    assert [one[0].text for one in banned] == translator.translate(lines, BEAM, suppress=["gu"])
+    found = dict(reports)
+    assert {number for number, line in enumerate(lines, 1) if has_term(line, "kato")} == set(found)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (
+            {"glossary": {"kato": "gu\u2581no"}},
+            r"glossary\['kato'\]: the model cannot write the target term 'gu\u2581no'",
+        ),
+        ({"glossary": {"kato": "gu"}, "sample": True}, "a glossary needs beam search, and decode.sample is true"),
+        ({"protect": ["numbers"], "sample": True}, "protect: needs beam search"),
+        ({"protect": ["number"]}, "protect: must be a list, each one of tags"),
+        ({"suppress": [" "]}, "suppress: has a blank text; remove it"),
+        ({"prefix": ["gu"]}, "prefix: has only 1 lines; it needs one for each line to translate"),
+        ({"prefix": ["gu"] * 3}, "prefix: has more than the 2 lines to translate"),
+        ({"prefix": ["", "gu " * 30]}, r"prefix:2: has \d+ tokens, but the translation of its line has at most"),
+        ({"prefix": ["gu\u2581no", ""]}, "prefix:1: the model cannot write 'gu\u2581no'"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_named(translator: Translator, wanted: dict[str, Any], message: str) -> None:
+    """Guards against wishes that are silently not granted."""
+    with pytest.raises(UserError, match=message):
+        translator.translate(["kato", "miren"], **wanted)
+
+
+def test_a_prefix_is_a_list(translator: Translator) -> None:
+    """Guards against the letters of a string as prefixes of lines."""
+    with pytest.raises(TypeError, match="prefix must be a list of strings, one for each line, not str"):
+        translator.translate(["kato"], prefix="gu")  # type: ignore[call-overload]
+
+
+# ---------------------------------------------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def place(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(model)
+    write_lines(tmp_path / "in", ["kato", "", "miren sol", "ren kato"])
+    write_lines(tmp_path / "prefix", ["gu", "", "", "dor "])
+    (tmp_path / "terms.csv").write_text("source,target\nkato,zwezwe\n", encoding="utf-8")
+    return tmp_path
+
+
+TRANSLATE = "translate model/best --input in --output out --device cpu --max-length-offset 12"
+
+
+def test_files_beside_the_text(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against files that are not used, and against a total that is not told."""
+    assert main(f"{TRANSLATE} --prefix prefix --glossary terms.csv --suppress hex --no-repeat-ngram 2".split()) == 0
+    lines = (place / "out").read_text().splitlines()
+    assert lines[0].startswith("gu")
+    assert lines[3].startswith("dor ")
+    assert all("zwezwe" in line.split() for line in (lines[0], lines[3]))
+    assert lines[1] == ""
+    assert "in: 2 lines have terms of the glossary; 2 translations have all of it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ("a\n", "prefix: has 1 lines, but in has 4; it needs a line for each"),
+        ("\n\n" + "gu " * 60 + "\n\n", "prefix:3: has "),
+        ("\n\n\n\udcff\n", "prefix:4: not valid UTF-8"),
+    ],
+)
+def test_wrong_files_leave_nothing(prefix: str, message: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against half a translation for a wrong file."""
+    (place / "prefix").write_bytes(prefix.encode("utf-8", "surrogateescape"))
+    assert main(f"{TRANSLATE} --prefix prefix".split()) == 2
+    assert f"seq2seq translate: error: {message}" in capsys.readouterr().err
+    assert not (place / "out").exists()
+    for option in ("--prefix", "--glossary"):
+        assert main(f"{TRANSLATE} {option} nowhere".split()) == 2
+        assert f"{option}: no such file: nowhere" in capsys.readouterr().err
+        assert main(f"{TRANSLATE.replace('--output out', '--output prefix')} {option} prefix".split()) == 2
+        assert f"--output is the same file as {option}" in capsys.readouterr().err
+
+
+def test_resume_knows_the_files(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a translation that continues with another glossary, other prefixes, or those of other lines."""
+    monkeypatch.setattr("seq2seq.decode.translator.WINDOW_LINES", 2)
+    arguments = f"{TRANSLATE} --resume --prefix prefix --glossary terms.csv".split()
+    assert main(arguments) == 0
+    expected = (place / "out").read_bytes()
+    (place / "out").unlink()
+    original = Translator._translate_window
+    calls: list[int] = []
+
+    def stops(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise UserError("stopped")
+        return original(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Translator, "_translate_window", stops)
+        assert main(arguments) == 2
+    for name in ("prefix", "terms.csv"):
+        before = (place / name).read_bytes()
+        (place / name).write_bytes(before.replace(b"dor ", b"dor") + (b"" if name == "prefix" else b"sol,gu\n"))
+        capsys.readouterr()
+        assert main(arguments) == 2
+        assert f"{name.removeprefix('terms.csv') or 'glossary'} was" in capsys.readouterr().err
+        (place / name).write_bytes(before)
+    assert main(arguments) == 0
+    assert (place / "out").read_bytes() == expected
+    assert "(without the first 2 lines)" in capsys.readouterr().err
+
+
+def test_settings_of_a_model_hold(place: Path, model: Path, make_copy: Callable[[Path], Path]) -> None:
+    """Guards against settings in a config that only the command line knows, also in explanations."""
+    folder = make_copy(model / "best")
+    config = folder / "config.yaml"
+    found = Translator.load(folder, device="cpu").translate("kato miren")
+    first = found.split()[0]
+    text = config.read_text().replace("sample: false", f"sample: false\n  suppress: [{json.dumps(first)}]")
+    config.write_text("".join(line for line in text.splitlines(True) if line.strip() != "suppress: []"))
+    edited = Translator.load(folder, device="cpu")
+    assert edited.config.decode.suppress == (first,)
+    again = edited.translate("kato miren")
+    assert again != found
+    assert first not in again.split()
+    assert edited.explain("kato miren").translation.text == again
+
+
+@pytest.fixture
+def make_copy(tmp_path: Path) -> Callable[[Path], Path]:
+    import shutil
+
+    return lambda folder: Path(shutil.copytree(folder, tmp_path / "copy"))
