@@ -37,6 +37,7 @@ from seq2seq.tensors import load_tensors, save_tensors
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 PROBE = "probe.txt"  # source lines of the validation text, to compare exported models with this one; need not be there
+CONFIDENCE = "confidence.json"  # see seq2seq.decode.calibration; need not be there
 _PROBE_LINES = 200
 _DECIDING = ("model", "tokenizer", "data.max_length")  # must match the weights
 _EDITABLE = ("decode", "data.src_lang", "data.tgt_lang")  # may be edited; they change translations
@@ -102,6 +103,7 @@ def save_model_folder(
         probe: source lines to take :data:`PROBE` from; with none, the folder has no such file.
     """
     config = portable(config)
+    (folder / CONFIDENCE).unlink(missing_ok=True)  # of the earlier weights
     tokenizers.save(folder)
     filled = [line for line in dict.fromkeys(probe) if line.strip()]
     if filled:

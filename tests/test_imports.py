@@ -86,6 +86,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *("device", "model_folder", "decode"),
     ),
     "decode.flags": ("data.clean_rules", "faults", "languages"),
+    "decode.calibration": ("config", "decode.translator", "errors", "files", "model_folder"),
     "decode.pair_scorer": ("decode.translator", "files", "model_folder"),
     "decode": (*_BASE, "config", "data", "decode"),
     # Satellites look down on the core and not at each other; the core imports no satellite, but train scores.

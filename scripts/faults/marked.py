@@ -54,6 +54,7 @@ def main() -> int:
         (trainer, "train_step", "step"),
         (trainer, "validate_run", "validation"),
         (trainer, "score_test_set", "test"),
+        (trainer, "calibrate_best", "calibration"),
         (trainer, "save_model_folder", "model"),
         (trainer, "save_checkpoint", "checkpoint"),
         (curves, "draw_curves", "curves"),

@@ -101,7 +101,7 @@ def _targets(marks: list[Mark], kills: int, rng: random.Random) -> list[Mark | N
     """
     begins: dict[str, list[Mark]] = {}
     for mark in marks:
-        if mark.begins and (mark.step <= _STEPS - _LAST_STEPS or mark.phase in ("test", "curves")):
+        if mark.begins and (mark.step <= _STEPS - _LAST_STEPS or mark.phase in ("test", "calibration", "curves")):
             begins.setdefault(mark.phase, []).append(mark)
     any_time = kills // 10
     phases = rng.sample(sorted(begins), len(begins))

@@ -16,7 +16,12 @@ programs, and to look at what is left out. DIR gets
 
 def add(subparsers: Subparsers) -> None:
     text = "write the training text without the pairs that data.clean leaves out"
-    parser = subparsers.add_parser("clean", help=text, description=text.capitalize() + ".", epilog=_EPILOG)
+    parser = subparsers.add_parser(
+        "clean",
+        help="write the training text that data.clean keeps",
+        description=text.capitalize() + ".",
+        epilog=_EPILOG,
+    )
     add_config(parser)
     parser.add_argument("--output", type=path, required=True, metavar="DIR", help="new folder for the text")
 

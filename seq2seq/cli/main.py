@@ -14,6 +14,7 @@ from typing import Any
 from seq2seq import __version__
 from seq2seq.cli import (
     average,
+    calibrate,
     clean,
     config,
     curves,
@@ -32,7 +33,23 @@ from seq2seq.signals import Ended, ended_by_signals
 
 _COMMANDS = {
     module.__name__.rpartition(".")[2].rstrip("_"): module  # import_, because import is a word of Python
-    for module in (train, doctor, clean, evaluate, score, translate, explain, average, import_, export, curves, config)
+    for module in (
+        *(
+            train,
+            doctor,
+            clean,
+            evaluate,
+            score,
+            translate,
+            calibrate,
+            explain,
+            average,
+            import_,
+            export,
+            curves,
+            config,
+        ),
+    )
 }
 
 _EPILOG = """\

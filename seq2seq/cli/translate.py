@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from seq2seq.cli.common import Subparsers, add_decode_options, load_translator, path
@@ -12,8 +13,9 @@ _EPILOG = """\
 --n-best above 1: up to N rows per line, best first: line number, score, text
 --scores, after the score: the mean log-probability of a token, the lowest one
   of a token, the ratio of the lengths (about 1, in all languages)
---flags, last, with commas: empty, looping, copied, short, long, script (wrong),
-  numbers (others), tags (or placeholders, addresses; lost)
+--flags: confidence (the probability that the best translation is acceptable, if
+  the model is calibrated); last, with commas: empty, looping, copied, short,
+  long, script (wrong), numbers (others), tags (placeholders, addresses; lost)
 Lines from a pipe or a terminal are translated when they arrive.
 exit codes: as `seq2seq -h` lists them
 """
@@ -34,7 +36,7 @@ def add(subparsers: Subparsers) -> None:
     help_ = "text, or tsv: source, translation, score"
     argument("--format", choices=["text", "tsv"], metavar="NAME", help=help_)
     argument("--scores", action="store_true", help="three more columns, see below")
-    argument("--flags", action="store_true", help="one more column: what looks wrong, see below")
+    argument("--flags", action="store_true", help="more columns: confidence, and what looks wrong")
     argument("--review", type=int, metavar="N", help="print the N lines to look at first")
     argument("--prefix", type=path, metavar="FILE", help="how the translation of each line begins")
     argument("--glossary", type=path, metavar="FILE", help="CSV: source term, target term to use for it")
@@ -45,6 +47,7 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from seq2seq.decode.calibration import calibration_for
     from seq2seq.decode.files import Beside, Extras, Format, translate_file
     from seq2seq.decode.streams import is_stream, refuse_same_file
 
@@ -71,7 +74,11 @@ def run(args: argparse.Namespace) -> None:
             refuse_same_file(str(given), args.output, option)
     translator, decode = load_translator(args)
     form: Format = args.format or ("tsv" if args.scores or args.flags else "text")
-    extras, beside = Extras(args.scores, args.flags, args.review or 0), Beside(args.prefix, args.glossary)
+    calibration = None
+    if args.flags or args.review:
+        calibration = calibration_for(translator, decode, partial(print, file=sys.stderr))
+    extras = Extras(args.scores, args.flags, args.review or 0, calibration)
+    beside = Beside(args.prefix, args.glossary)
     translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, form, extras, beside)
 
 

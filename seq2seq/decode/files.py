@@ -17,6 +17,7 @@ from tqdm import tqdm
 from seq2seq import __version__
 from seq2seq.config import DecodeConfig
 from seq2seq.data.formats.lines import decode_line, read_lines
+from seq2seq.decode.calibration import Calibration
 from seq2seq.decode.confidence import features
 from seq2seq.decode.flags import Flag, find_flags
 from seq2seq.decode.output import OutputFile, Record
@@ -42,11 +43,16 @@ class Extras:
     scores: bool = False  # columns: the features of seq2seq.decode.confidence
     flags: bool = False  # the last column: flags with commas between them
     review: int = 0  # how many lines to print at the end
+    calibration: Calibration | None = None  # a column before the flags, and the order of the review
 
     def identity(self, languages: Languages) -> dict[str, object]:
         """What decides about the columns; nothing if there are none."""
         columns = [name for name in ("scores", "flags") if getattr(self, name)]
-        return {"columns": columns} | ({"languages": list(languages)} if self.flags else {}) if columns else {}
+        identity: dict[str, object] = {"columns": columns} if columns else {}
+        if self.flags:
+            identity["languages"] = list(languages)
+            identity["confidence"] = None if self.calibration is None else self.calibration.fingerprint
+        return identity
 
 
 class Beside(NamedTuple):
@@ -300,20 +306,26 @@ class _Rows:
         flags: list[tuple[Flag, ...]] = [()] * len(found)
         if self.extras.flags or self.extras.review:
             flags = [find_flags(source, one.text, self._languages, cut=one.cut) for one in found]
+        confidence = None
+        if self.extras.calibration and source.strip():
+            confidence = self.extras.calibration.probability(found[0])
         if self.extras.review:
-            self._review.add(number, source, found[0], flags[0])
+            self._review.add(number, source, found[0], flags[0], confidence)
         if self._form == "tsv":
-            return [self._cells(source, *row) for row in zip(found, flags, strict=True)]
+            sure = [confidence, *[None] * (len(found) - 1)]  # it is calibrated for best translations alone
+            return [self._cells(source, *row) for row in zip(found, flags, sure, strict=True)]
         if self._n_best == 1:
             return [f"{found[0].text}\n"]
         return [f"{number}\t{translation.score:.4f}\t{translation.text}\n" for translation in found]
 
-    def _cells(self, source: str, translation: Translation, flags: Sequence[Flag]) -> str:
+    def _cells(self, source: str, translation: Translation, flags: Sequence[Flag], confidence: float | None) -> str:
         cells = [cell(source), cell(translation.text), f"{translation.score:.4f}"]
         if self.extras.scores:
             found = features(source, translation)
             cells += [f"{number:.4f}" for number in (found.per_token, found.lowest, found.length_ratio)]
         if self.extras.flags:
+            if self.extras.calibration:
+                cells.append("" if confidence is None else f"{confidence:.2f}")
             cells.append(",".join(flags))
         return "\t".join(cells) + "\n"
 

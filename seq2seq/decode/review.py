@@ -12,8 +12,9 @@ _WIDTH = 60  # characters of a text that are shown
 
 
 class Review:
-    """Keeps the lines that are most likely wrong: those with flags before those without, each by the mean
-    log-probability of a token, lowest first. Memory does not grow with the number of lines.
+    """Keeps the lines that are most likely wrong: those with flags before those without, each by confidence (by the
+    mean log-probability of a token, if the model is not calibrated), lowest first. Memory does not grow with the number
+    of lines.
     """
 
     def __init__(self, number: int) -> None:
@@ -21,14 +22,20 @@ class Review:
         self._number = number
         self._heap: list[tuple[bool, float, int, str]] = []  # the least suspicious first
 
-    def add(self, line: int, source: str, translation: Translation, flags: Sequence[str]) -> None:
-        """Consider a line, whose number counts from 1; a blank source is not considered."""
+    def add(
+        self, line: int, source: str, translation: Translation, flags: Sequence[str], confidence: float | None
+    ) -> None:
+        """Consider a line, whose number counts from 1; a blank source is not considered.
+
+        ``confidence``: None for all lines, if the model is not calibrated.
+        """
         if not source.strip():
             return
         per_token = translation.per_token
         shown = f"{printable(source, _WIDTH)} -> {printable(translation.text, _WIDTH)}"
-        what = f"{', '.join(flags) or 'no flag'}; {per_token:.2f} per token: {shown}"
-        entry = (bool(flags), -per_token, -line, what)
+        sure = f"{per_token:.2f} per token" if confidence is None else f"confidence {confidence:.2f}"
+        what = f"{', '.join(flags) or 'no flag'}; {sure}: {shown}"
+        entry = (bool(flags), -(per_token if confidence is None else confidence), -line, what)
         if len(self._heap) < self._number:
             heapq.heappush(self._heap, entry)
         else:

@@ -247,6 +247,13 @@ def processing_notes(references: Sequence[Sequence[str]], translations: Sequence
     return []
 
 
+def sentence_chrf(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[list[float], str]:
+    """chrF of each line, from 0 to 100, and its signature."""
+    chrf = CHRF()
+    scores = [float(chrf.sentence_score(hyp, [ref]).score) for hyp, ref in zip(hypotheses, references, strict=True)]
+    return scores, f"chrF2|{chrf.get_signature()}"
+
+
 def _check_lines(name: str, lines: object) -> None:
     """Raise TypeError for what is no list of strings: sacreBLEU would score the letters of a single one."""
     if isinstance(lines, (str, bytes)) or not isinstance(lines, Sequence):

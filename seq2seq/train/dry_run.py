@@ -157,7 +157,7 @@ def _measure(config: Config, device: torch.device) -> DryRun:
     """Do the dry run in this process, which should end afterwards."""
     # Not at the top of the file: the set-up of a run starts dry runs.
     from seq2seq.train.setup import set_up
-    from seq2seq.train.trainer import save_run, score_test_set, validate_run
+    from seq2seq.train.trainer import best_translator, save_run, score_test_set, validate_run
 
     room = memory_room(device)
     if room is not None and device.type == "cpu":  # shared with the other processes of the run on this machine
@@ -174,7 +174,8 @@ def _measure(config: Config, device: torch.device) -> DryRun:
         save_run(run)  # reads back what it wrote, and compares
         load_latest_checkpoint(config.run_dir, on_damage=lambda message: None)
         saved = time.monotonic()
-        score_test_set(run)
+        if (translator := best_translator(run)) is not None:
+            score_test_set(run, translator)
     return DryRun(
         peak=peak_memory(device),
         room=room,

@@ -23,6 +23,7 @@ from seq2seq.data.corpus import Corpus
 from seq2seq.data.loader import Step, load_steps
 from seq2seq.data.plan import EpochPlan
 from seq2seq.data.prepare import sampled_folder
+from seq2seq.decode.calibration import CannotCalibrateError, save_calibration
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import UserError
@@ -31,6 +32,7 @@ from seq2seq.files import seal, write_text
 from seq2seq.memory import memory_explained
 from seq2seq.model_folder import load_model_folder, save_model_folder
 from seq2seq.train.bad_steps import describe, losses_of_pairs
+from seq2seq.train.calibrate import calibrate
 from seq2seq.train.checkpoint import Checkpoint, Progress, save_checkpoint, whole_checkpoints
 from seq2seq.train.forgetting import Forgetting
 from seq2seq.train.metrics import BAD_LINES, METRICS
@@ -56,7 +58,7 @@ class Summary:
 
 
 def train(run: Run, stop_after: int | None = None, *, ends_process: bool = True) -> Summary:
-    """Train until a bound of the config is reached; then translate the test set with the best model. Closes the run.
+    """Train until a bound of the config is reached; then test and calibrate the best model. Closes the run.
 
     A signal ends it early, and so does step ``stop_after``: a checkpoint is written, and nothing is tested.
     ``ends_process`` is as for :class:`StopSignals`.
@@ -78,7 +80,11 @@ def train(run: Run, stop_after: int | None = None, *, ends_process: bool = True)
             if run.processes.any(is_asked_to_stop()):
                 reason = _SIGNAL
         stopped = reason == _SIGNAL
-        scores = score_test_set(run) if not stopped else None
+        scores = None
+        if not stopped and (translator := best_translator(run)) is not None:
+            scores = score_test_set(run, translator)
+            if run.processes.is_main:
+                calibrate_best(run, translator)
     finally:
         run.close()
     return Summary(progress, reason, stopped, scores)
@@ -271,27 +277,40 @@ def _save_model(run: Run, name: str) -> None:
         save_model_folder(run.config.run_dir / name, weights, run.config, run.data.tokenizers, metadata, probe)
 
 
-def score_test_set(run: Run) -> Scores | None:
-    """Translate the test set with the best model; write translations, scores, and what the scores depend on.
-
-    Returns:
-        None if there is no test set or no best model.
-    """
-    text, run_dir = run.data.test_text, run.config.run_dir
-    if text is None or not run.progress.best_step:
+def best_translator(run: Run) -> Translator | None:
+    """Load the best model of a run in every process; None if it has none."""
+    if not run.progress.best_step:
         return None
-    run.processes.barrier()  # until the main process has written the best model
-    best = load_model_folder(run_dir / "best")
+    run.processes.barrier()  # until the main process has written it
+    best = load_model_folder(run.config.run_dir / "best")
     engine = TorchEngine(best.model.to(run.processes.device), run.dtype)
-    translator = Translator(engine, run.config, run.data.tokenizers)
+    return Translator(engine, run.config, run.data.tokenizers, best.metadata)
+
+
+def score_test_set(run: Run, translator: Translator) -> Scores | None:
+    """Translate the test set, if there is one; write translations, scores, and what the scores depend on."""
+    text, run_dir = run.data.test_text, run.config.run_dir
+    if text is None:
+        return None
     hypotheses, scores = translate_and_score(translator, text, run.config, run.processes)
     run.report.notes(scores.notes)
     if run.processes.is_main:
         write_text(run_dir / "test.hyp.txt", "".join(f"{line}\n" for line in hypotheses))
-        record = {**scores.as_json(), "decode": measured_decode(run.config).model_dump(), "model": best.metadata}
+        record = {**scores.as_json(), "decode": measured_decode(run.config).model_dump(), "model": translator.metadata}
         record |= {f"{side}_blake2b": fingerprint_lines(getattr(text, side)) for side in ("src", "ref")}
         write_text(run_dir / "test.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return scores
+
+
+def calibrate_best(run: Run, translator: Translator) -> None:
+    """Write the calibration of the best model's confidence, fitted on the validation text, into its folder."""
+    text = run.data.valid_text
+    try:
+        calibration = calibrate(translator, text.src, text.ref, measured_decode(run.config), text.tags)
+    except CannotCalibrateError as error:
+        run.processes.say(f"confidence is not calibrated: data.valid: {error}")
+    else:
+        save_calibration(run.config.run_dir / "best", calibration)
 
 
 def _mixed_seed(*numbers: int) -> int:

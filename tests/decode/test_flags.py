@@ -145,8 +145,8 @@ def test_a_review_has_the_worst_lines_first_in_little_memory() -> None:
     review = Review(7)
     for line, log_prob in enumerate(log_probs, start=1):
         flags = ("long",) if line % 100 == 0 else ()
-        review.add(line, "a", Translation("b", 0, 2 * log_prob, num_tokens=2), flags)
-    review.add(501, " ", Translation("", 0.0, 0.0), ())
+        review.add(line, "a", Translation("b", 0, 2 * log_prob, num_tokens=2), flags, None)
+    review.add(501, " ", Translation("", 0.0, 0.0), (), None)
     found = [int(text.split(":")[1]) for text in review.lines("in.txt")]
     flagged = sorted((100, 200, 300, 400, 500), key=lambda line: log_probs[line - 1])
     rest = sorted((n for n in range(1, 501) if n % 100), key=lambda line: log_probs[line - 1])
