@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -24,6 +24,7 @@ from seq2seq.decode.engine import Engine, Source, TorchEngine, compute_in_fork
 from seq2seq.decode.explain import attention_of, explain, run_once
 from seq2seq.decode.explanation import Attention, Explanation
 from seq2seq.decode.likelihood import TargetScore, score_pairs
+from seq2seq.decode.mbr import expected_chrf
 from seq2seq.decode.sentences import split_sentences
 from seq2seq.device import choose_device, compute_dtype
 from seq2seq.errors import DataError, ModelError, UserError
@@ -31,13 +32,21 @@ from seq2seq.files import checksum
 from seq2seq.languages import CUTS, joiner, script_of
 from seq2seq.model_folder import LoadedModel, find_model_folder, load_model_folder
 
+if TYPE_CHECKING:
+    from seq2seq.decode.rerank import ReverseModel
+
 WINDOW_LINES = 4096
 WINDOW_CHARACTERS = 1 << 22  # 8 times the characters of 4,096 usual lines
+_NOT_RANKED = "too long for the reverse model; the candidates keep their order"
 
 
 @dataclass(frozen=True)
 class Translation:
-    """One output. ``score`` ranks the hypotheses: log-probability divided by length penalty."""
+    """One output.
+
+    ``score`` ranks the hypotheses: log-probability divided by length penalty; with ``decode.choose: mbr``, the mean
+    chrF against the other candidates; after a reverse model, :meth:`~seq2seq.decode.rerank.ReverseModel.scores`.
+    """
 
     text: str
     score: float
@@ -78,6 +87,26 @@ def _windows(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterato
             window, num_characters = [], 0
     if window:
         yield window
+
+
+def _best(candidates: Sequence[Translation], decode: DecodeConfig) -> list[int]:
+    """The numbers of the ``decode.n_best`` candidates with the highest scores, best first."""
+    order = sorted(range(len(candidates)), key=lambda i: -candidates[i].score)
+    if decode.only_different:  # different token sequences can spell the same text
+        first: dict[str, int] = {}
+        for i in order:
+            first.setdefault(candidates[i].text, i)
+        order = list(first.values())
+    return order[: decode.n_best]
+
+
+def _with_expected_chrf(candidates: Sequence[Translation], decode: DecodeConfig) -> list[Translation]:
+    """The candidates with their mean chrF against the others as score; a text counts as often as it was drawn."""
+    texts = [one.text for one in candidates]
+    if not decode.sample:  # a beam has each hypothesis once, so how often it spells a text says nothing
+        texts = list(dict.fromkeys(texts))
+    utility = dict(zip(texts, expected_chrf(texts).tolist(), strict=True))
+    return [replace(one, score=utility[one.text]) for one in candidates]
 
 
 def _distinct(translations: list[Translation]) -> list[Translation]:
@@ -123,6 +152,7 @@ class Translator:
     metadata: dict[str, str] = field(default_factory=dict)  # of the model folder, if the model was loaded from one
     edited: tuple[str, ...] = ()  # its settings that were edited after training
     folders: tuple[Path, ...] = ()  # of the model, or of the models of an ensemble, if they were loaded
+    reverse: ReverseModel | None = None  # chooses among the candidates; see seq2seq.decode.rerank.with_reverse
 
     @classmethod
     def load(
@@ -319,7 +349,7 @@ class Translator:
     ) -> Iterator[list[Translation]]:
         """Translate any number of lines in constant memory: one list of ``decode.n_best`` translations per line.
 
-        The texts of a list differ (samples may be equal). The list is shorter if the search finds fewer texts, but
+        The texts of a list differ (samples may be equal, unless ``decode.num_samples`` is set). The list is shorter if the search finds fewer texts, but
         never empty. A line that is too long for the model is cut at the ends of sentences or clauses; with
         ``decode.split_sentences``, a line of several sentences is cut, too. The translations of the parts are joined.
 
@@ -370,7 +400,8 @@ class Translator:
             self.config.data.max_length,
             script_of(self.config.data.target_language),
         ]
-        return {"model": checksum(json.dumps(parts, sort_keys=True).encode()), **self.engine.identity}
+        own = {"model": checksum(json.dumps(parts, sort_keys=True).encode()), **self.engine.identity}
+        return own if self.reverse is None else {**own, **self.reverse.identity()}
 
     def _translate_window(
         self,
@@ -383,18 +414,20 @@ class Translator:
         prefix = self._prefix(decode)
         limit = self.config.data.max_length - 1 - len(prefix)  # room for EOS
         parts: list[Source] = []  # lines, or parts of lines that are too long; keys: line of the input, part
+        texts: list[str] = []  # of the parts
         filled = [line if line.strip() else "" for line in lines]  # white space has no translation
         for index, sentences in enumerate(self._encode(filled, decode)):
-            pieces: list[list[int]] = []
+            pieces: list[tuple[str, list[int]]] = []
             for text, ids in sentences:
-                pieces += self._cut(text, limit) if len(ids) > limit else [ids]
+                pieces += self._cut(text, limit) if len(ids) > limit else [(text, ids)]
             if len(pieces) > len(sentences):
                 on_problem(first + index + 1, f"longer than {limit} tokens; translated in {len(pieces)} parts")
-            whole = [[*prefix, *ids, EOS_ID] if ids else [] for ids in pieces]
-            parts += [Source(ids, (first + index, part)) for part, ids in enumerate(whole) if ids]
+            filled_pieces = [(part, text, ids) for part, (text, ids) in enumerate(pieces) if ids]
+            parts += [Source([*prefix, *ids, EOS_ID], (first + index, part)) for part, _, ids in filled_pieces]
+            texts += [text for _, text, _ in filled_pieces]
         found: list[list[list[Translation]]] = [[] for _ in lines]
         cut: dict[int, str] = {}
-        translated = self._translate_parts(parts, decode, token_scores)
+        translated = self._translate_parts(parts, texts, decode, on_problem, token_scores)
         for part, translations in zip(parts, translated, strict=True):
             line = part.key[0]
             found[line - first].append(translations)
@@ -429,10 +462,18 @@ class Translator:
         return f"the translation reached its length limit of {longest} tokens; {advice}"
 
     def _translate_parts(
-        self, parts: list[Source], decode: DecodeConfig, token_scores: bool
+        self,
+        parts: list[Source],
+        sources: list[str],
+        decode: DecodeConfig,
+        on_problem: Callable[[int, str], None],
+        token_scores: bool,
     ) -> list[list[Translation]]:
         """The translations of each part, best first; at least one."""
-        found = self.engine.search(parts, decode)
+        chooses = decode.choose == "mbr" or self.reverse is not None
+        found = self.engine.search(
+            parts, decode.model_copy(update={"n_best": decode.num_hypotheses} if chooses else {})
+        )
         if not all(found):  # every hypothesis ends at the maximum length, so no score was finite
             raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
         texts = iter(self.tokenizers.tgt.decode_batch([h.ids for hypotheses in found for h in hypotheses]))
@@ -440,20 +481,29 @@ class Translator:
             [Translation(next(texts), h.score, h.log_prob, h.cut, len(h.ids) + 1) for h in hypotheses]
             for hypotheses in found
         ]
+        if decode.choose == "mbr":
+            results = [_with_expected_chrf(candidates, decode) for candidates in results]
+        if self.reverse is not None:
+            results = self.reverse.rank(sources, results, lambda part: on_problem(parts[part].key[0] + 1, _NOT_RANKED))
+        kept = [_best(candidates, decode) for candidates in results]
         if token_scores:
-            sources = [part.ids for part, several in zip(parts, found, strict=True) for _ in several]
-            targets = [[*h.ids, EOS_ID] for hypotheses in found for h in hypotheses]
-            scored = iter(self.engine.score(sources, targets, decode))
-            results = [[replace(one, lowest=float(next(scored).min())) for one in several] for several in results]
-        if not decode.sample:
-            results = [_distinct(translations)[: decode.n_best] for translations in results]
-        return results
+            whole = [[[*found[part][i].ids, EOS_ID] for i in best] for part, best in enumerate(kept)]
+            ids = [part.ids for part, best in zip(parts, kept, strict=True) for _ in best]
+            scored = iter(self.engine.score(ids, list(chain.from_iterable(whole)), decode))
+            for candidates, best in zip(results, kept, strict=True):
+                for i in best:
+                    candidates[i] = replace(candidates[i], lowest=float(next(scored).min()))
+        return [[candidates[i] for i in best] for candidates, best in zip(results, kept, strict=True)]
 
-    def _cut(self, line: str, limit: int) -> list[list[int]]:
-        """Cut a line at the best place near its middle, again and again, into parts of at most ``limit`` tokens."""
+    def _cut(self, line: str, limit: int) -> list[tuple[str, list[int]]]:
+        """Cut a line at the best place near its middle, again and again, into parts of at most ``limit`` tokens.
+
+        Returns:
+            Text and ids of each part.
+        """
         (ids,) = self.tokenizers.src.encode([line])
         if len(ids) <= limit or len(line) < 2:
-            return [ids[:limit]]  # in real models no single character has more tokens than that
+            return [(line, ids[:limit])]  # in real models no single character has more tokens than that
         middle = len(line) // 2
         for pattern in CUTS:
             ends = [match.end() for match in pattern.finditer(line)]
@@ -466,7 +516,7 @@ class Translator:
     def _join(self, parts: list[list[Translation]], decode: DecodeConfig) -> list[Translation]:
         """The translations of a line: the best of each part joined, then the second of each part, ..."""
         if not parts:
-            return [Translation("", 0.0, 0.0, lowest=0.0)] * (decode.n_best if decode.sample else 1)
+            return [Translation("", 0.0, 0.0, lowest=0.0)] * (1 if decode.only_different else decode.n_best)
         if len(parts) == 1:
             return parts[0]
         joined = []
@@ -475,7 +525,9 @@ class Translator:
             for translation in ranked[1:]:
                 text += joiner(language, text, translation.text) + translation.text
             score, log_prob = sum(t.score for t in ranked), sum(t.log_prob for t in ranked)
+            if decode.choose == "mbr":
+                score /= len(ranked)  # chrF stays between 0 and 100
             lowest = min((t.lowest for t in ranked if t.lowest is not None), default=None)
             num_tokens = sum(t.num_tokens for t in ranked)
             joined.append(Translation(text, score, log_prob, any(t.cut for t in ranked), num_tokens, lowest))
-        return joined if decode.sample else _distinct(joined)
+        return _distinct(joined) if decode.only_different else joined
