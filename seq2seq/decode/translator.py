@@ -349,8 +349,8 @@ class Translator:
     ) -> Iterator[list[Translation]]:
         """Translate any number of lines in constant memory: one list of ``decode.n_best`` translations per line.
 
-        The texts of a list differ (samples may be equal, unless ``decode.num_samples`` is set). The list is shorter if the search finds fewer texts, but
-        never empty. A line that is too long for the model is cut at the ends of sentences or clauses; with
+        The texts of a list differ (samples may be equal, unless ``decode.num_samples`` is set). The list is
+        shorter if the search finds fewer texts, but never empty. A line that is too long for the model is cut at the ends of sentences or clauses; with
         ``decode.split_sentences``, a line of several sentences is cut, too. The translations of the parts are joined.
 
         Args:
@@ -387,6 +387,10 @@ class Translator:
             none_is_there: called after every line; True: translate the lines read so far instead of waiting for more.
             token_scores: whether translations have ``lowest``, which takes one more pass over them.
         """
+        if self.reverse is not None and (decode.choose == "mbr" or decode.num_hypotheses < 2):
+            more = "num_samples" if decode.sample else "beam_size"
+            what = "choose: score, not mbr" if decode.choose == "mbr" else f"several candidates; raise {more}"
+            raise UserError(f"a reverse model needs {what}")
         for window in _windows(lines, none_is_there):
             yield self._translate_window(window, done, decode, on_problem, token_scores)
             done += len(window)
@@ -471,9 +475,8 @@ class Translator:
     ) -> list[list[Translation]]:
         """The translations of each part, best first; at least one."""
         chooses = decode.choose == "mbr" or self.reverse is not None
-        found = self.engine.search(
-            parts, decode.model_copy(update={"n_best": decode.num_hypotheses} if chooses else {})
-        )
+        every = decode.model_copy(update={"n_best": decode.num_hypotheses})
+        found = self.engine.search(parts, every if chooses else decode)
         if not all(found):  # every hypothesis ends at the maximum length, so no score was finite
             raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
         texts = iter(self.tokenizers.tgt.decode_batch([h.ids for hypotheses in found for h in hypotheses]))
