@@ -49,7 +49,7 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     option("--engine", choices=["torch", "ctranslate2"], metavar="NAME", help=help_)
     option("--choose", choices=["score", "mbr"], metavar="NAME", help="mbr: the candidate most like the others")
     option("--rerank", type=path, metavar="MODEL", help="choose with a model from target to source language")
-    option("--rerank-weight", type=float, metavar="W", help="of that model's score per token; default: 0.5")
+    option("--rerank-weight", type=float, metavar="W", help="of that model's score per token; default: 0.25")
     option("--sample", action="store_true", default=None, help="draw tokens at random; no beam search")
     option("--num-samples", type=int, metavar="N", help="sampling: candidates per line; default: --n-best")
     option("--temperature", type=float, metavar="X", help="sampling: below 1 prefers likely tokens")

@@ -61,6 +61,10 @@ def run(args: argparse.Namespace) -> None:
         how = f"sampling, temperature {decode.temperature}, seed {decode.seed}"
         how = how if decode.sample else f"beam {decode.beam_size}, length penalty {decode.length_penalty}"
         how += f", {decode.quantize}" if decode.quantize else ""
+        how += ", minimum Bayes risk" if decode.choose == "mbr" else ""
+        if (reverse := translator.reverse) is not None:
+            how += f", reranked by {args.rerank} (weight {reverse.weight})"
+            record["rerank"] = {"model": str(args.rerank), **reverse.identity()}
         folders = " + ".join(str(find_model_folder(model)) for model in args.models)
         scored = f"model {folders}{known}, {how}, src {args.src}"
     scores = score(hypotheses, references, args.tokenize, language or language_of(args.ref[0]))

@@ -548,7 +548,7 @@ class DecodeConfig(Section):
     choose: Literal["score", "mbr"] = option(
         "score",
         "Which of several candidates is the best: score: the one with the highest score; mbr (minimum Bayes risk): the "
-        "one most like the others, by chrF. Candidates are the hypotheses of the beam, or num_samples samples.",
+        "one most like the others, by chrF. Candidates are num_samples samples, or the hypotheses of the beam.",
     )
     sample: bool = option(False, "Sample: draw words at random. Otherwise beam search looks for the best translation.")
     num_samples: int | None = option(

@@ -1,14 +1,14 @@
 """Minimum Bayes risk: of several candidates, the one that is most like the others (Kumar and Byrne 2004).
 
-The utility is sentence-level chrF (Popović 2015), and the candidates stand in for the references, each as often as it
-was drawn (Eikema and Aziz 2022). chrF is sacreBLEU's, computed for all pairs of candidates at once.
+The utility is sentence-level chrF (Popović 2015), and the candidates stand in for the references: samples each as often
+as it was drawn (Eikema and Aziz 2022), hypotheses of a beam with their probabilities. chrF is sacreBLEU's, computed for
+all pairs of candidates at once.
 
 Shapes: ``N`` candidates, ``U`` different texts among them, ``G`` different n-grams.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,15 +20,18 @@ _BLOCK = 1 << 22  # counts in memory at once
 _DIGITS = 9  # of a utility; smaller differences come from the order of additions
 
 
-def expected_chrf(candidates: Sequence[str]) -> NDArray[np.float64]:
-    """The mean chrF of each candidate against each of the other candidates, [N], 0 to 100.
+def expected_chrf(candidates: Sequence[str], weights: Sequence[float]) -> NDArray[np.float64]:
+    """The mean chrF of each candidate against all candidates, itself included, [N], 0 to 100.
 
-    A candidate that occurs several times has the other occurrences among its references. A single one has 0.
+    Args:
+        weights: of the candidates as references; 1 for each sample, the probability for each hypothesis of a beam.
+            Equal texts stand in for the same reference, and their weights add up.
     """
-    counts = Counter(candidates)  # in the order of first occurrences
-    scores = pairwise_chrf(list(counts))
-    others = scores @ np.array([*counts.values()], np.float64) - scores.diagonal()  # the sum without itself
-    mean = dict(zip(counts, (others / max(1, len(candidates) - 1)).round(_DIGITS).tolist(), strict=True))
+    shares: dict[str, float] = {}  # in the order of first occurrences
+    for text, weight in zip(candidates, weights, strict=True):
+        shares[text] = shares.get(text, 0.0) + weight
+    weighted = pairwise_chrf(list(shares)) @ np.array([*shares.values()], np.float64)
+    mean = dict(zip(shares, (weighted / sum(weights)).round(_DIGITS).tolist(), strict=True))
     return np.array([mean[text] for text in candidates])
 
 

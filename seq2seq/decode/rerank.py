@@ -16,7 +16,7 @@ from seq2seq.decode.translator import Translation, Translator
 from seq2seq.errors import UserError
 from seq2seq.languages import short_code
 
-DEFAULT_WEIGHT = 0.5
+DEFAULT_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ the input.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,7 +46,7 @@ class Translation:
     """One output.
 
     ``score`` ranks the hypotheses: log-probability divided by length penalty; with ``decode.choose: mbr``, the mean
-    chrF against the other candidates; after a reverse model, :meth:`~seq2seq.decode.rerank.ReverseModel.scores`.
+    chrF against all candidates; after a reverse model, :class:`~seq2seq.decode.rerank.ReverseModel`.
     """
 
     text: str
@@ -101,12 +102,12 @@ def _best(candidates: Sequence[Translation], decode: DecodeConfig) -> list[int]:
 
 
 def _with_expected_chrf(candidates: Sequence[Translation], decode: DecodeConfig) -> list[Translation]:
-    """The candidates with their mean chrF against the others as score; a text counts as often as it was drawn."""
-    texts = [one.text for one in candidates]
-    if not decode.sample:  # a beam has each hypothesis once, so how often it spells a text says nothing
-        texts = list(dict.fromkeys(texts))
-    utility = dict(zip(texts, expected_chrf(texts).tolist(), strict=True))
-    return [replace(one, score=utility[one.text]) for one in candidates]
+    """The candidates with their mean chrF as score; a sample counts as often as it was drawn, a hypothesis of a beam,
+    which is there once, by its probability."""
+    highest = max(one.log_prob for one in candidates)
+    weights = [1.0 if decode.sample else math.exp(one.log_prob - highest) for one in candidates]
+    scores = expected_chrf([one.text for one in candidates], weights).tolist()
+    return [replace(one, score=score) for one, score in zip(candidates, scores, strict=True)]
 
 
 def _distinct(translations: list[Translation]) -> list[Translation]:
@@ -349,9 +350,10 @@ class Translator:
     ) -> Iterator[list[Translation]]:
         """Translate any number of lines in constant memory: one list of ``decode.n_best`` translations per line.
 
-        The texts of a list differ (samples may be equal, unless ``decode.num_samples`` is set). The list is
-        shorter if the search finds fewer texts, but never empty. A line that is too long for the model is cut at the ends of sentences or clauses; with
-        ``decode.split_sentences``, a line of several sentences is cut, too. The translations of the parts are joined.
+        The texts of a list differ (samples may be equal, unless ``decode.num_samples`` is set). The list is shorter if
+        the search finds fewer texts, but never empty. A line that is too long for the model is cut at the ends of
+        sentences or clauses; with ``decode.split_sentences``, a line of several sentences is cut, too. The translations
+        of the parts are joined.
 
         Args:
             lines: any iterable of strings, such as a list, a generator or an open file.
