@@ -85,6 +85,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *(*_BASE, "config", "data.parallel", "data.symbols", "data.tokenizer"),
         *("device", "model_folder", "decode"),
     ),
+    "decode.mbr": (),
+    "decode.rerank": ("config", "decode.translator", "errors", "languages"),
     "decode.flags": ("data.clean_rules", "faults", "languages"),
     "decode.calibration": ("config", "decode.translator", "errors", "files", "model_folder"),
     "decode.pair_scorer": ("decode.translator", "files", "model_folder"),

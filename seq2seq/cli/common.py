@@ -51,7 +51,11 @@ def add_decode_options(parser: argparse.ArgumentParser) -> None:
     option("--no-repeat-ngram", type=int, metavar="N", help="never write the same N pieces twice; 0: off")
     help_ = "copy exactly: tags,placeholders,urls,emails,numbers"
     option("--protect", type=_kinds, metavar="KINDS", help=help_)
+    option("--choose", choices=["score", "mbr"], metavar="NAME", help="mbr: the candidate most like the others")
+    option("--rerank", type=path, metavar="MODEL", help="choose with a model from target to source language")
+    option("--rerank-weight", type=float, metavar="W", help="of that model's score per token; default: 0.25")
     option("--sample", action="store_true", default=None, help="draw tokens at random; no beam search")
+    option("--num-samples", type=int, metavar="N", help="sampling: candidates per line; default: --n-best")
     option("--temperature", type=float, metavar="X", help="sampling: below 1 prefers likely tokens")
     option("--top-k", type=int, metavar="K", help="sampling: only the K most likely tokens")
     option("--top-p", type=float, metavar="P", help="sampling: most likely tokens, up to probability P")
@@ -116,4 +120,17 @@ def load_translator(args: argparse.Namespace) -> tuple[Translator, DecodeConfig]
     given = {name: value for name in DecodeConfig.model_fields if (value := getattr(args, name, None)) is not None}
     given = {name: words.get(value, value) if isinstance(value, str) else value for name, value in given.items()}
     decode = override_decode(translator.config.decode, given, as_flags=True)
-    return translator, translator.engine.settle(decode, partial(print, f"seq2seq {args.command}:", file=sys.stderr))
+    decode = translator.engine.settle(decode, partial(print, f"seq2seq {args.command}:", file=sys.stderr))
+    return _with_reverse(args, translator), decode
+
+
+def _with_reverse(args: argparse.Namespace, translator: Translator) -> Translator:
+    """The translator with the model of --rerank, if there is one."""
+    if getattr(args, "rerank", None) is None:
+        if getattr(args, "rerank_weight", None) is not None:
+            raise UserError("--rerank-weight: has no effect without --rerank MODEL")
+        return translator
+    from seq2seq.decode.rerank import DEFAULT_WEIGHT, with_reverse
+
+    reverse = type(translator).load(args.rerank, args.device, args.precision, args.engine)
+    return with_reverse(translator, reverse, DEFAULT_WEIGHT if args.rerank_weight is None else args.rerank_weight)

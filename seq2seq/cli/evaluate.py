@@ -279,6 +279,10 @@ def _translate(given: _Given, args: argparse.Namespace, test: _TestSet) -> _Syst
     how = f"sampling, temperature {decode.temperature}, seed {decode.seed}"
     how = how if decode.sample else f"beam {decode.beam_size}, length penalty {decode.length_penalty}"
     how += f", {decode.quantize}" if decode.quantize else ""
+    how += ", minimum Bayes risk" if decode.choose == "mbr" else ""
+    if (reverse := translator.reverse) is not None:
+        how += f", reranked by {args.rerank} (weight {reverse.weight})"
+        record["rerank"] = {"model": str(args.rerank), **reverse.identity()}
     folders = " + ".join(str(find_model_folder(path)) for path in given.paths)
     return _System(hypotheses, f"model {folders}{known}, {how}", translator.config.data.target_language, record)
 

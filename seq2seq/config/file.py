@@ -74,7 +74,7 @@ def override_decode(default: DecodeConfig, given: Mapping[str, object], *, as_fl
     """
     values = {**default.model_dump(), **given}
     if default.sample and values["sample"] is False:
-        unused = ("temperature", "top_k", "top_p")
+        unused = ("num_samples", "temperature", "top_k", "top_p")
         values |= {name: DecodeConfig.model_fields[name].default for name in unused if name not in given}
     try:
         return DecodeConfig.model_validate(values)

@@ -497,6 +497,9 @@ class TrainConfig(Section):
             yield "max_steps", "training needs an end; set one of max_steps, max_epochs, max_minutes"
 
 
+_LEAST_FOR_MBR = 3  # with two candidates, each has only the other one as its reference
+
+
 class DecodeConfig(Section):
     """How to translate: beam search, or sampling.
 
@@ -554,7 +557,19 @@ class DecodeConfig(Section):
         "What is copied from the source exactly: a list of tags, placeholders, urls, emails, numbers. A line where "
         "that is not possible is reported.",
     )
+    choose: Literal["score", "mbr"] = option(
+        "score",
+        "Which of several candidates is the best: score: the one with the highest score; mbr (minimum Bayes risk): the "
+        "one most like the others, by chrF. Candidates are num_samples samples, or the hypotheses of the beam.",
+    )
     sample: bool = option(False, "Sample: draw words at random. Otherwise beam search looks for the best translation.")
+    num_samples: int | None = option(
+        None,
+        "Sampling: number of samples to draw of each sentence, of which the n_best best different ones are returned. "
+        "null: n_best, and all are returned, equal ones too.",
+        gt=0,
+        le=1000,
+    )
     temperature: float = option(1.0, "Sampling: below 1 prefers likely words, above 1 gives more variety.", gt=0)
     top_k: int = option(0, "Sampling: draw only from this number of the most likely words. 0 is off.", ge=0)
     top_p: float = option(
@@ -567,17 +582,27 @@ class DecodeConfig(Section):
     @property
     def num_hypotheses(self) -> int:
         """The number of hypotheses of each sentence in a search."""
-        return self.n_best if self.sample else self.beam_size
+        return (self.num_samples or self.n_best) if self.sample else self.beam_size
+
+    @property
+    def only_different(self) -> bool:
+        """Whether the translations of a line are different texts."""
+        return not self.sample or self.num_samples is not None
 
     def _broken_rules(self) -> Iterator[tuple[str, str]]:
         if not all(text.strip() for text in self.suppress):
             yield "suppress", "has a blank text; remove it"
+        if self.choose == "mbr" and self.num_hypotheses < _LEAST_FOR_MBR:
+            more = "num_samples" if self.sample else "beam_size"
+            yield "choose", f"mbr needs at least {_LEAST_FOR_MBR} candidates; raise {more}"
         if self.sample:
             if self.protect:
                 yield "protect", "needs beam search; remove it, or set decode.sample: false"
+            if self.n_best > self.num_hypotheses:
+                yield "n_best", f"must be at most num_samples ({self.num_samples}), not {self.n_best}"
             return
         if self.n_best > self.beam_size:
             yield "n_best", f"must be at most beam_size ({self.beam_size}) without sample, not {self.n_best}"
-        for key, off in (("temperature", 1.0), ("top_k", 0), ("top_p", 1.0)):
+        for key, off in (("num_samples", None), ("temperature", 1.0), ("top_k", 0), ("top_p", 1.0)):
             if getattr(self, key) != off:
                 yield key, "has no effect in beam search; set decode.sample: true, or remove this key"

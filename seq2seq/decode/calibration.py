@@ -33,7 +33,18 @@ _FOLDS, _BINS = 10, 10
 _PENALTY = 1.0  # L2, on weights of standardised inputs: hardly felt with 1,000 lines
 _MOST_STEPS = 50  # Newton's; 5 to 10 are enough
 # Settings that decide about other hypotheses, where a batch is computed, or only about samples.
-_OTHER_SETTINGS = {"n_best", "batch_tokens", "engine", "tag", "sample", "temperature", "top_k", "top_p", "seed"}
+_OTHER_SETTINGS = {
+    "n_best",
+    "batch_tokens",
+    "engine",
+    "tag",
+    "sample",
+    "num_samples",
+    "temperature",
+    "top_k",
+    "top_p",
+    "seed",
+}
 
 Numbers: TypeAlias = NDArray[np.float64]
 

@@ -111,10 +111,11 @@ def compute_in_fork(device: torch.device) -> None:
 
 def _describe(sources: Sequence[Source], decode: DecodeConfig, batch_tokens: int) -> str:
     """The size of a search and which settings make it smaller, for an error message."""
+    more = "beam_size" if not decode.sample else "n_best" if decode.num_samples is None else "num_samples"
     return (
         f"a search of {len(sources):,} lines with {decode.num_hypotheses} hypotheses each and up to "
         f"{max(len(source.ids) for source in sources):,} tokens per line: lower decode.batch_tokens "
-        f"({batch_tokens}) or the number of hypotheses (decode.{'n_best' if decode.sample else 'beam_size'})"
+        f"({batch_tokens}) or the number of hypotheses (decode.{more})"
     )
 
 
@@ -329,10 +330,10 @@ class TorchEngine:
         max_lengths = [self.longest_output(len(source.ids), decode) for source in sources]
         uniforms = None
         if decode.sample:  # each line has its own random numbers, so its samples do not depend on the batch
-            uniforms = np.zeros((len(sources), decode.n_best, max(max_lengths)))
+            uniforms = np.zeros((len(sources), decode.num_hypotheses, max(max_lengths)))
             for row, source in enumerate(sources):
                 rng = np.random.Generator(np.random.PCG64([decode.seed, *source.key]))
-                uniforms[row, :, : max_lengths[row]] = rng.random((max_lengths[row], decode.n_best)).T
+                uniforms[row, :, : max_lengths[row]] = rng.random((max_lengths[row], decode.num_hypotheses)).T
         grid_length = self._grid_length(max(len(source.ids) for source in sources))
         src = pack_sentences([source.ids for source in sources], grid_length).to(self.device)
         lock = nullcontext() if self._graphs is None else self._graphs_lock  # graphs serve one search at a time

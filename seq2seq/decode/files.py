@@ -108,14 +108,15 @@ class _InputLines:
         if self.num_problems <= REPORTS:
             tqdm.write(f"{self.name}:{line}: {problem}", file=sys.stderr)
 
-    def summarise(self, n_best: int, wanted: Wanted) -> None:
+    def summarise(self, decode: DecodeConfig, wanted: Wanted) -> None:
         """Print how many lines had problems that were not printed, and how many have what was wanted."""
         earlier = f" (without the first {self.num_earlier:,} lines)" if self.num_earlier else ""
         for sentence in wanted.summary():
             print(f"{self.name}: {sentence}{earlier}", file=sys.stderr)
         if self.short_lists:
-            what = f"{self.short_lists:,} lines have fewer than {n_best} different translations"
-            print(f"{self.name}: {what}; raise decode.beam_size to find more", file=sys.stderr)
+            what = f"{self.short_lists:,} lines have fewer than {decode.n_best} different translations"
+            more = "num_samples" if decode.sample else "beam_size"
+            print(f"{self.name}: {what}; raise decode.{more} to find more", file=sys.stderr)
         if self.num_problems > REPORTS:
             print(f"{self.name}: {self.num_problems - REPORTS:,} more lines have such problems", file=sys.stderr)
 
@@ -175,7 +176,7 @@ def translate_file(
             for text in _translated(translator, lines, decode, rows, bar, wanted):
                 file.write(pack(text))
                 file.flush()  # a reader may be waiting for it
-        lines.summarise(decode.n_best, wanted)
+        lines.summarise(decode, wanted)
         rows.show_review(lines)
         return
     run = {"version": __version__, **translator.identity(), "format": form, **extras.identity(languages)}
@@ -199,7 +200,7 @@ def translate_file(
         if output.size == 0:
             output.write(pack(b""))
         output.finish()
-    lines.summarise(decode.n_best, wanted)
+    lines.summarise(decode, wanted)
     rows.show_review(lines)
 
 
@@ -282,7 +283,7 @@ def _translated(
         texts = []
         for number, (source, found) in enumerate(zip(sources, window, strict=True), start=first):
             texts += rows.of_line(number, source, found)
-            if len(found) < decode.n_best and not decode.sample and found[0].text:
+            if len(found) < decode.n_best and decode.only_different and found[0].text:
                 lines.short_lists += 1
         yield "".join(texts).encode()
         sources.clear()

@@ -7,13 +7,14 @@ the input.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -27,6 +28,7 @@ from seq2seq.decode.explain import attention_of, explain, run_once
 from seq2seq.decode.explanation import Attention, Explanation
 from seq2seq.decode.glossary import Glossary
 from seq2seq.decode.likelihood import TargetScore, score_pairs
+from seq2seq.decode.mbr import expected_chrf
 from seq2seq.decode.sentences import split_sentences
 from seq2seq.decode.speller import Speller
 from seq2seq.decode.wanted import Prefixes, Wanted
@@ -36,13 +38,21 @@ from seq2seq.files import checksum
 from seq2seq.languages import CUTS, joiner, script_of
 from seq2seq.model_folder import LoadedModel, find_model_folder, load_model_folder
 
+if TYPE_CHECKING:
+    from seq2seq.decode.rerank import ReverseModel
+
 WINDOW_LINES = 4096
 WINDOW_CHARACTERS = 1 << 22  # 8 times the characters of 4,096 usual lines
+_NOT_RANKED = "too long for the reverse model; the candidates keep their order"
 
 
 @dataclass(frozen=True)
 class Translation:
-    """One output. ``score`` ranks the hypotheses: log-probability divided by length penalty."""
+    """One output.
+
+    ``score`` ranks the hypotheses: log-probability divided by length penalty; with ``decode.choose: mbr``, the mean
+    chrF against all candidates; after a reverse model, :class:`~seq2seq.decode.rerank.ReverseModel`.
+    """
 
     text: str
     score: float
@@ -85,6 +95,26 @@ def _windows(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterato
             window, num_characters = [], 0
     if window:
         yield window
+
+
+def _best(candidates: Sequence[Translation], decode: DecodeConfig) -> list[int]:
+    """The numbers of the ``decode.n_best`` candidates with the highest scores, best first."""
+    order = sorted(range(len(candidates)), key=lambda i: -candidates[i].score)
+    if decode.only_different:  # different token sequences can spell the same text
+        first: dict[str, int] = {}
+        for i in order:
+            first.setdefault(candidates[i].text, i)
+        order = list(first.values())
+    return order[: decode.n_best]
+
+
+def _with_expected_chrf(candidates: Sequence[Translation], decode: DecodeConfig) -> list[Translation]:
+    """The candidates with their mean chrF as score; a sample counts as often as it was drawn, a hypothesis of a beam,
+    which is there once, by its probability."""
+    highest = max(one.log_prob for one in candidates)
+    weights = [1.0 if decode.sample else math.exp(one.log_prob - highest) for one in candidates]
+    scores = expected_chrf([one.text for one in candidates], weights).tolist()
+    return [replace(one, score=score) for one, score in zip(candidates, scores, strict=True)]
 
 
 def _distinct(translations: list[Translation]) -> list[Translation]:
@@ -130,6 +160,7 @@ class Translator:
     metadata: dict[str, str] = field(default_factory=dict)  # of the model folder, if the model was loaded from one
     edited: tuple[str, ...] = ()  # its settings that were edited after training
     folders: tuple[Path, ...] = ()  # of the model, or of the models of an ensemble, if they were loaded
+    reverse: ReverseModel | None = None  # chooses among the candidates; see seq2seq.decode.rerank.with_reverse
 
     @classmethod
     def load(
@@ -362,9 +393,10 @@ class Translator:
     ) -> Iterator[list[Translation]]:
         """Translate any number of lines in constant memory: one list of ``decode.n_best`` translations per line.
 
-        The texts of a list differ (samples may be equal). The list is shorter if the search finds fewer texts, but
-        never empty. A line that is too long for the model is cut at the ends of sentences or clauses; with
-        ``decode.split_sentences``, a line of several sentences is cut, too. The translations of the parts are joined.
+        The texts of a list differ (samples may be equal, unless ``decode.num_samples`` is set). The list is shorter if
+        the search finds fewer texts, but never empty. A line that is too long for the model is cut at the ends of
+        sentences or clauses; with ``decode.split_sentences``, a line of several sentences is cut, too. The translations
+        of the parts are joined.
 
         Args:
             lines: any iterable of strings, such as a list, a generator or an open file.
@@ -427,6 +459,10 @@ class Translator:
             wanted: from :meth:`wanted`; None: only what ``decode`` says.
             token_scores: whether translations have ``lowest``, which takes one more pass over them.
         """
+        if self.reverse is not None and (decode.choose == "mbr" or decode.num_hypotheses < 2):
+            more = "num_samples" if decode.sample else "beam_size"
+            what = "choose: score, not mbr" if decode.choose == "mbr" else f"several candidates; raise {more}"
+            raise UserError(f"a reverse model needs {what}")
         wanted = wanted or self.wanted(decode)
         for window in _windows(lines, none_is_there):
             yield self._translate_window(window, done, decode, on_problem, wanted, token_scores)
@@ -443,7 +479,8 @@ class Translator:
             self.config.data.max_length,
             script_of(self.config.data.target_language),
         ]
-        return {"model": checksum(json.dumps(parts, sort_keys=True).encode()), **self.engine.identity}
+        own = {"model": checksum(json.dumps(parts, sort_keys=True).encode()), **self.engine.identity}
+        return own if self.reverse is None else {**own, **self.reverse.identity()}
 
     def _translate_window(
         self,
@@ -458,6 +495,7 @@ class Translator:
         limit = self.config.data.max_length - 1 - len(tag)  # room for EOS
         prefixes = wanted.prefixes.next(len(lines)) if wanted.prefixes is not None else [""] * len(lines)
         parts: list[Source] = []  # lines, or parts of lines that are too long; keys: line of the input, part
+        texts: list[str] = []  # of the parts
         filled = [line if line.strip() else "" for line in lines]  # white space has no translation
         for index, sentences in enumerate(self._encode(filled, decode, prefixes)):
             pieces: list[tuple[str, list[int]]] = []
@@ -474,9 +512,10 @@ class Translator:
                     longest = self.engine.longest_output(len(whole), decode)
                     beginning, prefix = wanted.beginning(prefix, first + index + 1, longest), ""
                 parts.append(Source(whole, (first + index, part), beginning, wanted.terms(text)))
+                texts.append(text)
         found: list[list[list[Translation]]] = [[] for _ in lines]
         cut: dict[int, str] = {}
-        translated = self._translate_parts(parts, decode, wanted.rules, token_scores)
+        translated = self._translate_parts(parts, texts, decode, wanted.rules, on_problem, token_scores)
         for source, translations in zip(parts, translated, strict=True):
             line = source.key[0]
             found[line - first].append(translations)
@@ -521,10 +560,18 @@ class Translator:
         return f"the translation reached its length limit of {longest} tokens; {advice}"
 
     def _translate_parts(
-        self, parts: list[Source], decode: DecodeConfig, rules: Rules, token_scores: bool
+        self,
+        parts: list[Source],
+        sources: list[str],
+        decode: DecodeConfig,
+        rules: Rules,
+        on_problem: Callable[[int, str], None],
+        token_scores: bool,
     ) -> list[list[Translation]]:
         """The translations of each part, best first; at least one."""
-        found = self.engine.search(parts, decode, rules)
+        chooses = decode.choose == "mbr" or self.reverse is not None
+        every = decode.model_copy(update={"n_best": decode.num_hypotheses})
+        found = self.engine.search(parts, every if chooses else decode, rules)
         if not all(found):  # every hypothesis ends at the maximum length, so no score was finite
             raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
         texts = iter(self.tokenizers.tgt.decode_batch([h.ids for hypotheses in found for h in hypotheses]))
@@ -532,20 +579,25 @@ class Translator:
             [Translation(next(texts), h.score, h.log_prob, h.cut, len(h.ids) + 1) for h in hypotheses]
             for hypotheses in found
         ]
+        if decode.choose == "mbr":
+            results = [_with_expected_chrf(candidates, decode) for candidates in results]
+        if self.reverse is not None:
+            results = self.reverse.rank(sources, results, lambda part: on_problem(parts[part].key[0] + 1, _NOT_RANKED))
+        kept = [_best(candidates, decode) for candidates in results]
         if token_scores:
-            sources = [part.ids for part, several in zip(parts, found, strict=True) for _ in several]
-            targets = [[*h.ids, EOS_ID] for hypotheses in found for h in hypotheses]
-            scored = iter(self.engine.score(sources, targets, decode))
-            results = [[replace(one, lowest=float(next(scored).min())) for one in several] for several in results]
-        if not decode.sample:
-            results = [_distinct(translations)[: decode.n_best] for translations in results]
-        return results
+            whole = [[[*found[part][i].ids, EOS_ID] for i in best] for part, best in enumerate(kept)]
+            ids = [part.ids for part, best in zip(parts, kept, strict=True) for _ in best]
+            scored = iter(self.engine.score(ids, list(chain.from_iterable(whole)), decode))
+            for candidates, best in zip(results, kept, strict=True):
+                for i in best:
+                    candidates[i] = replace(candidates[i], lowest=float(next(scored).min()))
+        return [[candidates[i] for i in best] for candidates, best in zip(results, kept, strict=True)]
 
     def _cut(self, line: str, limit: int) -> list[tuple[str, list[int]]]:
         """Cut a line at the best place near its middle, again and again, into parts of at most ``limit`` tokens.
 
         Returns:
-            Their texts and ids.
+            Text and ids of each part.
         """
         (ids,) = self.tokenizers.src.encode([line])
         if len(ids) <= limit or len(line) < 2:
@@ -562,7 +614,7 @@ class Translator:
     def _join(self, parts: list[list[Translation]], decode: DecodeConfig) -> list[Translation]:
         """The translations of a line: the best of each part joined, then the second of each part, ..."""
         if not parts:
-            return [Translation("", 0.0, 0.0, lowest=0.0)] * (decode.n_best if decode.sample else 1)
+            return [Translation("", 0.0, 0.0, lowest=0.0)] * (1 if decode.only_different else decode.n_best)
         if len(parts) == 1:
             return parts[0]
         joined = []
@@ -571,7 +623,9 @@ class Translator:
             for translation in ranked[1:]:
                 text += joiner(language, text, translation.text) + translation.text
             score, log_prob = sum(t.score for t in ranked), sum(t.log_prob for t in ranked)
+            if decode.choose == "mbr":
+                score /= len(ranked)  # chrF stays between 0 and 100
             lowest = min((t.lowest for t in ranked if t.lowest is not None), default=None)
             num_tokens = sum(t.num_tokens for t in ranked)
             joined.append(Translation(text, score, log_prob, any(t.cut for t in ranked), num_tokens, lowest))
-        return joined if decode.sample else _distinct(joined)
+        return _distinct(joined) if decode.only_different else joined

@@ -61,6 +61,32 @@ def test_several_models_translate_together(
     assert not (place / "none").exists()
 
 
+def test_a_choice_among_candidates(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against options that are read but have no effect, and scores that do not say how the lines were chosen."""
+    shutil.copytree(place / "model", place / "reverse")
+    config = place / "reverse/best/config.yaml"
+    text = config.read_text().replace("src_lang: null", "src_lang: yy").replace("tgt_lang: null", "tgt_lang: xx")
+    config.write_text(text)
+    rerank = "--rerank reverse --rerank-weight 3"
+    outputs = set()
+    for name, options in (("plain", ""), ("mbr", "--choose mbr"), ("reranked", rerank)):
+        arguments = f"--input text/train.xx --output {name} --beam-size 5 {options}"
+        assert main(["translate", "model", *arguments.split()]) == 0
+        outputs.add((place / name).read_text())
+    assert len(outputs) == 3
+    evaluate = "evaluate model --src text/train.xx --ref text/train.yy --json --save-hyp hyp --beam-size 5"
+    capsys.readouterr()
+    assert main([*evaluate.split(), *rerank.split()]) == 0
+    captured = capsys.readouterr()
+    assert (place / "hyp").read_text() == (place / "reranked").read_text()
+    assert "reranked by reverse (weight 3.0)" in captured.err
+    assert json.loads(captured.out)["rerank"]["reverse.weight"] == "3.0"
+    assert main(f"{TRANSLATE} --rerank-weight 1".split()) == 2
+    assert main(f"{TRANSLATE} --rerank nowhere".split()) == 2
+    assert main(f"{TRANSLATE} --rerank model".split()) == 2
+    assert "give one from yy to xx" in capsys.readouterr().err
+
+
 def test_pipes_are_read(place: Path) -> None:
     """Guards against a pipe taken for a missing file, opened twice, or a gzip stream that loses its beginning."""
     expected = run_command("translate", place / "model", "--input", place / "text/test.xx").stdout

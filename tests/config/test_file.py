@@ -199,7 +199,7 @@ tokenizer:
         "x.yaml:14: decode.sample: must be true or false, not 'yes'",
         "x.yaml:14: decode.zzz: unknown key; allowed here: beam_size, length_penalty, n_best, max_length_ratio, "
         "max_length_offset, batch_tokens, engine, quantize, split_sentences, tag, suppress, no_repeat_ngram, "
-        "protect, sample, temperature, top_k, top_p, seed",
+        "protect, choose, sample, num_samples, temperature, top_k, top_p, seed",
         "x.yaml:17: tokenizer.vocab_size: set twice, first in line 16",
         "command line: train.steps: unknown key; did you mean max_steps?",
         "command line: decode.seed: write an override as section.key=value",
