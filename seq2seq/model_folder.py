@@ -103,7 +103,8 @@ def save_model_folder(
         probe: source lines to take :data:`PROBE` from; with none, the folder has no such file.
     """
     config = portable(config)
-    (folder / CONFIDENCE).unlink(missing_ok=True)  # of the earlier weights
+    if (folder / CONFIDENCE).exists():
+        (folder / CONFIDENCE).unlink()  # of the earlier weights
     tokenizers.save(folder)
     filled = [line for line in dict.fromkeys(probe) if line.strip()]
     if filled:
