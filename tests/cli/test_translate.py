@@ -65,7 +65,7 @@ def test_a_choice_among_candidates(place: Path, capsys: pytest.CaptureFixture[st
     """Guards against options that are read but have no effect, and scores that do not say how the lines were chosen."""
     shutil.copytree(place / "model", place / "reverse")
     config = place / "reverse/best/config.yaml"
-    text = config.read_text().replace("src_lang: null", "src_lang: yy").replace("tgt_lang: null", "tgt_lang: xx")
+    text = config.read_text().replace("src_lang: xx", "src_lang: yy").replace("tgt_lang: yy", "tgt_lang: xx")
     config.write_text(text)
     rerank = "--rerank reverse --rerank-weight 3"
     outputs = set()
@@ -74,13 +74,15 @@ def test_a_choice_among_candidates(place: Path, capsys: pytest.CaptureFixture[st
         assert main(["translate", "model", *arguments.split()]) == 0
         outputs.add((place / name).read_text())
     assert len(outputs) == 3
-    evaluate = "evaluate model --src text/train.xx --ref text/train.yy --json --save-hyp hyp --beam-size 5"
+    evaluate = (
+        "evaluate model --src text/train.xx --ref text/train.yy --quick --save-hyp hyp --save scores --beam-size 5"
+    )
     capsys.readouterr()
     assert main([*evaluate.split(), *rerank.split()]) == 0
     captured = capsys.readouterr()
     assert (place / "hyp").read_text() == (place / "reranked").read_text()
-    assert "reranked by reverse (weight 3.0)" in captured.err
-    assert json.loads(captured.out)["rerank"]["reverse.weight"] == "3.0"
+    assert "reranked by reverse (weight 3.0)" in captured.out
+    assert json.loads((place / "scores").read_text())["rerank"]["reverse.weight"] == "3.0"
     assert main(f"{TRANSLATE} --rerank-weight 1".split()) == 2
     assert main(f"{TRANSLATE} --rerank nowhere".split()) == 2
     assert main(f"{TRANSLATE} --rerank model".split()) == 2
