@@ -85,6 +85,7 @@ def test_the_best_are_those_most_like_the_candidates(
     every = {"choose": "score", "num_samples": None, "n_best": decode.num_hypotheses}
     candidates = found_by(translator, lines, decode.model_copy(update=every))
     chosen = found_by(translator, lines, decode)
+    assert translator.translate(lines, decode, n_best=1) == [best[0].text for best in chosen]
     others = 0
     for line, several, best in zip(lines, candidates, chosen, strict=True):
         if not line:

@@ -34,6 +34,7 @@ def test_candidates_are_ranked_by_both_models(translator: Translator, reverse: T
     ranked."""
     candidates = list(translator.translate_stream(lines, BEAM, n_best=6))
     ranked = list(with_reverse(translator, reverse, 0.7).translate_stream(lines, BEAM))
+    assert with_reverse(translator, reverse, 0.7).translate(lines, BEAM, n_best=1) == [best[0].text for best in ranked]
     changed = 0
     for line, several, best in zip(lines, candidates, ranked, strict=True):
         if not line:
