@@ -48,10 +48,12 @@ class MicroBatches:
         if self.capacity is None:
             return split_step(step, src, tgt, number, by_length=True)
         while True:
-            parts = split_step(step, src, tgt, number, by_length=False)
-            sizes = ((corpus.src_lengths[part].sum(), corpus.tgt_lengths[part].sum(), len(part)) for part in parts)
-            if all(self.capacity.fits(*map(int, size)) for size in sizes):
-                return parts
+            bounds = _even_bounds(src, tgt, number)
+            # A step of 512 GPUs has half a million pairs: running sums are faster than to gather the lengths again.
+            sums = (np.concatenate([[0], side.cumsum(dtype=np.int64)])[bounds] for side in (src, tgt))
+            sizes = np.stack([np.diff(numbers) for numbers in (*sums, bounds)], axis=1)
+            if all(self.capacity.fits(*size) for size in sizes.tolist()):
+                return np.split(step, bounds[1:-1])
             assert number < 4 * len(step), "not even one sentence fits"
             number *= 2
 
@@ -112,8 +114,9 @@ def capacity_of(
     """
     sides = (src_lengths, tgt_lengths)
     shares = [budget / num_parts for budget in step_budgets(*sides, batch_tokens)]
-    if num_parts > 1:  # a part may have a long sentence more than another, on either side
-        shares = [s + float(x.mean() + 3 * x.std()) for s, x in zip(shares, sides, strict=True)]
+    if num_parts > 1:  # a part may have a long sentence more than another, on either side; one of many a longer one
+        deviations = 3 + math.log10(num_parts)
+        shares = [s + float(x.mean() + deviations * x.std()) for s, x in zip(shares, sides, strict=True)]
     least = max_length + max(shares) / max_length  # the longest sentence, and a token for each filling one
     rooms = [max(share, least) + _FILLINGS for share in shares]
     src, tgt = (math.ceil(room / 8) * 8 for room in rooms)  # matrix kernels want whole vectors of 16 bytes
@@ -137,7 +140,12 @@ def split_step(
     if by_length:
         order = np.lexsort((src_lengths + tgt_lengths, np.maximum(src_lengths, tgt_lengths)))
         step, src_lengths, tgt_lengths = step[order], src_lengths[order], tgt_lengths[order]
+    return np.split(step, _even_bounds(src_lengths, tgt_lengths, num_parts)[1:-1])
+
+
+def _even_bounds(src_lengths: Lengths, tgt_lengths: Lengths, num_parts: int) -> Indices:
+    """[num_parts + 1] where parts of equal tokens begin and end."""
     lengths = src_lengths.astype(np.int64) + tgt_lengths
     ends = lengths.cumsum()
-    bounds = ends[-1] * np.arange(1, num_parts) / num_parts
-    return np.split(step, np.searchsorted(ends - lengths / 2, bounds))
+    inner = np.searchsorted(ends - lengths / 2, ends[-1] * np.arange(1, num_parts) / num_parts)
+    return np.concatenate([[0], inner, [len(lengths)]])

@@ -2,6 +2,8 @@
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import prepare_data
 from seq2seq.data.symbols import IGNORE_LABEL
 from seq2seq.train.distributed import Processes
-from seq2seq.train.microbatches import at_once, capacity_of, microbatches_of, number_on_cpu, split_step
+from seq2seq.train.microbatches import MicroBatches, at_once, capacity_of, microbatches_of, number_on_cpu, split_step
 from tests.data.test_plan import made_up_lengths, plan_of
 from tests.toy import toy_config, write_text_files
 
@@ -170,3 +172,17 @@ def test_capacity_wastes_little(num_parts, waste):
     for part in parts[:: len(parts) // 8]:
         if fits(capacity, src, tgt, part):
             filled(src, tgt, part, capacity)
+
+
+def test_of_many_parts_none_is_too_large():
+    """Guards against steps that take twice as long on hundreds of GPUs, because one part without room halves all."""
+    rng = np.random.default_rng(0)
+    src = rng.lognormal(3, 0.6, 200_000).clip(2, 250).astype(np.int32)  # few long sentences, as in real text
+    tgt = (src * rng.lognormal(0, 0.15, len(src))).clip(2, 250).astype(np.int32)
+    tokens, num_parts = 2_000 * 400, 400
+    cut = MicroBatches(world_size=num_parts, capacity=capacity_of(src, tgt, tokens, num_parts, max_length=250))
+    plan = plan_of(src, tgt, tokens)
+    corpus: Any = SimpleNamespace(src_lengths=src, tgt_lengths=tgt)
+    steps = [cut.cut(corpus, plan.step(number)) for number in range(plan.num_steps)]
+    assert len(steps) > 4
+    assert all(len(parts) == num_parts for parts in steps)
