@@ -227,7 +227,7 @@ def _confidence(confidence: ConfidenceCard) -> Iterator[Block]:
         title = "Confidence against the share that is acceptable"
         yield (draw_reliability(title, bins, "confidence", "acceptable"),)
         yield Words("Points on the dashed line are perfect; above it the model is too modest, below it too sure. "
-                    "Grey bars: how many lines have such a confidence.", "note")  # fmt: skip
+                    "Pale bars: how many lines have such a confidence.", "note")  # fmt: skip
         table = [
             (f"{one.low:.0%} to {one.high:.0%}", one.lines, _bar(one.mean_probability), _bar(one.acceptable))
             for one in confidence.bins

@@ -126,8 +126,8 @@ def _data(cell: Cell, of_numbers: bool) -> Markup:
     """``of_numbers``: whether the column has numbers alone."""
     if isinstance(cell, Number) and cell.share is not None:
         mark = None if cell.mark is None else element("i", style=f"--whole:{_share(cell.mark):.4f}")
-        bar = element("span", cell.text, mark, style=f"--share:{_share(cell.share):.4f}")
-        return element("td", bar, class_="number bar")
+        bar = element("i", mark, style=f"--share:{_share(cell.share):.4f}")
+        return element("td", element("span", cell.text, bar), class_="number bar")
     return element("td", _cell(cell), **({"class_": "number"} if of_numbers else {"dir": "auto"}))
 
 
