@@ -104,6 +104,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "report.differences": ("languages",),
     "report.card_content": ("evaluate.card", "evaluate.meaning", "report"),
     "report.card_page": ("evaluate.card", "files", "report"),
+    "report.run_files": (
+        *("config", "errors", "evaluate.card", "model_folder", "tensors", "train.metrics", "train.starts"),
+    ),
+    "report.run_page": ("config", "evaluate.meaning", "files", "report"),
     "report": ("decode.explanation", "errors", "files", "report", "train.metrics"),
     "export.marian": ("config",),
     "export.parity": (),
