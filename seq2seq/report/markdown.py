@@ -85,7 +85,7 @@ def _texts(block: Texts) -> str:
     lines = [_escaped(block.title), ""] if block.title else []
     for (name, _, _), pieces in zip(block.texts, plain, strict=True):
         text = "".join(_bold(part) if differs else _escaped(part) for part, differs in pieces)
-        lines.append(f"- {name}: {text}")
+        lines.append(f"- {name}: {text or '(empty)'}")
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from seq2seq.report.run_page import write_run_page
 from seq2seq.train.metrics import read_metrics
 from tests.report.cards import NASTY, full_card
 from tests.report.reading import open_page, visible
-from tests.toy import toy_config, train, write_text_files
+from tests.toy import ROOT, toy_config, train, write_text_files
 
 WIDTHS = [1200, 400]
 SHAPES = {
@@ -217,6 +217,16 @@ def test_a_continued_run_has_the_samples_of_one_that_was_not_stopped(runs: Path,
     assert "ä".encode() in whole
     assert (tmp_path / "stopped/samples.jsonl").read_bytes() == whole
     assert [start["step"] for start in read_metrics(tmp_path / "stopped/starts.jsonl")] == [0, 7]
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh.md"])
+def test_every_field_is_documented(runs: Path, readme: str) -> None:
+    """A field of the files that no one explains; the guard's and the datasets' are named after others."""
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    records = [record for run in SHAPES for path in (runs / run).glob("*.jsonl") for record in read_metrics(path)]
+    names = {name for record in records for name in record}
+    assert {"nll", "valid_chrf", "waited", "validation_seconds", "translation", "choices"} <= names
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
 
 
 @pytest.mark.parametrize(
