@@ -85,6 +85,7 @@ class Reporter:
         self._last_read = time.monotonic()
         self._speedometer = speedometer
         self.best = ""  # what the bar shows of the best validation
+        self.at_first_step: Callable[[], None] | None = None  # not called if the run is already finished
         self._noted: set[str] = set()
         self._bar = tqdm(
             initial=first_step,
@@ -104,6 +105,9 @@ class Reporter:
 
     def step(self, record: StepRecord) -> None:
         """Add the record of a step."""
+        if self.at_first_step is not None:
+            self.at_first_step()
+            self.at_first_step = None
         self._unread.append(record)
 
     def is_due(self, step: int) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -142,7 +143,8 @@ def set_up(config: Config, processes: Processes) -> Run:
     if decided.initial is not None and earlier.checkpoint is None:
         _start(run, decided.initial)
     if processes.is_main:
-        Start.now(processes, dtype, progress.step, decided.choices).record(config.run_dir)
+        started = Start.now(processes, dtype, progress.step, decided.choices)
+        run.report.at_first_step = partial(started.record, config.run_dir)
     _introduce(run)
     return run
 
