@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import sys
 import sysconfig
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -129,6 +131,17 @@ def keep_freed_memory() -> None:
     if libc is not None and hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def device_name(device: torch.device) -> str:
+    """What people call a device: the name of the GPU, or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "CPU"
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:

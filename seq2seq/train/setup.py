@@ -8,7 +8,9 @@ The run folder::
     checkpoints/     what the run continues from: the latest few
     best/  last/     complete model folders
     metrics.jsonl    every step and validation; timing.jsonl: speed; curves.png: the picture
+    samples.jsonl    translations of the same few lines in every validation
     bad_lines.jsonl  the sentence pairs of skipped steps, if there were any
+    starts.jsonl     every start of the run: versions, machine, what it chose and why
     test.hyp.txt     translations of the test set; test.json: their scores
 """
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -47,6 +50,7 @@ from seq2seq.train.resume import (
     record_beginning,
     restore,
 )
+from seq2seq.train.starts import Start
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,9 @@ def set_up(config: Config, processes: Processes) -> Run:
     )
     if decided.initial is not None and earlier.checkpoint is None:
         _start(run, decided.initial)
+    if processes.is_main:
+        started = Start.now(processes, dtype, progress.step, decided.choices)
+        run.report.at_first_step = partial(started.record, config.run_dir)
     _introduce(run)
     return run
 
