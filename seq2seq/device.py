@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import sys
 import sysconfig
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -81,6 +83,18 @@ def _check_supported(device: torch.device) -> None:
             f"{', '.join(f'{first}.{last}' for _, first, last in built_for)}; install a PyTorch that is built for "
             "another CUDA version, or use cpu"
         )
+
+
+def device_name(device: torch.device) -> str:
+    """The name of a GPU, or of the CPU and its number of threads, for people."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        name = found[1].strip() if found else name
+    number = torch.get_num_threads()
+    return f"{name}, {number} thread{'s' * (number != 1)}"
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:

@@ -6,9 +6,9 @@ memory does not grow with the training text.
 Exact: the same without case, spaces and punctuation. Near: at most :data:`MOST_DIFFERENT` of the words differ, by edit
 distance. In scripts without spaces between words, letters count as words.
 
-Of a short line one word may differ: a look-up without each of its words finds all such sentences. Of a long line several
-may differ: sentences are compared with it that share rare sequences of letters in different parts of it, so one is
-missed only if its few changes are spread over nearly all parts.
+Of a short line one word may differ: a look-up without each of its words finds all such sentences. Of a long line
+several may differ: sentences are compared with it that share rare sequences of letters in different parts of it, so one
+is missed only if its few changes are spread over nearly all parts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ FEWEST_OF_LONG = 8  # words of a line in which two may differ
 _DENSE = ("han", "kana", "hangul")  # scripts whose letters say as much as two or three of others
 # Anchors of a long line: the rarest sequence in each part; how many of them a sentence must have to be compared.
 _PARTS, _NEEDED = 8, 2
-_FILTER = 1 << 20  # slots
+_FILTER = 1 << 18  # slots
 _MULTIPLIER = 0x9E3779B97F4A7C15
 
 Keys = NDArray[np.uint64]
@@ -184,7 +185,7 @@ class _Anchors:
         for number, line in enumerate(texts):
             own = found.hashes[found.start[number] : found.start[number + 1]].tolist()
             edges = [len(own) * part // _PARTS for part in range(_PARTS + 1)]
-            parts = (own[first:last] for first, last in zip(edges, edges[1:], strict=False) if first < last)
+            parts = (own[first:last] for first, last in pairwise(edges) if first < last)
             anchors += ((anchor, line) for anchor in {min(part, key=common.__getitem__) for part in parts})
         anchors.sort()
         self._anchors = np.array([anchor for anchor, _ in anchors], np.uint64)

@@ -9,7 +9,7 @@ The run folder::
     best/  last/     complete model folders
     metrics.jsonl    every step and validation; timing.jsonl: speed; curves.png: the picture
     bad_lines.jsonl  the sentence pairs of skipped steps, if there were any
-    test.hyp.txt     translations of the test set; test.json: their scores
+    test.hyp.txt     translations of the test set; test.json: their scores; card/: all that is known of them
 """
 
 from __future__ import annotations
