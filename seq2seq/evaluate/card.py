@@ -53,8 +53,8 @@ class TestSetCard(_Part):
 class Overlap(_Part):
     """How much of the test set is in the training text.
 
-    Exact: except for case, spaces and punctuation. Near: at most a quarter of the words differ from those of one training
-    sentence, which is usual for short sentences: text of one kind has many that are like each other.
+    Exact: except for case, spaces and punctuation. Near: at most a quarter of the words differ from those of one
+    training sentence. That is usual for short sentences: text of one kind has many that are like each other.
     """
 
     training_pairs: int  # with which it was compared
