@@ -85,18 +85,6 @@ def _check_supported(device: torch.device) -> None:
         )
 
 
-def device_name(device: torch.device) -> str:
-    """The name of a GPU, or of the CPU and its number of threads, for people."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = platform.processor() or platform.machine()
-    with suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-        name = found[1].strip() if found else name
-    number = torch.get_num_threads()
-    return f"{name}, {number} thread{'s' * (number != 1)}"
-
-
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The dtype for "fp32", "bf16", "fp16" or "auto".
 
@@ -143,6 +131,17 @@ def keep_freed_memory() -> None:
     if libc is not None and hasattr(libc, "gnu_get_libc_version"):
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def device_name(device: torch.device) -> str:
+    """What people call a device: the name of the GPU, or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "CPU"
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:

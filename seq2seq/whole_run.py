@@ -138,11 +138,13 @@ def _write_test_card(config: Config, text: MeasuredText, cleaned: Cleaned | None
 
     from seq2seq.evaluate.make_card import write_card
     from seq2seq.evaluate.run_card import run_card
+    from seq2seq.report.card_page import write_card_pages
 
     try:
         with tqdm(desc="card: reading the training text", unit=" pairs", leave=False, disable=None) as bar:
             card = run_card(config, text, cleaned, num_parameters, bar.update)
         write_card(card, config.run_dir / "card")
+        write_card_pages(card, config.run_dir / "card")
     except UserError as error:
         with suppress(OSError):  # the terminal is gone, but the run is complete
             print(f"the card of the test set was not written: {error}", file=sys.stderr)

@@ -92,6 +92,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "decode.pair_scorer": ("decode.translator", "files", "model_folder"),
     "decode": (*_BASE, "config", "data", "decode"),
     # Satellites look down on the core and not at each other; the core imports no satellite, but train scores.
+    "evaluate.meaning": (),
     "evaluate.scores": _BASE,
     "evaluate.significance": (*_BASE, "evaluate.scores"),
     "evaluate.card": (),
@@ -105,6 +106,16 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "evaluate": (*_BASE, "evaluate"),
     "train": (*_CORE, "evaluate", "faults", "train"),
     "doctor": (*_CORE, "train", "doctor"),
+    "report.blocks": (),
+    "report.page": ("report.blocks", "report.differences"),
+    "report.markdown": ("report.blocks", "report.differences"),
+    "report.differences": ("languages",),
+    "report.card_content": ("evaluate.card", "evaluate.meaning", "report"),
+    "report.card_page": ("evaluate.card", "files", "report"),
+    "report.run_files": (
+        *("config", "errors", "evaluate.card", "model_folder", "tensors", "train.metrics", "train.starts"),
+    ),
+    "report.run_page": ("config", "evaluate.meaning", "files", "report"),
     "report": ("decode.explanation", "errors", "files", "report", "train.metrics"),
     "export.marian": ("config",),
     "export.parity": (),
@@ -112,7 +123,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     # A whole run is training, its picture and model cards, for the command line and for Python programs.
     "whole_run": (
         *("config", "data", "errors", "evaluate.make_card", "evaluate.run_card", "export.card", "files", "memory"),
-        *("report.curves", "train"),
+        *("report.card_page", "report.curves", "train"),
     ),
     "cli": (*_CORE, "evaluate", "train", "doctor", "export", "report", "whole_run", "cli"),
     "__main__": ("cli.main",),

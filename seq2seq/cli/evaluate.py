@@ -172,9 +172,10 @@ def _check(args: argparse.Namespace) -> list[_Given]:
     outputs = [("--save", args.save), ("--save-hyp", args.save_hyp)]
     if args.card is not None:
         from seq2seq.evaluate.make_card import CARD
+        from seq2seq.report.card_page import CARD_HTML, CARD_MARKDOWN
 
         _check_folder("--card", args.card)
-        outputs.append(("--card", args.card / CARD))
+        outputs += (("--card", args.card / name) for name in (CARD, CARD_MARKDOWN, CARD_HTML))
     for option, output in outputs:
         if output is None:
             continue
@@ -347,6 +348,7 @@ def _write_card(args: argparse.Namespace, system: _System, test: _TestSet, compa
     from seq2seq.evaluate.make_card import Evaluated, make_card, training_of, write_card
     from seq2seq.evaluate.slices import Translated
     from seq2seq.languages import language_of
+    from seq2seq.report.card_page import write_card_pages
 
     known = None if system.folder is None else training_of(system.folder)
     notes = comparison.notes + ((known,) if isinstance(known, str) else ())
@@ -367,6 +369,7 @@ def _write_card(args: argparse.Namespace, system: _System, test: _TestSet, compa
     for note in card.notes[len(comparison.notes) :]:
         print(f"note: {note}", file=sys.stderr)
     write_card(card, args.card)
+    write_card_pages(card, args.card)
 
 
 def _other_decoding(systems: Sequence[_System]) -> Iterator[str]:

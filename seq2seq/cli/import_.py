@@ -7,7 +7,7 @@ from seq2seq.cli.common import Subparsers, path
 
 
 def add(subparsers: Subparsers) -> None:
-    text = "make a model folder from a Marian model of Hugging Face (OPUS-MT)"
+    text = "make a model folder from a Marian model (OPUS-MT)"
     parser = subparsers.add_parser("import", help=text, description=text[0].upper() + text[1:] + ".")
     parser.add_argument(
         "folder", type=path, metavar="HF_FOLDER", help="config.json, weights, source.spm, vocab.json, ..."

@@ -23,6 +23,7 @@ from seq2seq.cli import (
     explain,
     export,
     import_,
+    report,
     score,
     train,
     translate,
@@ -47,6 +48,7 @@ _COMMANDS = {
             import_,
             export,
             curves,
+            report,
             config,
         ),
     )

@@ -30,6 +30,7 @@ from seq2seq.config.sections import (
 )
 from seq2seq.config.whole import (
     Config,
+    changed_keys,
     check_files,
     chosen_before,
     diff_configs,
@@ -65,6 +66,7 @@ __all__ = [
     "TrainConfig",
     "TsvFiles",
     "XlsxFiles",
+    "changed_keys",
     "check_files",
     "chosen_before",
     "diff_configs",

@@ -233,6 +233,13 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
 
 
+def changed_keys(old: Config, new: Config) -> list[tuple[str, object, object]]:
+    """The dotted keys whose values differ, with both values; ``auto`` for what is open, None where there is no key."""
+    before, after = (dict(_leaves(_values(config), ())) for config in (old, new))
+    keys = [key for key in dict.fromkeys((*before, *after)) if before.get(key) != after.get(key)]
+    return [(".".join(key), before.get(key), after.get(key)) for key in keys]
+
+
 def diff_configs(old: Config | str, new: Config, sections: Sequence[str]) -> list[str]:
     """Lines such as ``train.batch_tokens: 4096 -> 8192`` for what differs below the given dotted keys.
 

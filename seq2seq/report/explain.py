@@ -17,9 +17,8 @@ from seq2seq.decode.explanation import Attention, Explanation
 from seq2seq.errors import UserError
 from seq2seq.files import write_text
 from seq2seq.report.figure import choose_fonts, new_figure, save_png
+from seq2seq.report.page import fill_template
 
-_TEMPLATE = Path(__file__).with_name("explain.html")
-_PLACE = "{{explanation}}"  # in the template
 _DIGITS = 4  # after the decimal point: more cannot be seen
 
 
@@ -29,7 +28,7 @@ def write_page(explanation: Explanation, path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    write_text(path, _TEMPLATE.read_text(encoding="utf-8").replace(_PLACE, _script_json(explanation)))
+    write_text(path, fill_template("explain.html", explanation=_script_json(explanation)))
 
 
 def _script_json(explanation: Explanation) -> str:

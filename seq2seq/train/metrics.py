@@ -2,7 +2,8 @@
 
 ``metrics.jsonl`` has one line for every step and one for every validation, and nothing that depends on the machine's
 speed, so a run that was stopped and continued ends with the same file as one that was not. Speed is in
-``timing.jsonl``. ``bad_lines.jsonl`` appears with the first bad step and has its sentence pairs.
+``timing.jsonl``. ``samples.jsonl`` has the translations of the same few lines from every validation, and
+``bad_lines.jsonl``, which appears with the first bad step, its sentence pairs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from seq2seq.files import write_text
 METRICS = "metrics.jsonl"
 BAD_LINES = "bad_lines.jsonl"
 TIMING = "timing.jsonl"
+SAMPLES = "samples.jsonl"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -44,16 +46,18 @@ class MetricsLog:
     def __init__(self, run_dir: Path, last_step: int) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._files = {name: self._reopen(run_dir / name, last_step) for name in (METRICS, TIMING)}
-        self._bad_lines = run_dir / BAD_LINES
-        if self._bad_lines.exists():
-            self._reopen(self._bad_lines, last_step).close()
+        self._texts = {name: run_dir / name for name in (BAD_LINES, SAMPLES)}
+        for path in self._texts.values():
+            if path.exists():
+                self._reopen(path, last_step, ascii_only=False).close()
         self._board: _Board | None = None
         with suppress(ImportError):  # tensorboard is optional
             self._board = _Board(run_dir / "tensorboard", last_step + 1)
 
     @staticmethod
-    def _reopen(path: Path, last_step: int) -> TextIO:
-        kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= last_step]
+    def _reopen(path: Path, last_step: int, *, ascii_only: bool = True) -> TextIO:
+        records = (record for record in read_metrics(path) if record["step"] <= last_step)
+        kept = [json.dumps(record, ensure_ascii=ascii_only) + "\n" for record in records]
         write_text(path, "".join(kept))
         return path.open("a", encoding="utf-8")
 
@@ -65,10 +69,10 @@ class MetricsLog:
                 if not isinstance(value, str):
                     self._board.add(key, value, step)
 
-    def bad_lines(self, step: int, lines: Iterable[Mapping[str, object]]) -> None:
-        """Add the sentence pairs of a bad step, one record each."""
-        with self._bad_lines.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({"step": step, **line}, ensure_ascii=False) + "\n" for line in lines)
+    def add_texts(self, name: str, step: int, records: Iterable[Mapping[str, object]]) -> None:
+        """Add records to the file ``name``: BAD_LINES (the sentence pairs of a bad step) or SAMPLES."""
+        with self._texts[name].open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"step": step, **record}, ensure_ascii=False) + "\n" for record in records)
 
     def flush(self) -> None:
         """Pass all records to the operating system, so that they are kept even if the process is killed."""

@@ -6,20 +6,13 @@ from collections.abc import Iterator
 from statistics import fmean
 
 from seq2seq.config import Config
+from seq2seq.evaluate.meaning import WHOLE_LINES, meaning_of
 from seq2seq.faults import Faults
 from seq2seq.train.checkpoint import Progress
 from seq2seq.train.expectation import FEW_STEPS
 from seq2seq.train.forgetting import Forgetting
 from seq2seq.train.metrics import METRICS, read_metrics
 
-# What a model with this validation BLEU or more usually does. Rough: BLEU depends on the languages and the text.
-_MEANING = (
-    (40.0, "most lines are translated well"),
-    (25.0, "the meaning of most lines is there, with mistakes"),
-    (12.0, "the meaning of many lines is there, with many mistakes"),
-    (4.0, "single words and phrases are right, whole lines are not"),
-    (0.0, "hardly anything is translated"),
-)
 _MANY_FAULTS = 0.5  # of the lines
 _AT_THE_END = 0.1  # share of the steps whose training loss counts as the final one
 _ENOUGH_STEPS = 0.95  # share of the steps after which the learning rate is low
@@ -39,10 +32,9 @@ def outcome(config: Config, progress: Progress) -> Iterator[str]:
     faults = Faults(progress.best_empty, progress.best_looping, progress.best_copied)
     training = fmean(record["nll"] for record in steps[-max(1, int(_AT_THE_END * len(steps))) :])
     note = f"; validation lines: {faults}" if str(faults) else ""
-    meaning = next(words for least, words in _MEANING if bleu >= least)
     broken = faults.total > _MANY_FAULTS
     left_out = config.model.ablate if config.model.architecture == "transformer" else ()
-    yield f"{'WARNING: ' if broken else ''}validation BLEU {bleu:.1f}: {meaning}{note}"
+    yield f"{'WARNING: ' if broken else ''}validation BLEU {bleu:.1f}: {meaning_of(bleu)}{note}"
     early = _why_early(config, progress)
     if early is not None:
         yield early
@@ -53,9 +45,9 @@ def outcome(config: Config, progress: Progress) -> Iterator[str]:
         )
     elif progress.step < FEW_STEPS:
         yield f"what would help most: more steps; {progress.step:,} are very few"
-    elif left_out and (broken or bleu < _MEANING[-2][0]):
+    elif left_out and (broken or bleu < WHOLE_LINES):
         yield f"what would help most: the parts of the model that model.ablate leaves out ({', '.join(left_out)})"
-    elif broken or bleu < _MEANING[-2][0]:
+    elif broken or bleu < WHOLE_LINES:
         yield (
             f"what would help most: text that fits; a loss this high ({loss:.2f}) after so many steps often means that "
             "lines do not translate each other: seq2seq doctor examines them"

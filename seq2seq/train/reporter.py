@@ -18,12 +18,13 @@ from seq2seq.model.flops import FlopsPerToken
 from seq2seq.train.checkpoint import Progress
 from seq2seq.train.distributed import Processes
 from seq2seq.train.forgetting import Forgetting
-from seq2seq.train.metrics import BAD_LINES, METRICS, TIMING, MetricsLog
+from seq2seq.train.metrics import BAD_LINES, METRICS, SAMPLES, TIMING, MetricsLog
 from seq2seq.train.validation import Validation
 
 _READ_BACK_EVERY = 20  # steps between readings of the loss on CUDA, each of which waits for the device
 
 _SHOWN = 100  # characters of an example
+_TEXTS = ("source", "translation", "reference")  # of an example
 _TOO_LARGE = "a gradient was too large for fp16; the loss scale is now lower"
 
 
@@ -143,7 +144,7 @@ class Reporter:
     def bad_step(self, step: int, reason: str, lines: Iterable[Mapping[str, object]]) -> None:
         """Print a message about a bad step and save its lines."""
         if self._log is not None:
-            self._log.bad_lines(step, lines)
+            self._log.add_texts(BAD_LINES, step, lines)
             self.flush()
         self._processes.say(f"step {step:,} skipped: {reason}; its sentence pairs are in {BAD_LINES}")
 
@@ -151,6 +152,7 @@ class Reporter:
         """Log and print the scores of the model before the first step."""
         if self._log is not None:
             self._log.add(METRICS, 0, valid.metrics())
+            self._add_samples(self._log, 0, valid)
         self._processes.say(
             f"before training: valid BLEU {valid.scores.bleu:.2f}, guard BLEU {guard.scores.bleu:.2f} ({seconds:.0f} s)"
         )
@@ -162,6 +164,7 @@ class Reporter:
         if self._log is not None:
             self._log.add(METRICS, step, values)
             self._log.add(TIMING, step, {"validation_seconds": seconds})
+            self._add_samples(self._log, step, result)
         lines = [
             f"step {step:,}: validation loss {values['valid_loss']:.3f}, perplexity {values['valid_ppl']:.2f}, "
             f"BLEU {values['valid_bleu']:.2f}, chrF {values['valid_chrf']:.2f} ({seconds:.0f} s)"
@@ -169,11 +172,15 @@ class Reporter:
             + (f"; translations: {result.faults}" if str(result.faults) else "")
         ]
         for texts in result.examples:
-            for name, text in zip(("source", "translation", "reference"), texts, strict=True):
+            for name, text in zip(_TEXTS, texts, strict=True):
                 lines.append(f"  {name:<12} {printable(text, _SHOWN)}")
         self._processes.say("\n".join(lines))
         self.notes([*result.scores.notes, *(result.guard.scores.notes if result.guard else ())])
         self.restart_clock()
+
+    @staticmethod
+    def _add_samples(log: MetricsLog, step: int, result: Validation) -> None:
+        log.add_texts(SAMPLES, step, (dict(zip(_TEXTS, texts, strict=True)) for texts in result.examples))
 
     def restart_clock(self) -> None:
         """Leave the time since the last step out of the speed and the time left: it was no training."""

@@ -8,7 +8,9 @@ The run folder::
     checkpoints/     what the run continues from: the latest few
     best/  last/     complete model folders
     metrics.jsonl    every step and validation; timing.jsonl: speed; curves.png: the picture
+    samples.jsonl    translations of the same few lines in every validation
     bad_lines.jsonl  the sentence pairs of skipped steps, if there were any
+    starts.jsonl     every start of the run: versions, machine, what it chose and why
     test.hyp.txt     translations of the test set; test.json: their scores; card/: all that is known of them
 """
 
@@ -47,6 +49,7 @@ from seq2seq.train.resume import (
     record_beginning,
     restore,
 )
+from seq2seq.train.starts import Start
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ def set_up(config: Config, processes: Processes) -> Run:
     )
     if decided.initial is not None and earlier.checkpoint is None:
         _start(run, decided.initial)
+    if processes.is_main:
+        Start.now(processes, dtype, progress.step, decided.choices).record(config.run_dir)
     _introduce(run)
     return run
 

@@ -18,7 +18,7 @@ from seq2seq.cli.main import main
 from seq2seq.config import load_config
 from tests.toy import command, environment, run_command, write_lines
 
-COMMANDS = ("train", "doctor", "evaluate", "translate", "average", "curves", "config")
+COMMANDS = ("train", "doctor", "evaluate", "translate", "average", "curves", "report", "config")
 
 
 TRANSLATE = "translate model --input text/test.xx --output out --device cpu"
@@ -92,6 +92,7 @@ def test_help(name: str | None, capsys: pytest.CaptureFixture[str]) -> None:
         "translate": ("--input", "--output", "--n-best", "--sample", "--seed", "standard input"),
         "average": ("--output",),
         "curves": ("RUN", "run folder", "--output FILE.png", "several"),
+        "report": ("RUN", "run folder", "--output FILE"),
         "config": ("--schema", "section.key=value"),
         "doctor": ("exit codes", "section.key=value"),
     }
