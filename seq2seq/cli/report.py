@@ -5,17 +5,19 @@ import argparse
 from seq2seq.cli.common import Subparsers, path
 from seq2seq.errors import UserError
 
-_DESCRIPTION = """\
-Write a web page about a run: curves, scores, its card, translations of the same
-lines over time, its text, skipped steps, settings, versions. The page is one
-file and needs no network. The run may be in progress.
+_EPILOG = """\
+The page has curves, scores, the card, translations of the same lines over time,
+the text, skipped steps, settings and versions. It is one file and needs no
+network. The run may be in progress.
 """
 
 
 def add(subparsers: Subparsers) -> None:
     help_ = "a page about a run, finished or in progress"
     usage = "seq2seq report RUN [--output FILE]"
-    parser = subparsers.add_parser("report", help=help_, usage=usage, description=_DESCRIPTION)
+    parser = subparsers.add_parser(
+        "report", help=help_, usage=usage, description="Write a web page about a run.", epilog=_EPILOG
+    )
     parser.add_argument("run", type=path, metavar="RUN", help="run folder")
     parser.add_argument("--output", type=path, metavar="FILE", help="the page, FILE.html; default: report.html of RUN")
 

@@ -33,6 +33,12 @@ def _code(text: str) -> str:
     return text and f"`{_BREAKS.sub(' ', text).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
 
 
+def _fenced(text: str) -> str:
+    """Code in lines of their own; the fence is longer than any in the text."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}\n{text.encode('utf-8', 'replace').decode()}\n{fence}"
+
+
 def _blocks(blocks: tuple[Block, ...]) -> Iterator[str]:
     for block in blocks:
         if isinstance(block, Words):
@@ -43,7 +49,7 @@ def _blocks(blocks: tuple[Block, ...]) -> Iterator[str]:
         elif isinstance(block, Texts):
             yield _texts(block)
         elif isinstance(block, Code):
-            yield "\n".join(f"    {line}" for line in block.text.splitlines())
+            yield _fenced(block.text)
         elif isinstance(block, Folded):
             yield f"### {_escaped(block.summary)}"
             yield from _blocks(block.blocks)
@@ -79,7 +85,7 @@ def _texts(block: Texts) -> str:
     lines = [_escaped(block.title), ""] if block.title else []
     for (name, _, _), pieces in zip(block.texts, plain, strict=True):
         text = "".join(_bold(part) if differs else _escaped(part) for part, differs in pieces)
-        lines.append(f"- {name}: {text}")
+        lines.append(f"- {name}: {text or '(empty)'}")
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ class Markup(str):
     __slots__ = ()
 
 
+_EMPTY = Markup("<small>(empty)</small>")
 _Content: TypeAlias = "str | Markup | None"
 
 
@@ -150,8 +151,10 @@ def _texts(block: Texts) -> Markup:
         plain[-2:] = differing(block.texts[-2][1], block.texts[-1][1])
         kinds[-1] = "missing"
     parts = []
-    for (name, _, language), pieces, kind in zip(block.texts, plain, kinds, strict=True):
-        marked = [element("mark", text, class_=kind) if differs else joined(text) for text, differs in pieces]
+    for (name, text, language), pieces, kind in zip(block.texts, plain, kinds, strict=True):
+        if not text:
+            pieces = [(_EMPTY, False)]
+        marked = [element("mark", part, class_=kind) if differs else joined(part) for part, differs in pieces]
         parts += [element("dt", name), element("dd", *marked, dir="auto", lang=language)]
     title = element("p", block.title, dir="auto") if block.title else None
     return element("div", title, element("dl", *parts), class_="texts")

@@ -151,6 +151,8 @@ def _dict(value: object) -> dict[str, Any]:
 
 def _newest(data: Path, kind: str, prints: list[str]) -> Path:
     """The folder ``kind``-FINGERPRINT of the prepared text: of a fingerprint if it is there, else the newest."""
-    found = [path for path in data.glob(f"{kind}-*") if path.is_dir()] if data.is_dir() else []
-    fitting = [path for path in found if path.name.partition("-")[2] in prints]
-    return max(fitting or found, key=lambda path: path.stat().st_mtime, default=data / kind)
+    with suppress(OSError):
+        found = [path for path in data.glob(f"{kind}-*") if path.is_dir()] if data.is_dir() else []
+        fitting = [path for path in found if path.name.partition("-")[2] in prints]
+        return max(fitting or found, key=lambda path: path.stat().st_mtime, default=data / kind)
+    return data / kind

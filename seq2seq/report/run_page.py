@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from seq2seq import __version__
-from seq2seq.config import Config, changed_keys
+from seq2seq.config import Config, changed_keys, paths_of
 from seq2seq.evaluate.meaning import meaning_of
 from seq2seq.files import write_text
 from seq2seq.report import card_content
-from seq2seq.report.blocks import Block, Cell, Code, Folded, Number, Page, Picture, Section, Table, Texts, Words, rows
+from seq2seq.report.blocks import Block, Cell, Code, Folded, Number, Page, Picture, Section, Texts, Words, rows
 from seq2seq.report.drawing import COLORS, Line, draw_lines, show_number
 from seq2seq.report.page import page_html
 from seq2seq.report.run_files import Records, RunFiles, number
@@ -208,6 +208,13 @@ def _card(run: RunFiles) -> Iterator[Block]:
 
 
 def _text(run: RunFiles) -> Iterator[Block]:
+    if run.config is not None:
+        data = run.config.data
+        texts = [("train", one) for one in data.train] + list(data.measured.items())
+        files = [
+            (part, ", ".join(str(path) for paths in paths_of(one).values() for path in paths)) for part, one in texts
+        ]
+        yield rows(("text", "files"), *files)
     counts = {name: count for name, value in run.corpus.items() if (count := number(value)) is not None}
     if counts:
         table: list[tuple[Cell, ...]] = [("pairs to learn from", int(counts.get("kept", 0)))]
@@ -255,20 +262,22 @@ def _loss(value: object) -> str:
 def _settings(run: RunFiles) -> Iterator[Block]:
     if run.config is not None:
         reasons = _reasons(run)
-        changed = [
+        changed: list[tuple[Cell, ...]] = [
             (key, Code(_value(value)), Code(_value(default)), reasons.get((key, _value(value)), ""))
             for key, default, value in changed_keys(_without_choices(run.config), run.config)
         ]
-        groups = [(name, tuple(lines)) for name, lines in groupby(changed, key=lambda row: row[0].partition(".")[0])]
-        yield Words("What differs from the defaults; a default of auto is chosen by the run.")
-        yield Table(("key", "value", "default", "why the run chose it"), tuple(groups))
+        if not any(reason for *_, reason in changed):
+            changed = [row[:-1] for row in changed]
+        if changed:
+            yield Words("What differs from the defaults. The run itself chose what is auto, unless it was stated.")
+            yield rows(("key", "value", "default", "why the run chose it")[: len(changed[0])], *changed)
     if run.config_text:
         yield Folded("The whole config.yaml", (Code(run.config_text),))
 
 
 def _without_choices(config: Config) -> Config:
     """A config of the same text that states nothing else."""
-    text = config.data.model_dump(include={"train", "valid"})
+    text = config.data.model_dump(include={"train", *config.data.measured})
     values: dict[str, Any] = {"run_dir": config.run_dir, "data": text}
     return Config.model_validate({**values, "model": {"architecture": config.model.architecture}})
 
@@ -298,7 +307,7 @@ def _machine(run: RunFiles) -> Iterator[Block]:
     if table:
         yield rows(head, *table)
     if run.metadata:
-        table = [(name, Code(value)) for name, value in run.metadata.items()]
-        yield rows(("best model", ""), *table)
+        table = [(name, Code(value)) for name, value in run.metadata.items() if name != "config"]
+        yield rows(("of the best model", ""), *table)
     if not run.starts:
         yield Words("The run was started with a version of seq2seq that did not record the machine.", "note")

@@ -1,13 +1,11 @@
 """The page that explains a translation, and the picture of its alignment."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -261,34 +259,6 @@ def test_no_alignment_without_attention(tmp_path: Path) -> None:
 WIDE, PHONE = 1200, 400
 SECTIONS = ["pieces", "attention", "alignment", "candidates", "mask", "positions", "beam", "reference"]
 _HAN = re.compile("[\u4e00-\u9fff]")
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("needs Chromium and its driver (Debian: apt install chromium chromium-driver)")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    service = pytest.importorskip("selenium.webdriver.chrome.service")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--lang=en-US"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with pytest.MonkeyPatch.context() as patch:  # nothing is downloaded or reported
-        patch.setenv("SE_OFFLINE", "true")
-        patch.setenv("SE_AVOID_STATS", "true")
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("chromium")))  # Chromium leaves files behind
-        browser = webdriver.Chrome(options=options, service=service.Service(driver, log_output=os.devnull))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def browser(chromium: Any) -> Iterator[Any]:
-    """A browser whose console must stay empty."""
-    yield chromium
-    assert chromium.get_log("browser") == []
 
 
 class Reader:
