@@ -94,7 +94,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     # Satellites look down on the core and not at each other; the core imports no satellite, but train scores.
     "evaluate.meaning": (),
     "evaluate.scores": _BASE,
-    "evaluate.significance": (*_BASE, "evaluate.scores"),
+    "evaluate.significance": (*_BASE, "evaluate.learned", "evaluate.scores"),
+    "evaluate.learned": ("errors", "files"),
     "evaluate.card": (),
     "evaluate.words": (),
     "evaluate.by_line": ("evaluate.card", "evaluate.scores"),

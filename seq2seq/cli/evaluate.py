@@ -52,8 +52,19 @@ def add(subparsers: Subparsers) -> None:
     argument("--save", type=path, metavar="FILE", help="also write the JSON record to FILE")
     help_ = "write all that is known of the first system's translations to DIR"
     argument("--card", type=path, metavar="DIR", help=help_)
+    help_ = "write source, translation and reference for other metrics, as JSONL"
+    argument("--exchange", type=path, metavar="FILE", help=help_)
+    help_ = "scores of another metric for the lines of --exchange; may be repeated"
+    argument("--learned", type=_named_file, metavar="NAME=FILE", action="append", default=[], help=help_)
     argument("--save-hyp", type=path, metavar="FILE", help="also write the translations to FILE")
     add_decode_options(parser)
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, _, file = text.partition("=")
+    if not (name.strip() and file) or set(name) & set("|:\n"):
+        raise argparse.ArgumentTypeError(f"must be NAME=FILE, such as COMET=scores.txt, not {text!r}")
+    return name.strip(), path(file)
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,8 @@ class _System:
 def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from seq2seq.evaluate.significance import NUM_METRICS, compare
+    from seq2seq.evaluate.learned import exchange_lines, read_learned
+    from seq2seq.evaluate.significance import METRICS, compare
     from seq2seq.evaluate.table import show
     from seq2seq.files import write_text
 
@@ -104,21 +116,26 @@ def run(args: argparse.Namespace) -> None:
     num_lines = len(test.references[0])
     if not args.quick:
         _check_resampling(num_lines)
+    learned = [read_learned(name, path, len(given), num_lines) for name, path in args.learned]
     read = {number: _read_system(one, num_lines) for number, one in enumerate(given) if not one.is_model}
     systems = [read.get(number) or _translate(one, args, test) for number, one in enumerate(given)]
-    total = NUM_METRICS * len(systems) * num_lines
+    by_name = {name: system.hypotheses for name, system in zip(ascii_uppercase, systems, strict=False)}
+    total = len(METRICS) * len(systems) * num_lines
     with tqdm(desc="scoring", total=total, unit=" lines", unit_scale=True, leave=False, disable=None) as bar:
         comparison = compare(
-            {name: system.hypotheses for name, system in zip(ascii_uppercase, systems, strict=False)},
+            by_name,
             test.references,
             args.tokenize,
             args.tgt_lang or systems[0].language or test.language,
+            learned=learned,
             resample=not args.quick,
             progress=bar.update,
         )
     for note in (*comparison.notes, *_other_decoding(systems)):
         print(f"note: {note}", file=sys.stderr)
     text = json.dumps(_record(comparison, systems, test), indent=2, ensure_ascii=False)
+    if args.exchange is not None:
+        write_text(args.exchange, "".join(exchange_lines(by_name, test.src, test.references)))
     if args.save_hyp is not None:
         write_text(args.save_hyp, "".join(f"{line}\n" for line in systems[0].hypotheses))
     if args.save is not None:
@@ -140,6 +157,7 @@ def _check(args: argparse.Namespace) -> list[_Given]:
     """Find mistakes in the arguments before the work begins; returns the systems, the first one first."""
     from seq2seq.config import load_test_set, paths_of
     from seq2seq.evaluate import load_tokenizer
+    from seq2seq.evaluate.significance import METRICS
 
     if (args.hyp is None) == (not args.models) or (args.models and args.src is None and args.test is None):
         raise UserError("give either MODEL with --src, or --hyp")
@@ -156,10 +174,15 @@ def _check(args: argparse.Namespace) -> list[_Given]:
         if args.src is None and args.test is None:
             raise UserError(f"{models[0]} is a model: give the text to translate with --src FILE")
     elif unused := [
-        *(["--src"] if args.src is not None and args.card is None else []),
+        *(["--src"] if args.src is not None and args.card is None and args.exchange is None else []),
         *given_decode_options(args),
     ]:
         raise UserError(f"remove {', '.join(unused)}: no effect with --hyp, where nothing is translated")
+    if args.exchange is not None and args.src is None and args.test is None:
+        raise UserError("--exchange: most other metrics read the source, too; give it with --src FILE")
+    names = [name for name, _ in args.learned]
+    if twice := [name for name in names if names.count(name) > 1 or name in METRICS]:
+        raise UserError(f"--learned: {twice[0]} is the name of another metric here; choose another name")
     if args.tokenize is not None:
         load_tokenizer(args.tokenize)
     used = [path for path in (*(path for one in given for path in one.paths), args.src, *args.ref) if path is not None]
@@ -169,7 +192,8 @@ def _check(args: argparse.Namespace) -> list[_Given]:
         used += [path for paths in paths_of(load_test_set(args.test)).values() for path in paths]
     if args.tokenize is not None:
         used.append(Path(args.tokenize))
-    outputs = [("--save", args.save), ("--save-hyp", args.save_hyp)]
+    used += (path for _, path in args.learned)
+    outputs = [("--save", args.save), ("--save-hyp", args.save_hyp), ("--exchange", args.exchange)]
     if args.card is not None:
         from seq2seq.evaluate.make_card import CARD
         from seq2seq.report.card_page import CARD_HTML, CARD_MARKDOWN
@@ -235,7 +259,7 @@ def _read_test_set(args: argparse.Namespace, given: Sequence[_Given]) -> _TestSe
     record: dict[str, Any] = {}
     src: list[str] = []
     language, tag, shown = None, None, ""
-    is_read = any(one.is_model for one in given) or (args.card is not None and args.src is not None)
+    is_read = any(one.is_model for one in given) or args.src is not None
     if args.test is not None:
         dataset = load_test_set(args.test)
         pairs = list(read_pairs(dataset))

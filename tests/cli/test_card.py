@@ -123,3 +123,32 @@ def test_a_run_is_finished_without_its_card(place: Path, capsys: pytest.CaptureF
     printed = capsys.readouterr()
     assert "the card of the test set was not written: " in printed.err
     assert "run/test.hyp.txt" in printed.out
+
+
+def test_exchange_with_another_metric(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Out, through the other program, and in: guards against lines in another order; the card has the metric, too."""
+    files = f"--hyp text/test.yy --against text/train.yy {TEST}".replace("train.yy", "other.yy")
+    write_lines(place / "text/other.yy", ["dor"] * 5)
+    assert main(f"evaluate {files} --exchange out.jsonl --quick".split()) == 0
+    records = [json.loads(line) for line in (place / "out.jsonl").read_text().splitlines()]
+    assert [record["system"] for record in records] == ["A"] * 5 + ["B"] * 5
+    write_lines(place / "scores", [f"{0.9 if record['mt'] == record['ref'] else 0.1}" for record in records])
+    capsys.readouterr()
+    assert main(f"evaluate {files} --learned COMET=scores --card card".split()) == 0
+    printed = capsys.readouterr().out
+    assert "COMET" in printed
+    assert "0.9000 [0.900, 0.900]" in printed
+    scores = read_card(place / "card").scores
+    assert [score.name for score in scores] == ["BLEU", "chrF2", "chrF2++", "TER", "COMET"]
+    assert scores[-1].score == pytest.approx(0.9)
+    for options, message in {
+        "--learned COMET=scores --learned COMET=scores": "COMET is the name of another metric here",
+        "--learned BLEU=scores": "BLEU is the name of another metric here",
+        "--learned COMET=text/test.xx": "has 5 scores for 2 systems with 5 lines each",
+        "--exchange text/test.xx": "would overwrite a file that is used here",
+        "--learned COMET=scores --save scores": "would overwrite a file that is used here",
+    }.items():
+        assert main(["evaluate", *files.split(), *options.split()]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["evaluate", "--hyp", "text/test.yy", "--ref", "text/test.yy", "--exchange", "out"]) == 2
+    assert "give it with --src FILE" in capsys.readouterr().err
