@@ -174,7 +174,7 @@ def _check(args: argparse.Namespace) -> list[_Given]:
         if args.src is None and args.test is None:
             raise UserError(f"{models[0]} is a model: give the text to translate with --src FILE")
     elif unused := [
-        *(["--src"] if args.src is not None and args.card is None and args.exchange is None else []),
+        *(["--src"] if args.src is not None and not (args.card or args.exchange or args.learned) else []),
         *given_decode_options(args),
     ]:
         raise UserError(f"remove {', '.join(unused)}: no effect with --hyp, where nothing is translated")

@@ -86,6 +86,12 @@ class LearnedMetric(Metric):
         self._learned = learned
         self._of = {id(lines): scores for lines, scores in zip(translations, learned.scores, strict=True)}
 
+    @property
+    def num_different(self) -> list[int]:
+        """For each system, how many of its lines have another score than those of the first one."""
+        first = self._learned.scores[0]
+        return [sum(map(float.__ne__, first, scores)) for scores in self._learned.scores]
+
     def _extract_corpus_statistics(self, hypotheses: Any, references: Any) -> list[list[float]]:
         return [[score, 1.0] for score in self._of[id(hypotheses)]]
 

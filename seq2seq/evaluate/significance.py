@@ -172,7 +172,8 @@ def compare(
         others = (replace(one, difference=one.score - measures[0].score) for one in measures[1:])
         measures = [measures[0], *others]
         if resample:
-            to_test = [number for number, count in enumerate(different) if count >= LEAST_LINES]
+            counts = metric.num_different if isinstance(metric, LearnedMetric) else different
+            to_test = [number for number, count in enumerate(counts) if count >= LEAST_LINES]
             measures, resampling = _resampled(metric, measures, translations, references, to_test)
         columns.append(measures)
     rows = zip(systems, zip(*columns, strict=True), different, strict=True)

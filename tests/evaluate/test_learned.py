@@ -31,8 +31,7 @@ def test_interval_and_test_of_given_scores() -> None:
     assert other.resampled_signature == "file:0123456789abcdef|bs:1000|ar:10000|seed:12345"
     assert "COMET" not in other.as_json()
     same = compare({"A": REFERENCE, "B": WORSE}, [REFERENCE], learned=[Learned("x", (tuple(first),) * 2, "")])
-    p = same.systems[1].measures[-1].p_randomisation
-    assert p is None or p > 0.9
+    assert same.systems[1].measures[-1].p_randomisation is None  # sacreBLEU's would be 0.0001
 
 
 def test_what_is_written_and_read(tmp_path: Path) -> None:
