@@ -36,6 +36,8 @@ def test_many_chunks_in_many_processes_are_as_one() -> None:
     assert cut.source_words == Counter(
         word for pair in text for word in pair.src.split() if word in " ".join(sources).split()
     )
+    wanted = set(" ".join(references[0]).split())
+    assert cut.target_words == Counter(word for pair in text for word in pair.tgt.split() if word in wanted)
     assert read_training_text(iter(()), sources, references).pairs.total() == 0
 
 

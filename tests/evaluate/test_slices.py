@@ -75,6 +75,7 @@ def test_names_are_no_first_words() -> None:
     names = Translated(SOURCES, TRANSLATIONS, [REFERENCES]).names
     assert names == [{"Tom", "Boston"}, {"Tom"}, set(), set(), set()]
     assert Translated(["Was it?"], ["x"], [["Was denn?"]]).names == [set()]
+    assert Translated(["So Was it, was."], ["x"], [["Was denn?"]]).names == [set()]
 
 
 def test_recall_counts_each_word_once() -> None:
