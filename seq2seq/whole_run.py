@@ -16,6 +16,8 @@ from seq2seq.errors import ReportedElsewhereError, UserError
 
 if TYPE_CHECKING:
     from seq2seq.config import Config
+    from seq2seq.data.cleaning import Cleaned
+    from seq2seq.data.prepare import MeasuredText
     from seq2seq.train.distributed import Processes
     from seq2seq.train.trainer import Summary
 
@@ -113,10 +115,13 @@ def train_whole(config: Config, *, ends_process: bool) -> Summary:
     with opened_run(config) as processes:
         run = set_up(config, processes)
         num_parameters, sizes = sum(weight.numel() for weight in run.model.parameters()), run.data.mixture.sizes
+        test_text, cleaned = run.data.test_text, run.data.cleaned
         summary = train(run, ends_process=ends_process)
         finished = processes.is_main and not summary.stopped
         if finished:
             write_cards(config.run_dir, num_parameters, sizes)
+            if summary.test is not None and test_text is not None:
+                _write_test_card(run.config, test_text, cleaned, num_parameters)
             try:
                 draw_curves(config.run_dir)
             except UserError as error:
@@ -125,6 +130,24 @@ def train_whole(config: Config, *, ends_process: bool) -> Summary:
     if finished:
         _print(summary, config)
     return summary
+
+
+def _write_test_card(config: Config, text: MeasuredText, cleaned: Cleaned | None, num_parameters: int) -> None:
+    """Write the card of the test set. The run is complete without it, so a mistake is only reported."""
+    from tqdm import tqdm
+
+    from seq2seq.evaluate.make_card import write_card
+    from seq2seq.evaluate.run_card import run_card
+    from seq2seq.report.card_page import write_card_pages
+
+    try:
+        with tqdm(desc="card: reading the training text", unit=" pairs", leave=False, disable=None) as bar:
+            card = run_card(config, text, cleaned, num_parameters, bar.update)
+        write_card(card, config.run_dir / "card")
+        write_card_pages(card, config.run_dir / "card")
+    except UserError as error:
+        with suppress(OSError):  # the terminal is gone, but the run is complete
+            print(f"the card of the test set was not written: {error}", file=sys.stderr)
 
 
 def stopped_line(summary: Summary, again: str) -> str:

@@ -94,7 +94,16 @@ FLOORS: dict[str, tuple[str, ...]] = {
     # Satellites look down on the core and not at each other; the core imports no satellite, but train scores.
     "evaluate.meaning": (),
     "evaluate.scores": _BASE,
-    "evaluate.significance": (*_BASE, "evaluate.scores"),
+    "evaluate.significance": (*_BASE, "evaluate.learned", "evaluate.scores"),
+    "evaluate.learned": ("errors", "files"),
+    "evaluate.card": (),
+    "evaluate.words": (),
+    "evaluate.by_line": ("evaluate.card", "evaluate.scores"),
+    "evaluate.overlap": ("data.inspection", "evaluate.words", "languages"),
+    "evaluate.training_text": ("data.formats.pairs", "data.parallel", "evaluate.overlap", "evaluate.words"),
+    "evaluate.slices": ("decode.flags", "evaluate.by_line", "evaluate.card", "evaluate.words", "languages"),
+    "evaluate.make_card": (*_BASE, "config", "data", "decode", "evaluate", "model_folder"),
+    "evaluate.run_card": (*_BASE, "config", "data", "decode", "evaluate", "memory", "model_folder"),
     "evaluate": (*_BASE, "evaluate"),
     "train": (*_CORE, "evaluate", "faults", "train"),
     "doctor": (*_CORE, "train", "doctor"),
@@ -113,7 +122,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "export.parity": (),
     "export": (*_CORE, "evaluate", "export", "train.metrics"),
     # A whole run is training, its picture and model cards, for the command line and for Python programs.
-    "whole_run": ("config", "errors", "export.card", "files", "memory", "report.curves", "train"),
+    "whole_run": (
+        *("config", "data", "errors", "evaluate.make_card", "evaluate.run_card", "export.card", "files", "memory"),
+        *("report.card_page", "report.curves", "train"),
+    ),
     "cli": (*_CORE, "evaluate", "train", "doctor", "export", "report", "whole_run", "cli"),
     "__main__": ("cli.main",),
     "": ("config", "decode.translator", "errors", "evaluate", "whole_run"),  # seq2seq/__init__.py

@@ -182,6 +182,22 @@ def clean_text(
     return cleaned
 
 
+def cleaned_before(data: DataConfig, cache_dir: Path, known: ChecksumMemory, scorer: PairScorer) -> Cleaned | None:
+    """What :func:`clean_text` found before; None if no rule is on. Nothing is written but checksums of files.
+
+    Raises:
+        DataError: it is not there any more, or damaged.
+        ModelError: the model of a rule is not there.
+    """
+    if not _is_on(data):
+        return None
+    made_from = _fingerprint(data, known, scorer)
+    folder = cache_dir / f"clean-{made_from}"
+    if not folder.exists():
+        raise DataError(f"{cache_dir}: has no record of which pairs were left out")
+    return _open(folder, made_from, known)
+
+
 def rules_of(data: DataConfig) -> list[CleanConfig]:
     """The rules of each dataset of the training text."""
     return [dataset.clean or data.clean for dataset in data.train]

@@ -53,7 +53,8 @@ class TestSetCard(_Part):
 class Overlap(_Part):
     """How much of the test set is in the training text.
 
-    Exact: except for case, spaces and punctuation. Near: most of its letter sequences are in one training sentence.
+    Exact: except for case, spaces and punctuation. Near: at most a quarter of the words differ from those of one
+    training sentence. That is usual for short sentences: text of one kind has many that are like each other.
     """
 
     training_pairs: int  # with which it was compared
@@ -64,6 +65,7 @@ class Overlap(_Part):
     lines: tuple[int, ...]  # test lines with any of these
     examples: tuple[tuple[int, str, str], ...] = ()  # near ones: test line, its source, the training source
     without: tuple[MetricScore, ...] = ()  # scores of the lines that do not overlap; empty if all or none do
+    without_exact: tuple[MetricScore, ...] = ()  # scores of the lines without exact overlap; empty as above
 
 
 class Rate(_Part):

@@ -17,6 +17,7 @@ from sacrebleu.metrics.ter import TER
 from sacrebleu.significance import PairedTest
 
 from seq2seq.errors import DataError, UserError
+from seq2seq.evaluate.learned import Learned, LearnedMetric
 from seq2seq.evaluate.scores import bleu_for, check_texts, details_of, processing_notes
 from seq2seq.languages import UNSPACED_SCRIPTS, script_in, script_of
 
@@ -24,7 +25,8 @@ LEVEL = 0.05  # a smaller p-value: the difference is larger than chance would gi
 # sacreBLEU counts the shuffles with a larger difference than the one found, not those with the same one. If few lines
 # differ, nearly all have the same or a smaller one, and p comes out near 0. The true p is at least 2 / 2**lines.
 LEAST_LINES = 10
-NUM_METRICS = 4
+METRICS = ("BLEU", "chrF2", "chrF2++", "TER")
+_DIGITS_OF_LEARNED = 4  # many are from 0 to 1
 _SEED = "SACREBLEU_SEED"  # environment variable with the seed of the resamples
 _BYTES = 200_000  # for each line: 1,000 resamples of up to 24 counts, and 10,000 shuffles of two systems
 _CHUNK = 50  # lines between two reports of progress
@@ -43,15 +45,20 @@ class Measure:
     difference: float | None = None  # None: of the first system
     p_randomisation: float | None = None  # of paired approximate randomisation; None: not tested
     p_bootstrap: float | None = None  # of the paired bootstrap
+    digits: int = 2  # after the decimal point, for people
 
     def __str__(self) -> str:
         """The score in sacreBLEU's one-line format."""
-        return f"{self.name}|{self.signature} = {self.score:.2f} {self.details}".rstrip()
+        return f"{self.name}|{self.signature} = {self.score:.{self.digits}f} {self.details}".rstrip()
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
         values = asdict(replace(self, signature=self.resampled_signature or self.signature, resampled_signature=None))
-        return {name: value for name, value in values.items() if value is not None and value != "" and name != "name"}
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None and value != "" and name not in ("name", "digits")
+        }
 
     @property
     def gain(self) -> float:
@@ -124,6 +131,7 @@ def compare(
     tokenize: str | None = None,
     target_language: str | None = None,
     *,
+    learned: Sequence[Learned] = (),
     resample: bool = True,
     progress: Callable[[int], object] = lambda count: None,
 ) -> Comparison:
@@ -133,6 +141,7 @@ def compare(
         systems: their translations by name, at least one.
         references: one or several texts.
         tokenize: as for :func:`seq2seq.score`, and ``target_language``, too.
+        learned: scores of other metrics, which follow these.
         resample: compute intervals and p-values, not the scores alone.
         progress: called with the number of lines that one metric has read of one system; it reads all lines once.
 
@@ -153,15 +162,18 @@ def compare(
     if script in UNSPACED_SCRIPTS and not asian:
         notes.append(f"TER and chrF2++ count words, which text in {script} script does not separate: go by chrF2")
     metrics: list[Any] = [bleu, CHRF(), CHRF(word_order=2), TER(normalized=asian, asian_support=asian)]
+    metrics += (LearnedMetric(one, translations) for one in learned)
     different = [sum(map(str.__ne__, translations[0], lines)) for lines in translations]
     columns, resampling = [], None
     for metric in metrics:
-        _remember_statistics(metric, translations, references, progress)
+        if not isinstance(metric, LearnedMetric):
+            _remember_statistics(metric, translations, references, progress)
         measures = [_measure(metric, lines, references) for lines in translations]
         others = (replace(one, difference=one.score - measures[0].score) for one in measures[1:])
         measures = [measures[0], *others]
         if resample:
-            to_test = [number for number, count in enumerate(different) if count >= LEAST_LINES]
+            counts = metric.num_different if isinstance(metric, LearnedMetric) else different
+            to_test = [number for number, count in enumerate(counts) if count >= LEAST_LINES]
             measures, resampling = _resampled(metric, measures, translations, references, to_test)
         columns.append(measures)
     rows = zip(systems, zip(*columns, strict=True), different, strict=True)
@@ -213,7 +225,8 @@ def _remember_statistics(
 def _measure(metric: Any, lines: list[str], references: Sequence[Sequence[str]]) -> Measure:
     score = metric.corpus_score(lines, references)
     details = details_of(score) if score.name == "BLEU" else ""
-    return Measure(score.name, float(score.score), str(metric.get_signature()), details)
+    digits = _DIGITS_OF_LEARNED if isinstance(metric, LearnedMetric) else 2
+    return Measure(score.name, float(score.score), str(metric.get_signature()), details, digits=digits)
 
 
 def _resampled(

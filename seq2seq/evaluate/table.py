@@ -30,7 +30,7 @@ def _rows(comparison: Comparison) -> Iterator[str]:
     yield _row(first.name, map(_score, first.measures))
     for system in others:
         yield _row(system.name, map(_score, system.measures))
-        yield _row(f"{system.name} - {first.name}", (f"{one.difference:+.2f}" for one in system.measures))
+        yield _row(f"{system.name} - {first.name}", (f"{one.difference:+.{one.digits}f}" for one in system.measures))
         if system.measures[0].p_randomisation is not None:
             yield _row("  p (ar)", (_p(one.p_randomisation) for one in system.measures))
             yield _row("  p (bs)", (_p(one.p_bootstrap) for one in system.measures))
@@ -42,9 +42,10 @@ def _row(label: str, cells: Iterable[str]) -> str:
 
 def _score(measure: Measure) -> str:
     if measure.interval is None:
-        return f"{measure.score:.2f}"
+        return f"{measure.score:.{measure.digits}f}"
     low, high = measure.interval
-    return f"{measure.score:.2f} [{low:.1f}, {high:.1f}]"
+    fewer = measure.digits - 1
+    return f"{measure.score:.{measure.digits}f} [{low:.{fewer}f}, {high:.{fewer}f}]"
 
 
 def _p(p: float | None) -> str:

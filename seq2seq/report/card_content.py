@@ -48,7 +48,7 @@ def summary(card: Card) -> Iterator[Block]:
                 "What a BLEU means depends on the languages and the text; compare it on one test set only.", "note"
             )
     yield from (Words(note, "warning") for note in card.notes)
-    if card.overlap is not None and _share(len(card.overlap.lines), card.test.lines) >= _MUCH_OVERLAP:
+    if card.overlap is not None and _share(card.overlap.exact_sources, card.test.lines) >= _MUCH_OVERLAP:
         yield Words(_overlap_warning(card.overlap, card), "warning")
     for rate in card.rates:
         if rate.lines >= max(_MANY_LINES, _OFTEN * rate.reference_lines) and rate.share >= 0.01:
@@ -119,13 +119,13 @@ def _scores(card: Card) -> Iterator[Block]:
 
 
 def _overlap_warning(overlap: Overlap, card: Card) -> str:
-    share = _share(len(overlap.lines), card.test.lines)
+    share = _share(overlap.exact_sources, card.test.lines)
     said = (
-        f"{len(overlap.lines):,} of {card.test.lines:,} test lines ({_percent(share)}) are also in the training text, "
-        "exactly or nearly. The model may know them by heart, so the score says too much about new text"
+        f"{overlap.exact_sources:,} of {card.test.lines:,} test lines ({_percent(share)}) are also in the training "
+        "text. The model may know them by heart, so the score says too much about new text"
     )
-    if overlap.without and card.scores:
-        with_, without = card.scores[0], overlap.without[0]
+    if overlap.without_exact and card.scores:
+        with_, without = card.scores[0], overlap.without_exact[0]
         said += f"; without them {without.name} is {without.score:.2f}"
         if abs(with_.score - without.score) < _NOTICEABLE:
             said += ", which is about the same"
@@ -147,7 +147,8 @@ def _overlap(overlap: Overlap, card: Card) -> Iterator[Block]:
     caption = f"Test lines that are among {overlap.training_pairs:,} training pairs"
     yield rows(("in the training text", "lines", "share"), *table, caption=caption)
     yield Words(
-        "Exact: except for case, spaces and punctuation. Near: most of its letter sequences are in one sentence.",
+        "Exact: except for case, spaces and punctuation. Near: at most a quarter of the words differ from those of one "
+        "training sentence. That is usual for short sentences: text of one kind has many that are like each other.",
         "note",
     )
     if overlap.without:
@@ -162,6 +163,9 @@ def _overlap(overlap: Overlap, card: Card) -> Iterator[Block]:
             for one in overlap.without
         ]
         yield rows(("metric", "all lines", f"the {left:,} lines that do not overlap"), *changes)
+    if overlap.without_exact:
+        of_these = ", ".join(map(_named, overlap.without_exact))
+        yield Words(f"All lines but those that are there exactly: {of_these}.")
     source = card.system.languages[0]
     for line, text, found in overlap.examples:
         yield Texts(f"line {line:,}", (("test", text, source), ("training", found, source)))

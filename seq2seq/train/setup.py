@@ -11,7 +11,7 @@ The run folder::
     samples.jsonl    translations of the same few lines in every validation
     bad_lines.jsonl  the sentence pairs of skipped steps, if there were any
     starts.jsonl     every start of the run: versions, machine, what it chose and why
-    test.hyp.txt     translations of the test set; test.json: their scores
+    test.hyp.txt     translations of the test set; test.json: their scores; card/: all that is known of them
 """
 
 from __future__ import annotations

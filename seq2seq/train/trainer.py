@@ -26,6 +26,7 @@ from seq2seq.data.prepare import sampled_folder
 from seq2seq.decode.calibration import CannotCalibrateError, save_calibration
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
+from seq2seq.device import device_name
 from seq2seq.errors import UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
 from seq2seq.files import seal, write_text
@@ -42,7 +43,14 @@ from seq2seq.train.reporter import StepRecord
 from seq2seq.train.resume import restore
 from seq2seq.train.setup import Run
 from seq2seq.train.stopping import StopSignals
-from seq2seq.train.validation import Validation, measured_decode, translate_and_score, update_best, validate
+from seq2seq.train.validation import (
+    Validation,
+    measured_decode,
+    score_lines,
+    translate_all,
+    update_best,
+    validate,
+)
 
 _SIGNAL = "stopped by a signal"
 
@@ -292,11 +300,15 @@ def score_test_set(run: Run, translator: Translator) -> Scores | None:
     text, run_dir = run.data.test_text, run.config.run_dir
     if text is None:
         return None
-    hypotheses, scores = translate_and_score(translator, text, run.config, run.processes)
+    started = time.monotonic()
+    hypotheses = translate_all(translator, text, run.config, run.processes)
+    seconds = time.monotonic() - started
+    scores = score_lines(hypotheses, text, run.config)
     run.report.notes(scores.notes)
     if run.processes.is_main:
         write_text(run_dir / "test.hyp.txt", "".join(f"{line}\n" for line in hypotheses))
         record = {**scores.as_json(), "decode": measured_decode(run.config).model_dump(), "model": translator.metadata}
+        record |= {"seconds": round(seconds, 3), "device": device_name(run.processes.device)}
         record |= {f"{side}_blake2b": fingerprint_lines(getattr(text, side)) for side in ("src", "ref")}
         write_text(run_dir / "test.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return scores

@@ -167,10 +167,8 @@ def measured_decode(config: Config) -> DecodeConfig:
     return config.decode.model_copy(update={"quantize": None})
 
 
-def translate_and_score(
-    translator: Translator, text: MeasuredText, config: Config, processes: Processes
-) -> tuple[list[str], Scores]:
-    """Translate all lines, shared among the processes, and score them. Every process gets the same result."""
+def translate_all(translator: Translator, text: MeasuredText, config: Config, processes: Processes) -> list[str]:
+    """Translate all lines, shared among the processes. Every process gets the same result."""
     mine = text.take(range(processes.rank, len(text.src), processes.world_size))
     translated = dict[int, str]()
     for tag in dict.fromkeys(mine.tags):
@@ -180,7 +178,12 @@ def translate_and_score(
     hypotheses = [""] * len(text.src)
     for rank, share in enumerate(processes.all_gather([translated[line] for line in range(len(mine.src))])):
         hypotheses[rank :: processes.world_size] = share
-    return hypotheses, score(hypotheses, [text.ref], target_language=config.data.target_language)
+    return hypotheses
+
+
+def score_lines(hypotheses: list[str], text: MeasuredText, config: Config) -> Scores:
+    """The scores of the translations of a text."""
+    return score(hypotheses, [text.ref], target_language=config.data.target_language)
 
 
 def validate(
@@ -201,7 +204,8 @@ def validate(
 
     def measured(corpus: Corpus, text: MeasuredText) -> Validation:
         loss, losses = losses_by_part(model, corpus, text, config, processes, dtype)
-        hypotheses, scores = translate_and_score(translator, text, config, processes)
+        hypotheses = translate_all(translator, text, config, processes)
+        scores = score_lines(hypotheses, text, config)
         shown = [(text.src[line], hypotheses[line], text.ref[line]) for line in _examples(text.src)]
         return Validation(loss, scores, find_faults(text.src, hypotheses, text.ref), tuple(shown), losses)
 

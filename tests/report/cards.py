@@ -63,6 +63,7 @@ def full_card(text: str = "some text", *, overlap: int = 3) -> Card:
             lines=tuple(range(1, overlap + 1)),
             examples=((3, text, text),),
             without=without,
+            without_exact=without,
         ),
         rates=(
             Rate(flag="long", lines=20, share=0.2, reference_lines=2),
