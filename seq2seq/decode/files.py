@@ -25,7 +25,7 @@ from seq2seq.decode.output import OutputFile
 from seq2seq.decode.review import Review
 from seq2seq.decode.shards import shard_of, write_record
 from seq2seq.decode.streams import is_stream, outgoing
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translator import WINDOW_LINES, Translation, Translator
 from seq2seq.decode.wanted import Prefixes, Wanted
 from seq2seq.errors import UserError
 from seq2seq.files import read_checksum
@@ -123,6 +123,9 @@ def translate_file(
         assert isinstance(source, str)
         part = shard_of(source, invalid_bytes, *shard)
         target = str(part.file(target))
+        if part.span.start == part.span.end:
+            cuts = f"parts begin and end between windows of {WINDOW_LINES:,} lines"
+            print(f"{target}: this part has no lines ({cuts}); fewer parts are enough", file=sys.stderr)
     span = part.span if part is not None else WHOLE
     with OutputFile(Path(os.path.realpath(target))) as output:
         kept = run if part is None else {**run, **part.identity()}
