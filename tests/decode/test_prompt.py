@@ -69,7 +69,7 @@ def test_each_line_is_answered(best: Path) -> None:
     assert first == "enter a line to translate it; Ctrl-D ends"
     answer = rest[1]
     assert answer
-    assert rest == ["> kato miren", answer, "> ", "", "> kato miren", answer, "> ", ""]
+    assert rest == ["xx> kato miren", answer, "xx> ", "", "xx> kato miren", answer, "xx> ", ""]
     piped = subprocess.run(
         command("translate", best, "--device", "cpu"), input=b"kato miren\n", capture_output=True, env=environment()
     )
@@ -92,6 +92,6 @@ def test_a_line_in_no_encoding(best: Path) -> None:
     """Guards against a traceback for bytes that are not UTF-8; they are reported as in a file."""
     terminal = Terminal("translate", best, "--device", "cpu")
     terminal.enter(b"> ", b"ka\xffto\r")
-    terminal.enter(b"\n> ", b"\x04")
+    terminal.enter(b"\r\nxx> ", b"\x04")
     assert terminal.end() == 0
     assert b"line:1: not valid UTF-8 (byte 0xff)" in terminal.seen
