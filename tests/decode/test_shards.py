@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,21 +23,39 @@ COUNT = 3
 LINES = 30
 
 
-@pytest.fixture(autouse=True)
-def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _small_windows() -> Iterator[None]:
     """Eight windows in thirty lines."""
-    monkeypatch.setattr(translator_module, "WINDOW_LINES", 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(translator_module, "WINDOW_LINES", 4)
+        yield
+
+
+def write_text(folder: Path) -> None:
+    """Ordinary lines, a blank one, one too long, one that is not UTF-8."""
+    lines = [src.encode() for src, _ in sentences(LINES, seed=8)]
+    lines[5:8] = b"", b"ren " * 40, b"ka\xff"
+    (folder / "in").write_bytes(b"\n".join(lines))
+    (folder / "in.gz").write_bytes(gzip.compress(b"\n".join(lines)))
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a text: ordinary lines, a blank one, one too long, one that is not UTF-8."""
-    lines = [src.encode() for src, _ in sentences(LINES, seed=8)]
-    lines[5:8] = b"", b"ren " * 40, b"ka\xff"
-    (tmp_path / "in").write_bytes(b"\n".join(lines))
-    (tmp_path / "in.gz").write_bytes(gzip.compress(b"\n".join(lines)))
+    """A folder with the text, to work in."""
+    write_text(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def parts(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the text and its translation in parts, to be copied."""
+    folder = tmp_path_factory.mktemp("parts")
+    write_text(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        all_parts(model)
+    return folder
 
 
 def translate(model: Path, *options: str, source: str = "in", target: str = "out") -> int:
@@ -194,12 +212,12 @@ def test_what_is_wrong_is_named(
     harm: Callable[[Path], None],
     name: str,
     message: str,
-    model: Path,
+    parts: Path,
     place: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Guards against a whole made of parts of which one is missing, doubled, truncated or damaged."""
-    all_parts(model)
+    shutil.copytree(parts, place, dirs_exist_ok=True)
     (place / "out").write_bytes(b"earlier\n")
     harm(place)
     before = sorted(os.listdir(place))
@@ -215,10 +233,10 @@ def test_what_is_wrong_is_named(
 @pytest.mark.parametrize("other", [("--beam-size", "3"), ("--format", "tsv"), ("source",)])
 @pytest.mark.parametrize("foreign", [1, 3])
 def test_a_foreign_part_is_named(
-    foreign: int, other: tuple[str, ...], model: Path, place: Path, capsys: pytest.CaptureFixture[str]
+    foreign: int, other: tuple[str, ...], model: Path, parts: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Guards against a part of other options or another text, whichever it is: the one that differs is named."""
-    all_parts(model)
+    shutil.copytree(parts, place, dirs_exist_ok=True)
     if other == ("source",):
         (place / "in").write_bytes((place / "in").read_bytes().replace(b"ren", b"sol"))
         other = ()
@@ -299,7 +317,7 @@ def test_a_wrong_part_is_refused(text: str, environment: dict[str, str], message
 def test_random_parts_of_random_texts(model: Path, place: Path) -> None:
     """Guards against cuts at the wrong place, for any number of lines and parts, also where windows end early."""
     rng = random.Random(5)
-    for _ in range(6):
+    for _ in range(3):
         count = rng.randrange(1, 7)
         lines = rng.choices([src for src, _ in sentences(20, seed=3)], k=rng.randrange(1, 40))
         write_lines(place / "in", lines)
