@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from seq2seq.decode.input_lines import InputLines, Span
 from seq2seq.decode.output import OutputFile
-from seq2seq.decode.translator import windows_of
 from seq2seq.errors import DataError, UserError
 from seq2seq.files import CHECKSUM, sealed_json, write_bytes
 
@@ -138,6 +137,8 @@ def shard_of(source: str, invalid_bytes: str, number: int, count: int) -> Shard:
 
     Raises DataError if the file cannot be read.
     """
+    from seq2seq.decode.translator import windows_of  # with PyTorch, which merging does not need
+
     lines, ends = InputLines(source, invalid_bytes, silent=True), [0]
     with tqdm(desc="counting", unit=" lines", mininterval=0.5, leave=False) as bar:
         for window in windows_of(lines, lambda: False):
