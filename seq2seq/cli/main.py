@@ -56,11 +56,9 @@ _COMMANDS = {
 
 _EPILOG = """\
 A first run, from parallel text to translations:
-
   seq2seq train my.yaml
   seq2seq evaluate runs/my --src test.en --ref test.de
   seq2seq translate runs/my --input new.en --output new.de
-
 with this my.yaml:
   run_dir: runs/my
   data:
