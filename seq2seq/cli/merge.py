@@ -5,10 +5,10 @@ import argparse
 from seq2seq.cli.common import Subparsers, path
 
 _EPILOG = """\
-FILE.shard-1-of-8, FILE.shard-2-of-8, ... and their records (FILE.shard-1-of-8.json)
-must be in its folder. FILE is written only if each part is there once, all are of
-the same model, options and source, and counts, order and checksums hold. It has
-the bytes that one process would have written. The parts may then be deleted.
+FILE.shard-1-of-8, FILE.shard-2-of-8, ... must be beside FILE, each with
+its record (FILE.shard-1-of-8.json). FILE is written only if each part is there
+once, all are of the same model, options and source, and counts, order and
+checksums hold. It has the bytes that one process would have written.
 """
 
 
