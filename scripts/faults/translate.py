@@ -39,7 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> list[str]:
     """Kill, compare, measure."""
     args.out.mkdir(parents=True, exist_ok=True)
-    model = args.model.resolve() if args.model else _small_model(args.out)
+    model = args.model.resolve() if args.model else small_model(args.out)
     problems = _after_kills(args, model) if args.kills else []
     return problems + (_memory(args, model) if args.sizes else [])
 
@@ -47,15 +47,15 @@ def run(args: argparse.Namespace) -> list[str]:
 def _after_kills(args: argparse.Namespace, model: Path) -> list[str]:
     ending = ".gz" if args.gzip else ""
     source = args.out / f"in{ending}"
-    _write_input(source, args.lines, args.seed, args.gzip)
+    write_input(source, args.lines, args.seed, args.gzip)
     undisturbed, killed = args.out / f"undisturbed{ending}", args.out / f"killed{ending}"
     for leftover in args.out.glob("*killed*"):
         leftover.unlink()
     log, nothing = args.out / "log", args.out / "nothing.in"
     nothing.touch()
-    start_up = measure(_command(model, nothing, args.out / "nothing.out"), log).seconds
-    seconds = measure(_command(model, source, undisturbed), log).seconds
-    resume = _command(model, source, killed, "--resume")
+    start_up = measure(translating(model, nothing, args.out / "nothing.out"), log).seconds
+    seconds = measure(translating(model, source, undisturbed), log).seconds
+    resume = translating(model, source, killed, "--resume")
     print(f"undisturbed: {args.lines:,} lines in {seconds:.1f} s, {start_up:.1f} of them to start", flush=True)
     rng = random.Random(args.seed)
     kept: list[int] = []  # lines after every kill
@@ -82,8 +82,8 @@ def _memory(args: argparse.Namespace, model: Path) -> list[str]:
     peaks: list[float] = []
     for lines in args.sizes:
         source, target = args.out / f"memory-{lines}.in", args.out / f"memory-{lines}.out"
-        _write_input(source, lines, args.seed, args.gzip)
-        cost = measure(_command(model, source, target), args.out / "log")
+        write_input(source, lines, args.seed, args.gzip)
+        cost = measure(translating(model, source, target), args.out / "log")
         if (found := _count_lines(target)) != lines:
             return [f"{lines:,} lines: the output has {found:,}"]
         peaks.append(cost.mib)
@@ -93,7 +93,8 @@ def _memory(args: argparse.Namespace, model: Path) -> list[str]:
     return ["the memory grows with the file"] * (max(peaks) >= 1.1 * min(peaks))
 
 
-def _small_model(out: Path) -> Path:
+def small_model(out: Path) -> Path:
+    """A model that is trained in a few seconds, in the folder ``out``; one that is there is used again."""
     run = out / "model"
     if not (run / "best").exists():
         shutil.rmtree(run, ignore_errors=True)
@@ -102,11 +103,13 @@ def _small_model(out: Path) -> Path:
     return run
 
 
-def _command(model: Path, source: Path, target: Path, *options: str) -> list[str]:
+def translating(model: Path, source: Path, target: Path, *options: str) -> list[str]:
+    """The command that translates ``source`` to ``target``, fast."""
     return command("translate", model, "--input", source, "--output", target, *_GREEDY, *options)
 
 
-def _write_input(path: Path, num_lines: int, seed: int, compressed: bool) -> None:
+def write_input(path: Path, num_lines: int, seed: int, compressed: bool) -> None:
+    """Write lines of the embedded corpus, among them blank ones, long ones, invalid bytes and CRLF."""
     rng, ordinary = random.Random(seed), (ROOT / "data/train.en").read_bytes().splitlines()
     with gzip.open(path, "wb") if compressed else path.open("wb") as file:
         for _ in range(num_lines):

@@ -7,8 +7,9 @@ from seq2seq.cli.common import Subparsers, path
 
 
 def add(subparsers: Subparsers) -> None:
-    text = "make a model folder from a Marian model (OPUS-MT)"
-    parser = subparsers.add_parser("import", help=text, description=text[0].upper() + text[1:] + ".")
+    description = "Make a model folder from a Marian model of Hugging Face (OPUS-MT)."
+    help_ = "make a model folder from a Marian model (OPUS-MT)"
+    parser = subparsers.add_parser("import", help=help_, description=description)
     parser.add_argument(
         "folder", type=path, metavar="HF_FOLDER", help="config.json, weights, source.spm, vocab.json, ..."
     )

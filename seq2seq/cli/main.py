@@ -23,6 +23,7 @@ from seq2seq.cli import (
     explain,
     export,
     import_,
+    merge,
     report,
     score,
     train,
@@ -42,6 +43,7 @@ _COMMANDS = {
             evaluate,
             score,
             translate,
+            merge,
             calibrate,
             explain,
             average,
@@ -56,11 +58,9 @@ _COMMANDS = {
 
 _EPILOG = """\
 A first run, from parallel text to translations:
-
   seq2seq train my.yaml
   seq2seq evaluate runs/my --src test.en --ref test.de
   seq2seq translate runs/my --input new.en --output new.de
-
 with this my.yaml:
   run_dir: runs/my
   data:

@@ -16,8 +16,8 @@ _EPILOG = """\
 --flags: confidence (the probability that the best translation is acceptable, if
   the model is calibrated); last, with commas: empty, looping, copied, short,
   long, script (wrong), numbers (others), tags (placeholders, addresses; lost)
-Lines from a pipe or a terminal are translated when they arrive.
-exit codes: as `seq2seq -h` lists them
+--shard 3/8 writes FILE.shard-3-of-8, and `seq2seq merge FILE` joins all parts;
+  auto/8: the number is SLURM_ARRAY_TASK_ID (1 to 8) or JOB_COMPLETION_INDEX
 """
 
 
@@ -32,6 +32,8 @@ def add(subparsers: Subparsers) -> None:
     argument, home = parser.add_argument, os.path.expanduser
     argument("models", type=path, nargs="+", metavar="MODEL", help="run folder or model folder; several: an ensemble")
     argument("--input", type=home, metavar="FILE", default="-", help="text, gzip or a pipe; default: standard input")
+    help_ = "translate TEXT; may be repeated"
+    argument("--text", action="append", metavar="TEXT", help=help_)
     argument("--output", type=home, metavar="FILE", default="-", help="name.gz: compressed; default: standard output")
     help_ = "text, or tsv: source, translation, score"
     argument("--format", choices=["text", "tsv"], metavar="NAME", help=help_)
@@ -41,6 +43,8 @@ def add(subparsers: Subparsers) -> None:
     argument("--prefix", type=path, metavar="FILE", help="how the translation of each line begins")
     argument("--glossary", type=path, metavar="FILE", help="CSV: source term, target term to use for it")
     argument("--resume", action="store_true", help="continue an interrupted translation")
+    help_ = "only part I of N of --input (auto: the scheduler's), see below"
+    argument("--shard", metavar="I/N", help=help_)
     choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
     argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)
     add_decode_options(parser)
@@ -49,20 +53,25 @@ def add(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> None:
     from seq2seq.decode.calibration import calibration_for
     from seq2seq.decode.files import Beside, Extras, Format, translate_file
-    from seq2seq.decode.streams import is_stream, refuse_same_file
+    from seq2seq.decode.prompt import Prompt
+    from seq2seq.decode.shards import parse_shard
+    from seq2seq.decode.streams import Texts, is_stream, refuse_same_file
 
     source = Path(args.input)
+    if args.text is not None and args.input != "-":
+        raise UserError("--text and --input: give one of them")
     if args.input != "-":
         _check_there("--input", source)
     if args.output == "-" and getattr(sys.stdout, "name", None) == os.devnull:  # main replaces a closed stream
         raise UserError("standard output is closed; redirect it, or give --output FILE")
-    if args.resume:
+    shard = None if args.shard is None else parse_shard(args.shard, os.environ)
+    for option in [*["--resume"] * args.resume, *["--shard"] * (shard is not None)]:
         if args.input == "-" or not source.is_file():
-            raise UserError("--resume: give --input FILE; input from a pipe cannot be read again")
+            raise UserError(f"{option}: give --input FILE; input from a pipe cannot be read again")
         if is_stream(args.output):
-            raise UserError("--resume: give --output FILE; output to a pipe cannot be continued")
+            raise UserError(f"{option}: give --output FILE; output to a pipe cannot be continued")
         if args.prefix is not None and not args.prefix.is_file():
-            raise UserError("--resume: --prefix must be a file; a pipe cannot be read again")
+            raise UserError(f"{option}: --prefix must be a file; a pipe cannot be read again")
     if args.format == "text" and (args.scores or args.flags):
         raise UserError("--scores and --flags are columns of --format tsv; remove --format text")
     if args.review is not None and args.review < 1:
@@ -79,7 +88,12 @@ def run(args: argparse.Namespace) -> None:
         calibration = calibration_for(translator, decode, partial(print, file=sys.stderr))
     extras = Extras(args.scores, args.flags, args.review or 0, calibration)
     beside = Beside(args.prefix, args.glossary)
-    translate_file(translator, args.input, args.output, decode, args.invalid_bytes, args.resume, form, extras, beside)
+    text: str | Texts | Prompt = args.input
+    if args.text is not None:
+        text = Texts(args.text)
+    elif args.input == args.output == "-" and Prompt.is_possible():
+        text = Prompt(translator.config.data.source_language)
+    translate_file(translator, text, args.output, decode, args.invalid_bytes, args.resume, form, extras, beside, shard)
 
 
 def _check_there(option: str, file: Path) -> None:

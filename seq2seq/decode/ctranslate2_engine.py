@@ -28,7 +28,7 @@ from seq2seq.decode.ctranslate2_model import (
     why_not,
     write_model,
 )
-from seq2seq.decode.engine import Source
+from seq2seq.decode.engine import OnFound, Source, unnoticed
 from seq2seq.decode.search import FIRST_ID, Hypothesis, length_penalty
 from seq2seq.errors import ModelError, UserError
 from seq2seq.files import CHECKSUM, fingerprint, put_folder_in_place, seal, temporary_folder
@@ -106,9 +106,16 @@ class CTranslate2Engine:
         return decode
 
     def search(
-        self, sources: Sequence[Source], decode: DecodeConfig, rules: Rules = _NO_RULES
+        self,
+        sources: Sequence[Source],
+        decode: DecodeConfig,
+        rules: Rules = _NO_RULES,
+        on_found: OnFound = unnoticed,
     ) -> list[list[Hypothesis]]:
-        """See :class:`~seq2seq.decode.engine.Engine`."""
+        """See :class:`~seq2seq.decode.engine.Engine`.
+
+        CTranslate2 makes its batches itself, so ``on_found`` is called once, with all.
+        """
         _refuse(decode)
         assert not any(source.beginning or source.terms for source in sources)
         model, beam_size = self._model("float32" if decode.quantize is None else "int8"), decode.beam_size
@@ -130,6 +137,7 @@ class CTranslate2Engine:
             log_probs = model.log_probs([source] * len(several), [one.ids for one in several])
             scored = zip(several, log_probs, strict=True)
             found[line] = [Found(one.ids, log_prob, one.cut) for one, log_prob in scored if self._is_allowed(one)]
+        on_found(sources)
         return [_ranked(several, decode) for several in found]
 
     def score(

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain, groupby
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ _BATCH_TOKENS = {"cpu": 8_192, "cuda": 65_536}
 _SAMPLE_TOKENS = 16_384  # the same for sampling on CUDA, which sorts the vocabulary of every hypothesis in float64
 _GRID = 16  # padded lengths of sources are multiples of it
 _NO_RULES = Rules()
+OnFound: TypeAlias = Callable[[Sequence["Source"]], None]
 _SMALLEST_SHARE = 1024  # tokens times beam size; in smaller batches a step's matrices are too small for one thread
 
 
@@ -58,11 +59,19 @@ class Source:
     terms: tuple[Term, ...] = ()  # that its translation must have; not for sampling
 
 
+def unnoticed(sources: Sequence[Source]) -> None:
+    """The default of ``on_found``: nobody follows the progress of a search."""
+
+
 class Engine(Protocol):
     """The interface of an engine. Only one thread may call it at a time, unless the engine allows more."""
 
     def search(
-        self, sources: Sequence[Source], decode: DecodeConfig, rules: Rules = _NO_RULES
+        self,
+        sources: Sequence[Source],
+        decode: DecodeConfig,
+        rules: Rules = _NO_RULES,
+        on_found: OnFound = unnoticed,
     ) -> list[list[Hypothesis]]:
         """The best finished hypothesis of each source; with ``decode.n_best`` above 1, all of them, best first.
 
@@ -71,6 +80,7 @@ class Engine(Protocol):
 
         Args:
             rules: ``decode.suppress`` in pieces, and what the beginnings and terms of sources need.
+            on_found: called with the sources of each batch that was searched; every source once.
         """
 
     def score(
@@ -209,7 +219,11 @@ class TorchEngine:
         return decode.batch_tokens or (min(default, _SAMPLE_TOKENS) if decode.sample else default)
 
     def search(
-        self, sources: Sequence[Source], decode: DecodeConfig, rules: Rules = _NO_RULES
+        self,
+        sources: Sequence[Source],
+        decode: DecodeConfig,
+        rules: Rules = _NO_RULES,
+        on_found: OnFound = unnoticed,
     ) -> list[list[Hypothesis]]:
         """Search in batches of similar lengths, longest sources first.
 
@@ -223,7 +237,7 @@ class TorchEngine:
             alike = [sources[i] for i in some]
             wide = widened(decode, alike[0])
             batches += [Batch(batch, wide, decode.num_hypotheses, rules) for batch in self._batches(alike, wide)]
-        found = dict(zip(order, chain.from_iterable(self._search_all(batches)), strict=True))
+        found = dict(zip(order, chain.from_iterable(self._search_all(batches, on_found)), strict=True))
         failed = [i for i, source in enumerate(sources) if source.terms and not found[i]]
         if failed:
             without = self.search([replace(sources[i], terms=()) for i in failed], decode, rules)
@@ -287,10 +301,13 @@ class TorchEngine:
         length = -(-longest // _GRID) * _GRID if self._graphs is None else round_up(longest, _GRID)
         return min(length, self.model.max_length or length)
 
-    def _search_all(self, batches: list[Batch]) -> Iterator[list[list[Hypothesis]]]:
+    def _search_all(self, batches: list[Batch], on_found: OnFound) -> Iterator[list[list[Hypothesis]]]:
         if not batches:
-            return iter(())
-        return self._each(partial(self._search, self._model_for(batches[0].decode)), batches)
+            return
+        found = self._each(partial(self._search, self._model_for(batches[0].decode)), batches)
+        for batch, hypotheses in zip(batches, found, strict=True):
+            on_found(batch.sources)
+            yield hypotheses
 
     def _model_for(self, decode: DecodeConfig) -> Seq2SeqModel:
         """The model, or its int8 copy."""

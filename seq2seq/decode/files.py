@@ -20,16 +20,17 @@ from seq2seq.data.formats.lines import decode_line, read_lines
 from seq2seq.decode.calibration import Calibration
 from seq2seq.decode.confidence import features
 from seq2seq.decode.flags import Flag, find_flags
-from seq2seq.decode.output import OutputFile, Record
+from seq2seq.decode.input_lines import REPORTS, WHOLE, InputLines, Source, Span
+from seq2seq.decode.output import OutputFile
 from seq2seq.decode.review import Review
-from seq2seq.decode.streams import Arrivals, incoming_lines, is_stream, outgoing
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.shards import shard_of, write_record
+from seq2seq.decode.streams import is_stream, outgoing
+from seq2seq.decode.translator import WINDOW_LINES, Translation, Translator
 from seq2seq.decode.wanted import Prefixes, Wanted
-from seq2seq.errors import DataError, UserError
-from seq2seq.files import new_checksum, read_checksum
+from seq2seq.errors import UserError
+from seq2seq.files import read_checksum
 from seq2seq.languages import writing_of
 
-REPORTS = 20  # problems printed one by one; the rest are only counted
 _TO_SPACES = str.maketrans("\t\r\n", "   ")  # what would end a cell or a row
 
 Languages: TypeAlias = tuple[str | None, str | None]  # the codes of source and target
@@ -65,79 +66,9 @@ class Beside(NamedTuple):
 _NOTHING = Beside()
 
 
-class _InputLines:
-    """The lines of the input, decoded for the model, with their number, checksum and problems."""
-
-    def __init__(self, source: str, invalid_bytes: str) -> None:
-        self.name = "stdin" if source == "-" else source
-        self.count = 0
-        self.num_problems = 0  # with those that an earlier process reported
-        self.short_lists = 0  # lines of this process with fewer different translations than n_best
-        self.num_earlier = 0  # lines that an earlier process translated; it has reported their problems
-        self._raw = incoming_lines(source)
-        self._invalid_bytes = invalid_bytes
-        self._checksum = new_checksum()
-
-    def __iter__(self) -> Iterator[str]:
-        for raw in self._raw:
-            self.count += 1
-            line = self._decode(raw)
-            self._checksum.update(line.encode() + b"\n")
-            yield line
-
-    def none_is_there(self) -> bool:
-        """Whether a pipe or terminal has no next line yet."""
-        return isinstance(self._raw, Arrivals) and self._raw.none_is_there()
-
-    @property
-    def checksum(self) -> str:
-        return self._checksum.hexdigest()
-
-    def begin_with(self, record: Record) -> bool:
-        """Skip the lines that ``record`` counts; False if they differ from the recorded ones."""
-        self.num_earlier, self.num_problems = record.num_lines, record.num_problems
-        for _ in islice(self, record.num_lines):
-            pass
-        return (self.count, self.checksum) == (record.num_lines, record.input)
-
-    def report(self, line: int, problem: str) -> None:
-        """Print why a line cannot be translated as requested, for the first few lines."""
-        if line <= self.num_earlier:
-            return
-        self.num_problems += 1
-        if self.num_problems <= REPORTS:
-            tqdm.write(f"{self.name}:{line}: {problem}", file=sys.stderr)
-
-    def summarise(self, decode: DecodeConfig, wanted: Wanted) -> None:
-        """Print how many lines had problems that were not printed, and how many have what was wanted."""
-        earlier = f" (without the first {self.num_earlier:,} lines)" if self.num_earlier else ""
-        for sentence in wanted.summary():
-            print(f"{self.name}: {sentence}{earlier}", file=sys.stderr)
-        if self.short_lists:
-            what = f"{self.short_lists:,} lines have fewer than {decode.n_best} different translations"
-            more = "num_samples" if decode.sample else "beam_size"
-            print(f"{self.name}: {what}; raise decode.{more} to find more", file=sys.stderr)
-        if self.num_problems > REPORTS:
-            print(f"{self.name}: {self.num_problems - REPORTS:,} more lines have such problems", file=sys.stderr)
-
-    def _decode(self, raw: bytes) -> str:
-        try:
-            return raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            what = f"not valid UTF-8 (byte 0x{raw[error.start]:02x})"
-        if self._invalid_bytes == "fail":
-            advice = "convert the file to UTF-8, or use --invalid-bytes replace or blank"
-            raise DataError(f"{self.name}:{self.count}: {what}; {advice}")
-        if self._invalid_bytes == "blank":
-            self.report(self.count, f"{what}; its translation is left blank")
-            return ""
-        self.report(self.count, f"{what}; invalid bytes are read as U+FFFD")
-        return raw.decode("utf-8", errors="replace")
-
-
 def translate_file(
     translator: Translator,
-    source: str,
+    source: Source,
     target: str,
     decode: DecodeConfig,
     invalid_bytes: Literal["replace", "blank", "fail"] = "replace",
@@ -145,6 +76,7 @@ def translate_file(
     form: Format = "text",
     extras: Extras = Extras(),
     beside: Beside = _NOTHING,
+    shard: tuple[int, int] | None = None,
 ) -> None:
     """Translate ``source`` to ``target``; "-" is standard input or output. A file appears only when it is complete.
 
@@ -161,6 +93,8 @@ def translate_file(
             and line breaks in its texts become spaces.
         extras: more columns of a TSV file, and lines to print on standard error at the end.
         beside: what the translations must have.
+        shard: number and count; translate only this part of a file, to a file beside ``target`` with a record. See
+            :mod:`seq2seq.decode.shards`.
 
     Raises:
         DataError: the input cannot be read, or it is not UTF-8 and ``invalid_bytes`` is "fail".
@@ -170,43 +104,74 @@ def translate_file(
     languages = translator.config.data.source_language, translator.config.data.target_language
     rows = _Rows(decode.n_best, form, extras, languages)
     if is_stream(target):
-        lines = _InputLines(source, invalid_bytes)
+        lines = InputLines(source, invalid_bytes)
         wanted = _wanted(translator, decode, beside, source, 0)
-        with outgoing(target) as file, _bar(lines, source, hidden=target == "-" and not sys.stderr.isatty()) as bar:
+        # A bar among the translations in a terminal would be noise, and one in a log as well.
+        hidden = target == "-" and (sys.stdout.isatty() or not sys.stderr.isatty())
+        with outgoing(target) as file, _bar(lines, source, hidden) as bar:
             for text in _translated(translator, lines, decode, rows, bar, wanted):
                 file.write(pack(text))
                 file.flush()  # a reader may be waiting for it
-        lines.summarise(decode, wanted)
+        _summarise(lines, decode, wanted)
         rows.show_review(lines)
         return
     run = {"version": __version__, **translator.identity(), "format": form, **extras.identity(languages)}
     run |= _identity(translator, beside)
     run |= {f"decode.{name}": value for name, value in decode.model_dump(mode="json").items()}
+    part = None
+    if shard is not None:
+        assert isinstance(source, str)
+        part = shard_of(source, invalid_bytes, *shard)
+        target = str(part.file(target))
+        if part.span.start == part.span.end:
+            cuts = f"parts begin and end between windows of {WINDOW_LINES:,} lines"
+            print(f"{target}: this part has no lines ({cuts}); fewer parts are enough", file=sys.stderr)
+    span = part.span if part is not None else WHOLE
     with OutputFile(Path(os.path.realpath(target))) as output:
-        found = _resumed(output, source, invalid_bytes, run) if resume else None
+        kept = run if part is None else {**run, **part.identity()}
+        found = _resumed(output, InputLines(source, invalid_bytes, span), kept) if resume else None
         if output.complete and found is not None:
             output.discard()
+            if part is not None:
+                write_record(part, run, found, output)
             print(f"{target}: this translation is already complete; nothing is left to do", file=sys.stderr)
             return
         if found is None and output.clear():
             print(f"{output.target}: an unfinished translation was deleted; starting again", file=sys.stderr)
-        lines = found or _InputLines(source, invalid_bytes)
-        wanted = _wanted(translator, decode, beside, source, lines.count)
-        with _bar(lines, source, hidden=False) as bar:
+        if part is not None:
+            part.record_path(output.target).unlink(missing_ok=True)  # of an earlier output
+        lines = found or InputLines(source, invalid_bytes, span)
+        wanted = _wanted(translator, decode, beside, source, lines.count, span.end)
+        with _bar(lines, source, hidden=False, span=span) as bar:
             for text in _translated(translator, lines, decode, rows, bar, wanted):
                 output.write(pack(text))
                 if resume:
-                    output.keep(run, lines.count, lines.num_problems, lines.checksum)
-        if output.size == 0:
+                    output.keep(kept, lines.count, lines.num_problems, lines.checksum)
+        if output.size == 0 and part is None:  # an empty part adds nothing to the whole
             output.write(pack(b""))
         output.finish()
-    lines.summarise(decode, wanted)
+        if part is not None:
+            write_record(part, run, lines, output)
+    _summarise(lines, decode, wanted)
     rows.show_review(lines)
 
 
-def _resumed(output: OutputFile, source: str, invalid_bytes: str, run: Mapping[str, object]) -> _InputLines | None:
+def _summarise(lines: InputLines, decode: DecodeConfig, wanted: Wanted) -> None:
+    """Print how many lines had problems that were not printed, and how many have what was wanted."""
+    earlier = f" (without the first {lines.num_earlier:,} lines)" if lines.num_earlier else ""
+    for sentence in wanted.summary():
+        print(f"{lines.name}: {sentence}{earlier}", file=sys.stderr)
+    if lines.short_lists:
+        what = f"{lines.short_lists:,} lines have fewer than {decode.n_best} different translations"
+        more = "num_samples" if decode.sample else "beam_size"
+        print(f"{lines.name}: {what}; raise decode.{more} to find more", file=sys.stderr)
+    if lines.num_problems > REPORTS:
+        print(f"{lines.name}: {lines.num_problems - REPORTS:,} more lines have such problems", file=sys.stderr)
+
+
+def _resumed(output: OutputFile, lines: InputLines, run: Mapping[str, object]) -> InputLines | None:
     """The input after the lines that are already translated; None if there is nothing to continue."""
-    lines, record = _InputLines(source, invalid_bytes), output.recall()
+    record = output.recall()
     if record is None:
         return None
     differences = [
@@ -218,7 +183,7 @@ def _resumed(output: OutputFile, source: str, invalid_bytes: str, run: Mapping[s
     if output.complete:
         return lines if fits and next(iter(lines), None) is None else None
     if not fits:
-        what = "; ".join(differences) or f"the first {record.num_lines:,} lines of {source} have changed"
+        what = "; ".join(differences) or f"the first {record.num_lines:,} lines of {lines.name} have changed"
         advice = f"repeat the earlier command, or delete {output.partial} to start again"
         raise UserError(f"{output.target}: --resume cannot continue the interrupted translation: {what}; {advice}")
     output.resume(record)
@@ -236,32 +201,39 @@ def _identity(translator: Translator, beside: Beside) -> dict[str, str]:
     return identity
 
 
-def _wanted(translator: Translator, decode: DecodeConfig, beside: Beside, source: str, done: int) -> Wanted:
-    """What the lines after the first ``done`` want; raises UserError if prefixes and lines are not the same number."""
+def _wanted(
+    translator: Translator, decode: DecodeConfig, beside: Beside, source: Source, done: int, end: int | None = None
+) -> Wanted:
+    """What the lines after the first ``done``, up to number ``end``, want.
+
+    Raises UserError if prefixes and lines are not the same number.
+    """
     glossary = translator.read_glossary(beside.glossary) if beside.glossary is not None else None
     path, prefixes = beside.prefix, None
     if path is not None:
-        if path.is_file() and os.path.isfile(source):
+        if path.is_file() and isinstance(source, str) and os.path.isfile(source):
             numbers = [sum(1 for _ in read_lines(Path(each), gzip_only=True)) for each in (path, source)]
             if numbers[0] != numbers[1]:
                 raise UserError(
                     f"{path}: has {numbers[0]:,} lines, but {source} has {numbers[1]:,}; it needs a line for each"
                 )
-        raw = islice(enumerate(read_lines(path, gzip_only=True), start=1), done, None)
+        raw = islice(enumerate(read_lines(path, gzip_only=True), start=1), done, end)
         prefixes = Prefixes((decode_line(line, path, number) for number, line in raw), str(path), done)
     return translator.wanted(decode, prefixes, glossary)
 
 
-def _bar(lines: _InputLines, source: str, hidden: bool) -> tqdm[NoReturn]:
+def _bar(lines: InputLines, source: Source, hidden: bool, span: Span = WHOLE) -> tqdm[NoReturn]:
     """A progress bar in lines. The lines of a file are counted first, for the time left; counting is fast."""
-    known = source != "-" and os.path.isfile(source)
-    total = sum(1 for _ in read_lines(Path(source), gzip_only=True)) if known and not hidden else None
-    return tqdm(desc="translating", unit=" lines", total=total, initial=lines.count, disable=hidden, mininterval=0.5)
+    total = None if span.end is None else span.end - span.start
+    if total is None and not hidden and isinstance(source, str) and source != "-" and os.path.isfile(source):
+        total = sum(1 for _ in read_lines(Path(source), gzip_only=True))
+    done = lines.count - span.start
+    return tqdm(desc="translating", unit=" lines", total=total, initial=done, disable=hidden, mininterval=0.5)
 
 
 def _translated(
     translator: Translator,
-    lines: _InputLines,
+    lines: InputLines,
     decode: DecodeConfig,
     rows: _Rows,
     bar: tqdm[NoReturn],
@@ -276,8 +248,11 @@ def _translated(
             sources.append(line)
             yield line
 
+    def on_lines(count: int) -> None:
+        bar.update(count)
+
     windows = translator.translate_windows(
-        noted(), decode, lines.report, lines.count, lines.none_is_there, wanted, rows.extras.scores
+        noted(), decode, lines.report, lines.count, lines.none_is_there, wanted, rows.extras.scores, on_lines
     )
     for window in windows:
         texts = []
@@ -288,7 +263,6 @@ def _translated(
         yield "".join(texts).encode()
         sources.clear()
         first += len(window)
-        bar.update(len(window))
 
 
 class _Rows:
@@ -330,7 +304,7 @@ class _Rows:
             cells.append(",".join(flags))
         return "\t".join(cells) + "\n"
 
-    def show_review(self, lines: _InputLines) -> None:
+    def show_review(self, lines: InputLines) -> None:
         """Print the lines to look at first."""
         if self.extras.review and lines.num_earlier:
             earlier = f"lines 1 to {lines.num_earlier:,}, which an earlier process translated, are not in this list"

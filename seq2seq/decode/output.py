@@ -65,6 +65,11 @@ class OutputFile:
     def __enter__(self) -> OutputFile:
         return self
 
+    @property
+    def checksum(self) -> str:
+        """Of the output so far."""
+        return self._checksum.hexdigest()
+
     def recall(self) -> Record | None:
         """The record of an earlier process; None if there is nothing to resume. Changes nothing.
 
@@ -81,10 +86,12 @@ class OutputFile:
         if self._file.seek(0, os.SEEK_END) == 0 and record.size > 0:  # finished, or deleted
             if self.target.is_file() and self.target.stat().st_size == record.size:
                 with self.target.open("rb") as file:
-                    self.complete = read_checksum(file, record.size).hexdigest() == record.output
+                    self._checksum = read_checksum(file, record.size)
+                self.complete = self.checksum == record.output
+                self.size = record.size if self.complete else 0
             return record if self.complete else None
         self._checksum = read_checksum(self._file, record.size)
-        if self._checksum.hexdigest() != record.output:
+        if self.checksum != record.output:
             raise UserError(f"{self.partial}: damaged (its checksum differs); delete it to start again")
         return record
 
@@ -114,7 +121,7 @@ class OutputFile:
         """Force the output to the disk and save its record; the arguments are those of :class:`Record`."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        record = Record(run, num_lines, num_problems, input_checksum, self.size, self._checksum.hexdigest())
+        record = Record(run, num_lines, num_problems, input_checksum, self.size, self.checksum)
         write_text(self.record_path, json.dumps(asdict(record), indent=1) + "\n")
         self.lines_kept = num_lines
 

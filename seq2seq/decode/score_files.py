@@ -19,7 +19,8 @@ from tqdm import tqdm
 from seq2seq.config import DecodeConfig
 from seq2seq.data.formats.lines import decode_line, read_lines
 from seq2seq.data.parallel import chunks_of
-from seq2seq.decode.files import REPORTS, cell
+from seq2seq.decode.files import cell
+from seq2seq.decode.input_lines import REPORTS
 from seq2seq.decode.likelihood import TargetScore
 from seq2seq.decode.output import OutputFile
 from seq2seq.decode.streams import incoming_lines, is_stream, outgoing

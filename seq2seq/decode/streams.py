@@ -8,7 +8,7 @@ import re
 import stat
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Thread
@@ -64,6 +64,20 @@ class Arrivals:
         with self._changed:
             self._ended = True
             self._changed.notify()
+
+
+class Texts:
+    """Lines that are given themselves, not a file; a line break in a text ends a line, as in a file."""
+
+    name = "--text"
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        """``texts``: as they come from the command line, where invalid bytes are surrogates."""
+        lines = [line for text in texts for line in os.fsencode(text).removesuffix(b"\n").split(b"\n")]
+        self._lines = [line.removesuffix(b"\r") for line in lines]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._lines)
 
 
 def incoming_lines(source: str) -> Iterable[bytes]:

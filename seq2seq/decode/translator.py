@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -23,7 +24,7 @@ from seq2seq.data.parallel import chunks_of
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
 from seq2seq.decode.constraints import Rules
-from seq2seq.decode.engine import Engine, Source, TorchEngine, compute_in_fork
+from seq2seq.decode.engine import Engine, OnFound, Source, TorchEngine, compute_in_fork
 from seq2seq.decode.explain import attention_of, explain, run_once
 from seq2seq.decode.explanation import Attention, Explanation
 from seq2seq.decode.glossary import Glossary
@@ -83,7 +84,7 @@ def _checked_line(number: int, line: str) -> str:
     return line
 
 
-def _windows(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterator[list[str]]:
+def windows_of(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterator[list[str]]:
     """Windows of lines, limited in lines and characters; a window ends early when the next line is not there yet."""
     window: list[str] = []
     num_characters = 0
@@ -449,6 +450,7 @@ class Translator:
         none_is_there: Callable[[], bool] = lambda: False,
         wanted: Wanted | None = None,
         token_scores: bool = False,
+        on_lines: Callable[[int], None] = lambda count: None,
     ) -> Iterator[list[list[Translation]]]:
         """:meth:`translate_stream` window by window; reads from ``lines`` only the lines of the windows it returns.
 
@@ -458,14 +460,15 @@ class Translator:
             none_is_there: called after every line; True: translate the lines read so far instead of waiting for more.
             wanted: from :meth:`wanted`; None: only what ``decode`` says.
             token_scores: whether translations have ``lowest``, which takes one more pass over them.
+            on_lines: called with the number of lines that were searched since the last call, batch by batch.
         """
         if self.reverse is not None and (decode.choose == "mbr" or decode.num_hypotheses < 2):
             more = "num_samples" if decode.sample else "beam_size"
             what = "choose: score, not mbr" if decode.choose == "mbr" else f"several candidates; raise {more}"
             raise UserError(f"a reverse model needs {what}")
         wanted = wanted or self.wanted(decode)
-        for window in _windows(lines, none_is_there):
-            yield self._translate_window(window, done, decode, on_problem, wanted, token_scores)
+        for window in windows_of(lines, none_is_there):
+            yield self._translate_window(window, done, decode, on_problem, wanted, token_scores, on_lines)
             done += len(window)
         if wanted.prefixes is not None:
             wanted.prefixes.finish()
@@ -490,6 +493,7 @@ class Translator:
         on_problem: Callable[[int, str], None],
         wanted: Wanted,
         token_scores: bool,
+        on_lines: Callable[[int], None],
     ) -> list[list[Translation]]:
         tag = self._prefix(decode)
         limit = self.config.data.max_length - 1 - len(tag)  # room for EOS
@@ -515,7 +519,14 @@ class Translator:
                 texts.append(text)
         found: list[list[list[Translation]]] = [[] for _ in lines]
         cut: dict[int, str] = {}
-        translated = self._translate_parts(parts, texts, decode, wanted.rules, on_problem, token_scores)
+        left = Counter(part.key[0] for part in parts)  # parts of each line that were not searched yet
+        on_lines(len(lines) - len(left))  # blank ones
+
+        def on_found(some: Sequence[Source]) -> None:
+            left.subtract(source.key[0] for source in some)
+            on_lines(sum(left[line] == 0 for line in {source.key[0] for source in some}))
+
+        translated = self._translate_parts(parts, texts, decode, wanted.rules, on_problem, token_scores, on_found)
         for source, translations in zip(parts, translated, strict=True):
             line = source.key[0]
             found[line - first].append(translations)
@@ -567,11 +578,12 @@ class Translator:
         rules: Rules,
         on_problem: Callable[[int, str], None],
         token_scores: bool,
+        on_found: OnFound,
     ) -> list[list[Translation]]:
         """The translations of each part, best first; at least one."""
         chooses = decode.choose == "mbr" or self.reverse is not None
         every = decode.model_copy(update={"n_best": decode.num_hypotheses})
-        found = self.engine.search(parts, every if chooses else decode, rules)
+        found = self.engine.search(parts, every if chooses else decode, rules, on_found)
         if not all(found):  # every hypothesis ends at the maximum length, so no score was finite
             raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
         texts = iter(self.tokenizers.tgt.decode_batch([h.ids for hypotheses in found for h in hypotheses]))

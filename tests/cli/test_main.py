@@ -18,7 +18,7 @@ from seq2seq.cli.main import main
 from seq2seq.config import load_config
 from tests.toy import command, environment, run_command, write_lines
 
-COMMANDS = ("train", "doctor", "evaluate", "translate", "average", "curves", "report", "config")
+COMMANDS = ("train", "doctor", "evaluate", "translate", "merge", "average", "curves", "report", "config")
 
 
 TRANSLATE = "translate model --input text/test.xx --output out --device cpu"
@@ -89,7 +89,8 @@ def test_help(name: str | None, capsys: pytest.CaptureFixture[str]) -> None:
         None: ("seq2seq train my.yaml", "run_dir: runs/my", "exit codes", *COMMANDS),
         "train": ("torchrun", "optim.lr=0.002"),
         "evaluate": ("--src", "--hyp", "--ref", "--tokenize", "--beam-size", "signatures"),
-        "translate": ("--input", "--output", "--n-best", "--sample", "--seed", "standard input"),
+        "translate": ("--input", "--output", "--n-best", "--sample", "--seed", "standard input", "--text", "--shard"),
+        "merge": ("FILE.shard-1-of-8", "--output", "same model"),
         "average": ("--output",),
         "curves": ("RUN", "run folder", "--output FILE.png", "several"),
         "report": ("RUN", "run folder", "--output FILE"),

@@ -501,3 +501,38 @@ def test_invalid_bytes(model: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([*arguments, *OPTIONS, "--invalid-bytes", "fail"]) == 2
     assert "in:2: not valid UTF-8 (byte 0xff); convert the file" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["in"]
+
+
+def test_a_text_in_the_command(model: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Guards against a text taken for a path or a model, a line break that shifts lines, and a bar on the screen; a
+    model that is not there is still reported as one."""
+    arguments = ["translate", str(model), *OPTIONS]
+    assert main([*arguments, "--text", "kato", "--text", "miren\r\n\nsolvu", "--text", "", "--text", "ka\udcffto"]) == 0
+    captured = capfdbinary.readouterr()
+    piped = run_command(*arguments, stdin=b"kato\nmiren\n\nsolvu\n\nka\xffto\n")
+    assert captured.out == piped.stdout
+    assert len(output_lines(captured.out)) == 6
+    assert b"--text:6: not valid UTF-8" in captured.err
+    assert b"translating" not in captured.err
+    for wrong, message in (
+        (["translate", str(model), "--text", "kato", "--input", "in"], b"--text and --input: give one of them"),
+        (["translate", "modle", "--text", "kato"], b"modle: no such folder"),
+        (["translate", str(model), "kato miren"], b"kato miren: no such folder"),
+    ):
+        assert main(wrong) == 2
+        assert message in capfdbinary.readouterr().err
+
+
+def test_the_bar_moves_with_each_batch(model: Path) -> None:
+    """Guards against a bar that stands still for a window of 4,096 lines: each batch is reported when it is found, each
+    line once, when all its parts are there; blank ones at once."""
+    translator = Translator.load(model, device="cpu")
+    long = " ".join(["kato miren,"] * 30)
+    lines = ["kato", "", "ren", long, " ", "solvu pa", "lin lin lin lin"]
+    decode = translator.config.decode.model_copy(update={"batch_tokens": 20})
+    counts: list[int] = []
+    (window,) = translator.translate_windows(lines, decode, on_lines=counts.append)
+    assert len(window) == sum(counts) == len(lines)
+    assert counts[0] == 2
+    assert len(counts) > 4
+    assert max(counts[1:]) <= 2

@@ -1,0 +1,97 @@
+"""The prompt in a terminal, in a terminal."""
+
+import os
+import pty
+import select
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.toy import command, environment
+
+
+class Terminal:
+    """A program in a terminal of its own."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        self._ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            command(*arguments),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**environment(), "TERM": "xterm"},
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.seen = b""
+
+    def enter(self, after: bytes, keys: bytes) -> None:
+        """Type ``keys`` when ``after`` appeared behind what was typed before."""
+        start, end = len(self.seen), time.monotonic() + 60
+        while after not in self.seen[start:]:
+            assert select.select([self._ours], [], [], max(0, end - time.monotonic()))[0], self.seen
+            self.seen += os.read(self._ours, 4096)
+        os.write(self._ours, keys)
+
+    def end(self) -> int:
+        """Read what is left; the exit code."""
+        try:
+            while data := os.read(self._ours, 4096):
+                self.seen += data
+        except OSError:  # Linux reports the end of the other side so
+            pass
+        os.close(self._ours)
+        return self.process.wait(60)
+
+
+def lines(terminal: Terminal) -> list[str]:
+    return terminal.seen.decode().replace("\r", "").split("\n")
+
+
+@pytest.fixture(scope="module")
+def best(model: Path) -> Path:
+    return model / "best"
+
+
+def test_each_line_is_answered(best: Path) -> None:
+    """Guards against a terminal that shows nothing until Ctrl-D, and a prompt or a bar among the translations; a blank
+    line has a blank answer, keys move and the line before comes back."""
+    terminal = Terminal("translate", best, "--device", "cpu")
+    terminal.enter(b"> ", b"kato miren\r")
+    terminal.enter(b"> ", b"\r")
+    terminal.enter(b"> ", b"\x1b[A\r")  # arrow up
+    terminal.enter(b"> ", b"\x04")
+    assert terminal.end() == 0
+    first, *rest = lines(terminal)
+    assert first == "enter a line to translate it; Ctrl-D ends"
+    answer = rest[1]
+    assert answer
+    assert rest == ["xx> kato miren", answer, "xx> ", "", "xx> kato miren", answer, "xx> ", ""]
+    piped = subprocess.run(
+        command("translate", best, "--device", "cpu"), input=b"kato miren\n", capture_output=True, env=environment()
+    )
+    assert piped.stdout.decode() == f"{answer}\n"
+    assert piped.stderr == b""
+
+
+def test_control_c_ends_with_one_line(best: Path) -> None:
+    """Guards against a traceback, and a program that only Ctrl-D ends."""
+    terminal = Terminal("translate", best, "--device", "cpu")
+    terminal.enter(b"> ", b"kato\r")
+    terminal.enter(b"> ", b"")
+    os.killpg(terminal.process.pid, 2)  # what the terminal sends for Ctrl-C; this one controls no session
+    assert terminal.end() == 130
+    assert [line for line in lines(terminal) if line][-1] == "seq2seq translate: interrupted"
+    assert b"Traceback" not in terminal.seen
+
+
+def test_a_line_in_no_encoding(best: Path) -> None:
+    """Guards against a traceback for bytes that are not UTF-8; they are reported as in a file."""
+    terminal = Terminal("translate", best, "--device", "cpu")
+    terminal.enter(b"> ", b"ka\xffto\r")
+    terminal.enter(b"\r\nxx> ", b"\x04")
+    assert terminal.end() == 0
+    assert b"line:1: not valid UTF-8 (byte 0xff)" in terminal.seen
