@@ -101,9 +101,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "export.marian": ("config",),
     "export.parity": (),
     "export": (*_CORE, "evaluate", "export", "train.metrics"),
+    "serve": (*_CORE, "serve"),
     # A whole run is training, its picture and model cards, for the command line and for Python programs.
     "whole_run": ("config", "errors", "export.card", "files", "memory", "report.curves", "train"),
-    "cli": (*_CORE, "evaluate", "train", "doctor", "export", "report", "whole_run", "cli"),
+    "cli": (*_CORE, "evaluate", "train", "doctor", "export", "report", "serve", "whole_run", "cli"),
     "__main__": ("cli.main",),
     "": ("config", "decode.translator", "errors", "evaluate", "whole_run"),  # seq2seq/__init__.py
 }
