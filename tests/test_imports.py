@@ -137,6 +137,9 @@ def test_every_floor_is_somebodys() -> None:
         "eldc",
         "ctranslate2",
         "transformers",
+        "starlette",
+        "uvicorn",
+        "prometheus_client",
     ],
 )
 def test_a_package_is_imported_by_one_file(package: str) -> None:

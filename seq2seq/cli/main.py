@@ -24,6 +24,7 @@ from seq2seq.cli import (
     export,
     import_,
     score,
+    serve,
     train,
     translate,
 )
@@ -41,6 +42,7 @@ _COMMANDS = {
             evaluate,
             score,
             translate,
+            serve,
             calibrate,
             explain,
             average,

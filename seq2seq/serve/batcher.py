@@ -160,7 +160,7 @@ class Batcher:
         batch: list[tuple[_Job, list[str]]] = []
         room = _BATCH_CHARACTERS
         for job in alike[:_BATCH_LINES]:
-            some = []
+            some: list[str] = []
             for line in job.lines[len(job.found) :][:share]:
                 room -= len(line)
                 if room < 0 and (batch or some):

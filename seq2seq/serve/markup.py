@@ -58,7 +58,14 @@ class _Splitter(HTMLParser):
     def handle_comment(self, data: str) -> None:
         self._note()
 
-    handle_decl = handle_pi = unknown_decl = handle_comment
+    def handle_decl(self, decl: str) -> None:
+        self._note()
+
+    def handle_pi(self, data: str) -> None:
+        self._note()
+
+    def unknown_decl(self, data: str) -> None:
+        self._note()
 
 
 def split_html(html: str) -> list[Piece]:
