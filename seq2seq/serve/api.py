@@ -78,9 +78,11 @@ class Api:
 
     def check_key(self, given: object) -> None:
         """Refuse a wrong key, in a time that does not depend on how wrong it is."""
+        if not isinstance(given, (str, type(None))):
+            raise RefusedError(400, "api_key: not a text")
         if not self.settings.keys:
             return
-        if not isinstance(given, str) or not given:
+        if not given:
             raise RefusedError(403, "this server needs an API key: api_key, or the header Authorization: Bearer KEY")
         equal = [hmac.compare_digest(given.encode("utf-8", "replace"), key.encode()) for key in self.settings.keys]
         if not any(equal):
@@ -138,7 +140,7 @@ class Api:
 
     def detect(self, fields: Fields) -> list[dict[str, Any]]:
         """``{q}`` to a list of ``{language, confidence}``, most likely first; confidence is up to 100."""
-        return self._detect(_texts(fields, "q"), list(self.models.languages()))
+        return self._detect(self._limited(_texts(fields, "q")), list(self.models.languages()))
 
     async def translate_file(self, fields: Fields, name: str, content: bytes, wait: Wait) -> str:
         """Translate a file; returns the name under which :meth:`file` has the translation for ten minutes."""
@@ -246,21 +248,24 @@ class Api:
         limit = self.settings.max_characters
         return RefusedError(400, f"the request has {number:,} characters or more; the limit is {limit:,}")
 
-    def _wanted(self, fields: Fields, q: str, source: str, target: str) -> _Wanted:
-        """What a request asks for; the names of its fields are given."""
-        texts = _texts(fields, q)
+    def _limited(self, texts: list[str]) -> list[str]:
         if (number := sum(map(len, texts))) > self.settings.max_characters:
             raise self._too_long(number)
         if len(texts) > self.settings.max_lines:
             raise RefusedError(400, f"{len(texts):,} texts in a request; the limit is {self.settings.max_lines:,}")
+        return texts
+
+    def _wanted(self, fields: Fields, q: str, source: str, target: str) -> _Wanted:
+        """What a request asks for; the names of its fields are given."""
+        texts = self._limited(_texts(fields, q))
         codes = [fields.get(name) for name in (source, target)]
         for name, code in zip((source, target), codes, strict=True):
             if not isinstance(code, str) or not code:
                 raise RefusedError(400, f"{name}: missing, or not a language code")
-        kind = fields.get("format") or "text"
+        kind = "text" if fields.get("format") in (None, "") else fields["format"]
         if kind not in ("text", "html"):
             raise RefusedError(400, "format: text or html")
-        alternatives = fields.get("alternatives") or 0
+        alternatives = 0 if fields.get("alternatives") is None else fields["alternatives"]
         if isinstance(alternatives, str) and re.fullmatch("[0-9]{1,9}", alternatives):
             alternatives = int(alternatives)
         if isinstance(alternatives, bool) or not isinstance(alternatives, (int, float)) or not alternatives >= 0:

@@ -39,8 +39,8 @@ def _operation(summary: str, answer: Json, kind: str = "application/json", **mor
     return {"summary": summary, "responses": {"200": good, **bad}, **more}
 
 
-def _body(*kinds: str, schema: Json) -> Json:
-    return {"required": True, "content": {kind: {"schema": schema} for kind in kinds}}
+def _body(schemas: dict[str, Json]) -> Json:
+    return {"required": True, "content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
 
 
 def document(api: Api) -> Json:
@@ -57,13 +57,17 @@ def document(api: Api) -> Json:
 
     text = {"type": "string", "minLength": 1, "maxLength": api.settings.max_characters}
     texts = {**_STRINGS, "minItems": 1, "maxItems": api.settings.max_lines}
-    key = {"api_key": {**_STRING, "description": "or the header Authorization: Bearer KEY"}}
+    key = {"api_key": {"type": ["string", "null"], "description": "or the header Authorization: Bearer KEY"}}
     side = {"source": _CODE, "target": _CODE}
     count: Json = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,9}$"}]}
-    kind = {"type": "string", "enum": ["text", "html"]}
+    kind = {"type": "string", "enum": ["text", "html", ""]}
     q: Json = {"anyOf": [text, texts]}
-    translate = _object(["q", "source", "target"], q=q, **side, format=kind, alternatives=count, **key)
-    translate |= between("source", "target")
+    repeated: Json = {"anyOf": [text, {**texts, "minItems": 2}]}  # of a form
+    more = {**side, "format": kind, "alternatives": count, **key}
+    translate, translate_form = (
+        _object(["q", "source", "target"], q=some, **more) | between("source", "target") for some in (q, repeated)
+    )
+    form, json = "application/x-www-form-urlencoded", "application/json"
     kiss = _object(["texts", "from", "to"], texts=texts, **{"from": _CODE, "to": _CODE}, **key)
     kiss |= {**between("from", "to"), "not": {"required": ["text_list"]}}
     immersive = _object(
@@ -91,33 +95,34 @@ def document(api: Api) -> Json:
         alignment={"anyOf": [_array(numbers), {"type": "null"}]},
     )
     language = _object(["code", "name"], code=_CODE, name=_STRING)
-    form, json = "application/x-www-form-urlencoded", "application/json"
     token = {"name": "name", "in": "path", "required": True, "schema": _STRING}
     paths = {
         "/translate": {
             "post": _operation(
-                "Translate a text, or a list.", translated, requestBody=_body(json, form, schema=translate)
+                "Translate a text, or a list.", translated, requestBody=_body({json: translate, form: translate_form})
             )
         },
         "/translate_list": {
             "post": _operation(
                 "Translate a list; for browser add-ons.",
                 _object(["translations"], translations=_array(one)),
-                requestBody=_body(json, schema={"anyOf": [kiss, immersive]}),
+                requestBody=_body({json: {"anyOf": [kiss, immersive]}}),
             )
         },
         "/detect": {
             "post": _operation(
                 "Detect the language of a text.",
                 _array(detected),
-                requestBody=_body(json, form, schema=_object(["q"], q=q, **key)),
+                requestBody=_body(
+                    {kind: _object(["q"], q=some, **key) for kind, some in ((json, q), (form, repeated))}
+                ),
             )
         },
         "/translate_file": {
             "post": _operation(
                 "Translate a file: text or HTML, by the end of its name.",
                 _object(["translatedFileUrl"], translatedFileUrl=_STRING),
-                requestBody=_body("multipart/form-data", schema=file),
+                requestBody=_body({"multipart/form-data": file}),
             )
         },
         "/download_file/{name}": {
@@ -127,7 +132,7 @@ def document(api: Api) -> Json:
             "post": _operation(
                 "What the model looked at: pieces, probabilities, and attention from target to source.",
                 seen,
-                requestBody=_body(json, schema=explain),
+                requestBody=_body({json: explain}),
             )
         },
         "/languages": {

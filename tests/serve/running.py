@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from tests.toy import command, environment
+from tests.toy import environment
 
 
 class Server:
@@ -61,9 +62,10 @@ class Server:
 
 
 @contextmanager
-def serving(*arguments: str | Path) -> Iterator[Server]:
-    """Start ``seq2seq serve``; it ends with the block."""
-    whole = command("serve", *arguments, "--port", "0", "--device", "cpu")
+def serving(*arguments: str | Path, first: str = "") -> Iterator[Server]:
+    """Start ``seq2seq serve``, after some Python code; it ends with the block."""
+    code = f"import sys\nfrom seq2seq.cli.main import main\n{first}\nsys.exit(main(sys.argv[1:]))"
+    whole = [sys.executable, "-c", code, "serve", *map(str, arguments), "--port", "0", "--device", "cpu"]
     process = subprocess.Popen(whole, stderr=subprocess.PIPE, text=True, env=environment())
     assert process.stderr is not None
     said = ""
