@@ -133,6 +133,8 @@ class Api:
         """
         immersive = "text_list" in fields
         names = ("text_list", "source_lang", "target_lang") if immersive else ("texts", "from", "to")
+        if not isinstance(fields.get(names[0]), list):
+            raise RefusedError(400, f"{names[0]}: missing, or not a list of texts")
         wanted = self._wanted(fields, *names)
         ranked = await self._translate_texts(wanted.direction.loaded, wanted.texts, 0, wait)
         language, key = wanted.direction.source, "detected_source_lang" if immersive else "src"

@@ -59,8 +59,10 @@ def document(api: Api) -> Json:
     texts = {**_STRINGS, "minItems": 1, "maxItems": api.settings.max_lines}
     key = {"api_key": {"type": ["string", "null"], "description": "or the header Authorization: Bearer KEY"}}
     side = {"source": _CODE, "target": _CODE}
-    count: Json = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,9}$"}]}
-    kind = {"type": "string", "enum": ["text", "html", ""]}
+    count: Json = {
+        "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,9}$"}, {"type": "null"}]
+    }
+    kind: Json = {"enum": ["text", "html", "", None]}
     q: Json = {"anyOf": [text, texts]}
     repeated: Json = {"anyOf": [text, {**texts, "minItems": 2}]}  # of a form
     more = {**side, "format": kind, "alternatives": count, **key}
