@@ -56,7 +56,6 @@ _COMMANDS = {
 
 _EPILOG = """\
 A first run, from parallel text to translations:
-
   seq2seq train my.yaml
   seq2seq evaluate runs/my --src test.en --ref test.de
   seq2seq translate runs/my --input new.en --output new.de

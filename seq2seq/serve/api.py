@@ -270,7 +270,7 @@ class Api:
         alternatives = 0 if fields.get("alternatives") is None else fields["alternatives"]
         if isinstance(alternatives, str) and re.fullmatch("[0-9]{1,9}", alternatives):
             alternatives = int(alternatives)
-        if isinstance(alternatives, bool) or not isinstance(alternatives, (int, float)) or not alternatives >= 0:
+        if isinstance(alternatives, bool) or not isinstance(alternatives, (int, float)) or not 0 <= alternatives < 1e9:
             raise RefusedError(400, "alternatives: a number from 0")
         if alternatives % 1:
             raise RefusedError(400, "alternatives: a whole number")

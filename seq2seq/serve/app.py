@@ -6,11 +6,13 @@ import asyncio
 import base64
 import hashlib
 import json
+import logging
 import re
 import socket
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -216,16 +218,19 @@ class _Server:
         return fields, file
 
     async def _body(self, request: Request) -> bytes:
-        declared = request.headers.get("content-length", "0")
-        too_large = RefusedError(413, f"the request has more than {self._max_bytes:,} bytes")
-        if int(declared) > self._max_bytes:  # uvicorn has checked that it is a number
-            raise too_large
         body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > self._max_bytes:
-                raise too_large
-        return bytes(body)
+        size = int(request.headers.get("content-length", "0"))  # uvicorn has checked that it is a number
+        parts = request.stream()
+        if size <= self._max_bytes:
+            async for part in parts:
+                body += part
+                if len(body) > self._max_bytes:
+                    break
+            else:
+                return bytes(body)
+        with suppress(asyncio.TimeoutError):  # a client reads no answer before it has sent its request
+            await asyncio.wait_for(_discard(parts), _PATIENCE / 2)
+        raise RefusedError(413, f"the request has more than {self._max_bytes:,} bytes")
 
 
 def _error(status: int, message: str, headers: Any = None) -> Response:
@@ -240,6 +245,11 @@ def _bearer(request: Request) -> str | None:
 
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _discard(parts: AsyncGenerator[bytes, None]) -> None:
+    async for _ in parts:
         pass
 
 
@@ -338,6 +348,8 @@ def run(app: Starlette, listener: socket.socket, timeout: float, ready: Callable
         timeout: the seconds that a request may take.
         ready: called when requests are answered.
     """
+
+    logging.getLogger().addHandler(logging.NullHandler())  # messages of libraries may have parts of requests
 
     async def announce() -> None:
         while not server.started:

@@ -59,16 +59,16 @@ def document(api: Api) -> Json:
     texts = {**_STRINGS, "minItems": 1, "maxItems": api.settings.max_lines}
     key = {"api_key": {"type": ["string", "null"], "description": "or the header Authorization: Bearer KEY"}}
     side = {"source": _CODE, "target": _CODE}
-    count: Json = {
-        "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,9}$"}, {"type": "null"}]
-    }
-    kind: Json = {"enum": ["text", "html", "", None]}
+    number: Json = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
+    count: Json = {"anyOf": [number, {"type": "string", "pattern": "^[0-9]{1,9}$"}]}
+    kind: Json = {"enum": ["text", "html", ""]}
     q: Json = {"anyOf": [text, texts]}
     repeated: Json = {"anyOf": [text, {**texts, "minItems": 2}]}  # of a form
-    more = {**side, "format": kind, "alternatives": count, **key}
-    translate, translate_form = (
-        _object(["q", "source", "target"], q=some, **more) | between("source", "target") for some in (q, repeated)
-    )
+    three, absent = ["q", "source", "target"], {"type": "null"}  # a form has no null
+    translate_form = _object(three, q=repeated, **side, format=kind, alternatives=count, **key)
+    translate_form |= between("source", "target")
+    optional = {"format": {"anyOf": [kind, absent]}, "alternatives": {"anyOf": [count, absent]}}
+    translate = _object(three, q=q, **side, **optional, **key) | between("source", "target")
     form, json = "application/x-www-form-urlencoded", "application/json"
     kiss = _object(["texts", "from", "to"], texts=texts, **{"from": _CODE, "to": _CODE}, **key)
     kiss |= {**between("from", "to"), "not": {"required": ["text_list"]}}

@@ -85,6 +85,8 @@ def test_large_requests_are_refused_unread(server: Server) -> None:
     """Guards against a body or a head that fills the memory."""
     head = b"POST /translate HTTP/1.1\r\nHost: x\r\n"
     assert b" 413 " in server.raw(head + b"Content-Length: 100000000\r\n\r\nx")
+    status, _, _ = server.send("/translate", b"x" * 5_000_000)
+    assert status == 413
     chunk = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
     assert b" 413 " in server.raw(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 2)
     assert b" 400 " in server.raw(head + b"".join(b"X-%d: x\r\n" % n for n in range(10_000)))
@@ -155,10 +157,13 @@ def test_the_log_has_no_text(toy: Path) -> None:
         assert server.ask("/translate?q=secret", {"q": ""})[0] == 400
         status, answer = server.ask("/detect", {"q": "secret"})
         assert (status, "secret" in str(answer)) == (500, False)
+        multipart = "multipart/form-data; boundary=x"
+        assert server.send("/translate", b"secret", Content_Type=multipart)[0] == 400
         server.process.send_signal(signal.SIGTERM)
         log = server.process.stderr.read() if server.process.stderr else ""
     assert "/detect: a bug: ValueError in" in log
     assert "secret" not in log
+    assert log.count("\n") == 2  # and nothing of libraries
 
 
 def test_sigterm_under_load_loses_no_accepted_request(toy: Path, model: Loaded) -> None:
