@@ -13,7 +13,12 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import pytest
+
 from tests.toy import environment
+
+for package in ("prometheus_client", "starlette", "uvicorn"):  # the extra serve
+    pytest.importorskip(package)
 
 
 class Server:
