@@ -89,6 +89,21 @@ _SHORT = {
 }
 _SHORT_OF = {other: code for code, others in _SHORT.items() for other in others.split()}
 
+# English names for a list of languages on a screen.
+_ENGLISH = {
+    **{"ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech", "da": "Danish"},
+    **{"de": "German", "el": "Greek", "en": "English", "eo": "Esperanto", "es": "Spanish", "et": "Estonian"},
+    **{"eu": "Basque", "fa": "Persian", "fi": "Finnish", "fr": "French", "ga": "Irish", "gl": "Galician"},
+    **{"he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian", "hy": "Armenian", "id": "Indonesian"},
+    **{"is": "Icelandic", "it": "Italian", "ja": "Japanese", "ka": "Georgian", "kk": "Kazakh", "km": "Khmer"},
+    **{"ko": "Korean", "ky": "Kyrgyz", "lo": "Lao", "lt": "Lithuanian", "lv": "Latvian", "mk": "Macedonian"},
+    **{"mn": "Mongolian", "ms": "Malay", "mt": "Maltese", "my": "Burmese", "nb": "Norwegian Bokmål"},
+    **{"ne": "Nepali", "nl": "Dutch", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese", "ro": "Romanian"},
+    **{"ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sq": "Albanian", "sr": "Serbian", "sv": "Swedish"},
+    **{"sw": "Swahili", "ta": "Tamil", "te": "Telugu", "th": "Thai", "tl": "Tagalog", "tr": "Turkish"},
+    **{"uk": "Ukrainian", "ur": "Urdu", "uz": "Uzbek", "vi": "Vietnamese", "zh": "Chinese"},
+}
+
 # First words of Unicode names that are not names of scripts.
 _LETTER_NAMES = {"cjk": "han", "ideographic": "han", "bopomofo": "han", "fullwidth": "latin"}
 _LETTER_NAMES |= dict.fromkeys(("hiragana", "katakana", "katakana-hiragana", "hentaigana", "halfwidth"), "kana")
@@ -153,6 +168,12 @@ def short_code(language: str) -> str:
     """The language of a code in any form: ``zh_CN``, ``lzh`` and ``Chinese`` give ``zh``, ``deu_Latn`` ``deu``."""
     main = re.split(r"[-_.@]", language.strip().lower())[0]
     return _SHORT_OF.get(main, main)
+
+
+def english_name(language: str) -> str:
+    """The English name of a language; the code itself if it is not in the table."""
+    main = re.split(r"[-_.@]", language.strip().lower())[0]
+    return _ENGLISH.get(main) or _ENGLISH.get(short_code(language), language)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -121,12 +121,13 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "export.marian": ("config",),
     "export.parity": (),
     "export": (*_CORE, "evaluate", "export", "train.metrics"),
+    "serve": (*_CORE, "serve"),
     # A whole run is training, its picture and model cards, for the command line and for Python programs.
     "whole_run": (
         *("config", "data", "errors", "evaluate.make_card", "evaluate.run_card", "export.card", "files", "memory"),
         *("report.card_page", "report.curves", "train"),
     ),
-    "cli": (*_CORE, "evaluate", "train", "doctor", "export", "report", "whole_run", "cli"),
+    "cli": (*_CORE, "evaluate", "train", "doctor", "export", "report", "serve", "whole_run", "cli"),
     "__main__": ("cli.main",),
     "": ("config", "decode.translator", "errors", "evaluate", "whole_run"),  # seq2seq/__init__.py
 }
@@ -159,6 +160,9 @@ def test_every_floor_is_somebodys() -> None:
         "eldc",
         "ctranslate2",
         "transformers",
+        "starlette",
+        "uvicorn",
+        "prometheus_client",
     ],
 )
 def test_a_package_is_imported_by_one_file(package: str) -> None:

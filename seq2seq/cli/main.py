@@ -26,6 +26,7 @@ from seq2seq.cli import (
     merge,
     report,
     score,
+    serve,
     train,
     translate,
 )
@@ -44,6 +45,7 @@ _COMMANDS = {
             score,
             translate,
             merge,
+            serve,
             calibrate,
             explain,
             average,

@@ -265,6 +265,15 @@ def is_other_language(text: str, language: str) -> bool:
     return bool(found.reliable and found.language != language)
 
 
+def likely_languages(text: str) -> dict[str, float]:
+    """The languages that a text may be in, most likely first, with scores up to 1; none if it has too few letters.
+
+    Raises:
+        DataError: the package is missing.
+    """
+    return dict(_identifier().detect_details(text).scores)
+
+
 def known_language(language: str | None, key: str) -> str:
     """The code that the identifier has for a language.
 

@@ -1,0 +1,1 @@
+"""The server: translation over HTTP for many clients at once."""

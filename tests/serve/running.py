@@ -1,0 +1,89 @@
+"""A server in a process of its own, and raw requests to it."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.toy import environment
+
+for package in ("prometheus_client", "starlette", "uvicorn"):  # the extra serve
+    pytest.importorskip(package)
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, process: "subprocess.Popen[str]", first: str) -> None:
+        self.process = process
+        (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)", first)
+        self.port = int(port)
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def send(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+        """Status, content and headers of an answer; ``headers``: with _ for -."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        try:
+            with urlopen(Request(self.url + path, body, named), timeout=60) as answer:
+                return answer.status, answer.read(), dict(answer.headers)
+        except HTTPError as error:
+            with error:
+                return error.code, error.read(), dict(error.headers)
+
+    def ask(self, path: str, fields: dict[str, Any] | bytes | None = None, **headers: str) -> tuple[int, Any]:
+        """Status and JSON of an answer to a request in JSON."""
+        body = json.dumps(fields).encode() if isinstance(fields, dict) else fields
+        status, content, _ = self.send(path, body, Content_Type="application/json", **headers)
+        return status, json.loads(content)
+
+    def send_file(self, name: str, content: bytes, fields: dict[str, str]) -> tuple[int, bytes, dict[str, str]]:
+        """Status, content and headers of the answer to a form with a file."""
+        parts = [f'--x\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{one}\r\n' for key, one in fields.items()]
+        parts.append(f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n')
+        body = "".join(parts).encode() + content + b"\r\n--x--\r\n"
+        return self.send("/translate_file", body, Content_Type="multipart/form-data; boundary=x")
+
+    def raw(self, request: bytes, wait: float = 20) -> bytes:
+        """What the server sends to these bytes until it closes the connection."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
+            connection.sendall(request)
+            answer = b""
+            try:
+                while part := connection.recv(65_536):
+                    answer += part
+            except ConnectionResetError:
+                pass
+        return answer
+
+
+@contextmanager
+def serving(*arguments: str | Path, first: str = "") -> Iterator[Server]:
+    """Start ``seq2seq serve``, after some Python code; it ends with the block."""
+    code = f"import sys\nfrom seq2seq.cli.main import main\n{first}\nsys.exit(main(sys.argv[1:]))"
+    whole = [sys.executable, "-c", code, "serve", *map(str, arguments), "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(whole, stderr=subprocess.PIPE, text=True, env=environment())
+    assert process.stderr is not None
+    said = ""
+    while "http://127" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    try:
+        yield Server(process, said)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        finally:
+            process.kill()
+            process.stderr.close()

@@ -1,0 +1,141 @@
+"""LibreTranslate's API as its clients use it, over real sockets."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import pytest
+
+from seq2seq.serve.batcher import Loaded
+from tests.serve.running import Server, serving
+from tests.toy import run_command, sentences
+
+LINES = [src for src, _ in sentences(12, seed=5)]
+PAIR = {"source": "xx", "target": "yy"}
+
+
+@pytest.fixture(scope="module")
+def server(toy: Path) -> Iterator[Server]:
+    with serving(toy) as running:
+        yield running
+
+
+def test_a_text_a_list_and_forms(server: Server, model: Loaded) -> None:
+    """Guards against answers of another shape than LibreTranslate's, and other translations than the command's."""
+    texts = [model.translator.translate(line) for line in LINES]
+    done = run_command("translate", model.translator.folders[0], stdin="".join(f"{x}\n" for x in LINES).encode())
+    assert done.stdout.decode().split("\n")[:-1] == texts
+    assert server.ask("/translate", {"q": LINES[0], **PAIR}) == (200, {"translatedText": texts[0]})
+    assert server.ask("/translate", {"q": LINES, **PAIR}) == (200, {"translatedText": texts})
+    assert server.ask("/translate", {"q": LINES[:1], **PAIR}) == (200, {"translatedText": texts[:1]})
+    body = urlencode({"q": LINES[0], **PAIR})
+    assert server.send("/translate", body.encode())[1] == server.send(f"/translate?{body}", b"")[1]
+    repeated = urlencode([*PAIR.items(), *(("q", line) for line in LINES)]).encode()
+    assert json.loads(server.send("/translate", repeated)[1]) == {"translatedText": texts}
+
+
+def test_lines_keep_their_ends(server: Server, model: Loaded) -> None:
+    """Guards against lost lines: each line of a text is translated by itself."""
+    first, second = (model.translator.translate(line) for line in LINES[:2])
+    answer = server.ask("/translate", {"q": f"{LINES[0]}\r\n\n{LINES[1]}\n", **PAIR})
+    assert answer == (200, {"translatedText": f"{first}\r\n\n{second}\n"})
+
+
+def test_alternatives_html_and_detection(server: Server, model: Loaded) -> None:
+    """Guards against alternatives that repeat the translation, translated tags, and missing languages."""
+    status, answer = server.ask("/translate", {"q": LINES[0], **PAIR, "alternatives": 3, "source": "auto"})
+    best = model.translator.translate(LINES[0])
+    assert (status, answer["translatedText"], answer["detectedLanguage"]["language"]) == (200, best, "xx")
+    assert len(answer["alternatives"]) == 1  # the beam has two hypotheses
+    assert best not in answer["alternatives"]
+    html = f"<p>{LINES[0]} <b class='q'>{LINES[1]}</b></p>"
+    _, answer = server.ask("/translate", {"q": html, **PAIR, "format": "html"})
+    assert answer["translatedText"] == f"<p>{best} <b class='q'>{model.translator.translate(LINES[1])}</b></p>"
+
+
+def test_the_forms_of_browser_add_ons(server: Server, model: Loaded) -> None:
+    """Guards against a form that an add-on cannot read."""
+    texts = [model.translator.translate(line) for line in LINES[:2]]
+    kiss = server.ask("/translate_list", {"texts": LINES[:2], "from": "auto", "to": "yy"})
+    assert kiss == (200, {"translations": [{"text": text, "src": "xx"} for text in texts]})
+    immersive = {"text_list": LINES[:2], "source_lang": "XX", "target_lang": "yy"}
+    expected = [{"text": text, "detected_source_lang": "xx"} for text in texts]
+    assert server.ask("/translate_list", immersive) == (200, {"translations": expected})
+
+
+def test_under_load_every_answer_is_as_alone(server: Server, model: Loaded) -> None:
+    """Guards against answers for another client."""
+    lines = [src for src, _ in sentences(120, seed=6)]
+    alone = [model.translator.translate(line) for line in lines]
+
+    def ask(line: str) -> str:
+        return str(server.ask("/translate", {"q": line, **PAIR})[1]["translatedText"])
+
+    with ThreadPoolExecutor(24) as pool:
+        assert list(pool.map(ask, lines)) == alone
+
+
+def test_a_file_is_translated_and_downloaded(server: Server, model: Loaded) -> None:
+    """Guards against names of files that reach the disk or the answer."""
+    for name in ("a.txt", "../../etc/passwd.txt", "/etc/cron.d/x.TXT", "a\\..\\b.txt"):
+        content = f"\ufeff{LINES[0]}\r\n\r\n{LINES[1]}".encode()
+        status, answer, _ = server.send_file(name, content, PAIR)
+        assert status == 200, answer
+        status, translated, headers = server.send(answer.decode().split(str(server.port))[1].rstrip('"}'))
+        texts = [model.translator.translate(line) for line in (LINES[0], "", LINES[1])]
+        assert translated.decode() == "".join(f"{text}\n" for text in texts)
+        assert headers["content-disposition"] == 'attachment; filename="translated.yy.txt"'
+    for path in ("/download_file/../../etc/passwd", "/download_file/%2e%2e%2fetc%2fpasswd", "/download_file/x.txt"):
+        assert server.send(path)[0] == 404
+    for name, content in (("a.exe", b"x"), ("a.txt", b"\xff\xfe"), ("a.txt", b"%PDF-1.4\n"), ("", b"x")):
+        status, answer, _ = server.send_file(name, content, PAIR)
+        assert (status, b"error" in answer) == (400, True), name
+
+
+def test_what_a_client_asks_first(server: Server) -> None:
+    """Guards against clients that cannot start, and a page that loads something from elsewhere."""
+    language = {"code": "xx", "name": "xx", "targets": ["yy"]}
+    assert server.ask("/languages") == (200, [language, {"code": "yy", "name": "yy", "targets": []}])
+    assert server.ask("/health") == (200, {"status": "ok"})
+    assert server.ask("/frontend/settings")[1]["keyRequired"] is False
+    assert b"seq2seq_batch_lines_count" in server.send("/metrics")[1]
+    status, page, headers = server.send("/")
+    assert (status, page[:15]) == (200, b"<!DOCTYPE html>")
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert not any(word in page for word in (b"http://", b"https://", b"src=", b"@import", b"innerHTML"))
+    assert "access-control-allow-origin" not in server.send("/languages", Origin="https://evil.example")[2]
+
+
+def test_what_the_model_looked_at(server: Server, model: Loaded) -> None:
+    """Guards against pieces and weights that do not go together."""
+    text = model.translator.translate(LINES[0])
+    status, seen = server.ask("/explain", {"q": LINES[0], "translation": text, **PAIR})
+    assert status == 200
+    assert len(seen["target"]) == len(seen["probabilities"]) == len(seen["alignment"])
+    assert all(len(row) == len(seen["source"]) and abs(sum(row) - 1) < 0.01 for row in seen["alignment"])
+    assert server.ask("/explain", {"q": LINES[0], "translation": "", **PAIR})[0] == 400
+    assert server.ask("/explain", {"q": "ka " * 100, "translation": text, **PAIR})[0] == 400
+
+
+def test_clients_from_the_registry(server: Server, model: Loaded, tmp_path: Path) -> None:
+    """Guards against what a hand-written test takes for the API."""
+    libretranslatepy = pytest.importorskip("libretranslatepy")
+    libretranslate_aio = pytest.importorskip("libretranslate_aio")
+    text = model.translator.translate(LINES[0])
+    client = libretranslatepy.LibreTranslateAPI(server.url)
+    assert client.translate(LINES[0], "xx", "yy") == text
+    assert client.languages()[0]["code"] == "xx"
+    with libretranslate_aio.LibreTranslate(server.url) as other:
+        assert other.translate(LINES[0], "xx", "yy").translated_text == text
+        assert len(other.translate(LINES, "xx", "yy", alternatives=1).translated_text) == len(LINES)
+        assert other.health()
+        assert other.frontend_settings().language.target.code == "yy"
+        (tmp_path / "a.txt").write_text(LINES[0], encoding="utf-8")
+        file = other.translate_file(tmp_path / "a.txt", "xx", "yy")
+        with urlopen(file.translated_file_url) as answer:
+            assert answer.read().decode() == f"{text}\n"
+        with pytest.raises(libretranslate_aio.BadRequestError, match="not supported"):
+            other.translate("ka", "xx", "zz")
