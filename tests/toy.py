@@ -131,7 +131,10 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def start_command(*arguments: str | Path, env: dict[str, str] | None = None, **options: Any) -> Process:
-    """Start a command in a process of its own, with the ``options`` of ``Process``; it does not measure the peak."""
+    """Start a command in a process of its own, with the ``options`` of ``Process``.
+
+    A run measures no peak and draws no picture, which takes longer than the rest of it.
+    """
     return Process(_main, (list(map(str, arguments)),), env=env or environment(), **options)
 
 
@@ -149,7 +152,8 @@ def run_command(
 def _main(arguments: list[str]) -> int:
     from seq2seq.cli.main import main
 
-    with mock.patch.object(setup, "matmul_peak", return_value=1e12):
+    peak = mock.patch.object(setup, "matmul_peak", return_value=1e12)
+    with peak, mock.patch("seq2seq.report.curves.draw_curves"):
         return main(arguments)
 
 

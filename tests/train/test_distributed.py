@@ -63,7 +63,7 @@ def test_when_one_ends_all_end_and_one_tells_why(how: str) -> None:
     _store, variables = environments(3)
     processes = [Process(run_program, (how,), env=env, stderr=subprocess.PIPE) for env in variables]
     try:
-        told = b"".join(process.communicate(timeout=200)[1] for process in processes).decode()
+        told = b"".join(process.communicate(timeout=300)[1] for process in processes).decode()
     finally:
         for process in processes:
             process.kill()

@@ -390,7 +390,7 @@ def test_two_processes_train_as_one(model: tuple[str, ...], text: Path, tmp_path
     _store, variables = environments(2)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = [start_command("train", config, *settings, env=env, **pipes) for env in variables]
-    told = [process.communicate(timeout=200) for process in processes]
+    told = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     assert [out.count(b"done: train.max_steps (12) reached") for out, _ in told] == [1, 0]  # one process speaks
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
