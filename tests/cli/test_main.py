@@ -239,10 +239,9 @@ def test_a_closed_standard_output_takes_no_translations(place: Path) -> None:
     assert done.stderr == b"seq2seq translate: error: standard output is closed; redirect it, or give --output FILE\n"
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_no_message_is_too_foreign_to_print(encoding: str, place: Path) -> None:
+def test_no_message_is_too_foreign_to_print(place: Path) -> None:
     """Guards against a UnicodeEncodeError in place of a message; translations are UTF-8 under any locale."""
-    environment_ = {**environment(), "PYTHONIOENCODING": encoding}
+    environment_ = {**environment(), "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command("translate", "模型…"), capture_output=True, env=environment_)
     assert done.returncode == 2
     assert b"\\u6a21\\u578b\\u2026: no such folder" in done.stderr
