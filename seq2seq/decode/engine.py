@@ -120,10 +120,14 @@ def _describe(sources: Sequence[Source], decode: DecodeConfig, batch_tokens: int
 
 
 def widened(decode: DecodeConfig, source: Source) -> DecodeConfig:
-    """``decode`` with as many hypotheses as a source with terms needs."""
+    """``decode`` as a source with terms needs it: with more hypotheses, and ranked by log-probability alone.
+
+    A term that the model does not expect has a very low log-probability, and a penalty for length divides it. So each
+    word that is added to the translation would raise its score, whatever it is.
+    """
     if not source.terms:
         return decode
-    return decode.model_copy(update={"beam_size": beam_for(source.terms, decode.beam_size)})
+    return decode.model_copy(update={"beam_size": beam_for(source.terms, decode.beam_size), "length_penalty": 0.0})
 
 
 @dataclass(frozen=True)

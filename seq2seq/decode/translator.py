@@ -50,8 +50,9 @@ _NOT_RANKED = "too long for the reverse model; the candidates keep their order"
 class Translation:
     """One output.
 
-    ``score`` ranks the hypotheses: log-probability divided by length penalty; with ``decode.choose: mbr``, the mean
-    chrF against all candidates; after a reverse model, :class:`~seq2seq.decode.rerank.ReverseModel`.
+    ``score`` ranks the hypotheses: log-probability divided by length penalty; the log-probability alone for a line with
+    terms of a glossary or protected strings; with ``decode.choose: mbr``, the mean chrF against all candidates; after
+    a reverse model, :class:`~seq2seq.decode.rerank.ReverseModel`.
     """
 
     text: str

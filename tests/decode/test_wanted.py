@@ -287,6 +287,11 @@ def test_settings_of_a_model_hold(place: Path, model: Path, make_copy: Callable[
     assert again != found
     assert first not in again.split()
     assert edited.explain("kato miren").translation.text == again
+    copied = edited.translate("kato 12", protect=["numbers"], max_length_offset=20)
+    explained = edited.explain("kato 12", protect=["numbers"], max_length_offset=20)
+    assert "12" in copied
+    assert explained.translation.text == copied
+    assert explained.beam[explained.best].score == pytest.approx(explained.translation.score, abs=1e-3)
 
 
 @pytest.fixture
