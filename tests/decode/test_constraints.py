@@ -19,7 +19,7 @@ from seq2seq.decode.constraints import Bans, Beginning, Beginnings, PieceTable, 
 from seq2seq.decode.engine import Source, TorchEngine
 from seq2seq.decode.search import search
 from seq2seq.decode.stepper import Constraints, EagerStepper, GraphStepper, begin
-from seq2seq.decode.terms import WORD, Term, Terms, spelling
+from seq2seq.decode.terms import WORD, Term, Terms, beam_for, spelling
 from seq2seq.model import state as state_module
 from tests.decode.test_search import ToyModel, log_prob
 from tests.decode.test_stepper import graphs_of
@@ -112,6 +112,7 @@ def test_a_translation_begins_as_given():
         ([{"ids": (4, 4, 5)}], ()),
         ([{"ids": (4,), "bounded": True}], (6,)),
         ([{"ids": (5,), "bounded": True}, {"ids": (6,)}], (6,)),
+        ([{"ids": (6, 6), "bounded": True}], (6,)),
     ],
 )
 def test_terms_are_written(terms, joining):
@@ -165,6 +166,20 @@ def test_a_narrow_beam_has_its_terms_up_to_the_limit(beam_size):
                 assert hypothesis.log_prob == pytest.approx(log_prob(name, hypothesis.ids, VOCABULARY), abs=1e-4)
     part = Terms([some], table())
     assert find(0, Constraints((part,), part), beam_size, 4) == []  # four pieces and EOS do not fit
+
+
+def test_terms_come_where_they_are_likely():
+    """Guards against a beam whose better hypotheses push out those with a part of a term, until the term stands at the
+    end because there is no more room: what is found is nearly as likely as the best of all outputs with the term."""
+    some, lost = [term(4, 6, 5)], []
+    outputs = [ids for length in range(8) for ids in product(WORDS, repeat=length) if has(ids, (4, 6, 5))]
+    for name in range(12):
+        part = Terms([some], table())
+        found = find(name, Constraints((part,), part), beam_for(some, 2), 8, enough=2)
+        likely = max(log_prob(name, ids, VOCABULARY) for ids in outputs)
+        lost.append(likely - max(h.log_prob for h in found))
+    assert min(lost) > -1e-4
+    assert np.mean(lost) < 0.7
 
 
 def test_an_automaton_finds_every_start():
