@@ -262,6 +262,22 @@ class TorchEngine:
             log_probs = token_log_probs(model, batch.to(self.device)).double().cpu().numpy()
         return np.split(log_probs, np.cumsum([len(target) for target in targets])[:-1])
 
+    @torch.inference_mode()
+    def alignment(self, source: Sequence[int], target: Sequence[int]) -> NDArray[np.float64]:
+        """Where the model looked for each token of a target, [T, S]; all ids are with EOS.
+
+        It is the mean over layers and heads; of an ensemble, that of its first model. A model without attention looks
+        from the first token to the last.
+        """
+        model = self.model.members[0] if isinstance(self.model, Ensemble) else self.model
+        assert isinstance(model, Seq2SeqModel)
+        with self.autocast():
+            _, maps = model.attention_maps(teacher_forced([source], [target]).to(self.device))
+        if "cross" in maps:
+            return maps["cross"].mean(dim=(0, 1)).double().cpu().numpy()
+        places = np.linspace(0, len(source) - 1, len(target)).round().astype(int)
+        return np.eye(len(source))[places]
+
     def _share(self, budget: int, num_tokens: int) -> int:
         """The size of batches; on the CPU every thread gets one, unless the batches become very small."""
         if self.device.type != "cpu":
