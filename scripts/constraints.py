@@ -28,6 +28,7 @@ KINDS = ("tags", "placeholders", "urls", "emails", "numbers")
 STRINGS = ("<b>", "</b>", "<br/>", "{name}", "{0}", "%s", "https://example.com/a?b=1", "me@example.org", "1975", "3.14")
 _WORD = re.compile(r"[^\W\d_]+")
 _SHORTEST = 4  # letters of the words of a term
+_MOST = 0.01  # share of the sentences that have a term; what is more frequent stands in no glossary
 _SIMILAR = 0.5  # Dice coefficient of the sentences that have the words of a term
 
 
@@ -73,7 +74,7 @@ def terms_of(src: Sequence[str], tgt: Sequence[str]) -> dict[str, str]:
     best: dict[str, tuple[float, str]] = {}
     for (one, another), count in both.items():
         dice = 2 * count / (sources[one] + targets[another])
-        if count > 1 and dice >= _SIMILAR:
+        if 1 < count and sources[one] <= _MOST * len(src) and dice >= _SIMILAR:
             best[one] = max(best.get(one, (0.0, "")), (dice, another))
     return {word: other for word, (_, other) in best.items()}
 
@@ -100,6 +101,12 @@ def without(text: str) -> str:
     return re.sub(r" (?=[.,;:!?])", "", text)
 
 
+def _has_once(text: str, string: str) -> bool:
+    """Whether a text has a string once, and numbers not as a part of others."""
+    edge = r"(?<!\d){}(?!\d)" if string[0].isdigit() else "{}"
+    return len(re.findall(edge.format(re.escape(string)), text)) == 1
+
+
 def cases(src: Sequence[str], ref: Sequence[str], terms: Mapping[str, str]) -> Iterator[Case]:
     """The text itself, its lines with terms, and all lines with strings."""
     nothing: list[list[str]] = [[] for _ in src]
@@ -123,7 +130,7 @@ def measure(case: Case, translator: Translator, plain: bool) -> Row:
     start = time.process_time()
     found = [some[0].text for some in translate(case.src, None, lambda line, _: reported.add(line), **options)]
     seconds = time.process_time() - start
-    has = has_term if "glossary" in case.options else lambda text, string: text.count(string) == 1
+    has = has_term if "glossary" in case.options else _has_once
     there = [[has(text, one) for one in some] for text, some in zip(found, case.wanted, strict=True)]
     flat = [one for some in there for one in some]
     said = [all(some) for line, some in enumerate(there, 1) if line not in reported]

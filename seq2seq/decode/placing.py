@@ -31,7 +31,7 @@ class Outside(NamedTuple):
 
     text: str
     at: int  # its place in what is left
-    spaced: tuple[bool, bool]  # whether there was white space or nothing before and after it
+    spaced: tuple[bool, bool]  # whether there was white space or nothing before and after it; after it also punctuation
     follows: bool  # it belongs to the word before it, not to the next one
     has_tag: bool
     is_address: bool  # and what stands directly behind it would become a part of it
@@ -58,7 +58,7 @@ def take_out(text: str, kinds: Sequence[Protected]) -> Bare:
     left, strings, last = "", [], 0
     for start, end, known in groups:
         left, last = _joined(left, text[last:start]), end
-        spaced = not text[:start] or text[start - 1].isspace(), not text[end:] or text[end].isspace()
+        spaced = not text[:start] or text[start - 1].isspace(), not text[end:] or text[end].isspace() or text[end] in _CLOSING
         follows = not text[end:].lstrip()[:1].isalnum() or spaced == (False, True)
         address = bool(known & {"urls", "emails"})
         strings.append(Outside(text[start:end], len(left.rstrip()), spaced, follows, "tags" in known, address))
@@ -127,7 +127,7 @@ def _inserted(left: str, one: Outside, right: str) -> str:
     before = one.spaced[0] and (gap or in_word(left[-1])) or _grows(left, one.text)
     after = one.spaced[1] and (gap or in_word(right[0])) or _grows(one.text, right)
     after = after or (one.is_address and in_word(right[:1] or " "))
-    return left + " " * bool(left and before) + one.text + " " * bool(right and after) + right
+    return left + " " * bool(left and before) + one.text + " " * (after and right[:1] not in _CLOSING) + right
 
 
 def _grows(left: str, right: str) -> bool:
