@@ -24,8 +24,8 @@ from seq2seq.data.formats.lines import read_text
 from seq2seq.decode.glossary import Glossary, has_term
 from seq2seq.decode.translator import Translator
 
-KINDS = ("tags", "placeholders", "urls", "emails", "numbers")
-STRINGS = ("<b>", "</b>", "<br/>", "{name}", "{0}", "%s", "https://example.com/a?b=1", "me@example.org", "1975", "3.14")
+KINDS = ("tags", "placeholders", "urls", "emails")
+STRINGS = ("<b>", "</b>", "<br/>", "{name}", "{0}", "%s", "https://example.com/a?b=1", "me@example.org")
 _WORD = re.compile(r"[^\W\d_]+")
 _SHORTEST = 4  # letters of the words of a term
 _MOST = 0.01  # share of the sentences that have a term; what is more frequent stands in no glossary
@@ -101,12 +101,6 @@ def without(text: str) -> str:
     return re.sub(r" (?=[.,;:!?])", "", text)
 
 
-def _has_once(text: str, string: str) -> bool:
-    """Whether a text has a string once, and numbers not as a part of others."""
-    edge = r"(?<!\d){}(?!\d)" if string[0].isdigit() else "{}"
-    return len(re.findall(edge.format(re.escape(string)), text)) == 1
-
-
 def cases(src: Sequence[str], ref: Sequence[str], terms: Mapping[str, str]) -> Iterator[Case]:
     """The text itself, its lines with terms, and all lines with strings."""
     nothing: list[list[str]] = [[] for _ in src]
@@ -130,7 +124,7 @@ def measure(case: Case, translator: Translator, plain: bool) -> Row:
     start = time.process_time()
     found = [some[0].text for some in translate(case.src, None, lambda line, _: reported.add(line), **options)]
     seconds = time.process_time() - start
-    has = has_term if "glossary" in case.options else _has_once
+    has = has_term if "glossary" in case.options else lambda text, string: text.count(string) == 1
     there = [[has(text, one) for one in some] for text, some in zip(found, case.wanted, strict=True)]
     flat = [one for some in there for one in some]
     said = [all(some) for line, some in enumerate(there, 1) if line not in reported]
@@ -147,7 +141,9 @@ def main() -> None:
     parser.add_argument("model", type=Path, metavar="MODEL")
     parser.add_argument("--src", type=Path, required=True, metavar="FILE")
     parser.add_argument("--ref", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--corpus", type=Path, nargs=2, metavar="FILE", help="source and target text that has the terms")
+    parser.add_argument(
+        "--corpus", type=Path, nargs=2, metavar="FILE", help="source and target text that has the terms"
+    )
     parser.add_argument("--lines", type=int, default=400, metavar="N", help="the first of the text")
     args = parser.parse_args()
     src, ref = (read_text(file) for file in (args.src, args.ref))

@@ -58,16 +58,17 @@ def take_out(text: str, kinds: Sequence[Protected]) -> Bare:
     left, strings, last = "", [], 0
     for start, end, known in groups:
         left, last = _joined(left, text[last:start]), end
-        spaced = not text[:start] or text[start - 1].isspace(), not text[end:] or text[end].isspace() or text[end] in _CLOSING
+        spaced = (
+            not text[:start] or text[start - 1].isspace(),
+            not text[end:] or text[end].isspace() or text[end] in _CLOSING,
+        )
         follows = not text[end:].lstrip()[:1].isalnum() or spaced == (False, True)
         address = bool(known & {"urls", "emails"})
         strings.append(Outside(text[start:end], len(left.rstrip()), spaced, follows, "tags" in known, address))
     return Bare(_joined(left, text[last:]) if groups else text, tuple(strings))
 
 
-def put_in(
-    translation: str, cuts: Sequence[int | None], alignment: Numbers, bare: Bare, columns: Sequence[int]
-) -> str:
+def put_in(translation: str, cuts: Sequence[int | None], alignment: Numbers, bare: Bare, columns: Sequence[int]) -> str:
     """The translation with the strings of its source.
 
     Args:

@@ -79,7 +79,8 @@ class Term:
 
 def beam_for(terms: Sequence[Term], beam_size: int) -> int:
     """The number of hypotheses for a sentence with terms: some for each number of pieces, and few different sizes."""
-    return round_up(beam_size + sum(term.num_pieces for term in terms), 2 * beam_size) if terms else beam_size
+    smallest = beam_size + min(beam_size, 3)  # most terms have 1 to 3 pieces
+    return round_up(beam_size + sum(term.num_pieces for term in terms), smallest) if terms else beam_size
 
 
 class Terms:

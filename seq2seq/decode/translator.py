@@ -590,7 +590,9 @@ class Translator:
         if decode.choose == "mbr":
             results = [_with_expected_chrf(candidates, decode) for candidates in results]
         if self.reverse is not None:
-            results = self.reverse.rank([bare.text for bare in bares], results, lambda part: on_problem(parts[part].key[0] + 1, _NOT_RANKED))
+            results = self.reverse.rank(
+                [bare.text for bare in bares], results, lambda part: on_problem(parts[part].key[0] + 1, _NOT_RANKED)
+            )
         kept = [_best(candidates, decode) for candidates in results]
         if token_scores:
             whole = [[[*found[part][i].ids, EOS_ID] for i in best] for part, best in enumerate(kept)]
