@@ -74,7 +74,7 @@ def terms_of(src: Sequence[str], tgt: Sequence[str]) -> dict[str, str]:
     best: dict[str, tuple[float, str]] = {}
     for (one, another), count in both.items():
         dice = 2 * count / (sources[one] + targets[another])
-        if 1 < count and sources[one] <= _MOST * len(src) and dice >= _SIMILAR:
+        if count > 1 and sources[one] <= _MOST * len(src) and dice >= _SIMILAR:
             best[one] = max(best.get(one, (0.0, "")), (dice, another))
     return {word: other for word, (_, other) in best.items()}
 

@@ -125,8 +125,8 @@ def _inserted(left: str, one: Outside, right: str) -> str:
     """A string with the spaces that it had, except before punctuation and where there were no words."""
     gap = not left or not right or left[-1].isspace() or right[0].isspace()
     left, right = left.rstrip(), right.lstrip()
-    before = one.spaced[0] and (gap or in_word(left[-1])) or _grows(left, one.text)
-    after = one.spaced[1] and (gap or in_word(right[0])) or _grows(one.text, right)
+    before = (one.spaced[0] and (gap or in_word(left[-1]))) or _grows(left, one.text)
+    after = (one.spaced[1] and (gap or in_word(right[0]))) or _grows(one.text, right)
     after = after or (one.is_address and in_word(right[:1] or " "))
     return left + " " * bool(left and before) + one.text + " " * (after and right[:1] not in _CLOSING) + right
 

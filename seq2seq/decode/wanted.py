@@ -104,7 +104,7 @@ class Wanted:
         return found
 
     def bare(self, source: str) -> Bare:
-        """A line, or a part of it, as the model reads it; numbers are terms, other protected strings are put in later."""
+        """A line, or a part of it, as the model reads it: numbers stay, other protected strings are put in later."""
         return take_out(source, self._kinds)
 
     def terms(self, source: str) -> tuple[Term, ...]:
