@@ -11,6 +11,8 @@ from seq2seq.errors import UserError
 
 _EPILOG = """\
 --n-best above 1: up to N rows per line, best first: line number, score, text
+score: log-probability / length penalty; with --choose mbr: mean chrF, 0 to 100;
+  with --rerank: that of both models; lines with terms: the log-probability
 --scores, after the score: the mean log-probability of a token, the lowest one
   of a token, the ratio of the lengths (about 1, in all languages)
 --flags: confidence (the probability that the best translation is acceptable, if
