@@ -4,13 +4,14 @@
     python scripts/ray_translate.py --parts 32 --address 10.0.0.1:6379 runs/my --input big.en --output big.de
 
 All other options are those of ``seq2seq translate``. Each part is a task of Ray that runs ``translate --shard I/N
---resume``; ``seq2seq merge`` proves and joins them. A task whose worker is lost (killed, out of memory, its machine gone)
-is started again and continues after the last saved line. The same command continues an interrupted one.
+--resume``; ``seq2seq merge`` proves and joins them. A task whose worker is lost (killed, out of memory, its machine
+gone) is started again and continues after the last saved line. The same command continues an interrupted one.
 
 The model, the text and the translation must be on a disk that all machines share, this one included, under the same
 paths; all need the same Python, seq2seq and Ray. Without --address, a cluster that runs on this machine is used, or a
-new one is started, which ends with the command. A part takes ``--threads`` cores (default: 1) and with ``--device cuda``
-one GPU; ``--device auto`` means cuda if the cluster has GPUs. What a part prints is in ``big.de.shard-1-of-32.log``.
+new one is started, which ends with the command. A part takes ``--threads`` cores (default: 1) and, with ``--device
+cuda``, one GPU; ``--device auto`` means cuda if the cluster has GPUs. What a part prints is in
+``big.de.shard-1-of-32.log``.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from seq2seq.cli.main import main as seq2seq
 from seq2seq.cli.main import make_parser
 from seq2seq.decode.merge import merge
 from seq2seq.decode.output import saved_lines
-from seq2seq.decode.shards import Shard, name_of, shard_files, shards_of
+from seq2seq.decode.shards import Shard, shard_files, shards_of
 from seq2seq.decode.streams import is_stream
 from seq2seq.errors import EXIT_USER_ERROR, UserError
 from seq2seq.signals import Ended, ended_by_signals
 
 _NAME = "ray_translate"
+_RETRIES = 10  # a part that ends its worker every time must end the command
 
 
 def make_options(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
@@ -48,12 +50,10 @@ def make_options(arguments: Sequence[str] | None = None) -> tuple[argparse.Names
     parser = argparse.ArgumentParser(_NAME, description=__doc__, formatter_class=form, allow_abbrev=False)
     parser.add_argument("--parts", type=int, required=True, metavar="N", help="several for each machine or GPU")
     parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster")
-    parser.add_argument("--retries", type=int, default=10, metavar="N", help="lost workers of a part; default: 10")
     own, words = parser.parse_known_args(arguments)
     options = make_parser().parse_args(["translate", *words], own)
-    for option, number, least in (("--parts", options.parts, 1), ("--retries", options.retries, 0)):
-        if number < least:
-            raise UserError(f"{option}: must be at least {least}, not {number}")
+    if options.parts < 1:
+        raise UserError(f"--parts: must be at least 1, not {options.parts}")
     if options.shard is not None:
         raise UserError("--shard: is for one part; --parts N translates all of them")
     if not Path(options.input).is_file() or options.output == "-" or is_stream(options.output):
@@ -98,7 +98,7 @@ def translate_parts(ray: Any, options: argparse.Namespace, words: list[str], sha
         raise UserError(f"no machine of the cluster has --threads {needed['CPU']} cores and {needed['GPU']} GPUs")
     words = [*words, "--threads", str(needed["CPU"]), "--device", "cuda" if needed["GPU"] else "cpu"]
     # A process for each part, or the memory of a GPU would stay with a worker that waits.
-    task = ray.remote(max_calls=1, max_retries=options.retries, retry_exceptions=[InterruptedError])(translate_part)
+    task = ray.remote(max_calls=1, max_retries=_RETRIES, retry_exceptions=[InterruptedError])(translate_part)
     task = task.options(num_cpus=needed["CPU"], num_gpus=needed["GPU"])
     tasks, logs = {}, {shard: Path(f"{shard.file(options.output)}.log") for shard in shards}
     for shard, log in logs.items():
@@ -112,7 +112,7 @@ def translate_parts(ray: Any, options: argparse.Namespace, words: list[str], sha
                 try:
                     ray.get(one)
                 except ray.exceptions.RayError as error:
-                    raise _explained(ray, error, logs[tasks[one]], options.retries) from None
+                    raise _explained(ray, error, logs[tasks[one]]) from None
             saved |= {tasks[one]: _saved(tasks[one], options.output) for one in (*done, *pending)}
             bar.set_postfix_str(f"{len(shards) - len(pending)} of {len(shards)} parts", refresh=False)
             bar.update(sum(saved.values()) - bar.n)
@@ -123,15 +123,15 @@ def _saved(shard: Shard, output: str) -> int:
     return max(0, saved_lines(Path(os.path.realpath(shard.file(output)))) - shard.span.start)
 
 
-def _explained(ray: Any, error: Any, log: Path, retries: int) -> Exception:
-    """What is raised for a part that failed: a mistake as it is, a lost worker with its log, a bug with its traceback."""
+def _explained(ray: Any, error: Any, log: Path) -> Exception:
+    """What a failed part raises: a mistake as it is, a lost worker with its log, a bug with its traceback."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, UserError):
         return cause
     if isinstance(error, ray.exceptions.RayTaskError) and not isinstance(cause, InterruptedError):
         return error  # type: ignore[no-any-return]
     what = str(cause or error).partition("\n")[0]
-    return UserError(f"{log}: worker lost {retries + 1} times ({what}); the same command continues")
+    return UserError(f"{log}: worker lost {_RETRIES + 1} times ({what}); the same command continues")
 
 
 def run(options: argparse.Namespace, words: list[str]) -> str:
@@ -150,7 +150,8 @@ def run(options: argparse.Namespace, words: list[str]) -> str:
         raise UserError(f"--address: {str(error).partition(chr(10))[0]}") from None
     finally:
         ray.shutdown()
-    return merge(Path(options.output))
+    with ended_by_signals(_NAME):  # Ray's handler of SIGTERM is still there
+        return merge(Path(options.output))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
