@@ -79,7 +79,7 @@ def translate_part(place: Path, words: list[str], part: str, log: Path) -> None:
         raise UserError(f"{problem}; all machines need the same disk under the same path") from None
     with file, redirect_stderr(file):
         status = seq2seq(["translate", *words, "--shard", part, "--resume"])
-    last = log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2]
+    last = log.read_text(encoding="utf-8").rstrip().rpartition("\n")[2].removeprefix("seq2seq translate: error: ")
     if status:
         raise UserError(last) if status == EXIT_USER_ERROR else InterruptedError(last)
 
