@@ -136,15 +136,21 @@ def _write_test_card(config: Config, text: MeasuredText, cleaned: Cleaned | None
     """Write the card of the test set. The run is complete without it, so a mistake is only reported."""
     from tqdm import tqdm
 
-    from seq2seq.evaluate.make_card import write_card
+    from seq2seq.evaluate.card import Card
+    from seq2seq.evaluate.make_card import CARD, write_card
     from seq2seq.evaluate.run_card import run_card
     from seq2seq.report.card_page import write_card_pages
 
     try:
         with tqdm(desc="card: reading the training text", unit=" pairs", leave=False, disable=None) as bar:
             card = run_card(config, text, cleaned, num_parameters, bar.update)
-        write_card(card, config.run_dir / "card")
-        write_card_pages(card, config.run_dir / "card")
+        folder = config.run_dir / "card"
+        with suppress(OSError, ValueError):  # a finished run that is started again keeps the date of its card
+            earlier = Card.model_validate_json((folder / CARD).read_bytes())
+            if card.model_copy(update={"date": earlier.date}) == earlier:
+                card = earlier
+        write_card(card, folder)
+        write_card_pages(card, folder)
     except UserError as error:
         with suppress(OSError):  # the terminal is gone, but the run is complete
             print(f"the card of the test set was not written: {error}", file=sys.stderr)

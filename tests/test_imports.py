@@ -124,7 +124,17 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "serve": (*_CORE, "serve"),
     # A whole run is training, its picture and model cards, for the command line and for Python programs.
     "whole_run": (
-        *("config", "data", "errors", "evaluate.make_card", "evaluate.run_card", "export.card", "files", "memory"),
+        *(
+            "config",
+            "data",
+            "errors",
+            "evaluate.card",
+            "evaluate.make_card",
+            "evaluate.run_card",
+            "export.card",
+            "files",
+            "memory",
+        ),
         *("report.card_page", "report.curves", "train"),
     ),
     "cli": (*_CORE, "evaluate", "train", "doctor", "export", "report", "serve", "whole_run", "cli"),

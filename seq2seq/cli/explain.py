@@ -20,7 +20,7 @@ def add(subparsers: Subparsers) -> None:
         description=_DESCRIPTION,
     )
     argument = parser.add_argument
-    argument("models", type=path, nargs=1, metavar="MODEL", help=MODEL_HELP)
+    argument("models", type=path, nargs="+", metavar="MODEL", help=MODEL_HELP)
     argument("text", metavar="TEXT", help="the sentence to translate")
     argument("--reference", metavar="TEXT", help="another translation, scored beside the model's")
     argument("--output", type=path, metavar="FILE", help="the page, FILE.html")
@@ -31,6 +31,11 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if len(args.models) > 1:
+        raise UserError(
+            f"give one MODEL and the sentence in quotes, not {len(args.models)} models: several cannot be looked into; "
+            "`seq2seq score` scores a translation with several"
+        )
     if args.output is None and args.png is None:
         raise UserError("give --output FILE.html for the page, or --png FILE.png for the alignment alone")
     if args.output == args.png:

@@ -11,11 +11,12 @@ from seq2seq.errors import UserError
 
 _EPILOG = """\
 --n-best above 1: up to N rows per line, best first: line number, score, text
+score: log-probability / length penalty; with --choose mbr: mean chrF, 0 to 100;
+  with --rerank: that of both models; lines with terms: the log-probability
 --scores, after the score: the mean log-probability of a token, the lowest one
   of a token, the ratio of the lengths (about 1, in all languages)
---flags: confidence (the probability that the best translation is acceptable, if
-  the model is calibrated); last, with commas: empty, looping, copied, short,
-  long, script (wrong), numbers (others), tags (placeholders, addresses; lost)
+--flags: confidence (of calibrated models: how probably it is acceptable); then
+  empty, looping, copied, short, long, script, numbers, tags (lost or changed)
 --shard 3/8 writes FILE.shard-3-of-8, and `seq2seq merge FILE` joins all parts;
   auto/8: the number is SLURM_ARRAY_TASK_ID (1 to 8) or JOB_COMPLETION_INDEX
 """
@@ -43,7 +44,7 @@ def add(subparsers: Subparsers) -> None:
     argument("--prefix", type=path, metavar="FILE", help="how the translation of each line begins")
     argument("--glossary", type=path, metavar="FILE", help="CSV: source term, target term to use for it")
     argument("--resume", action="store_true", help="continue an interrupted translation")
-    help_ = "only part I of N of --input (auto: the scheduler's), see below"
+    help_ = "only part I of N of --input, see below"
     argument("--shard", metavar="I/N", help=help_)
     choices, help_ = ["replace", "blank", "fail"], "lines not in UTF-8: replace (default), blank or fail"
     argument("--invalid-bytes", choices=choices, default="replace", metavar="HOW", help=help_)

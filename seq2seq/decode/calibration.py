@@ -111,9 +111,9 @@ class Calibration(_Part):
         """Changes with the probabilities."""
         return checksum(self.weights.model_dump_json().encode())
 
-    def differences(self, decode: DecodeConfig) -> list[str]:
-        """The settings of a search that differ from those of the calibration."""
-        defaults, now = settings_of(DecodeConfig()), settings_of(decode)
+    def differences(self, decode: DecodeConfig, rerank: float | None = None) -> list[str]:
+        """The settings of a search that differ from those of the calibration; ``rerank``: as for :func:`fit`."""
+        defaults, now = settings_of(DecodeConfig(), None), settings_of(decode, rerank)
         return [
             f"{name} {self.decode.get(name, defaults[name])}, now {value}"
             for name, value in now.items()
@@ -129,13 +129,23 @@ class Calibration(_Part):
         )
 
 
-def settings_of(decode: DecodeConfig) -> dict[str, Any]:
+def settings_of(decode: DecodeConfig, rerank: float | None) -> dict[str, Any]:
     """The settings that affect the best translation of a search, and so its confidence."""
-    return decode.model_dump(mode="json", exclude=_OTHER_SETTINGS)
+    return {**decode.model_dump(mode="json", exclude=_OTHER_SETTINGS), "rerank_weight": rerank}
+
+
+def rerank_weight(translator: Translator) -> float | None:
+    """The weight of the reverse model that chooses among a translator's candidates, if there is one."""
+    return None if translator.reverse is None else translator.reverse.weight
 
 
 def fit(
-    translations: Sequence[Translation], chrf: Sequence[float], metric: str, decode: DecodeConfig, model: str
+    translations: Sequence[Translation],
+    chrf: Sequence[float],
+    metric: str,
+    decode: DecodeConfig,
+    model: str,
+    rerank: float | None = None,
 ) -> Calibration:
     """Fit a calibration on the best translations of lines with text.
 
@@ -143,6 +153,7 @@ def fit(
         chrf: sentence chrF of each translation; ``metric`` is its signature.
         decode: how they were found.
         model: checksum of the weights.
+        rerank: the weight of a reverse model that chose them.
 
     Raises:
         CannotCalibrateError: there are too few lines, or too few acceptable ones, or too few others.
@@ -166,7 +177,7 @@ def fit(
         lines=num_lines,
         acceptable=_rounded(acceptable.mean()),
         cross_validation=reliability(held_out, acceptable, inputs[:, 0]),
-        decode=settings_of(decode),
+        decode=settings_of(decode, rerank),
         model=model,
     )
 
@@ -221,7 +232,7 @@ def calibration_for(translator: Translator, decode: DecodeConfig, say: Callable[
     if calibration.model != translator.metadata.get(CHECKSUM):
         say(f"no confidence: {folder / CONFIDENCE} was made for other weights; {again} makes a new one")
         return None
-    if differences := calibration.differences(decode):
+    if differences := calibration.differences(decode, rerank_weight(translator)):
         say(f"confidence was calibrated with other settings ({'; '.join(differences)}), so it may be less exact")
     return calibration
 

@@ -144,9 +144,8 @@ class Bans:
         if 0 < self._ngram <= self._shape[2]:
             windows = state.of_hypotheses["history"].unfold(2, self._ngram, 1)  # [B, K, windows, ngram]
             recent, _ = self._recent(state, self._ngram - 1)
-            last = torch.arange(windows.size(2), device=logits.device) + self._ngram - 1
-            found = (windows[..., :-1] == recent[:, :, None]).all(dim=-1) & (last < state.position)
-            self._ban(logits, windows[..., -1], found)
+            # Where nothing is written yet there is padding, and to ban that changes nothing.
+            self._ban(logits, windows[..., -1], (windows[..., :-1] == recent[:, :, None]).all(dim=-1))
 
     def advance(self, state: State) -> None:
         """See :class:`Constraint`."""

@@ -130,10 +130,14 @@ def _describe(sources: Sequence[Source], decode: DecodeConfig, batch_tokens: int
 
 
 def widened(decode: DecodeConfig, source: Source) -> DecodeConfig:
-    """``decode`` with as many hypotheses as a source with terms needs."""
+    """``decode`` as a source with terms needs it: with more hypotheses, and ranked by log-probability alone.
+
+    A term that the model does not expect has a very low log-probability, and a penalty for length divides it. So each
+    word that is added to the translation would raise its score, whatever it is.
+    """
     if not source.terms:
         return decode
-    return decode.model_copy(update={"beam_size": beam_for(source.terms, decode.beam_size)})
+    return decode.model_copy(update={"beam_size": beam_for(source.terms, decode.beam_size), "length_penalty": 0.0})
 
 
 @dataclass(frozen=True)
@@ -271,6 +275,22 @@ class TorchEngine:
         with memory_explained(lambda: f"{shape}: lower decode.batch_tokens"), self.autocast():
             log_probs = token_log_probs(model, batch.to(self.device)).double().cpu().numpy()
         return np.split(log_probs, np.cumsum([len(target) for target in targets])[:-1])
+
+    @torch.inference_mode()
+    def alignment(self, source: Sequence[int], target: Sequence[int]) -> NDArray[np.float64]:
+        """Where the model looked for each token of a target, [T, S]; all ids are with EOS.
+
+        It is the mean over layers and heads; of an ensemble, that of its first model. A model without attention looks
+        from the first token to the last.
+        """
+        model = self.model.members[0] if isinstance(self.model, Ensemble) else self.model
+        assert isinstance(model, Seq2SeqModel)
+        with self.autocast():
+            _, maps = model.attention_maps(teacher_forced([source], [target]).to(self.device))
+        if "cross" in maps:
+            return maps["cross"].mean(dim=(0, 1)).double().cpu().numpy()
+        places = np.linspace(0, len(source) - 1, len(target)).round().astype(int)
+        return np.eye(len(source))[places]
 
     def _share(self, budget: int, num_tokens: int) -> int:
         """The size of batches; on the CPU every thread gets one, unless the batches become very small."""

@@ -72,8 +72,8 @@ class _Recorder:
 @torch.inference_mode()
 def recorded_search(
     engine: TorchEngine, source: Source, decode: DecodeConfig, rules: Rules, pieces: Sequence[str]
-) -> tuple[Hypothesis, list[Node]]:
-    """The best hypothesis of a beam search for a source, and all hypotheses on the way.
+) -> tuple[Hypothesis, list[Node], DecodeConfig]:
+    """The best hypothesis of a beam search for a source, all hypotheses on the way, and the settings for its terms.
 
     Args:
         pieces: [V], the text of each target id.
@@ -87,12 +87,12 @@ def recorded_search(
     with engine.autocast():
         state = begin(engine.model, src, [max_length], wide, None, constraints)
         recorder = _Recorder(EagerStepper(engine.model, state, wide, constraints), state)
-        (found,) = search(recorder, [max_length], wide.beam_size, decode.length_penalty, None, decode.beam_size)
+        (found,) = search(recorder, [max_length], wide.beam_size, wide.length_penalty, None, decode.beam_size)
     if not found and source.terms:
         return recorded_search(engine, replace(source, terms=()), decode, rules, pieces)
     if not found:
         raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
-    return found[0], _nodes(recorder.steps, max_length, decode.length_penalty, pieces)
+    return found[0], _nodes(recorder.steps, max_length, wide.length_penalty, pieces), wide
 
 
 def _nodes(
@@ -140,7 +140,7 @@ def explain(
     src = source.ids
     decode = decode.model_copy(update={"sample": False, "n_best": 1})
     pieces = tokenizers.tgt.pieces(range(tokenizers.tgt.vocab_size))
-    best, beam = recorded_search(engine, source, decode, rules, pieces)
+    best, beam, decode = recorded_search(engine, source, decode, rules, pieces)
     (translated,) = tokenizers.tgt.decode_batch([best.ids])
     done = run_once(engine, src, [*best.ids, EOS_ID])
     given = None

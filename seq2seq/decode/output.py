@@ -32,6 +32,18 @@ class Record:
     output: str  # checksum of these bytes
 
 
+def saved_lines(target: Path) -> int:
+    """The number of the last line of the input whose translation to ``target`` is saved; 0 if there is no record."""
+    try:
+        return Record(**json.loads(_record_path(target).read_text(encoding="utf-8"))).num_lines
+    except (OSError, ValueError, TypeError, RecursionError):
+        return 0
+
+
+def _record_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial.json")
+
+
 class OutputFile:
     """An unfinished output file for ``target``, in a block that writes it and calls :meth:`finish`.
 
@@ -48,7 +60,7 @@ class OutputFile:
             raise UserError(f"{target}: cannot be written: it is a link that points back to itself")
         self.target = target
         self.partial = target.with_name(f".{target.name}.partial")
-        self.record_path = target.with_name(f".{target.name}.partial.json")
+        self.record_path = _record_path(target)
         self.complete = False  # whether ``target`` is the complete output
         self.size = 0
         self.lines_kept: int | None = None  # input lines whose translation is saved, even if this process is killed

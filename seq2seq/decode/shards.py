@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tqdm import tqdm
@@ -133,7 +134,12 @@ def _scheduled(count: str | None, environment: Mapping[str, str]) -> tuple[str, 
 
 
 def shard_of(source: str, invalid_bytes: str, number: int, count: int) -> Shard:
-    """Part ``number`` of ``count`` of a file; the file is read once to find it.
+    """Part ``number`` of ``count`` of a file; see :func:`shards_of`."""
+    return shards_of(source, invalid_bytes, count)[number - 1]
+
+
+def shards_of(source: str, invalid_bytes: str, count: int) -> list[Shard]:
+    """All ``count`` parts of a file, which is read once to find them.
 
     Raises DataError if the file cannot be read.
     """
@@ -144,9 +150,11 @@ def shard_of(source: str, invalid_bytes: str, number: int, count: int) -> Shard:
         for window in windows_of(lines, lambda: False):
             ends.append(ends[-1] + len(window))
             bar.update(len(window))
-    num_windows = len(ends) - 1
-    start, end = (ends[num_windows * one // count] for one in (number - 1, number))
-    return Shard(number, count, Span(start, end), lines.count, lines.checksum)
+    cuts = [ends[(len(ends) - 1) * number // count] for number in range(count + 1)]
+    return [
+        Shard(number, count, Span(*span), lines.count, lines.checksum)
+        for number, span in enumerate(pairwise(cuts), start=1)
+    ]
 
 
 def write_record(shard: Shard, run: Mapping[str, object], lines: InputLines, output: OutputFile) -> None:

@@ -79,8 +79,8 @@ class Term:
 
 def beam_for(terms: Sequence[Term], beam_size: int) -> int:
     """The number of hypotheses for a sentence with terms: some for each number of pieces, and few different sizes."""
-    pieces = sum(term.num_pieces for term in terms)
-    return round_up(max(beam_size * (len(terms) + 1), beam_size + pieces), 2 * beam_size) if terms else beam_size
+    smallest = beam_size + min(beam_size, 3)  # most terms have 1 to 3 pieces
+    return round_up(beam_size + sum(term.num_pieces for term in terms), smallest) if terms else beam_size
 
 
 class Terms:
@@ -225,15 +225,21 @@ class _Progress:
         return _Progress(self.state, states, written, ends)
 
     def missing(self, from_scratch: bool = False) -> Tensor:
-        """The number of pieces still to write, [B, N]; from scratch: what is not finished does not count."""
-        counts, sizes = self._term("counts"), self._term("sizes")
-        complete = self._complete()
+        """The number of pieces to write at most, [B, N]; from scratch: what is not finished does not count.
+
+        One term can continue, or the last word of complete ones can end; what else is begun must be written again. So
+        there is always a piece that makes the number smaller.
+        """
+        sizes, lacking = self._term("sizes"), (self._term("counts") - self.written).clamp(min=0)
+        whole = sizes[..., 0]
+        all_pieces = (lacking * whole).sum(dim=-1)
         if from_scratch:
-            return ((counts - self.written).clamp(min=0) * sizes[..., 0]).sum(dim=-1)
-        left = (counts - self.written - complete.any(dim=-1).long()).clamp(min=0)
-        begun = (self.states > 0) & ~complete
-        next_one = torch.where(begun, sizes - self.states, sizes[..., :1]).amin(dim=-1)
-        return (((left - 1) * sizes[..., 0] + next_one) * (left > 0)).sum(dim=-1)
+            return all_pieces
+        complete = self._complete()
+        ended = ((lacking - complete.any(dim=-1).long()).clamp(min=0) * whole).sum(dim=-1)
+        begun = (self.states > 0) & ~complete & (lacking > 0)[..., None]
+        saved = (whole[..., None] - sizes + self.states).masked_fill(~begun, 0).clamp(min=0)
+        return torch.minimum(ended, all_pieces - saved.amax(dim=(-1, -2)))
 
     def next_pieces(self) -> tuple[Tensor, Tensor]:
         """The pieces that continue the spellings of all terms, [B, N, 2 C], and whether these are still to write."""

@@ -30,6 +30,7 @@ from seq2seq.decode.explanation import Attention, Explanation
 from seq2seq.decode.glossary import Glossary
 from seq2seq.decode.likelihood import TargetScore, score_pairs
 from seq2seq.decode.mbr import expected_chrf
+from seq2seq.decode.placing import Bare, put_in
 from seq2seq.decode.sentences import split_sentences
 from seq2seq.decode.speller import Speller
 from seq2seq.decode.wanted import Prefixes, Wanted
@@ -51,8 +52,9 @@ _NOT_RANKED = "too long for the reverse model; the candidates keep their order"
 class Translation:
     """One output.
 
-    ``score`` ranks the hypotheses: log-probability divided by length penalty; with ``decode.choose: mbr``, the mean
-    chrF against all candidates; after a reverse model, :class:`~seq2seq.decode.rerank.ReverseModel`.
+    ``score`` ranks the hypotheses: log-probability divided by length penalty; the log-probability alone for a line with
+    terms of a glossary or protected strings; with ``decode.choose: mbr``, the mean chrF against all candidates; after
+    a reverse model, :class:`~seq2seq.decode.rerank.ReverseModel`.
     """
 
     text: str
@@ -356,11 +358,12 @@ class Translator:
             UserError: a text is blank or too long, or the engine runs several models.
         """
         decode = override_decode(decode or self.config.decode, options)
+        wanted = self.wanted(decode.model_copy(update={"sample": False}))
+        text = wanted.bare(text).text
         engine, src = self._inside(text, decode)
         if reference is not None:
             self._one_sentence(reference, self.tokenizers.tgt, "the reference")
         architecture = self.config.model.architecture
-        wanted = self.wanted(decode.model_copy(update={"sample": False}))
         source = Source(src, (0, 0), terms=wanted.terms(text))
         return explain(engine, self.tokenizers, architecture, text, source, reference, decode, wanted.rules)
 
@@ -499,7 +502,7 @@ class Translator:
         limit = self.config.data.max_length - 1 - len(tag)  # room for EOS
         prefixes = wanted.prefixes.next(len(lines)) if wanted.prefixes is not None else [""] * len(lines)
         parts: list[Source] = []  # lines, or parts of lines that are too long; keys: line of the input, part
-        texts: list[str] = []  # of the parts
+        bares: list[Bare] = []  # the texts of the parts
         filled = [line if line.strip() else "" for line in lines]  # white space has no translation
         for index, sentences in enumerate(self._encode(filled, decode, prefixes)):
             pieces: list[tuple[str, list[int]]] = []
@@ -509,14 +512,17 @@ class Translator:
                 on_problem(first + index + 1, f"longer than {limit} tokens; translated in {len(pieces)} parts")
             prefix = prefixes[index]  # for the first part with words
             for part, (text, ids) in enumerate(pieces):
+                bare = Bare(text, ()) if prefix.strip() else wanted.bare(text)
+                if bare.strings:
+                    (ids,) = self.tokenizers.src.encode([bare.text if bare.text.strip() else ""])
                 if not ids:
                     continue
                 whole, beginning = [*tag, *ids, EOS_ID], None
                 if prefix.strip():
                     longest = self.engine.longest_output(len(whole), decode)
                     beginning, prefix = wanted.beginning(prefix, first + index + 1, longest), ""
-                parts.append(Source(whole, (first + index, part), beginning, wanted.terms(text)))
-                texts.append(text)
+                parts.append(Source(whole, (first + index, part), beginning, wanted.terms(bare.text)))
+                bares.append(bare)
         found: list[list[list[Translation]]] = [[] for _ in lines]
         cut: dict[int, str] = {}
         left = Counter(part.key[0] for part in parts)  # parts of each line that were not searched yet
@@ -526,7 +532,7 @@ class Translator:
             left.subtract(source.key[0] for source in some)
             on_lines(sum(left[line] == 0 for line in {source.key[0] for source in some}))
 
-        translated = self._translate_parts(parts, texts, decode, wanted.rules, on_problem, token_scores, on_found)
+        translated = self._translate_parts(parts, bares, decode, wanted.rules, on_problem, token_scores, on_found)
         for source, translations in zip(parts, translated, strict=True):
             line = source.key[0]
             found[line - first].append(translations)
@@ -536,6 +542,8 @@ class Translator:
             on_problem(number, message)
         joined = [self._join(translations, decode) for translations in found]
         for index, (text, some) in enumerate(zip(lines, joined, strict=True)):
+            if not found[index] and wanted.bare(text).strings:  # there are no words beside them
+                some[:] = [replace(one, text=text.strip()) for one in some]
             wanted.check(text, [one.text for one in some], prefixes[index], partial(on_problem, first + index + 1))
         return joined
 
@@ -573,7 +581,7 @@ class Translator:
     def _translate_parts(
         self,
         parts: list[Source],
-        sources: list[str],
+        bares: list[Bare],
         decode: DecodeConfig,
         rules: Rules,
         on_problem: Callable[[int, str], None],
@@ -594,7 +602,9 @@ class Translator:
         if decode.choose == "mbr":
             results = [_with_expected_chrf(candidates, decode) for candidates in results]
         if self.reverse is not None:
-            results = self.reverse.rank(sources, results, lambda part: on_problem(parts[part].key[0] + 1, _NOT_RANKED))
+            results = self.reverse.rank(
+                [bare.text for bare in bares], results, lambda part: on_problem(parts[part].key[0] + 1, _NOT_RANKED)
+            )
         kept = [_best(candidates, decode) for candidates in results]
         if token_scores:
             whole = [[[*found[part][i].ids, EOS_ID] for i in best] for part, best in enumerate(kept)]
@@ -603,7 +613,28 @@ class Translator:
             for candidates, best in zip(results, kept, strict=True):
                 for i in best:
                     candidates[i] = replace(candidates[i], lowest=float(next(scored).min()))
+        for part, (source, bare) in enumerate(zip(parts, bares, strict=True)):
+            for i in kept[part] if bare.strings else ():
+                candidate = results[part][i]
+                text = self._with_strings(source, bare, found[part][i].ids, candidate.text, decode)
+                results[part][i] = replace(candidate, text=text)
         return [[candidates[i] for i in best] for candidates, best in zip(results, kept, strict=True)]
+
+    def _with_strings(
+        self, source: Source, bare: Bare, ids: Sequence[int], translation: str, decode: DecodeConfig
+    ) -> str:
+        """A translation with the strings of its source; ``ids``: of the translation, without EOS."""
+        assert isinstance(self.engine, TorchEngine)
+        begun = self.tokenizers.tgt.decode_batch([ids[:n] for n in range(len(ids) + 1)])
+        cuts = [len(text) if translation.startswith(text) else None for text in begun]
+        num_tags = len(self._prefix(decode))
+        alignment = self.engine.alignment(source.ids, [*ids, EOS_ID])[:-1, num_tags:-1]
+        before = self.tokenizers.src.encode([bare.text[: one.at] for one in bare.strings])
+        columns = [
+            alignment.shape[1] if one.at == len(bare.text) else min(len(some), alignment.shape[1] - 1)
+            for one, some in zip(bare.strings, before, strict=True)
+        ]
+        return put_in(translation, cuts, alignment, bare, columns)
 
     def _cut(self, line: str, limit: int) -> list[tuple[str, list[int]]]:
         """Cut a line at the best place near its middle, again and again, into parts of at most ``limit`` tokens.

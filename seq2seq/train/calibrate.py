@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from seq2seq.config import DecodeConfig
-from seq2seq.decode.calibration import Calibration, fit
+from seq2seq.decode.calibration import Calibration, fit, rerank_weight
 from seq2seq.decode.translator import Translation, Translator
 from seq2seq.evaluate import sentence_chrf
 from seq2seq.files import CHECKSUM
@@ -48,4 +48,4 @@ def calibrate(
                 bar.update(len(part))
     translations = [found[line] for line in lines]
     chrf, signature = sentence_chrf([one.text for one in translations], [ref[line] for line in lines])
-    return fit(translations, chrf, signature, decode, translator.metadata[CHECKSUM])
+    return fit(translations, chrf, signature, decode, translator.metadata[CHECKSUM], rerank_weight(translator))

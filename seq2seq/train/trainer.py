@@ -12,8 +12,11 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -310,8 +313,20 @@ def score_test_set(run: Run, translator: Translator) -> Scores | None:
         record = {**scores.as_json(), "decode": measured_decode(run.config).model_dump(), "model": translator.metadata}
         record |= {"seconds": round(seconds, 3), "device": device_name(run.processes.device)}
         record |= {f"{side}_blake2b": fingerprint_lines(getattr(text, side)) for side in ("src", "ref")}
-        write_text(run_dir / "test.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        path = run_dir / "test.json"
+        write_text(path, json.dumps(_with_earlier_time(record, path), indent=2, ensure_ascii=False) + "\n")
     return scores
+
+
+def _with_earlier_time(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """``record`` with the seconds in the file if nothing else differs: a finished run that is repeated changes none."""
+    with suppress(OSError, ValueError):
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(earlier, dict) and "seconds" in earlier:
+            same_time = {**record, "seconds": earlier["seconds"]}
+            if json.loads(json.dumps(same_time)) == earlier:
+                return same_time
+    return record
 
 
 def calibrate_best(run: Run, translator: Translator) -> None:

@@ -33,6 +33,7 @@ def test_a_page_and_a_picture(place: Path, capsys: pytest.CaptureFixture[str]) -
         (["--output", "text"], "text: cannot be written: it is a folder"),
         (["--output", "page.html", "--png", "page.html"], "--output and --png: both are page.html"),
         (["--output", "page.html", "--reference", " "], "the reference is blank"),
+        (["another", "--output", "page.html"], "give one MODEL and the sentence in quotes, not 2 models"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -132,23 +132,26 @@ def test_a_run_finds_whether_to_split_sentences(several: int, expected: bool, pl
 
 
 def test_a_finished_run_leaves_its_picture(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without matplotlib the run ends well and one line says why there is no picture; the same command draws it later.
-    A run that was stopped gets none."""
+    """Without matplotlib the run ends well and one line says why there is no picture; the same command draws it later,
+    and leaves the card as it is. A run that was stopped gets none."""
     pytest.importorskip("matplotlib")
+    command = ["train", "toy.yaml", "data.test.src=text/test.xx", "data.test.tgt=text/test.yy"]
     whole_run = trainer.train
     with mock.patch.object(trainer, "train", lambda run, **_: whole_run(run, stop_after=2)):
-        assert main(["train", "toy.yaml"]) == EXIT_STOPPED
+        assert main(command) == EXIT_STOPPED
     assert "saved after step 2; the same command continues from there" in capsys.readouterr().out
     assert not (place / "run/curves.png").exists()
     with mock.patch.dict(sys.modules, {"matplotlib.figure": None}):
-        assert main(["train", "toy.yaml"]) == 0
+        assert main(command) == 0
     streams = capsys.readouterr()
     assert (
         "\ncurves.png was not drawn: matplotlib is not installed; install it: pip install matplotlib\n" in streams.err
     )
     assert streams.out.startswith("done: ")
     assert not (place / "run/curves.png").exists()
-    assert main(["train", "toy.yaml"]) == 0
+    card = {path.name: path.read_bytes() for path in (place / "run/card").iterdir()}
+    assert main(command) == 0
+    assert {path.name: path.read_bytes() for path in (place / "run/card").iterdir()} == card != {}
     assert (place / "run/curves.png").read_bytes().startswith(b"\x89PNG")
 
 

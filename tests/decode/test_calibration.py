@@ -120,8 +120,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def loaded(folder: Path, model: str = "weights", copies: int = 1) -> Any:
-    return SimpleNamespace(folders=(folder,) * copies, metadata={CHECKSUM: model})
+def loaded(folder: Path, model: str = "weights", copies: int = 1, rerank: float | None = None) -> Any:
+    reverse = None if rerank is None else SimpleNamespace(weight=rerank)
+    return SimpleNamespace(folders=(folder,) * copies, metadata={CHECKSUM: model}, reverse=reverse)
 
 
 def test_what_is_saved_is_loaded(folder: Path) -> None:
@@ -166,6 +167,17 @@ def test_another_search_is_named(folder: Path) -> None:
     assert calibration_for(loaded(folder), decode, said.append) == fitted()
     what = "beam_size 5, now 1; quantize None, now int8"
     assert said == [f"confidence was calibrated with other settings ({what}), so it may be less exact"]
+
+
+def test_reranking_is_another_search(folder: Path) -> None:
+    """Guards against a confidence for translations that a reverse model chose, or did not choose, without a word."""
+    said: list[str] = []
+    assert calibration_for(loaded(folder, rerank=0.25), DECODE, said.append) == fitted()
+    save_calibration(folder, fit(*made_up(2000, 1), "chrF2", DECODE, "weights", rerank=0.25))
+    calibration_for(loaded(folder, rerank=0.25), DECODE, said.append)
+    calibration_for(loaded(folder), DECODE, said.append)
+    whats = ["rerank_weight None, now 0.25", "rerank_weight 0.25, now None"]
+    assert said == [f"confidence was calibrated with other settings ({x}), so it may be less exact" for x in whats]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "nan", '{"metric": 1}'])

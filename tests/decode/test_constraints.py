@@ -19,7 +19,7 @@ from seq2seq.decode.constraints import Bans, Beginning, Beginnings, PieceTable, 
 from seq2seq.decode.engine import Source, TorchEngine
 from seq2seq.decode.search import search
 from seq2seq.decode.stepper import Constraints, EagerStepper, GraphStepper, begin
-from seq2seq.decode.terms import WORD, Term, Terms, spelling
+from seq2seq.decode.terms import WORD, Term, Terms, beam_for, spelling
 from seq2seq.model import state as state_module
 from tests.decode.test_search import ToyModel, log_prob
 from tests.decode.test_stepper import graphs_of
@@ -112,6 +112,7 @@ def test_a_translation_begins_as_given():
         ([{"ids": (4, 4, 5)}], ()),
         ([{"ids": (4,), "bounded": True}], (6,)),
         ([{"ids": (5,), "bounded": True}, {"ids": (6,)}], (6,)),
+        ([{"ids": (6, 6), "bounded": True}], (6,)),
     ],
 )
 def test_terms_are_written(terms, joining):
@@ -150,21 +151,37 @@ def test_terms_are_written(terms, joining):
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 4])
-def test_a_narrow_beam_has_its_terms_up_to_the_limit(beam_size):
+@pytest.mark.parametrize("sequences", [[(4, 6, 5), (5, 5)], [(4, 5), (4, 6), (4, 4)], [(4, 4, 5), (4, 4, 6)]])
+def test_a_narrow_beam_has_its_terms_up_to_the_limit(sequences, beam_size):
     """Guards against hypotheses with terms that others push out of the beam, and against terms for which there is no
-    room any more: whatever the model prefers, here it always finds a translation with terms that just fit."""
-    some = [term(4, 6, 5), term(5, 5)]
+    room any more, also if several begin alike: whatever the model prefers, here it always finds a translation with
+    terms that just fit."""
+    some = [term(*ids) for ids in sequences]
+    least = sum(map(len, sequences)) + 1
     for name in range(30):
-        for longest in (6, 8, 12):
+        for longest in (least, least + 1, least + 4):
             part = Terms([some], table())
             found = find(name, Constraints((part,), part), beam_size, longest, enough=1)
             assert found, (name, longest)
             for hypothesis in found:
-                assert has(hypothesis.ids, (4, 6, 5))
-                assert has(hypothesis.ids, (5, 5))
+                assert all(has(hypothesis.ids, ids) for ids in sequences)
                 assert hypothesis.log_prob == pytest.approx(log_prob(name, hypothesis.ids, VOCABULARY), abs=1e-4)
     part = Terms([some], table())
-    assert find(0, Constraints((part,), part), beam_size, 4) == []  # four pieces and EOS do not fit
+    assert find(0, Constraints((part,), part), beam_size, 4) == []  # they do not fit
+
+
+def test_terms_come_where_they_are_likely():
+    """Guards against a beam whose better hypotheses push out those with a part of a term, until the term stands at the
+    end because there is no more room: what is found is nearly as likely as the best of all outputs with the term."""
+    some, lost = [term(4, 6, 5)], []
+    outputs = [ids for length in range(8) for ids in product(WORDS, repeat=length) if has(ids, (4, 6, 5))]
+    for name in range(12):
+        part = Terms([some], table())
+        found = find(name, Constraints((part,), part), beam_for(some, 2), 8, enough=2)
+        likely = max(log_prob(name, ids, VOCABULARY) for ids in outputs)
+        lost.append(likely - max(h.log_prob for h in found))
+    assert min(lost) > -1e-4
+    assert np.mean(lost) < 0.7
 
 
 def test_an_automaton_finds_every_start():

@@ -142,6 +142,25 @@ def test_protected_strings_are_copied(translator: Translator) -> None:
     assert [found[3][0].text] == translator.translate(lines[3:4], decode)
 
 
+def test_strings_are_placed_by_attention(translator: Translator, model: Path) -> None:
+    """Guards against words that a string changes, a line of strings that is lost, other candidates without them, and
+    models of an ensemble whose attention is mixed."""
+    lines, kinds = (
+        ["<b>kato miren</b> sol", "kato {x} miren sol", "<b> {x}", "kato miren sol"],
+        ["tags", "placeholders"],
+    )
+    both = Translator.load([model, model], device="cpu")
+    for one in (translator, both):
+        found = texts(one, lines, protect=kinds)
+        assert found[2] == ["<b> {x}"]
+        words = [" ".join(text.replace("<b>", "").replace("</b>", "").replace("{x}", "").split()) for (text,) in found]
+        assert words[0] == words[1] == words[3]
+        assert found[0][0].index("<b>") < found[0][0].index("</b>")
+    assert all("{x}" in text for text in texts(translator, lines[1:2], protect=kinds, n_best=3)[0])
+    begun = texts(translator, ["kato {x}"], prefix=["gu"], protect=kinds)
+    assert begun[0][0].startswith("gu")
+
+
 def test_what_cannot_be_kept_is_reported(translator: Translator, lines: list[str]) -> None:
     """Guards against silence about a line that lacks its terms because of its length or a ban; it is translated
     without them."""
@@ -287,6 +306,11 @@ def test_settings_of_a_model_hold(place: Path, model: Path, make_copy: Callable[
     assert again != found
     assert first not in again.split()
     assert edited.explain("kato miren").translation.text == again
+    copied = edited.translate("kato 12", protect=["numbers"], max_length_offset=20)
+    explained = edited.explain("kato 12", protect=["numbers"], max_length_offset=20)
+    assert "12" in copied
+    assert explained.translation.text == copied
+    assert explained.beam[explained.best].score == pytest.approx(explained.translation.score, abs=1e-3)
 
 
 @pytest.fixture
