@@ -29,8 +29,9 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A toy config whose run is ``run``, beside it. No peak is measured, which takes long."""
+    """A toy config whose run is ``run``, beside it. No peak is measured and no picture drawn, which takes long."""
     monkeypatch.setattr(setup, "matmul_peak", mock.Mock(return_value=1e12))
+    monkeypatch.setattr("seq2seq.report.curves.draw_curves", mock.Mock())
     before = [signal.getsignal(number) for number in HANDLED]
     yield write_config(text, tmp_path / "run")
     assert [signal.getsignal(number) for number in HANDLED] == before

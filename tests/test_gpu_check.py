@@ -34,7 +34,7 @@ def check(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(python.parent), os.environ["PATH"]])
     here = {**environment(), "PATH": path, "VIRTUAL_ENV": str(folder), "CUDA_VISIBLE_DEVICES": ""}
     words = ("bash", str(ROOT / "scripts" / "gpu_check.sh"), *words)
-    return subprocess.run(words, capture_output=True, text=True, cwd=folder, env=here, timeout=100)
+    return subprocess.run(words, capture_output=True, text=True, cwd=folder, env=here, timeout=300)
 
 
 def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:

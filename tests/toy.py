@@ -18,6 +18,7 @@ import torch
 from seq2seq.config import Config, load_config
 from seq2seq.train import setup, trainer
 from seq2seq.train.distributed import Processes
+from tests.forked import Process
 
 ROOT = Path(__file__).resolve().parents[1]
 _SRC = ("ka", "to", "mi", "ren", "sol", "vu", "pa", "lin")
@@ -125,10 +126,40 @@ def environment() -> dict[str, str]:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """The command line in a process of its own."""
+    """The command line, to be started by ``subprocess`` where it matters how Python starts."""
     return [sys.executable, "-m", "seq2seq", *map(str, arguments)]
 
 
-def run_command(*arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end in a process of its own."""
-    return subprocess.run(command(*arguments), input=stdin, capture_output=True, env=environment(), timeout=100)
+def start_command(*arguments: str | Path, env: dict[str, str] | None = None, **options: Any) -> Process:
+    """Start a command in a process of its own, with the ``options`` of ``Process``.
+
+    A run measures no peak and draws no picture, which takes longer than the rest of it.
+    """
+    return Process(_main, (list(map(str, arguments)),), env=env or environment(), **options)
+
+
+def run_command(
+    *arguments: str | Path, stdin: Any = b"", stdout: Any = subprocess.PIPE, **options: Any
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end in a process of its own; ``stdin`` is what it reads, or a file."""
+    given = stdin if isinstance(stdin, bytes) else b""
+    source = subprocess.PIPE if isinstance(stdin, bytes) else stdin
+    process = start_command(*arguments, stdin=source, stdout=stdout, stderr=subprocess.PIPE, **options)
+    out, err = process.communicate(given, timeout=300)
+    return subprocess.CompletedProcess(list(map(str, arguments)), process.wait(), out, err)
+
+
+def _main(arguments: list[str]) -> int:
+    from seq2seq.cli.main import main
+
+    peak = mock.patch.object(setup, "matmul_peak", return_value=1e12)
+    with peak, mock.patch("seq2seq.report.curves.draw_curves"):
+        return main(arguments)
+
+
+def environments(num_processes: int) -> tuple[Any, list[dict[str, str]]]:
+    """Of the processes of one run, as torchrun makes them; and what they meet in, to be kept while they run."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    shared["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    return store, [{**environment(), **shared, "RANK": str(rank)} for rank in range(num_processes)]

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from unittest import mock
@@ -14,6 +15,13 @@ from seq2seq.config import CsvFiles, load_config
 from seq2seq.doctor import machine
 from seq2seq.doctor.report import Section
 from tests.toy import sentences, weights, write_lines
+
+
+@pytest.fixture(autouse=True)
+def no_picture() -> Iterator[None]:
+    """It takes as long as the run, and other tests look at it."""
+    with mock.patch("seq2seq.report.curves.draw_curves"):
+        yield
 
 
 def without_dry_run() -> AbstractContextManager[object]:

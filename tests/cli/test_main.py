@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +17,7 @@ from seq2seq import __version__
 from seq2seq.cli import config as config_command
 from seq2seq.cli.main import main
 from seq2seq.config import load_config
-from tests.toy import command, environment, run_command, write_lines
+from tests.toy import command, environment, run_command, start_command, write_lines
 
 COMMANDS = ("train", "doctor", "evaluate", "translate", "merge", "average", "curves", "report", "config")
 
@@ -49,9 +50,7 @@ def test_a_full_disk(
 def test_full_standard_output(arguments: str, place: Path) -> None:
     """Output sent to a full disk is lost output: an exit code and a message instead of success or a traceback."""
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            command(*arguments.split()), stdout=full, stderr=subprocess.PIPE, input=b"kato\n", env=environment()
-        )
+        done = run_command(*arguments.split(), stdout=full, stdin=b"kato\n")
     assert done.returncode == 2, done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert b"space" in done.stderr
@@ -202,19 +201,23 @@ def test_from_text_to_translations(place: Path, capsys: pytest.CaptureFixture[st
 def test_a_reader_that_has_enough(place: Path) -> None:
     """``seq2seq translate ... | head -1`` ends without a traceback."""
     write_lines(place / "many", ["kato miren"] * 9000)
-    line = f"{' '.join(command('translate', 'model', '--input', 'many', '--beam-size', '1'))} | head -1"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, env=environment(), timeout=60)
-    assert done.stdout.count(b"\n") == 1
-    assert b"Traceback" not in done.stderr
-    assert b"Exception" not in done.stderr
-    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, env=environment())
-    assert done.returncode == 141  # as of any program that SIGPIPE ends; 1 would be a bug
+    arguments = ("translate", "model", "--input", "many", "--beam-size", "1")
+    with start_command(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.readall()
+    assert b"Traceback" not in told
+    assert b"Exception" not in told
+    assert process.returncode == 141  # as of any program that SIGPIPE ends; 1 would be a bug
 
 
 def test_the_module_runs() -> None:
     """``python -m seq2seq`` is the command, and its exit code reaches the shell."""
-    assert run_command("--version").stdout.decode().startswith("seq2seq ")
-    assert run_command("config", "nowhere.yaml").returncode == 2
+    run = partial(subprocess.run, capture_output=True, env=environment())
+    assert run(command("--version")).stdout.decode().startswith("seq2seq ")
+    assert run(command("config", "nowhere.yaml")).returncode == 2
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
@@ -236,10 +239,9 @@ def test_a_closed_standard_output_takes_no_translations(place: Path) -> None:
     assert done.stderr == b"seq2seq translate: error: standard output is closed; redirect it, or give --output FILE\n"
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_no_message_is_too_foreign_to_print(encoding: str, place: Path) -> None:
+def test_no_message_is_too_foreign_to_print(place: Path) -> None:
     """Guards against a UnicodeEncodeError in place of a message; translations are UTF-8 under any locale."""
-    environment_ = {**environment(), "PYTHONIOENCODING": encoding}
+    environment_ = {**environment(), "PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command("translate", "模型…"), capture_output=True, env=environment_)
     assert done.returncode == 2
     assert b"\\u6a21\\u578b\\u2026: no such folder" in done.stderr

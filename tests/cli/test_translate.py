@@ -96,19 +96,21 @@ def test_pipes_are_read(place: Path) -> None:
     program, scores = " ".join(command()), "--ref <(cat text/test.yy) --tokenize 13a --json"
     lines = [
         f"{program} translate model --input <(gzip -c text/test.xx)",
-        f"cat text/test.xx | {program} translate model --input /dev/stdin",
         f"{program} evaluate --hyp <(gzip -c text/test.yy) {scores}",
         f"gzip -c text/test.yy | {program} evaluate --hyp - {scores}",
-        f"cat text/test.xx | {program} evaluate model --src - {scores}",
     ]
     for line in lines:
-        done = subprocess.run(["bash", "-c", line], capture_output=True, env=environment(), timeout=60)
+        done = subprocess.run(["bash", "-c", line], capture_output=True, env=environment(), timeout=300)
         assert done.returncode == 0, done.stderr.decode()
         if "translate" in line:
             assert done.stdout == expected
         else:
             assert b'"num_lines": 5' in done.stdout
-            assert ("model" in line) or b'"bleu": 100.0' in done.stdout
+            assert b'"bleu": 100.0' in done.stdout
+    source = (place / "text/test.xx").read_bytes()
+    assert run_command("translate", "model", "--input", "/dev/stdin", stdin=source).stdout == expected
+    rest = ("--ref", "text/test.yy", "--json")
+    assert b'"num_lines": 5' in run_command("evaluate", "model", "--src", "-", *rest, stdin=source).stdout
 
 
 def test_spellings_of_a_source_line_read_alike(place: Path) -> None:

@@ -137,7 +137,7 @@ def test_a_stopped_build_leaves_no_process_and_no_corpus(tiny_tokenizers, tmp_pa
             os.killpg(build.pid, how)  # as the terminal does
         else:
             build.kill()
-        _, errors = build.communicate(timeout=30)  # the end of the last process that has it open
+        _, errors = build.communicate(timeout=300)  # the end of the last process that has it open
     finally:
         with suppress(ProcessLookupError):
             os.killpg(build.pid, signal.SIGKILL)

@@ -139,7 +139,7 @@ def test_ahead_means_while_the_caller_goes_on(corpus, tokenizers, tmp_path):
     """Guards against samples that are begun only when they are asked for."""
     with Resampler(corpus, tokenizers, 0.2, 256) as resampler:
         resampler.sample_ahead(tmp_path / "r", 1)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while not (tmp_path / "r").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -18,7 +18,7 @@ from seq2seq.data.tokenizer import Tokenizer
 from seq2seq.decode import translator as translator_module
 from seq2seq.decode.output import OutputFile
 from seq2seq.decode.translator import Translator
-from tests.toy import command, environment, run_command, sentences, toy_model, write_lines
+from tests.toy import run_command, sentences, start_command, toy_model, write_lines
 
 OPTIONS = ("--beam-size", "1", "--max-length-ratio", "0", "--max-length-offset", "4", "--device", "cpu")
 BOM = b"\xef\xbb\xbf"
@@ -227,9 +227,7 @@ def test_appending_to_the_input_is_refused(model: Path, tmp_path: Path) -> None:
     """Guards against ``< a >> a``, which reads its own translations without end."""
     write_lines(tmp_path / "text", ["kato miren"])
     with (tmp_path / "text").open("rb") as stdin, (tmp_path / "text").open("ab") as stdout:
-        done = subprocess.run(
-            command("translate", model, *OPTIONS), stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=environment()
-        )
+        done = run_command("translate", model, *OPTIONS, stdin=stdin, stdout=stdout)
     assert done.returncode == 2
     assert (tmp_path / "text").read_bytes() == b"kato miren\n"
 
@@ -266,9 +264,9 @@ def test_an_open_file_is_written_on(name: str, model: Path, tmp_path: Path) -> N
     """Guards against a link such as /dev/stdout that a file replaces, and a file opened with ``>>`` that is emptied."""
     (tmp_path / "link").symlink_to("/proc/self/fd/1")
     (tmp_path / "out").write_bytes(b"earlier\n")
-    arguments = command("translate", model, *OPTIONS, "--output", name)
+    arguments = ("translate", model, *OPTIONS, "--output", name)
     with (tmp_path / "out").open("ab") as stdout:
-        done = subprocess.run(arguments, input=b"\n\n", stdout=stdout, env=environment(), cwd=tmp_path)
+        done = run_command(*arguments, stdin=b"\n\n", stdout=stdout, cwd=tmp_path)
     assert done.returncode == 0
     assert (tmp_path / "out").read_bytes() == b"earlier\n\n\n"
     assert (tmp_path / "link").is_symlink()
@@ -280,14 +278,8 @@ def test_lines_are_answered_as_they_come(model: Path, tmp_path: Path) -> None:
     stays open, also for a blank first line, and when half of the next line is there already."""
     os.mkfifo(tmp_path / "pipe")
     for source in ("-", str(tmp_path / "pipe")):
-        process = subprocess.Popen(
-            command("translate", model, *OPTIONS, "--input", source),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-            bufsize=0,  # what was read ahead, select would not see
-        )
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = start_command("translate", model, *OPTIONS, "--input", source, **pipes)
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -296,11 +288,11 @@ def test_lines_are_answered_as_they_come(model: Path, tmp_path: Path) -> None:
                 writer.write(sent)
                 writer.flush()
                 for _ in range(count):
-                    assert select.select([process.stdout], [], [], 60)[0], f"no answer to {sent!r}"
+                    assert select.select([process.stdout], [], [], 300)[0], f"no answer to {sent!r}"
                     assert process.stdout.readline().endswith(b"\n")
             writer.close()
             assert process.stdout.read() == b""
-            assert process.wait(60) == 0, process.stderr.read()
+            assert process.wait(300) == 0, process.stderr.read()
 
 
 def test_a_fast_pipe_is_read_in_large_windows(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

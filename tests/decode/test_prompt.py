@@ -3,13 +3,13 @@
 import os
 import pty
 import select
-import subprocess
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.toy import command, environment
+from tests.toy import environment, run_command, start_command
 
 
 class Terminal:
@@ -17,20 +17,14 @@ class Terminal:
 
     def __init__(self, *arguments: str | Path) -> None:
         self._ours, theirs = pty.openpty()
-        self.process = subprocess.Popen(
-            command(*arguments),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env={**environment(), "TERM": "xterm"},
-            start_new_session=True,
-        )
+        env = {**environment(), "TERM": "xterm"}
+        self.process = start_command(*arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
         os.close(theirs)
         self.seen = b""
 
     def enter(self, after: bytes, keys: bytes) -> None:
         """Type ``keys`` when ``after`` appeared behind what was typed before."""
-        start, end = len(self.seen), time.monotonic() + 60
+        start, end = len(self.seen), time.monotonic() + 300
         while after not in self.seen[start:]:
             assert select.select([self._ours], [], [], max(0, end - time.monotonic()))[0], self.seen
             self.seen += os.read(self._ours, 4096)
@@ -44,7 +38,7 @@ class Terminal:
         except OSError:  # Linux reports the end of the other side so
             pass
         os.close(self._ours)
-        return self.process.wait(60)
+        return self.process.wait(300)
 
 
 def lines(terminal: Terminal) -> list[str]:
@@ -70,9 +64,7 @@ def test_each_line_is_answered(best: Path) -> None:
     answer = rest[1]
     assert answer
     assert rest == ["xx> kato miren", answer, "xx> ", "", "xx> kato miren", answer, "xx> ", ""]
-    piped = subprocess.run(
-        command("translate", best, "--device", "cpu"), input=b"kato miren\n", capture_output=True, env=environment()
-    )
+    piped = run_command("translate", best, "--device", "cpu", stdin=b"kato miren\n")
     assert piped.stdout.decode() == f"{answer}\n"
     assert piped.stderr == b""
 
@@ -82,7 +74,7 @@ def test_control_c_ends_with_one_line(best: Path) -> None:
     terminal = Terminal("translate", best, "--device", "cpu")
     terminal.enter(b"> ", b"kato\r")
     terminal.enter(b"> ", b"")
-    os.killpg(terminal.process.pid, 2)  # what the terminal sends for Ctrl-C; this one controls no session
+    terminal.process.send_signal(signal.SIGINT)  # as the terminal does for Ctrl-C; this one controls no session
     assert terminal.end() == 130
     assert [line for line in lines(terminal) if line][-1] == "seq2seq translate: interrupted"
     assert b"Traceback" not in terminal.seen

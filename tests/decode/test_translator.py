@@ -205,7 +205,7 @@ def test_a_forked_child_translates(loaded_in: str, model: Path) -> None:
     """Guards against a child that waits forever for threads of its parent, as under gunicorn --preload."""
     environment_ = {**environment(), "OMP_NUM_THREADS": "2"}
     arguments = [sys.executable, "-c", FORKED, model, loaded_in]
-    done = subprocess.run(arguments, env=environment_, capture_output=True, timeout=100)
+    done = subprocess.run(arguments, env=environment_, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr.decode()
 
 
@@ -499,7 +499,7 @@ def test_batches_are_dealt_to_threads(
         assert torch.get_num_threads() == 1
         if threading.get_ident() not in workers:
             workers.add(threading.get_ident())
-            all_started.wait(timeout=60)  # so that none is left without a batch
+            all_started.wait(timeout=300)  # so that none is left without a batch
         return whole(*arguments)
 
     whole = engine_module.search

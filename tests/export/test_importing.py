@@ -235,7 +235,7 @@ def test_killed(folder, tmp_path, without_library):
     """Guards against a half-written folder after kill -9; the next import removes what was left."""
     output = tmp_path / "ours"
     arguments = [sys.executable, "-c", KILLED, str(folder), str(output)]
-    done = subprocess.run(arguments, env=environment(), capture_output=True, timeout=100)
+    done = subprocess.run(arguments, env=environment(), capture_output=True, timeout=300)
     assert done.returncode == -signal.SIGKILL
     assert not output.exists()
     assert any(tmp_path.iterdir())

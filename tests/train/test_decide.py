@@ -69,8 +69,8 @@ def test_every_key_gets_a_value_and_a_reason(text: Path, tmp_path: Path) -> None
 def test_a_continued_run_keeps_its_choices(text: Path, tmp_path: Path) -> None:
     """Contract 2: with a bound in minutes, too, a run that was stopped and continued ends with the same bits, even if
     the machine has become slower; and so does one that states what the first had chosen."""
-    bound = ("train.max_minutes=0.5", "tokenizer.vocab_size=330")
-    with mock.patch.object(module, "measure_pace", return_value=Pace(1.0, 0.5)):
+    bound = ("train.max_minutes=50", "tokenizer.vocab_size=330")
+    with mock.patch.object(module, "measure_pace", return_value=Pace(100.0, 50.0)):  # no load reaches the bound
         straight = config_of(text, tmp_path / "straight", *bound)
         train(straight)
         steps = metrics(tmp_path / "straight")[-1]["step"]
@@ -150,8 +150,8 @@ def test_all_processes_take_the_pace_of_the_slowest(text: Path, tmp_path: Path) 
 def test_a_damaged_checkpoint_does_not_decide(text: Path, tmp_path: Path) -> None:
     """Contract 6: one wrong digit in the newest checkpoint made its choices differ from those of the one before it,
     which is used in its place; the run was refused."""
-    bound = ("train.max_minutes=0.05", "tokenizer.vocab_size=330", "train.save_every=2")
-    with mock.patch.object(module, "measure_pace", return_value=Pace(0.1, 0.05)):
+    bound = ("train.max_minutes=50", "tokenizer.vocab_size=330", "train.save_every=2")
+    with mock.patch.object(module, "measure_pace", return_value=Pace(100.0, 50.0)):
         config = config_of(text, tmp_path / "run", *bound)
         train(config, stop_after=5)
         newest = sorted((tmp_path / "run/checkpoints").glob("step-*"))[-1]
@@ -164,12 +164,12 @@ def test_a_damaged_checkpoint_does_not_decide(text: Path, tmp_path: Path) -> Non
 
 def test_a_changed_bound_is_explained(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against "done" after no step at all, for somebody who gives a run of 5 minutes another 15."""
-    with mock.patch.object(module, "measure_pace", return_value=Pace(0.1, 0.05)):
-        train(config_of(text, tmp_path / "run", "train.max_minutes=0.05", "tokenizer.vocab_size=330"))
+    with mock.patch.object(module, "measure_pace", return_value=Pace(100.0, 50.0)):  # no load reaches the bound
+        train(config_of(text, tmp_path / "run", "train.max_minutes=50", "tokenizer.vocab_size=330"))
         capsys.readouterr()
-        train(config_of(text, tmp_path / "run", "train.max_minutes=20", "tokenizer.vocab_size=330"))
+        train(config_of(text, tmp_path / "run", "train.max_minutes=20000", "tokenizer.vocab_size=330"))
     said = capsys.readouterr().err
-    assert "train.max_minutes is 20.0 now and was 0.05 when the run began; the run keeps the 22 steps" in said
+    assert "train.max_minutes is 20000.0 now and was 50.0 when the run began; the run keeps the 22 steps" in said
 
 
 def test_stated_epochs_are_all_trained(text: Path, tmp_path: Path) -> None:

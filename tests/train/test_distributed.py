@@ -3,9 +3,7 @@
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -13,32 +11,28 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from seq2seq.cli import train as train_command
+from seq2seq.cli.main import main
 from seq2seq.errors import UserError
 from seq2seq.train import distributed
 from seq2seq.train.distributed import Processes
-from tests.toy import environment
+from tests.forked import Process
+from tests.toy import environments
+
 
 # Three processes exchange numbers; after a hundred exchanges, process 1 says so and meets what the argument says.
-PROGRAM = """
-import os, signal, sys
-from pathlib import Path
-from seq2seq.cli import train as command
-from seq2seq.cli.main import main
-from seq2seq.errors import UserError
-from seq2seq.train.distributed import joined_processes
+def run_program(how: str) -> int:
+    def train(_: object) -> None:
+        with distributed.joined_processes("cpu") as processes:
+            for number in range(10**9):
+                if processes.rank == 1 and number == 100:
+                    if how == "error":
+                        raise UserError("planted")
+                    os.kill(os.getpid(), signal.SIGKILL)
+                assert processes.sum(1.0) == 3.0
 
-def train(args):
-    with joined_processes("cpu") as processes:
-        for number in range(10**9):
-            if processes.rank == 1 and number == 100:
-                if sys.argv[1] == "error":
-                    raise UserError("planted")
-                os.kill(os.getpid(), signal.SIGKILL)
-            assert processes.sum(1.0) == 3.0
-
-command.run = train
-sys.exit(main(["train", "x"]))
-"""
+    with mock.patch.object(train_command, "run", train):
+        return main(["train", "x"])
 
 
 @pytest.mark.parametrize("bucket", [1, 5, 1000])
@@ -63,22 +57,13 @@ def test_every_tensor_is_summed_once_whatever_bucket_it_travels_in(
 
 
 @pytest.mark.parametrize("how", ["error", "kill"])
-def test_when_one_ends_all_end_and_one_tells_why(how: str, tmp_path: Path) -> None:
+def test_when_one_ends_all_end_and_one_tells_why(how: str) -> None:
     """Guards against processes that wait for a dead one, against a traceback of each, and against messages that say
     the same several times or hide the cause."""
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's part
-    shared = {**environment(), "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
-    shared["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(program), how], env={**shared, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(3)
-    ]
+    _store, variables = environments(3)
+    processes = [Process(run_program, (how,), env=env, stderr=subprocess.PIPE) for env in variables]
     try:
-        told = "".join(process.communicate(timeout=60)[1] for process in processes)
+        told = b"".join(process.communicate(timeout=300)[1] for process in processes).decode()
     finally:
         for process in processes:
             process.kill()

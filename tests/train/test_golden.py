@@ -23,7 +23,7 @@ import torch
 
 from seq2seq.config import load_config
 from seq2seq.tensors import load_tensors
-from tests.toy import environment, metrics, write_config, write_text_files
+from tests.toy import environment, metrics, run_command, write_config, write_text_files
 
 GOLDEN = Path(__file__).with_name("golden.json")
 _MODERN = ("model.positions=rotary", "model.num_heads=4", "model.num_kv_heads=2", "model.norm=rmsnorm")
@@ -62,12 +62,12 @@ def run(name: str, folder: Path) -> dict[str, Any]:
     overrides, num_processes = RUNS[name]
     config = write_config(write_text_files(folder / "text"), folder / "run")
     load_config(config, overrides)  # a mistake is raised here, in words
-    program = ["-m", "seq2seq"]
-    if num_processes > 1:
-        program = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", *program]
-    done = subprocess.run(
-        [sys.executable, *program, "train", str(config), *overrides], env=environment(), capture_output=True
-    )
+    if num_processes == 1:
+        done = run_command("train", config, *overrides)
+    else:
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}", "-m", "seq2seq"]
+        words = [sys.executable, *torchrun, "train", str(config), *overrides]
+        done = subprocess.run(words, env=environment(), capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     return {"metrics": metrics(folder / "run"), "weights": checksum(folder / "run" / "last" / "model.safetensors")}
 

@@ -18,7 +18,7 @@ data:
 tokenizer: {{kind: unigram, vocab_size: 40, byte_fallback: false, character_coverage: 1.0}}
 model: {{encoder_layers: 1, decoder_layers: 1, d_model: 64, num_heads: 4, d_ff: 128, dropout: 0, norm_position: pre}}
 optim: {{lr: 6e-3, warmup_steps: 50, schedule: cosine}}
-train: {{batch_tokens: 1000, max_steps: 400, validate_every: 1000, label_smoothing: 0, ema_decay: 0.98, device: cpu}}
+train: {{batch_tokens: 600, max_steps: 200, validate_every: 1000, label_smoothing: 0, ema_decay: 0.98, device: cpu}}
 decode: {{beam_size: 1}}
 """
 
@@ -28,7 +28,7 @@ def test_learns_to_reverse(tmp_path: Path) -> None:
     symbols that it has not seen; a copying or counting model would fail as well."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(3)
-    strings = {" ".join(rng.choice(list("abcdefghij"), size=rng.integers(2, 7))) for _ in range(6000)}
+    strings = {" ".join(rng.choice(list("abcdefghij"), size=rng.integers(2, 6))) for _ in range(4000)}
     ordered = sorted(strings)
     rng.shuffle(ordered)
     for name, part in (("test", ordered[:200]), ("valid", ordered[200:210]), ("train", ordered[210:])):

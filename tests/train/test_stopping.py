@@ -4,16 +4,15 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
 
 from seq2seq.train.checkpoint import list_checkpoints
-from tests.toy import command, environment, write_config, write_text_files
+from tests.forked import Process
+from tests.toy import command, environment, environments, start_command, write_config, write_text_files
 
 # The main thread locks a lock twice, in C: no handler of Python's will run. The first line says that it is about to.
 STUCK = """
@@ -51,12 +50,15 @@ sys.exit(75)
 """
 
 
-def start(program: str, stderr: int | None = None, **variables: str) -> subprocess.Popen[str]:
-    arguments, streams = [sys.executable, "-c", program], {"stdout": subprocess.PIPE, "stderr": stderr}
-    return subprocess.Popen(arguments, env={**environment(), **variables}, text=True, **streams)
+def start(program: str, env: dict[str, str] | None = None, stderr: int | None = None) -> Process:
+    return Process(run_program, (program,), env=env or environment(), stdout=subprocess.PIPE, stderr=stderr)
 
 
-def line_of(process: subprocess.Popen[str]) -> str:
+def run_program(program: str) -> None:
+    exec(program, {"__name__": "__main__"})
+
+
+def line_of(process: Process) -> bytes:
     assert process.stdout is not None
     return process.stdout.readline()
 
@@ -64,51 +66,50 @@ def line_of(process: subprocess.Popen[str]) -> str:
 def test_a_process_that_waits_for_a_dead_one_is_ended() -> None:
     """Guards against processes that sit in an exchange after torchrun has asked them to end, until it kills them."""
     process = start(STUCK)
-    assert line_of(process) == "ready\n"
+    assert line_of(process) == b"ready\n"
     time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    told, _ = process.communicate(timeout=30)
+    told, _ = process.communicate(timeout=300)
     assert process.returncode == 75
-    assert told.count("stopping at once") == 1
+    assert told.count(b"stopping at once") == 1
 
 
 def test_a_second_signal_ends_a_process_that_cannot_run_a_handler() -> None:
     """Guards against a process that can only be killed, while the main thread is inside a library."""
     process = start(STUCK.replace("lambda: False", "lambda: True"))
-    assert line_of(process) == "ready\n"
+    assert line_of(process) == b"ready\n"
     for _ in range(2):
         time.sleep(1)  # busy, and not taken for dead
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 143
+    assert process.wait(timeout=300) == 143
 
 
 @pytest.fixture
-def two() -> Iterator[list[subprocess.Popen[str]]]:
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's part
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
-    processes = [start(WAITING, RANK=str(rank), TORCHELASTIC_USE_AGENT_STORE="True", **shared) for rank in (0, 1)]
-    assert [line_of(process) for process in processes] == ["ready\n"] * 2
+def two() -> Iterator[list[Process]]:
+    _store, variables = environments(2)
+    processes = [start(WAITING, env) for env in variables]
+    assert [line_of(process) for process in processes] == [b"ready\n"] * 2
     yield processes
     for process in processes:
         process.kill()
         process.wait()
 
 
-def test_a_process_that_waits_for_a_busy_one_saves(two: list[subprocess.Popen[str]]) -> None:
+def test_a_process_that_waits_for_a_busy_one_saves(two: list[Process]) -> None:
     """Guards against a run that ends without saving because one process validates or writes for long."""
     for process in two:
         process.send_signal(signal.SIGTERM)
-    assert [process.communicate(timeout=60)[0] for process in two] == ["saved\n"] * 2
+    assert [process.communicate(timeout=300)[0] for process in two] == [b"saved\n"] * 2
     assert [process.returncode for process in two] == [75, 75]
 
 
-def test_a_process_that_waits_for_one_without_a_heartbeat_ends(two: list[subprocess.Popen[str]]) -> None:
+def test_a_process_that_waits_for_one_without_a_heartbeat_ends(two: list[Process]) -> None:
     """Guards against a wait without end for a process whose machine is gone."""
     two[0].send_signal(signal.SIGSTOP)
     two[1].send_signal(signal.SIGTERM)
-    assert two[1].wait(timeout=30) == 75
-    assert "saved" not in two[1].communicate()[0]
+    assert two[1].wait(timeout=300) == 75
+    assert b"saved" not in two[1].communicate()[0]
 
 
 ENDLESS = ("train.max_steps=100000", "train.validate_every=100000", "train.save_every=100000")
@@ -121,8 +122,15 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+TRAIN = """
+import sys
+from seq2seq.cli.main import main
+sys.exit(main({}))
+"""
+
+
 def wait_for_steps(run: Path) -> None:
-    for _ in range(600):
+    for _ in range(3000):
         if (run / "timing.jsonl").exists() and (run / "timing.jsonl").stat().st_size:
             return
         time.sleep(0.1)
@@ -132,12 +140,11 @@ def wait_for_steps(run: Path) -> None:
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT", "SIGXCPU"])
 def test_every_way_to_ask_for_the_end_saves(name: str, run: Path) -> None:
     """Guards against steps lost because a terminal or a scheduler sends another signal than SIGTERM."""
-    arguments = command("train", run.with_suffix(".yaml"), *ENDLESS)
-    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start_command("train", run.with_suffix(".yaml"), *ENDLESS, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for_steps(run)
     for _ in range(1 if name == "SIGQUIT" else 3):  # a warning may come several times for one cause
         process.send_signal(getattr(signal, name))
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == 75
     assert list_checkpoints(run)
     assert f"{name}: finishing the step".encode() in told
@@ -157,14 +164,15 @@ def test_a_terminal_that_is_gone_saves(run: Path) -> None:
 
 def test_nohup_is_respected(run: Path) -> None:
     """Guards against a run under nohup that the end of its terminal stops."""
-    arguments = ["nohup", *command("train", run.with_suffix(".yaml"), *ENDLESS)]
-    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    arguments = ["train", str(run.with_suffix(".yaml")), *ENDLESS]
+    program = f"import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)  # all that nohup does to it\n{TRAIN}"
+    process = start(program.format(arguments), stderr=subprocess.DEVNULL)
     wait_for_steps(run)
     process.send_signal(signal.SIGHUP)
     time.sleep(2)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 75
+    assert process.wait(timeout=300) == 75
 
 
 # The first signal is being answered, by saving or by cleaning up, when the second one comes.
@@ -202,14 +210,14 @@ main(["translate", "x"])
 def test_a_second_signal_ends_at_once_and_quietly(state: str, number: signal.Signals) -> None:
     """Guards against a traceback for somebody who presses Ctrl-C twice; a closed terminal is no second signal."""
     process = start("import time\n" + ANSWERING[state], stderr=subprocess.PIPE)
-    assert line_of(process) == "ready\n"
+    assert line_of(process) == b"ready\n"
     process.send_signal(number)
-    assert line_of(process) == "answering\n"
+    assert line_of(process) == b"answering\n"
     process.send_signal(signal.SIGHUP)
     time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(number)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == 128 + number
-    assert told.strip().count("\n") == 0
-    assert f"{number.name} again: ended at once" in told
+    assert told.strip().count(b"\n") == 0
+    assert f"{number.name} again: ended at once".encode() in told

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,11 +30,11 @@ from seq2seq.train.setup import Run
 from seq2seq.train.validation import Validation
 from tests.toy import (
     ROOT,
-    command,
-    environment,
+    environments,
     metrics,
     run_command,
     set_up,
+    start_command,
     toy_config,
     train,
     weights,
@@ -231,11 +230,10 @@ def test_kill_9_and_the_same_command(text: Path, tmp_path: Path) -> None:
     )
     train(toy_config(text, tmp_path / "reference", *settings[:-1]))
     config = write_config(text, tmp_path / "run")
-    arguments = command("train", config, *settings)
     chance = random.SystemRandom()
     killed_at = []
     for first_wait, sent in ((lambda: True, signal.SIGKILL), (lambda: bool(list_checkpoints(run)), signal.SIGTERM)):
-        process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        process = start_command("train", config, *settings, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE)
         while process.poll() is None and not first_wait():
             time.sleep(0.01)
         killed_at.append(chance.uniform(0, 3.0) if sent == signal.SIGKILL else 0.0)
@@ -389,12 +387,12 @@ def test_two_processes_train_as_one(model: tuple[str, ...], text: Path, tmp_path
     settings += [f"data.test.src={text}/test.xx", f"data.test.tgt={text}/test.yy", GUARD.replace("TEXT", str(text))]
     train(toy_config(text, tmp_path / "one", *settings))
     config = write_config(text, tmp_path / "two")
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "seq2seq", "train"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, str(config), *settings], env=environment(), capture_output=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout.count(b"done: train.max_steps (12) reached") == 1  # one process speaks
+    _store, variables = environments(2)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [start_command("train", config, *settings, env=env, **pipes) for env in variables]
+    told = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert [out.count(b"done: train.max_steps (12) reached") for out, _ in told] == [1, 0]  # one process speaks
     one, two = metrics(tmp_path / "one"), metrics(tmp_path / "two")
     assert [record.keys() for record in two] == [record.keys() for record in one]
     for ours, theirs in zip(two, one, strict=True):
