@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
-
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]  # a float can be made of it
 
 

@@ -27,6 +27,7 @@ def files(place: Path) -> Path:
     write_lines(place / "new.xx", [*src, "", "ka"])
     write_lines(place / "new.yy", [*ref, "dor", ""])
     write_lines(place / "in.xx", [*src[:4], "", "\tka to"])
+    write_lines(place / "blank", ["", ""])
     return place
 
 
@@ -112,6 +113,7 @@ def test_the_file_belongs_to_the_weights(files: Path) -> None:
     [
         ("--ref in.xx", "new.xx has 132 lines but in.xx has 6"),
         ("--src in.xx --ref in.xx", "in.xx: too small: 5 pairs with text, 100 are needed"),
+        ("--src blank --ref blank", "blank: too small: 0 pairs with text, 100 are needed"),
         ("--sample", "--sample: only translations of a beam search can be calibrated; remove it"),
     ],
 )

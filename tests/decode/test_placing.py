@@ -81,3 +81,9 @@ def test_all_are_kept_and_tags_in_order(order: list[int], strings: list[str], da
     assert not not_kept(source, text, KINDS[:-1])
     tags = [one for one in strings if one.endswith("b>")]
     assert text.index(tags[0]) < text.index(tags[1])
+
+
+def test_a_string_at_the_end_stays_there() -> None:
+    """Guards against a string that jumps to the front where attention is 0 everywhere, as a window can leave it."""
+    bare = take_out("see him {x}", KINDS)
+    assert put_in("ihn sehe", [0, 3, 8], np.zeros((2, 2)), bare, [2]) == "ihn sehe {x}"
