@@ -56,6 +56,8 @@ def placed(source: str, words: str, order: list[int], ends: str = "") -> str:
         ("I have <b>seen</b> him", "ich habe ihn gesehen", [0, 1, 3, 2], "", "ich habe ihn <b>gesehen</b>"),
         ("<b>I</b> see him", "ihn sehe ich", [2, 1, 0], "", "ihn sehe <b>ich</b>"),
         ("<b>I see him</b>", "ihn sehe ich", [2, 1, 0], "", "<b>ihn sehe ich</b>"),
+        ("I see a <b>red</b> car", "ich sehe rotes auto", [0, 1, 4, 4], "", "ich sehe <b>rotes</b> auto"),
+        ("I <b>see</b> a <b>car</b>", "ich", [0], "", "<b>ich</b> <b></b>"),
         ("I see him {x}", "ihn sehe ich", [2, 1, 0], "", "ihn sehe ich {x}"),
         ("I see him {x}.", "ihn sehe ich", [2, 1, 0], ".", "ihn {x} sehe ich."),
         ("I see {x}, him", "ich sehe ihn", [0, 1, 2], "", "ich sehe {x} ihn"),
