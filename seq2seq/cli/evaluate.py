@@ -205,6 +205,8 @@ def _check(args: argparse.Namespace) -> list[_Given]:
     for option, output in outputs:
         if output is None:
             continue
+        if output.is_dir():
+            raise UserError(f"{option} {output}: is a folder, not a file; choose another name")
         if any(_are_same(output, other) for other in used):
             raise UserError(f"{option} {output}: would overwrite a file that is used here; choose another name")
         used.append(output)
