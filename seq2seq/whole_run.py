@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from seq2seq.config import Config
     from seq2seq.data.cleaning import Cleaned
     from seq2seq.data.prepare import MeasuredText
+    from seq2seq.decode.translator import Translation
     from seq2seq.train.distributed import Processes
     from seq2seq.train.trainer import Summary
 
@@ -121,7 +122,7 @@ def train_whole(config: Config, *, ends_process: bool) -> Summary:
         if finished:
             write_cards(config.run_dir, num_parameters, sizes)
             if summary.test is not None and test_text is not None:
-                _write_test_card(run.config, test_text, cleaned, num_parameters)
+                _write_test_card(run.config, test_text, cleaned, num_parameters, summary.translations)
             try:
                 draw_curves(config.run_dir)
             except UserError as error:
@@ -132,7 +133,13 @@ def train_whole(config: Config, *, ends_process: bool) -> Summary:
     return summary
 
 
-def _write_test_card(config: Config, text: MeasuredText, cleaned: Cleaned | None, num_parameters: int) -> None:
+def _write_test_card(
+    config: Config,
+    text: MeasuredText,
+    cleaned: Cleaned | None,
+    num_parameters: int,
+    translations: Sequence[Translation],
+) -> None:
     """Write the card of the test set. The run is complete without it, so a mistake is only reported."""
     from tqdm import tqdm
 
@@ -143,7 +150,7 @@ def _write_test_card(config: Config, text: MeasuredText, cleaned: Cleaned | None
 
     try:
         with tqdm(desc="card: reading the training text", unit=" pairs", leave=False, disable=None) as bar:
-            card = run_card(config, text, cleaned, num_parameters, bar.update)
+            card = run_card(config, text, cleaned, num_parameters, translations, bar.update)
         folder = config.run_dir / "card"
         with suppress(OSError, ValueError):  # a finished run that is started again keeps the date of its card
             earlier = Card.model_validate_json((folder / CARD).read_bytes())

@@ -127,6 +127,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *(
             "config",
             "data",
+            "decode.translator",
             "errors",
             "evaluate.card",
             "evaluate.make_card",

@@ -19,6 +19,7 @@ from seq2seq.errors import UserError
 
 if TYPE_CHECKING:
     from seq2seq.decode.calibration import Calibration
+    from seq2seq.decode.translator import Translation
     from seq2seq.evaluate.card import SystemCard
     from seq2seq.evaluate.significance import Comparison
 
@@ -101,6 +102,7 @@ class _System:
     card: SystemCard
     folder: Path | None = None  # of its model; None: several models, or translations from a file
     calibration: Calibration | None = None
+    translations: Sequence[Translation] = ()  # of a model
 
 
 def run(args: argparse.Namespace) -> None:
@@ -203,6 +205,8 @@ def _check(args: argparse.Namespace) -> list[_Given]:
     for option, output in outputs:
         if output is None:
             continue
+        if output.is_dir():
+            raise UserError(f"{option} {output}: is a folder, not a file; choose another name")
         if any(_are_same(output, other) for other in used):
             raise UserError(f"{option} {output}: would overwrite a file that is used here; choose another name")
         used.append(output)
@@ -336,8 +340,8 @@ def _translate(given: _Given, args: argparse.Namespace, test: _TestSet) -> _Syst
     stream = translator.translate_stream(test.src, decode)
     bar = tqdm(stream, desc=str(given), total=len(test.src), unit=" lines", leave=False, disable=None)
     started = time.monotonic()
-    hypotheses = [translations[0].text for translations in bar]
-    seconds = time.monotonic() - started
+    best = [translations[0] for translations in bar]
+    seconds, hypotheses = time.monotonic() - started, [one.text for one in best]
     record = {"model": str(given), "model_metadata": translator.metadata, "decode": decode.model_dump()}
     record["hyp"] = {"blake2b": fingerprint_lines(hypotheses)}
     step = translator.metadata.get("step", "")
@@ -362,7 +366,7 @@ def _translate(given: _Given, args: argparse.Namespace, test: _TestSet) -> _Syst
     )
     folder = translator.folders[0] if len(translator.folders) == 1 else None
     shown = f"model {folders}{known}, {how}"
-    return _System(hypotheses, shown, data.target_language, record, card, folder, calibration)
+    return _System(hypotheses, shown, data.target_language, record, card, folder, calibration, best)
 
 
 def _write_card(args: argparse.Namespace, system: _System, test: _TestSet, comparison: Comparison) -> None:
@@ -386,6 +390,7 @@ def _write_card(args: argparse.Namespace, system: _System, test: _TestSet, compa
         notes=notes,
         training=None if isinstance(known, str) else known,
         calibration=system.calibration,
+        translations=system.translations or None,
     )
     texts = Translated(test.src or None, system.hypotheses, test.references, languages)
     with tqdm(desc="card: reading the training text", unit=" pairs", leave=False, disable=None) as bar:

@@ -15,11 +15,11 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from seq2seq.config import DecodeConfig
 from seq2seq.decode.translator import Translation, Translator
@@ -59,12 +59,16 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+Weight = Annotated[float, Field(ge=-1e100, le=1e100)]  # a sum of products with log-probabilities is finite
+
+
 class Bin(_Part):
     """One row of the reliability table: lines with a probability from ``low`` to ``high``."""
 
     low: FiniteFloat
     high: FiniteFloat
-    lines: int
+    lines: Count
     mean_probability: FiniteFloat
     acceptable: FiniteFloat  # share
 
@@ -81,9 +85,9 @@ class Reliability(_Part):
 class Weights(_Part):
     """The regression: log-odds = per_token x mean log-probability + length x log(tokens) + constant."""
 
-    per_token: FiniteFloat
-    length: FiniteFloat
-    constant: FiniteFloat
+    per_token: Weight
+    length: Weight
+    constant: Weight
 
     def probabilities(self, inputs: Numbers) -> Numbers:
         """Of lines [N], from their inputs [N, 3]."""
@@ -96,7 +100,7 @@ class Calibration(_Part):
     metric: str  # what acceptable is measured with: sacreBLEU's signature of sentence chrF
     threshold: FiniteFloat
     weights: Weights
-    lines: int  # of the text it was fitted on
+    lines: Count  # of the text it was fitted on
     acceptable: FiniteFloat  # share of these
     cross_validation: Reliability
     decode: dict[str, Any]  # the settings of the search
@@ -105,6 +109,17 @@ class Calibration(_Part):
     def probability(self, translation: Translation) -> float:
         """That the best translation of a line is acceptable. It is never certain, so this is from 0.01 to 0.99."""
         return float(self.weights.probabilities(_inputs([translation]))[0].clip(0.01, 0.99))
+
+    def measure(self, translations: Sequence[Translation], chrf: Sequence[float]) -> Reliability | None:
+        """How good the probabilities are on other lines, with the sentence chrF of each.
+
+        None if all of them are acceptable, or none is: then there is no order to measure.
+        """
+        acceptable = (np.array(chrf) >= self.threshold).astype(np.float64)
+        if not 0 < acceptable.sum() < len(acceptable):
+            return None
+        probabilities = np.array([self.probability(one) for one in translations])
+        return reliability(probabilities, acceptable, _inputs(translations)[:, 0])
 
     @property
     def fingerprint(self) -> str:
@@ -206,6 +221,20 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
     write_text(folder / CONFIDENCE, f"{text}\n")
 
 
+def read_calibration(folder: Path) -> Calibration | None:
+    """The calibration in a model folder, if it has one; raises ModelError if the file is damaged."""
+    text = read_beside(folder, CONFIDENCE)
+    try:
+        return None if text is None else Calibration.model_validate_json(text)
+    except ValidationError:
+        damaged = f"{folder / CONFIDENCE}: damaged, or of another version"
+        raise ModelError(f"{damaged}; {_again(folder)} writes a new one") from None
+
+
+def _again(folder: Path) -> str:
+    return f"`seq2seq calibrate {folder} --src FILE --ref FILE`"
+
+
 def calibration_for(translator: Translator, decode: DecodeConfig, say: Callable[[str], None]) -> Calibration | None:
     """The calibration in the model's folder, if it holds for this search; ``say`` gets one line if it may not.
 
@@ -220,17 +249,12 @@ def calibration_for(translator: Translator, decode: DecodeConfig, say: Callable[
         say(f"no confidence: it cannot be calibrated for translations {which}")
         return None
     (folder,) = translator.folders
-    text = read_beside(folder, CONFIDENCE)
-    again = f"`seq2seq calibrate {folder} --src FILE --ref FILE`"
-    if text is None:
-        say(f"no confidence: the model has no calibration; {again} makes one")
+    calibration = read_calibration(folder)
+    if calibration is None:
+        say(f"no confidence: the model has no calibration; {_again(folder)} makes one")
         return None
-    try:
-        calibration = Calibration.model_validate_json(text)
-    except ValidationError:
-        raise ModelError(f"{folder / CONFIDENCE}: damaged, or of another version; {again} writes a new one") from None
     if calibration.model != translator.metadata.get(CHECKSUM):
-        say(f"no confidence: {folder / CONFIDENCE} was made for other weights; {again} makes a new one")
+        say(f"no confidence: {folder / CONFIDENCE} was made for other weights; {_again(folder)} makes a new one")
         return None
     if differences := calibration.differences(decode, rerank_weight(translator)):
         say(f"confidence was calibrated with other settings ({'; '.join(differences)}), so it may be less exact")

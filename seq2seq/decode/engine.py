@@ -234,6 +234,7 @@ class TorchEngine:
         Sources with terms have batches of their own, because more hypotheses are kept for them.
         """
         compute_in_fork(self.device)
+        sources = [source if self._has_room(source, decode) else replace(source, terms=()) for source in sources]
         beams = [beam_for(source.terms, decode.num_hypotheses) for source in sources]
         order = sorted(range(len(sources)), key=lambda i: (beams[i], -len(sources[i].ids)))
         batches: list[Batch] = []
@@ -247,6 +248,11 @@ class TorchEngine:
             without = self.search([replace(sources[i], terms=()) for i in failed], decode, rules)
             found |= zip(failed, without, strict=True)
         return [found[i] for i in range(len(sources))]
+
+    def _has_room(self, source: Source, decode: DecodeConfig) -> bool:
+        """Whether the longest translation can have each term of a source; a beam for thousands of pieces is useless."""
+        longest = max((term.fewest_pieces for term in source.terms), default=0)
+        return longest < self.longest_output(len(source.ids), decode)
 
     def score(
         self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], decode: DecodeConfig

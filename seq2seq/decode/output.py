@@ -120,7 +120,7 @@ class OutputFile:
         held = self._file.seek(0, os.SEEK_END)
         self._checksum = read_checksum(self._file, 0)  # now at the start of the file
         self._file.truncate()
-        self.lines_kept = 0
+        self.size, self.lines_kept, self.complete = 0, 0, False  # recall may have counted a complete output
         return held > 0
 
     def write(self, data: bytes) -> None:

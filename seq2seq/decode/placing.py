@@ -10,6 +10,7 @@ Shapes: ``T`` target and ``S`` source tokens of a sentence, without the end-of-s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -84,7 +85,9 @@ def put_in(translation: str, cuts: Sequence[int | None], alignment: Numbers, bar
     chosen = fits.argmax(axis=1)
     tags = [n for n, one in enumerate(bare.strings) if one.has_tag]
     if tags:
-        chosen[tags] = _in_order(fits[tags])
+        places = [bare.strings[n].at for n in tags]
+        apart = [place < following for place, following in pairwise(places)]
+        chosen[tags] = _in_order(fits[tags], apart) or _in_order(fits[tags], [False] * len(apart))
     for n in sorted(range(len(chosen)), key=lambda n: (chosen[n], n), reverse=True):
         at = cuts[allowed[chosen[n]]]
         translation = _inserted(translation[:at], bare.strings[n], translation[at:])
@@ -109,15 +112,22 @@ def _fit(alignment: Numbers, one: Outside, column: int) -> Numbers:
     return fit
 
 
-def _in_order(fits: Numbers) -> list[int]:
-    """The columns of the rows that do not fall and have the largest sum."""
+def _in_order(fits: Numbers, apart: Sequence[bool]) -> list[int]:
+    """The columns of the rows that do not fall and have the largest sum; none if there are too few columns.
+
+    ``apart``: [rows - 1], whether a row needs another column than the one before it: tags with words between them.
+    """
     best = [fits[0]]
-    for row in fits[1:]:
-        best.append(row + np.maximum.accumulate(best[-1]))
+    for row, gap in zip(fits[1:], apart, strict=True):
+        before = np.maximum.accumulate(best[-1])
+        best.append(row + (np.append(-np.inf, before[:-1]) if gap else before))
+    if best[-1].max() == -np.inf:
+        return []
     chosen, end = [], fits.shape[1]
-    for row in reversed(best):
-        end = int(row[:end].argmax()) + 1
-        chosen.append(end - 1)
+    for row, gap in zip(reversed(best), [*apart[::-1], False], strict=True):
+        at = int(row[:end].argmax())
+        chosen.append(at)
+        end = at if gap else at + 1
     return chosen[::-1]
 
 

@@ -76,6 +76,11 @@ class Term:
         """The number of pieces to write."""
         return self.count * len(self.spellings[0].ids)
 
+    @property
+    def fewest_pieces(self) -> int:
+        """The number of pieces of the shorter spelling, as often as it must be there."""
+        return self.count * min(len(one.ids) for one in self.spellings)
+
 
 def beam_for(terms: Sequence[Term], beam_size: int) -> int:
     """The number of hypotheses for a sentence with terms: some for each number of pieces, and few different sizes."""

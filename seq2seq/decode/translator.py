@@ -23,7 +23,6 @@ from seq2seq.config import Config, DecodeConfig, override_decode
 from seq2seq.data.parallel import chunks_of
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
-from seq2seq.decode.constraints import Rules
 from seq2seq.decode.engine import Engine, OnFound, Source, TorchEngine, compute_in_fork
 from seq2seq.decode.explain import attention_of, explain, run_once
 from seq2seq.decode.explanation import Attention, Explanation
@@ -31,6 +30,7 @@ from seq2seq.decode.glossary import Glossary
 from seq2seq.decode.likelihood import TargetScore, score_pairs
 from seq2seq.decode.mbr import expected_chrf
 from seq2seq.decode.placing import Bare, put_in
+from seq2seq.decode.search import Hypothesis
 from seq2seq.decode.sentences import split_sentences
 from seq2seq.decode.speller import Speller
 from seq2seq.decode.wanted import Prefixes, Wanted
@@ -52,9 +52,9 @@ _NOT_RANKED = "too long for the reverse model; the candidates keep their order"
 class Translation:
     """One output.
 
-    ``score`` ranks the hypotheses: log-probability divided by length penalty; the log-probability alone for a line with
-    terms of a glossary or protected strings; with ``decode.choose: mbr``, the mean chrF against all candidates; after
-    a reverse model, :class:`~seq2seq.decode.rerank.ReverseModel`.
+    ``score`` ranks the hypotheses: log-probability divided by length penalty; the log-probability alone where terms of
+    a glossary or protected strings are part of the search; with ``decode.choose: mbr``, the mean chrF against all
+    candidates; after a reverse model, :class:`~seq2seq.decode.rerank.ReverseModel`.
     """
 
     text: str
@@ -358,13 +358,18 @@ class Translator:
             UserError: a text is blank or too long, or the engine runs several models.
         """
         decode = override_decode(decode or self.config.decode, options)
-        wanted = self.wanted(decode.model_copy(update={"sample": False}))
-        text = wanted.bare(text).text
+        beam = decode.model_copy(update={"sample": False})
+        wanted = self.wanted(beam)
+        bare = wanted.bare(text)
+        text = bare.text
         engine, src = self._inside(text, decode)
         if reference is not None:
             self._one_sentence(reference, self.tokenizers.tgt, "the reference")
         architecture = self.config.model.architecture
-        source = Source(src, (0, 0), terms=wanted.terms(text))
+        source = Source(src, (0, 0))
+        if terms := wanted.terms(text):
+            (found,) = self.engine.search([source], beam, wanted.rules)
+            source = source if self._has_all(bare, found, wanted) else replace(source, terms=terms)
         return explain(engine, self.tokenizers, architecture, text, source, reference, decode, wanted.rules)
 
     def _inside(self, text: str, decode: DecodeConfig) -> tuple[TorchEngine, list[int]]:
@@ -532,7 +537,7 @@ class Translator:
             left.subtract(source.key[0] for source in some)
             on_lines(sum(left[line] == 0 for line in {source.key[0] for source in some}))
 
-        translated = self._translate_parts(parts, bares, decode, wanted.rules, on_problem, token_scores, on_found)
+        translated = self._translate_parts(parts, bares, decode, wanted, on_problem, token_scores, on_found)
         for source, translations in zip(parts, translated, strict=True):
             line = source.key[0]
             found[line - first].append(translations)
@@ -583,7 +588,7 @@ class Translator:
         parts: list[Source],
         bares: list[Bare],
         decode: DecodeConfig,
-        rules: Rules,
+        wanted: Wanted,
         on_problem: Callable[[int, str], None],
         token_scores: bool,
         on_found: OnFound,
@@ -591,7 +596,7 @@ class Translator:
         """The translations of each part, best first; at least one."""
         chooses = decode.choose == "mbr" or self.reverse is not None
         every = decode.model_copy(update={"n_best": decode.num_hypotheses})
-        found = self.engine.search(parts, every if chooses else decode, rules, on_found)
+        found = self._search(parts, bares, every if chooses else decode, wanted, on_found)
         if not all(found):  # every hypothesis ends at the maximum length, so no score was finite
             raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
         texts = iter(self.tokenizers.tgt.decode_batch([h.ids for hypotheses in found for h in hypotheses]))
@@ -619,6 +624,32 @@ class Translator:
                 text = self._with_strings(source, bare, found[part][i].ids, candidate.text, decode)
                 results[part][i] = replace(candidate, text=text)
         return [[candidates[i] for i in best] for candidates, best in zip(results, kept, strict=True)]
+
+    def _search(
+        self, parts: list[Source], bares: list[Bare], decode: DecodeConfig, wanted: Wanted, on_found: OnFound
+    ) -> list[list[Hypothesis]]:
+        """The hypotheses of each part, as :meth:`Engine.search` gives them.
+
+        Plain search comes first, because a search for terms finds worse translations: its hypotheses compete with
+        those that write the terms early. It is done where the plain hypotheses lack something.
+        """
+        with_terms = {part.key: number for number, part in enumerate(parts) if part.terms}
+        plain = [replace(part, terms=()) for part in parts]
+        rules = wanted.rules
+        found = self.engine.search(
+            plain, decode, rules, lambda some: on_found([one for one in some if one.key not in with_terms])
+        )
+        lacking = [number for number in with_terms.values() if not self._has_all(bares[number], found[number], wanted)]
+        on_found([parts[number] for number in sorted({*with_terms.values()} - {*lacking})])
+        if lacking:
+            again = self.engine.search([parts[number] for number in lacking], decode, rules, on_found)
+            for number, hypotheses in zip(lacking, again, strict=True):
+                found[number] = hypotheses
+        return found
+
+    def _has_all(self, bare: Bare, hypotheses: Sequence[Hypothesis], wanted: Wanted) -> bool:
+        texts = self.tokenizers.tgt.decode_batch([one.ids for one in hypotheses])
+        return wanted.is_there(bare.text, texts)
 
     def _with_strings(
         self, source: Source, bare: Bare, ids: Sequence[int], translation: str, decode: DecodeConfig

@@ -134,22 +134,32 @@ class Wanted:
         begins = " ".join(prefix.split())
         if not all(text.startswith(begins) for text in translations):
             report("the translation does not begin with its prefix")
-        entries = self._entries(source)
-        lacking = [entry for entry in entries if not all(has_term(text, entry.target) for text in translations)]
+        entries, lacking = self._entries(source), self._lacking(source, translations)
         _count(self.terms_tally, entries, lacking)
         if lacking:
             report(f"the translation lacks {', '.join(f'{entry.target!r} ({entry.place})' for entry in lacking)}")
         if self._kinds:
-            lost = dict.fromkeys(lost for text in translations for lost in not_kept(source, text, self._kinds))
+            lost = self._lost(source, translations)
             _count(self.protected_tally, protected(source, self._kinds), lost)
             if lost:
                 report(f"not copied exactly: {', '.join(map(repr, lost))}")
+
+    def is_there(self, source: str, translations: Sequence[str]) -> bool:
+        """Whether each translation of a line, or of a part of it, has its terms and protected strings anyway."""
+        return not self._lacking(source, translations) and not self._lost(source, translations)
 
     def summary(self) -> Iterator[str]:
         """What was kept, in sentences."""
         for tally, what in ((self.terms_tally, "terms of the glossary"), (self.protected_tally, "protected text")):
             if tally.lines:
                 yield f"{tally.lines:,} lines have {what}; {tally.kept:,} translations have all of it"
+
+    def _lacking(self, source: str, translations: Sequence[str]) -> list[Entry]:
+        there = self._entries(source)
+        return [entry for entry in there if not all(has_term(text, entry.target) for text in translations)]
+
+    def _lost(self, source: str, translations: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys(lost for text in translations for lost in not_kept(source, text, self._kinds)))
 
     def _entries(self, source: str) -> list[Entry]:
         return self._glossary.find(source) if self._glossary is not None else []

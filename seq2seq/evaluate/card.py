@@ -5,9 +5,11 @@ Lines count from 1; shares are from 0 to 1; scores from 0 to 100.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]  # a float can be made of it
 
 
 class _Part(BaseModel):
@@ -32,8 +34,8 @@ class SystemCard(_Part):
     name: str  # as it was given: a folder, several folders with " + ", or a file
     is_model: bool
     languages: tuple[str | None, str | None] = (None, None)  # codes of source and target
-    step: int | None = None  # training steps of the model
-    num_parameters: int | None = None
+    step: Count | None = None  # training steps of the model
+    num_parameters: Count | None = None
     metadata: dict[str, str] = {}  # of the model file: checksums of weights, data and tokenizer
     decode: dict[str, Any] = {}  # the settings of the search, as in the config's section decode
     search: str = ""  # the same in words: "beam 5, length penalty 1.0"
@@ -45,7 +47,7 @@ class TestSetCard(_Part):
     """The text that was translated."""
 
     name: str  # files, or the name of the dataset
-    lines: int
+    lines: Count
     src_blake2b: str | None = None  # None: only translations and references were given
     ref_blake2b: tuple[str, ...]  # one for each reference
 
@@ -57,13 +59,13 @@ class Overlap(_Part):
     training sentence. That is usual for short sentences: text of one kind has many that are like each other.
     """
 
-    training_pairs: int  # with which it was compared
-    exact_pairs: int  # test lines whose source and reference are together in the training text
-    exact_sources: int  # test lines whose source is there, with any translation
-    exact_references: int
-    near_sources: int  # test lines whose source is nearly there, and not exactly
-    lines: tuple[int, ...]  # test lines with any of these
-    examples: tuple[tuple[int, str, str], ...] = ()  # near ones: test line, its source, the training source
+    training_pairs: Count  # with which it was compared
+    exact_pairs: Count  # test lines whose source and reference are together in the training text
+    exact_sources: Count  # test lines whose source is there, with any translation
+    exact_references: Count
+    near_sources: Count  # test lines whose source is nearly there, and not exactly
+    lines: tuple[Count, ...]  # test lines with any of these
+    examples: tuple[tuple[Count, str, str], ...] = ()  # near ones: test line, its source, the training source
     without: tuple[MetricScore, ...] = ()  # scores of the lines that do not overlap; empty if all or none do
     without_exact: tuple[MetricScore, ...] = ()  # scores of the lines without exact overlap; empty as above
 
@@ -72,9 +74,9 @@ class Rate(_Part):
     """How many translations have a flag, beside how many references have it."""
 
     flag: str  # see seq2seq.decode.flags
-    lines: int
+    lines: Count
     share: FiniteFloat
-    reference_lines: int
+    reference_lines: Count
 
 
 class Slice(_Part):
@@ -82,7 +84,7 @@ class Slice(_Part):
 
     kind: str  # what the test set is divided by, such as "words in the source"
     name: str  # of the part, such as "11 to 20"
-    lines: int
+    lines: Count
     bleu: FiniteFloat
     chrf: FiniteFloat
 
@@ -91,14 +93,14 @@ class WordRecall(_Part):
     """Of the words of one kind in the references, how many are in the translations of the same lines."""
 
     kind: str  # such as "rare words (1 to 5 times in the training text)"
-    words: int
-    found: int
+    words: Count
+    found: Count
 
 
 class Example(_Part):
     """One translation to look at."""
 
-    line: int
+    line: Count
     source: str
     translation: str
     reference: str
@@ -117,22 +119,35 @@ class ReliabilityBin(_Part):
 
     low: FiniteFloat
     high: FiniteFloat
-    lines: int
+    lines: Count
     mean_probability: FiniteFloat
     acceptable: FiniteFloat
 
 
+class TestConfidence(_Part):
+    """The confidence of the translations of this test set, compared with its first reference."""
+
+    __test__: ClassVar[bool] = False  # for pytest
+
+    lines: Count  # with text on both sides
+    calibration_error: FiniteFloat  # as in ConfidenceCard
+    auc: FiniteFloat
+    auc_per_token: FiniteFloat
+    bins: tuple[ReliabilityBin, ...]
+
+
 class ConfidenceCard(_Part):
-    """How the confidence of the model was calibrated, and how good it is on this test set."""
+    """How the confidence of the model was calibrated, and how good it is."""
 
     method: str  # in words
     metric: str
     threshold: FiniteFloat  # of chrF: from here on, a translation counts as acceptable
-    calibration_lines: int
+    calibration_lines: Count
     calibration_error: FiniteFloat  # expected; by cross-validation on the text of the calibration
     auc: FiniteFloat
     auc_per_token: FiniteFloat  # of the plain log-probability per token
     bins: tuple[ReliabilityBin, ...]
+    test: TestConfidence | None = None  # None: not measured, or all lines are acceptable, or none is
 
 
 class TrainingText(_Part):
@@ -140,7 +155,7 @@ class TrainingText(_Part):
 
     name: str
     files: tuple[str, ...]
-    pairs: int | None = None
+    pairs: Count | None = None
     weight: FiniteFloat = 1.0
     tag: str | None = None
 
@@ -162,4 +177,4 @@ class Card(_Part):
     examples: tuple[ExampleKind, ...] = ()
     confidence: ConfidenceCard | None = None
     data: tuple[TrainingText, ...] = ()
-    left_out: dict[str, int] = {}  # training pairs that cleaning left out, by cause
+    left_out: dict[str, Count] = {}  # training pairs that cleaning left out, by cause

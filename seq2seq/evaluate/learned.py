@@ -7,7 +7,6 @@ system, then those of the others. In: a score a line, in the same order.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from sacrebleu.metrics.base import Metric, Score, Signature
 from seq2seq.errors import UserError
 from seq2seq.files import checksum, unreadable
 
+_LARGEST = 1e100  # sums of it are finite
 _DIGITS = 16  # of a checksum in a signature
 
 
@@ -71,7 +71,7 @@ def _score(name: str, line: str, path: Path, number: int) -> float:
             value = next((value[key] for key in value if key.lower() in ("score", name.lower())), None)
     except (ValueError, RecursionError):
         pass
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -_LARGEST < value < _LARGEST:
         raise UserError(f"{path}:{number}: is no score; a line is a number, or a JSON object with the key score")
     return float(value)
 

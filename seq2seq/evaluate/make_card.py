@@ -16,8 +16,9 @@ from seq2seq.data.formats.pairs import SentencePair
 from seq2seq.data.held_out import TrainAndValid
 from seq2seq.data.mixture import names_of
 from seq2seq.data.prepare import known_checksums
-from seq2seq.decode.calibration import Calibration
+from seq2seq.decode.calibration import Calibration, Reliability
 from seq2seq.decode.pair_scorer import ModelScorer
+from seq2seq.decode.translator import Translation
 from seq2seq.errors import UserError
 from seq2seq.evaluate.by_line import ByLine
 from seq2seq.evaluate.card import (
@@ -27,10 +28,11 @@ from seq2seq.evaluate.card import (
     Overlap,
     ReliabilityBin,
     SystemCard,
+    TestConfidence,
     TestSetCard,
     TrainingText,
 )
-from seq2seq.evaluate.scores import fingerprint_lines, tokenizer_for
+from seq2seq.evaluate.scores import fingerprint_lines, sentence_chrf, tokenizer_for
 from seq2seq.evaluate.significance import Measure
 from seq2seq.evaluate.slices import Translated, find_examples, find_rates, find_recalls, find_slices
 from seq2seq.evaluate.training_text import Learnt, read_training_text
@@ -62,6 +64,7 @@ class Evaluated:
     notes: tuple[str, ...] = ()
     training: Training | None = None
     calibration: Calibration | None = None
+    translations: Sequence[Translation] | None = None  # of the model that has the calibration, for each line
 
 
 def make_card(texts: Translated, evaluated: Evaluated, progress: Callable[[int], object] = lambda count: None) -> Card:
@@ -96,7 +99,7 @@ def make_card(texts: Translated, evaluated: Evaluated, progress: Callable[[int],
         slices=find_slices(texts, scores, None if learnt is None else learnt.source_words),
         recalls=find_recalls(texts, None if learnt is None else learnt.target_words),
         examples=find_examples(texts, scores),
-        confidence=None if evaluated.calibration is None else _confidence(evaluated.calibration),
+        confidence=None if evaluated.calibration is None else _confidence(evaluated.calibration, evaluated, texts),
         data=() if training is None else tuple(_data(training.datasets, learnt)),
         left_out={} if training is None else {str(cause): count for cause, count in training.left_out.items()},
     )
@@ -187,7 +190,7 @@ def _overlap(texts: Translated, scores: ByLine, learnt: Learnt) -> Overlap:
     )
 
 
-def _confidence(calibration: Calibration) -> ConfidenceCard:
+def _confidence(calibration: Calibration, evaluated: Evaluated, texts: Translated) -> ConfidenceCard:
     found = calibration.cross_validation
     return ConfidenceCard(
         method="logistic regression on the mean log-probability of a token and the length",
@@ -197,8 +200,32 @@ def _confidence(calibration: Calibration) -> ConfidenceCard:
         calibration_error=found.calibration_error,
         auc=found.auc,
         auc_per_token=found.auc_per_token,
-        bins=tuple(ReliabilityBin(**one.model_dump()) for one in found.bins),
+        bins=_bins(found),
+        test=None if evaluated.translations is None else _measured(calibration, evaluated.translations, texts),
     )
+
+
+def _measured(
+    calibration: Calibration, translations: Sequence[Translation], texts: Translated
+) -> TestConfidence | None:
+    """The confidence on the lines with text, as those that the calibration was fitted on."""
+    sides = enumerate(zip(texts.sources or (), texts.references[0], strict=True))
+    lines = [line for line, (source, reference) in sides if source.strip() and reference.strip()]
+    chrf, _ = sentence_chrf([translations[line].text for line in lines], [texts.references[0][line] for line in lines])
+    found = calibration.measure([translations[line] for line in lines], chrf)
+    if found is None:
+        return None
+    return TestConfidence(
+        lines=len(lines),
+        calibration_error=found.calibration_error,
+        auc=found.auc,
+        auc_per_token=found.auc_per_token,
+        bins=_bins(found),
+    )
+
+
+def _bins(found: Reliability) -> tuple[ReliabilityBin, ...]:
+    return tuple(ReliabilityBin(**one.model_dump()) for one in found.bins)
 
 
 def _data(datasets: Sequence[ParallelText], learnt: Learnt | None) -> Iterator[TrainingText]:

@@ -1,9 +1,9 @@
-"""The card of the test set of a finished run, from the files that the run has written."""
+"""The card of the test set of a finished run, from its translations and the files that the run has written."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +11,16 @@ import torch
 
 from seq2seq.config import Config, DecodeConfig, paths_of
 from seq2seq.data.cleaning import Cleaned
-from seq2seq.data.formats.lines import read_text
 from seq2seq.data.held_out import TrainAndValid
 from seq2seq.data.prepare import MeasuredText
-from seq2seq.decode.calibration import Calibration
+from seq2seq.decode.calibration import read_calibration
+from seq2seq.decode.translator import Translation
 from seq2seq.errors import DataError
 from seq2seq.evaluate.card import Card, SystemCard
 from seq2seq.evaluate.make_card import Evaluated, make_card, search_in_words, training_with, without_config
 from seq2seq.evaluate.significance import compare, memory_needed
 from seq2seq.evaluate.slices import Translated
 from seq2seq.memory import memory_room
-from seq2seq.model_folder import CONFIDENCE, read_beside
 
 
 def run_card(
@@ -29,21 +28,22 @@ def run_card(
     text: MeasuredText,
     cleaned: Cleaned | None,
     num_parameters: int,
+    translations: Sequence[Translation],
     progress: Callable[[int], object] = lambda count: None,
 ) -> Card:
-    """The card of ``data.test``, translated by the best model of the run; ``text`` is its text.
+    """The card of ``data.test``, ``translations`` by the best model of the run; ``text`` is its text.
 
     ``progress`` is as for :func:`make_card`.
 
     Raises:
         UserError: a file of the run is missing or damaged.
     """
-    record, translations = _record(config), read_text(config.run_dir / "test.hyp.txt")
+    record, lines = _record(config), [one.text for one in translations]
     languages = config.data.source_language, config.data.target_language
-    texts = Translated(text.src, translations, [text.ref], languages)
+    texts = Translated(text.src, lines, [text.ref], languages)
     room = memory_room(torch.device("cpu"))
-    fits = room is None or memory_needed(len(translations)) < room
-    compared = compare({"": translations}, [text.ref], None, languages[1], resample=fits)
+    fits = room is None or memory_needed(len(lines)) < room
+    compared = compare({"": lines}, [text.ref], None, languages[1], resample=fits)
     decode, metadata = DecodeConfig.model_validate(record["decode"]), record["model"]
     system = SystemCard(
         name=str(config.run_dir / "best"),
@@ -68,7 +68,8 @@ def run_card(
         measures=compared.systems[0].measures,
         notes=compared.notes,
         training=training,
-        calibration=_calibration(config),
+        calibration=read_calibration(config.run_dir / "best"),
+        translations=translations,
     )
     return make_card(texts, evaluated, progress)
 
@@ -80,8 +81,3 @@ def _record(config: Config) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     return record
-
-
-def _calibration(config: Config) -> Calibration | None:
-    text = read_beside(config.run_dir / "best", CONFIDENCE)
-    return None if text is None else Calibration.model_validate_json(text)

@@ -250,6 +250,7 @@ def processing_notes(references: Sequence[Sequence[str]], translations: Sequence
 def sentence_chrf(hypotheses: Sequence[str], references: Sequence[str]) -> tuple[list[float], str]:
     """chrF of each line, from 0 to 100, and its signature."""
     chrf = CHRF()
+    chrf.num_refs = 1  # for the signature, if there are no lines
     scores = [float(chrf.sentence_score(hyp, [ref]).score) for hyp, ref in zip(hypotheses, references, strict=True)]
     return scores, f"chrF2|{chrf.get_signature()}"
 

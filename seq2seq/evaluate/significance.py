@@ -197,6 +197,7 @@ def notes_of_blanks(references: Sequence[Sequence[str]]) -> list[str]:
             raise DataError(f"reference {number} is empty: all of its {len(reference):,} lines are blank")
         if blank:
             lines = f"{len(blank):,} lines are blank, the first is line {blank[0]}"
+            lines = lines if len(blank) > 1 else f"line {blank[0]} is blank"
             notes.append(f"reference {number}: {lines}; no translation of them can be right")
     return notes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from seq2seq.evaluate.card import Card, ConfidenceCard, MetricScore, Overlap, Rate, Slice
+from seq2seq.evaluate.card import Card, ConfidenceCard, MetricScore, Overlap, Rate, Slice, TestConfidence
 from seq2seq.evaluate.meaning import meaning_of
 from seq2seq.report.blocks import Block, Cell, Code, Number, Page, Section, Table, Texts, Words, rows
 from seq2seq.report.drawing import Bin, draw_reliability
@@ -216,27 +216,45 @@ def _confidence(confidence: ConfidenceCard) -> Iterator[Block]:
         f"The model says for each line how likely its translation is acceptable: {confidence.metric} of "
         f"{confidence.threshold:g} or more. Method: {confidence.method}."
     )
+    measured: list[tuple[str, int, ConfidenceCard | TestConfidence]] = []
+    if confidence.test is not None:
+        measured.append(("this test set", confidence.test.lines, confidence.test))
+    measured.append(("its own text (cross-validation)", confidence.calibration_lines, confidence))
     yield rows(
-        ("", ""),
-        ("lines that it was calibrated with", confidence.calibration_lines),
-        ("expected calibration error (0 is perfect)", Number(f"{confidence.calibration_error:.3f}")),
+        ("", *(name for name, _, _ in measured)),
+        ("lines", *(lines for _, lines, _ in measured)),
+        (
+            "expected calibration error (0 is perfect)",
+            *(Number(f"{one.calibration_error:.3f}") for _, _, one in measured),
+        ),
         (
             "area under the curve: acceptable before others (1 is perfect, 0.5 is chance)",
-            Number(f"{confidence.auc:.3f}"),
+            *(Number(f"{one.auc:.3f}") for _, _, one in measured),
         ),
-        ("the same of the plain log-probability per token", Number(f"{confidence.auc_per_token:.3f}")),
+        (
+            "the same of the plain log-probability per token",
+            *(Number(f"{one.auc_per_token:.3f}") for _, _, one in measured),
+        ),
     )
-    if confidence.bins:
-        bins = [Bin(one.low, one.high, one.lines, one.mean_probability, one.acceptable) for one in confidence.bins]
-        title = "Confidence against the share that is acceptable"
-        yield (draw_reliability(title, bins, "confidence", "acceptable"),)
+    drawn = [(name, one.bins) for name, _, one in measured if one.bins]
+    if drawn:
+        yield tuple(
+            draw_reliability(
+                f"Confidence against the share that is acceptable: {name}",
+                [Bin(one.low, one.high, one.lines, one.mean_probability, one.acceptable) for one in bins],
+                "confidence",
+                "acceptable",
+            )
+            for name, bins in drawn
+        )
         yield Words("Points on the dashed line are perfect; above it the model is too modest, below it too sure. "
                     "Pale bars: how many lines have such a confidence.", "note")  # fmt: skip
+    for name, bins in drawn:
         table = [
             (f"{one.low:.0%} to {one.high:.0%}", one.lines, _bar(one.mean_probability), _bar(one.acceptable))
-            for one in confidence.bins
+            for one in bins
         ]
-        yield rows(("confidence", "lines", "mean confidence", "acceptable"), *table)
+        yield rows(("confidence", "lines", "mean confidence", "acceptable"), *table, caption=name)
 
 
 def _examples(card: Card) -> Iterator[Block]:

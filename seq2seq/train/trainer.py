@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,7 @@ from seq2seq.data.plan import EpochPlan
 from seq2seq.data.prepare import sampled_folder
 from seq2seq.decode.calibration import CannotCalibrateError, save_calibration
 from seq2seq.decode.engine import TorchEngine
-from seq2seq.decode.translator import Translator
+from seq2seq.decode.translator import Translation, Translator
 from seq2seq.device import device_name
 from seq2seq.errors import UserError
 from seq2seq.evaluate import Scores, fingerprint_lines
@@ -66,6 +66,7 @@ class Summary:
     reason: str
     stopped: bool  # by a signal; the same command continues the run
     test: Scores | None
+    translations: Sequence[Translation] = ()  # of the test set
 
 
 def train(run: Run, stop_after: int | None = None, *, ends_process: bool = True) -> Summary:
@@ -91,14 +92,15 @@ def train(run: Run, stop_after: int | None = None, *, ends_process: bool = True)
             if run.processes.any(is_asked_to_stop()):
                 reason = _SIGNAL
         stopped = reason == _SIGNAL
-        scores = None
+        scores: Scores | None = None
+        translations: Sequence[Translation] = ()
         if not stopped and (translator := best_translator(run)) is not None:
-            scores = score_test_set(run, translator)
+            scores, translations = score_test_set(run, translator)
             if run.processes.is_main:
                 calibrate_best(run, translator)
     finally:
         run.close()
-    return Summary(progress, reason, stopped, scores)
+    return Summary(progress, reason, stopped, scores, translations)
 
 
 def _epoch(run: Run, is_asked_to_stop: Callable[[], bool]) -> str | None:
@@ -298,14 +300,14 @@ def best_translator(run: Run) -> Translator | None:
     return Translator(engine, run.config, run.data.tokenizers, best.metadata)
 
 
-def score_test_set(run: Run, translator: Translator) -> Scores | None:
+def score_test_set(run: Run, translator: Translator) -> tuple[Scores | None, Sequence[Translation]]:
     """Translate the test set, if there is one; write translations, scores, and what the scores depend on."""
     text, run_dir = run.data.test_text, run.config.run_dir
     if text is None:
-        return None
+        return None, ()
     started = time.monotonic()
-    hypotheses = translate_all(translator, text, run.config, run.processes)
-    seconds = time.monotonic() - started
+    translations = translate_all(translator, text, run.config, run.processes)
+    seconds, hypotheses = time.monotonic() - started, [one.text for one in translations]
     scores = score_lines(hypotheses, text, run.config)
     run.report.notes(scores.notes)
     if run.processes.is_main:
@@ -315,7 +317,7 @@ def score_test_set(run: Run, translator: Translator) -> Scores | None:
         record |= {f"{side}_blake2b": fingerprint_lines(getattr(text, side)) for side in ("src", "ref")}
         path = run_dir / "test.json"
         write_text(path, json.dumps(_with_earlier_time(record, path), indent=2, ensure_ascii=False) + "\n")
-    return scores
+    return scores, translations
 
 
 def _with_earlier_time(record: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from seq2seq.data.packed import Indices
 from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import MeasuredText, PreparedData
 from seq2seq.decode.engine import TorchEngine
-from seq2seq.decode.translator import Translator
+from seq2seq.decode.translator import Translation, Translator
 from seq2seq.evaluate import Scores, score
 from seq2seq.faults import Faults, find_faults
 from seq2seq.memory import memory_explained
@@ -167,15 +167,18 @@ def measured_decode(config: Config) -> DecodeConfig:
     return config.decode.model_copy(update={"quantize": None})
 
 
-def translate_all(translator: Translator, text: MeasuredText, config: Config, processes: Processes) -> list[str]:
+def translate_all(
+    translator: Translator, text: MeasuredText, config: Config, processes: Processes
+) -> list[Translation]:
     """Translate all lines, shared among the processes. Every process gets the same result."""
     mine = text.take(range(processes.rank, len(text.src), processes.world_size))
-    translated = dict[int, str]()
+    translated = dict[int, Translation]()
     for tag in dict.fromkeys(mine.tags):
         chosen = [line for line, other in enumerate(mine.tags) if other == tag]
         decode = measured_decode(config).model_copy(update={} if tag is None else {"tag": tag})
-        translated |= zip(chosen, translator.translate(mine.take(chosen).src, decode), strict=True)
-    hypotheses = [""] * len(text.src)
+        found = translator.translate_stream(mine.take(chosen).src, decode)
+        translated |= ((line, best) for line, (best, *_) in zip(chosen, found, strict=True))
+    hypotheses = [Translation("", 0.0, 0.0)] * len(text.src)
     for rank, share in enumerate(processes.all_gather([translated[line] for line in range(len(mine.src))])):
         hypotheses[rank :: processes.world_size] = share
     return hypotheses
@@ -204,7 +207,7 @@ def validate(
 
     def measured(corpus: Corpus, text: MeasuredText) -> Validation:
         loss, losses = losses_by_part(model, corpus, text, config, processes, dtype)
-        hypotheses = translate_all(translator, text, config, processes)
+        hypotheses = [one.text for one in translate_all(translator, text, config, processes)]
         scores = score_lines(hypotheses, text, config)
         shown = [(text.src[line], hypotheses[line], text.ref[line]) for line in _examples(text.src)]
         return Validation(loss, scores, find_faults(text.src, hypotheses, text.ref), tuple(shown), losses)

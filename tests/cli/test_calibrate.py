@@ -8,6 +8,7 @@ import pytest
 from seq2seq.cli.main import main
 from seq2seq.decode import calibration
 from seq2seq.decode.translator import Translator
+from seq2seq.evaluate.card import Card
 from seq2seq.model_folder import CONFIDENCE, load_model_folder, save_model_folder
 from seq2seq.train import calibrate
 from tests.toy import sentences, toy_config, train, write_lines
@@ -26,6 +27,7 @@ def files(place: Path) -> Path:
     write_lines(place / "new.xx", [*src, "", "ka"])
     write_lines(place / "new.yy", [*ref, "dor", ""])
     write_lines(place / "in.xx", [*src[:4], "", "\tka to"])
+    write_lines(place / "blank", ["", ""])
     return place
 
 
@@ -53,6 +55,31 @@ def test_a_calibrated_model_shows_confidence(files: Path, capsys: pytest.Capture
     both = rows(out)
     assert [row[6] for row in both[:2]] == [found[0][3], ""]
     assert "; confidence 0." in err
+
+
+def test_the_card_measures_the_confidence_on_its_test_set(files: Path) -> None:
+    """Guards against a curve of other lines or references: here the text is that of the calibration."""
+    test = "--src new.xx --ref new.yy --device cpu --quick"
+    assert main(CALIBRATE.split()) == 0
+    assert main(f"evaluate model {test} --card card --save-hyp hyp".split()) == 0
+    found = Card.model_validate_json((files / "card/card.json").read_bytes()).confidence
+    assert found is not None
+    assert found.test is not None
+    assert found.test.lines == found.calibration_lines == 130  # none with a blank side
+    assert found.test.auc_per_token == found.auc_per_token
+    share = sum(row.lines * row.acceptable for row in found.test.bins) / 130
+    assert share == pytest.approx(sum(row.lines * row.acceptable for row in found.bins) / 130, abs=1e-4)
+    write_lines(files / "one.xx", ["ka"])
+    write_lines(files / "one.yy", ["dor"])
+    assert (
+        main(["evaluate", "model", "--src", "one.xx", "--ref", "one.yy", "--device", "cpu", "--quick", "--card", "one"])
+        == 0
+    )
+    alone = Card.model_validate_json((files / "one/card.json").read_bytes()).confidence
+    assert alone is not None
+    assert alone.test is None  # one line has no order
+    assert main(["evaluate", "--hyp", "hyp", "--src", "new.xx", "--ref", "new.yy", "--quick", "--card", "file"]) == 0
+    assert Card.model_validate_json((files / "file/card.json").read_bytes()).confidence is None
 
 
 def test_resume_knows_the_calibration(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +113,7 @@ def test_the_file_belongs_to_the_weights(files: Path) -> None:
     [
         ("--ref in.xx", "new.xx has 132 lines but in.xx has 6"),
         ("--src in.xx --ref in.xx", "in.xx: too small: 5 pairs with text, 100 are needed"),
+        ("--src blank --ref blank", "blank: too small: 0 pairs with text, 100 are needed"),
         ("--sample", "--sample: only translations of a beam search can be calibrated; remove it"),
     ],
 )

@@ -97,6 +97,9 @@ def test_mistakes_of_the_card(place: Path, capsys: pytest.CaptureFixture[str]) -
     write_lines(place / "blank", [""] * 5)
     write_lines(place / "three", ["ka"] * 3)
     (place / "locked").mkdir(mode=0o555)
+    (place / "made/card.html").mkdir(parents=True)
+    write_lines(place / "huge", ["9" * 400] * 5)
+    write_lines(place / "sum", ["1e308"] * 5)
     given = {
         f"--hyp text/test.yy {TEST} --card toy.yaml": "--card toy.yaml: ",
         f"--hyp text/test.yy {TEST} --card toy.yaml/new": "is a file; choose the name of a folder",
@@ -104,6 +107,10 @@ def test_mistakes_of_the_card(place: Path, capsys: pytest.CaptureFixture[str]) -
         "--hyp three --ref text/test.yy --card new": "three has 3 lines, but the references have 5 lines",
         "--hyp text/test.yy --ref text/test.yy --src three --card new": "three has 3 lines but text/test.yy has 5",
         "--hyp card.md --ref text/test.yy --card .": "would overwrite a file that is used here",
+        "--hyp text/test.yy --ref text/test.yy --card made": "--card made/card.html: is a folder, not a file",
+        f"--hyp text/test.yy {TEST} --exchange .": "--exchange .: is a folder, not a file",
+        f"--hyp text/test.yy {TEST} --learned X=huge --card new": "huge:1: is no score",
+        f"--hyp text/test.yy {TEST} --learned X=sum --card new": "sum:1: is no score",
     }
     write_lines(place / "card.md", ["ka"] * 5)
     if os.geteuid():

@@ -65,6 +65,20 @@ def test_probabilities_are_right_on_new_lines() -> None:
     assert 0.01 <= found.min() < found.max() <= 0.99
 
 
+def test_the_curve_of_another_text_is_of_what_is_shown() -> None:
+    """Guards against the probabilities of the fit's own lines, and against a curve of lines that are all alike."""
+    calibration = fitted()
+    translations, chrf = made_up(500, seed=2)
+    found = calibration.measure(translations, chrf)
+    shown = np.array([calibration.probability(one) for one in translations])
+    good = np.array([one >= 50 for one in chrf], float)
+    assert found == reliability(shown, good, np.array([one.per_token for one in translations]))
+    assert sum(row.lines for row in found.bins) == 500
+    for alike in ([80.0] * 500, [20.0] * 500):
+        assert calibration.measure(translations, alike) is None
+    assert calibration.measure([], []) is None
+
+
 def test_reliability_by_hand() -> None:
     """Guards against bins that lose a line of probability 1, shares that are swapped, and ties that count whole."""
     found = reliability(np.array([0.05, 0.07, 0.65, 0.65, 1.0]), np.array([0.0, 1, 1, 0, 1]), np.zeros(5))

@@ -528,3 +528,17 @@ def test_the_bar_moves_with_each_batch(model: Path) -> None:
     assert counts[0] == 2
     assert len(counts) > 4
     assert max(counts[1:]) <= 2
+
+
+def test_an_output_that_is_made_again_has_its_own_size(tmp_path: Path) -> None:
+    """Guards against the size of the complete output before it in the record: resumed, the file would have NULs."""
+    for run, data in (("old", b"a long line\n"), ("new", b"short\n")):
+        with OutputFile(tmp_path / "out") as output:
+            assert (output.recall() is None) == (run == "old")
+            output.clear()
+            output.write(data)
+            output.keep({"run": run}, 1, 0, "")
+            record = output.recall()
+            assert record is not None
+            assert (record.size, output.size, output.complete) == (len(data), len(data), False)
+            output.finish()

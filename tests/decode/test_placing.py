@@ -56,6 +56,8 @@ def placed(source: str, words: str, order: list[int], ends: str = "") -> str:
         ("I have <b>seen</b> him", "ich habe ihn gesehen", [0, 1, 3, 2], "", "ich habe ihn <b>gesehen</b>"),
         ("<b>I</b> see him", "ihn sehe ich", [2, 1, 0], "", "ihn sehe <b>ich</b>"),
         ("<b>I see him</b>", "ihn sehe ich", [2, 1, 0], "", "<b>ihn sehe ich</b>"),
+        ("I see a <b>red</b> car", "ich sehe rotes auto", [0, 1, 4, 4], "", "ich sehe <b>rotes</b> auto"),
+        ("I <b>see</b> a <b>car</b>", "ich", [0], "", "<b>ich</b> <b></b>"),
         ("I see him {x}", "ihn sehe ich", [2, 1, 0], "", "ihn sehe ich {x}"),
         ("I see him {x}.", "ihn sehe ich", [2, 1, 0], ".", "ihn {x} sehe ich."),
         ("I see {x}, him", "ich sehe ihn", [0, 1, 2], "", "ich sehe {x} ihn"),
@@ -81,3 +83,9 @@ def test_all_are_kept_and_tags_in_order(order: list[int], strings: list[str], da
     assert not not_kept(source, text, KINDS[:-1])
     tags = [one for one in strings if one.endswith("b>")]
     assert text.index(tags[0]) < text.index(tags[1])
+
+
+def test_a_string_at_the_end_stays_there() -> None:
+    """Guards against a string that jumps to the front where attention is 0 everywhere, as a window can leave it."""
+    bare = take_out("see him {x}", KINDS)
+    assert put_in("ihn sehe", [0, 3, 8], np.zeros((2, 2)), bare, [2]) == "ihn sehe {x}"

@@ -1,19 +1,24 @@
 """Promise: what is wanted from a translation is in its text, or the line is reported; other lines stay the same."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from seq2seq.cli.main import main
 from seq2seq.config import DecodeConfig, TokenizerConfig
 from seq2seq.data.tokenizer import train_tokenizer
+from seq2seq.decode import engine as engine_module
 from seq2seq.decode import stepper as stepper_module
+from seq2seq.decode.engine import Source, widened
 from seq2seq.decode.glossary import has_term
 from seq2seq.decode.speller import Speller
+from seq2seq.decode.terms import DIGIT
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import UserError
 from seq2seq.model import state as state_module
@@ -55,6 +60,54 @@ def test_terms_of_a_glossary_are_used(translator: Translator, lines: list[str], 
     assert changed > 2
     shuffled = texts(translator, lines[::-1], decode.model_copy(update={"batch_tokens": 1}), glossary=GLOSSARY)
     assert shuffled[::-1] == found
+
+
+def test_what_is_there_anyway_needs_no_other_search(translator: Translator, lines: list[str]) -> None:
+    """Guards against worse translations of lines that have their terms in any case, and against lines that are kept
+    without them: a search for terms is ranked otherwise."""
+    alone = [some[0] for some in translator.translate_stream(lines, BEAM)]
+    ((target, _),) = Counter(word for one in alone for word in one.text.split()).most_common(1)
+    there = {line: has_term(one.text, target) for line, one in zip(lines, alone, strict=True)}
+    words = sorted({word for line in lines for word in line.split() if word.isalpha()})
+    with_word = {word: {there[line] for line in lines if has_term(line, word)} for word in words}
+    source = next(word for word, kinds in with_word.items() if kinds == {False, True})
+    found = [some[0] for some in translator.translate_stream(lines, BEAM, glossary={source: target})]
+    changed = [line for line, one, other in zip(lines, alone, found, strict=True) if one != other]
+    assert changed == [line for line in lines if has_term(line, source) and not there[line]]
+    explained = translator.explain("sol", decode=BEAM.model_copy(update={"protect": ("numbers",)}))
+    assert explained.translation.text == translator.translate("sol", BEAM)
+
+
+def test_a_term_that_has_no_room_costs_nothing(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against thousands of hypotheses for a row of a glossary that is a paragraph."""
+    seen: list[int] = []
+    monkeypatch.setattr(engine_module, "beam_for", lambda terms, size: seen.append(len(terms)) or size)
+    reported: list[str] = []
+    text = " ".join(["gu"] * 300)
+    stream = translator.translate_stream(
+        ["kato"], BEAM, lambda _, message: reported.append(message), glossary={"kato": text}
+    )
+    assert [some[0].text for some in stream] == translator.translate(["kato"], BEAM)
+    assert set(seen) == {0}
+    assert "the translation lacks 'gu gu" in reported[0]
+
+
+def test_protected_numbers_are_exact(translator: Translator) -> None:
+    """Guards against 12 in 123 or twice, and against strings that are glued to a word."""
+    (twelve,) = translator.wanted(BEAM.model_copy(update={"protect": ("numbers",)})).terms("12 sol, 12")
+    assert (twelve.count, twelve.exact) == (2, True)
+    assert {spelling.after for spelling in twelve.spellings} == {DIGIT}
+    wide = widened(BEAM, Source([1], (0, 0), terms=(twelve,)))
+    assert (wide.length_penalty, wide.beam_size > BEAM.beam_size) == (0.0, True)
+    assert widened(BEAM, Source([1], (0, 0))) == BEAM
+
+
+def test_a_string_stands_where_attention_says(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against the first source token for all strings."""
+    monkeypatch.setattr(translator.engine, "alignment", lambda src, tgt: np.eye(len(tgt), len(src)))
+    sources = ["kato {x} miren sol vu", "kato miren {x} sol vu", "kato miren sol vu {x}"]
+    found = [text.index("{x}") for (text,) in texts(translator, sources, protect=["placeholders"])]
+    assert 0 < found[0] < found[1] < found[2]
 
 
 def test_fixed_shapes_change_nothing(translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,3 +90,9 @@ def test_the_nearest_of_several_chunks_is_kept() -> None:
 )
 def test_edit_distance(one: str, two: str, distance: int) -> None:
     assert edit_distance(one.split(), two.split()) == edit_distance(two.split(), one.split()) == distance
+
+
+def test_a_blank_reference_makes_no_pair() -> None:
+    """Guards against a blank side that is found beside the same source: blank lines are all the same."""
+    found = TestLines(["We saw him.", ""], [["", "Wir."]], []).find(["We saw him.", ""], ["", "Wir."])
+    assert (found.pairs, found.sources, found.references) == (frozenset(), {0}, {1})

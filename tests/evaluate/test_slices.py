@@ -102,3 +102,13 @@ def test_the_worst_lines_are_first_and_blank_references_are_none() -> None:
     assert found == {"lowest chrF": [5, 3, 2, 1], "empty": [5], "looping": [3], "numbers": [1]}
     (lowest,) = find_examples(Translated(None, TRANSLATIONS, [REFERENCES]), ByLine(TRANSLATIONS, [REFERENCES], "13a"))
     assert lowest.examples[0].source == ""
+
+
+def test_what_the_reference_does_as_well_is_no_example() -> None:
+    """Guards against "Viertel vor acht" for 7:45 as an example of a wrong number."""
+    sources, references = ["It is 7:45.", "It is 9."], ["Es ist Viertel vor acht.", "Es ist 9."]
+    translations = ["Es ist kurz vor acht.", "Es ist 6."]
+    found = find_examples(
+        Translated(sources, translations, [references], ("en", "de")), ByLine(translations, [references], "13a")
+    )
+    assert {kind.kind: [one.line for one in kind.examples] for kind in found}["numbers"] == [2]

@@ -14,7 +14,8 @@ from seq2seq.evaluate.card import (
     TrainingText,
     WordRecall,
 )
-from seq2seq.evaluate.card import TestSetCard as TextCard  # or pytest would collect it
+from seq2seq.evaluate.card import TestConfidence as CurveOfTest  # or pytest would collect it
+from seq2seq.evaluate.card import TestSetCard as TextCard
 
 NASTY = (
     "<script>document.title='owned'</script>",
@@ -84,6 +85,13 @@ def full_card(text: str = "some text", *, overlap: int = 3) -> Card:
             auc=0.8,
             auc_per_token=0.7,
             bins=tuple(ReliabilityBin(**dict(zip(names, values, strict=True))) for values in bins),
+            test=CurveOfTest(
+                lines=90,
+                calibration_error=0.123,
+                auc=0.75,
+                auc_per_token=0.65,
+                bins=(ReliabilityBin(low=0.0, high=1.0, lines=90, mean_probability=0.5, acceptable=0.6),),
+            ),
         ),
         data=(TrainingText(name=text, files=(text, text), pairs=5000, weight=2.0, tag=text),),
         left_out={text: 12},

@@ -36,7 +36,10 @@ def test_a_reader_finds_the_score_first(browser: Any, tmp_path: Path, width: int
     script = "return [...document.querySelectorAll('table')].every(t => t.querySelectorAll('th[scope]').length > 0)"
     assert browser.execute_script(script)
     circles = browser.find_elements("css selector", "#confidence circle")
-    assert len(circles) == 2  # an empty bin has no point
+    assert len(circles) == 1 + 2  # of the test set, and of the calibration; an empty bin has no point
+    table = browser.find_element("css selector", "#confidence table").text
+    assert "this test set" in table
+    assert "0.123 0.020" in table
     marks = [one.text for one in browser.find_elements("css selector", "#examples mark")]
     assert marks == ["a", "b"]
 
