@@ -1,6 +1,7 @@
 """LibreTranslate's API as its clients use it, over real sockets."""
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,9 +52,15 @@ def test_alternatives_html_and_detection(server: Server, model: Loaded) -> None:
     assert (status, answer["translatedText"], answer["detectedLanguage"]["language"]) == (200, best, "xx")
     assert len(answer["alternatives"]) == 1  # the beam has two hypotheses
     assert best not in answer["alternatives"]
-    html = f"<p>{LINES[0]} <b class='q'>{LINES[1]}</b></p>"
-    _, answer = server.ask("/translate", {"q": html, **PAIR, "format": "html"})
-    assert answer["translatedText"] == f"<p>{best} <b class='q'>{model.translator.translate(LINES[1])}</b></p>"
+    html = f"<p>{LINES[0]}</p><ul><li>{LINES[1]} <b class='q'>{LINES[2]}</b></ul>"
+    _, answer = server.ask("/translate", {"q": [html, "x"], **PAIR, "format": "html"})
+    whole = model.translator.translate(f"{LINES[1]} {LINES[2]}")
+    plain = re.sub("</?b.*?>", "", answer["translatedText"][0])
+    assert plain == f"<p>{best}</p><ul><li>{whole}</ul>"
+    assert re.search(r"<b class='q'>[^<]+</b>", answer["translatedText"][0])
+    long = f"<i>{LINES[0]}</i> {'ka ' * 200}"
+    _, answer = server.ask("/translate", {"q": long, **PAIR, "format": "html"})
+    assert answer["translatedText"].startswith(f"<i>{best}</i> ")
 
 
 def test_the_forms_of_browser_add_ons(server: Server, model: Loaded) -> None:
