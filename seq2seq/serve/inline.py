@@ -115,10 +115,11 @@ class _Placing:
         for number, one in enumerate(elements):
             self._children.setdefault(one.parent, []).append(number)
         self._spans: dict[int, Span] = {}
-        letters = [any(map(str.isalnum, looked.text[start:end])) for start, end in looked.words]
+        letters = np.array([any(map(str.isalnum, looked.text[start:end])) for start, end in looked.words])
         self._of_words = np.array([any(map(str.isalnum, unit)) for unit in self._units])
         # Everything looks at full stops, because they say nothing.
         alike = np.equal.outer(self._of_words, letters)
+        self._letters = letters
         self._weights = np.where(alike, looked.weights, 0.01 * looked.weights)
         self._weights /= np.maximum(self._weights.sum(axis=1, keepdims=True), 1e-9)
         self._place(-1, (0, len(self._units)), (0, len(looked.text)))
@@ -165,6 +166,8 @@ class _Placing:
         inside = np.array([one.start <= start and end <= one.end for start, end in self._looked.words])
         within = self._weights[:, inside].max(axis=1, initial=0)
         gains = within - self._weights[:, ~inside].max(axis=1, initial=0) - 1e-6
+        if self._letters[inside].all():
+            gains[~self._of_words] = -1e-6  # what ends the sentence stays outside
         rest = text[of_parent[0] : one.start] + text[one.end : of_parent[1]]
         return np.asarray(gains if any(map(str.isalnum, rest)) else np.where(self._of_words, 1.0, gains))
 

@@ -1,5 +1,6 @@
 """Servers in a process of their own or in a thread, and raw requests to them."""
 
+import argparse
 import json
 import re
 import signal
@@ -17,7 +18,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from seq2seq.cli.main import main
+from seq2seq.cli import serve
 from tests.toy import environment
 
 for package in ("prometheus_client", "starlette", "uvicorn"):  # the extra serve
@@ -81,7 +82,9 @@ def served(*arguments: str | Path) -> Server:
     with socket.create_server(("127.0.0.1", 0)) as free:
         server = Server(free.getsockname()[1])
     whole = ["serve", *map(str, arguments), "--port", str(server.port), "--device", "cpu", "--threads", "1"]
-    Thread(target=main, args=(whole,), daemon=True).start()
+    parser = argparse.ArgumentParser()
+    serve.add(parser.add_subparsers(dest="command"))
+    Thread(target=serve.run, args=(parser.parse_args(whole),), daemon=True).start()
     end = time.monotonic() + 60
     while True:
         try:

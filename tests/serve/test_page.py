@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from seq2seq.serve.batcher import Loaded
-from tests.report.test_explain import browser, chromium  # noqa: F401 - fixtures
+from tests.report.conftest import browser, chromium  # noqa: F401 - fixtures
 from tests.serve.running import Server
 from tests.toy import sentences
 
