@@ -41,7 +41,7 @@ def server(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
 @pytest.fixture(scope="session")
 def limited(toy: Path) -> Iterator[Process]:
     """A server with low limits and little patience."""
-    limits = ("--max-characters", "2000", "--max-lines", "20", "--queue", "4000")
+    limits = ("--max-characters", "300", "--max-lines", "20", "--queue", "700")
     with serving(toy, *limits, first="from seq2seq.serve import app; app._PATIENCE = 1.0") as running:
         yield running
         good = {"q": "kato mi", "source": "xx", "target": "yy"}

@@ -68,7 +68,7 @@ def test_the_forms_of_browser_add_ons(server: Server, model: Loaded) -> None:
 
 def test_under_load_every_answer_is_as_alone(server: Server, model: Loaded) -> None:
     """Guards against answers for another client."""
-    lines = [src for src, _ in sentences(120, seed=6)]
+    lines = [src for src, _ in sentences(60, seed=6)]
     alone = [model.translator.translate(line) for line in lines]
 
     def ask(line: str) -> str:

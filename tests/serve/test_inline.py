@@ -87,7 +87,7 @@ def test_a_word_that_is_copied_keeps_its_tags_inside(model: Loaded) -> None:
     assert put_in(looked, piece.elements) == "ist H<sub>2</sub>O"
     line = sentences(1, seed=5)[0][0]
     translator = model.translator
-    for inside in range(1, len(line)):
+    for inside in range(1, len(line), 3):
         piece = sentence(f"{line[:inside]}<b>{line[inside:]}</b> ka")
         translation = translator.translate(str(piece.text))
         html = with_elements(translator, str(piece.text), translation, piece.elements)
