@@ -3,6 +3,7 @@
     python scripts/attack.py train       # kill -9 at random moments; the run ends as if nothing had happened
     python scripts/attack.py translate   # the same for a large file and `translate --resume`
     python scripts/attack.py shards      # the same for the parts of `translate --shard`, and for `merge`
+    python scripts/attack.py serve       # hostile and slow clients of a server; kill -9 and SIGTERM under load
     python scripts/attack.py fuzz        # damaged and hostile files for every reader
     python scripts/attack.py --help      # all of them; `python scripts/attack.py train --help`: one
 
@@ -18,7 +19,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Modules of the folder `faults`: add_options(parser), and run(args), which gives lines about what did not hold.
-_ATTACKS = ("train", "ranks", "poison", "cost", "size", "damage", "disk", "translate", "shards", "models", "fuzz")
+_ATTACKS = (
+    "train",
+    "ranks",
+    "poison",
+    "cost",
+    "size",
+    "damage",
+    "disk",
+    "translate",
+    "shards",
+    "serve",
+    "models",
+    "fuzz",
+)
 
 
 def main() -> int:

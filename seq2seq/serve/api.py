@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
@@ -21,7 +22,8 @@ from seq2seq.data.formats.lines import decode_line, read_stream
 from seq2seq.errors import DataError, UserError
 from seq2seq.languages import english_name, script_in, short_code, writing_of
 from seq2seq.serve.batcher import Batcher, Found, Loaded, QueueFullError, StoppedError
-from seq2seq.serve.markup import join_html, split_html
+from seq2seq.serve.inline import with_elements
+from seq2seq.serve.markup import escaped, join_html, split_html
 from seq2seq.serve.models import Direction, Models
 
 T = TypeVar("T")
@@ -219,10 +221,27 @@ class Api:
         return ranked
 
     async def _translate_html(self, wanted: _Wanted, wait: Wait) -> list[str]:
+        """The translation of each HTML text, sentence by sentence; tags inside a sentence are put into its translation.
+
+        Where the model cannot be looked into, each text between two tags is translated by itself.
+        """
+        loaded = wanted.direction.loaded
         pieces = [split_html(text) for text in wanted.texts]
-        lines = [piece.text for some in pieces for piece in some if piece.text is not None]
-        found = iter(await self._submit(wanted.direction.loaded, lines, 1, wait))
-        return [join_html(some, (translations[0].text for translations in found)) for some in pieces]
+        sentences = [piece for some in pieces for piece in some if piece.text is not None]
+        found = await self._submit(loaded, [str(piece.text) for piece in sentences], 1, wait)
+        translated: list[str | None] = []
+        for piece, (best, *_) in zip(sentences, found, strict=True):
+            if not piece.elements:
+                translated.append(escaped(best.text))
+                continue
+            placed = partial(with_elements, loaded.translator, str(piece.text), best.text, piece.elements)
+            translated.append(await wait(self._accepted(partial(self._batcher.call, placed))))
+        rest = [split_html(piece.raw, True) for piece, done in zip(sentences, translated, strict=True) if done is None]
+        lines = [str(piece.text) for some in rest for piece in some if piece.text is not None]
+        alone = (escaped(best.text) for best, *_ in await self._submit(loaded, lines, 1, wait))
+        joined = (join_html(some, alone) for some in rest)
+        whole = (next(joined) if done is None else done for done in translated)
+        return [join_html(some, whole) for some in pieces]
 
     async def _submit(self, loaded: Loaded, lines: list[str], n_best: int, wait: Wait) -> Found:
         if len(lines) > self.settings.max_lines:

@@ -178,12 +178,13 @@ class _Server:
         return HTMLResponse(self._page, headers={"Content-Security-Policy": self._policy})
 
     async def _wait(self, request: Request, future: Future[T]) -> T:
-        """The result of a future; cancels it after the time limit, or when the client is gone."""
+        """The result of a future; cancels it after the time limit of the request, or when the client is gone."""
         work = asyncio.wrap_future(future)
         gone = asyncio.ensure_future(_gone(request))
         timeout = self._api.settings.timeout
+        end = request.scope.setdefault("seq2seq.end", monotonic() + timeout)  # also for what it waits for later
         try:
-            await asyncio.wait((work, gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((work, gone), timeout=max(0.0, end - monotonic()), return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 return work.result()
             if gone.done():

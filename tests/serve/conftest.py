@@ -1,5 +1,7 @@
-"""A toy model for the tests of the server."""
+"""A toy model and two servers for all tests of this folder, because a server takes seconds to start."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from seq2seq.decode.translator import Translator
 from seq2seq.serve.batcher import Loaded
+from tests.serve.running import Process, Server, served, serving
 from tests.toy import toy_model
 
 
@@ -21,3 +24,25 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(toy: Path) -> Loaded:
     translator = Translator.load(toy, "cpu")
     return Loaded(translator, translator.config.decode)
+
+
+@pytest.fixture(scope="session")
+def server(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A server with both directions; the model of the second one has changed languages in its settings."""
+    back = tmp_path_factory.mktemp("back") / "model"
+    shutil.copytree(toy / "best", back)
+    config = (back / "config.yaml").read_text(encoding="utf-8")
+    for name, language in (("src_lang", "yy"), ("tgt_lang", "xx")):
+        config = config.replace(f"  {name}: {'xx' if name == 'src_lang' else 'yy'}", f"  {name}: {language}")
+    (back / "config.yaml").write_text(config, encoding="utf-8")
+    return served(toy, back)
+
+
+@pytest.fixture(scope="session")
+def limited(toy: Path) -> Iterator[Process]:
+    """A server with low limits and little patience."""
+    limits = ("--max-characters", "300", "--max-lines", "20", "--queue", "700")
+    with serving(toy, *limits, first="from seq2seq.serve import app; app._PATIENCE = 1.0") as running:
+        yield running
+        good = {"q": "kato mi", "source": "xx", "target": "yy"}
+        assert running.ask("/translate", good)[0] == 200  # nothing has brought it down

@@ -1,20 +1,24 @@
-"""A server in a process of its own, and raw requests to it."""
+"""Servers in a process of their own or in a thread, and raw requests to them."""
 
+import argparse
 import json
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
 
+from seq2seq.cli import serve
 from tests.toy import environment
 
 for package in ("prometheus_client", "starlette", "uvicorn"):  # the extra serve
@@ -24,10 +28,8 @@ for package in ("prometheus_client", "starlette", "uvicorn"):  # the extra serve
 class Server:
     """A running server."""
 
-    def __init__(self, process: "subprocess.Popen[str]", first: str) -> None:
-        self.process = process
-        (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)", first)
-        self.port = int(port)
+    def __init__(self, port: int) -> None:
+        self.port = port
         self.url = f"http://127.0.0.1:{self.port}"
 
     def send(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
@@ -66,8 +68,35 @@ class Server:
         return answer
 
 
+class Process(Server):
+    """A server in a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[str]", first: str) -> None:
+        (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)", first)
+        super().__init__(int(port))
+        self.process = process
+
+
+def served(*arguments: str | Path) -> Server:
+    """A server in a thread, which starts without loading PyTorch again; it ends with the tests."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        server = Server(free.getsockname()[1])
+    whole = ["serve", *map(str, arguments), "--port", str(server.port), "--device", "cpu", "--threads", "1"]
+    parser = argparse.ArgumentParser()
+    serve.add(parser.add_subparsers(dest="command"))
+    Thread(target=serve.run, args=(parser.parse_args(whole),), daemon=True).start()
+    end = time.monotonic() + 60
+    while True:
+        try:
+            server.send("/health")
+            return server
+        except URLError:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
 @contextmanager
-def serving(*arguments: str | Path, first: str = "") -> Iterator[Server]:
+def serving(*arguments: str | Path, first: str = "") -> Iterator[Process]:
     """Start ``seq2seq serve``, after some Python code; it ends with the block."""
     code = f"import sys\nfrom seq2seq.cli.main import main\n{first}\nsys.exit(main(sys.argv[1:]))"
     whole = [sys.executable, "-c", code, "serve", *map(str, arguments), "--port", "0", "--device", "cpu"]
@@ -79,7 +108,7 @@ def serving(*arguments: str | Path, first: str = "") -> Iterator[Server]:
         assert line, said
         said += line
     try:
-        yield Server(process, said)
+        yield Process(process, said)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -1,7 +1,7 @@
 """LibreTranslate's API as its clients use it, over real sockets."""
 
 import json
-from collections.abc import Iterator
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
@@ -10,17 +10,11 @@ from urllib.request import urlopen
 import pytest
 
 from seq2seq.serve.batcher import Loaded
-from tests.serve.running import Server, serving
+from tests.serve.running import Server
 from tests.toy import run_command, sentences
 
 LINES = [src for src, _ in sentences(12, seed=5)]
 PAIR = {"source": "xx", "target": "yy"}
-
-
-@pytest.fixture(scope="module")
-def server(toy: Path) -> Iterator[Server]:
-    with serving(toy) as running:
-        yield running
 
 
 def test_a_text_a_list_and_forms(server: Server, model: Loaded) -> None:
@@ -51,9 +45,15 @@ def test_alternatives_html_and_detection(server: Server, model: Loaded) -> None:
     assert (status, answer["translatedText"], answer["detectedLanguage"]["language"]) == (200, best, "xx")
     assert len(answer["alternatives"]) == 1  # the beam has two hypotheses
     assert best not in answer["alternatives"]
-    html = f"<p>{LINES[0]} <b class='q'>{LINES[1]}</b></p>"
-    _, answer = server.ask("/translate", {"q": html, **PAIR, "format": "html"})
-    assert answer["translatedText"] == f"<p>{best} <b class='q'>{model.translator.translate(LINES[1])}</b></p>"
+    html = f"<p>{LINES[0]}</p><ul><li>{LINES[1]} <b class='q'>{LINES[2]}</b></ul>"
+    _, answer = server.ask("/translate", {"q": [html, "x"], **PAIR, "format": "html"})
+    whole = model.translator.translate(f"{LINES[1]} {LINES[2]}")
+    plain = re.sub("</?b.*?>", "", answer["translatedText"][0])
+    assert plain == f"<p>{best}</p><ul><li>{whole}</ul>"
+    assert re.search(r"<b class='q'>[^<]+</b>", answer["translatedText"][0])
+    long = f"<i>{LINES[0]}</i> {'ka ' * 100}"  # more than the model can look at
+    _, answer = server.ask("/translate", {"q": long, **PAIR, "format": "html"})
+    assert answer["translatedText"].startswith(f"<i>{best}</i> ")
 
 
 def test_the_forms_of_browser_add_ons(server: Server, model: Loaded) -> None:
@@ -68,7 +68,7 @@ def test_the_forms_of_browser_add_ons(server: Server, model: Loaded) -> None:
 
 def test_under_load_every_answer_is_as_alone(server: Server, model: Loaded) -> None:
     """Guards against answers for another client."""
-    lines = [src for src, _ in sentences(120, seed=6)]
+    lines = [src for src, _ in sentences(60, seed=6)]
     alone = [model.translator.translate(line) for line in lines]
 
     def ask(line: str) -> str:
@@ -98,7 +98,7 @@ def test_a_file_is_translated_and_downloaded(server: Server, model: Loaded) -> N
 def test_what_a_client_asks_first(server: Server) -> None:
     """Guards against clients that cannot start, and a page that loads something from elsewhere."""
     language = {"code": "xx", "name": "xx", "targets": ["yy"]}
-    assert server.ask("/languages") == (200, [language, {"code": "yy", "name": "yy", "targets": []}])
+    assert server.ask("/languages") == (200, [language, {"code": "yy", "name": "yy", "targets": ["xx"]}])
     assert server.ask("/health") == (200, {"status": "ok"})
     assert server.ask("/frontend/settings")[1]["keyRequired"] is False
     assert b"seq2seq_batch_lines_count" in server.send("/metrics")[1]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.serve.running import serving
+from tests.serve.running import Server
 from tests.toy import environment
 
 
-def test_schemathesis(toy: Path, tmp_path: Path) -> None:
+def test_schemathesis(limited: Server, tmp_path: Path) -> None:
     """Guards against a document that promises something else than the server does, and against answers with 500."""
     pytest.importorskip("schemathesis")
     (tmp_path / "schemathesis.toml").write_text(
@@ -20,10 +20,9 @@ def test_schemathesis(toy: Path, tmp_path: Path) -> None:
             for path in ("/translate_file", "/explain")
         )
     )
-    with serving(toy, "--max-characters", "200", "--max-lines", "50") as server:
-        run = ["-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", f"{server.url}/openapi.json"]
-        options = ["--max-examples", "5", "--seed", "1", "--phases", "coverage,fuzzing", "--no-color"]
-        done = subprocess.run(
-            [sys.executable, *run, *options], cwd=tmp_path, capture_output=True, text=True, env=environment()
-        )
+    run = ["-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", f"{limited.url}/openapi.json"]
+    options = ["--max-examples", "3", "--seed", "1", "--phases", "coverage,fuzzing", "--no-color"]
+    done = subprocess.run(
+        [sys.executable, *run, *options], cwd=tmp_path, capture_output=True, text=True, env=environment()
+    )
     assert done.returncode == 0, done.stdout[-5000:]

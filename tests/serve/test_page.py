@@ -1,31 +1,16 @@
 """The page, as a reader uses it in Chromium: with the keyboard, on a phone, in two languages."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from seq2seq.serve.batcher import Loaded
-from tests.report.test_explain import browser, chromium  # noqa: F401 - fixtures
-from tests.serve.running import Server, serving
+from tests.report.conftest import browser, chromium  # noqa: F401 - fixtures
+from tests.serve.running import Server
 from tests.toy import sentences
 
 SOURCE = sentences(1, seed=5)[0][0]
-
-
-@pytest.fixture(scope="module")
-def server(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with both directions; the model of the second one has changed languages in its settings."""
-    back = tmp_path_factory.mktemp("back") / "model"
-    shutil.copytree(toy / "best", back)
-    config = (back / "config.yaml").read_text(encoding="utf-8")
-    for name, language in (("src_lang", "yy"), ("tgt_lang", "xx")):
-        config = config.replace(f"  {name}: {'xx' if name == 'src_lang' else 'yy'}", f"  {name}: {language}")
-    (back / "config.yaml").write_text(config, encoding="utf-8")
-    with serving(toy, back) as running:
-        yield running
 
 
 class Reader:

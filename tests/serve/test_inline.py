@@ -1,0 +1,104 @@
+"""Tags inside a sentence come back into its translation, once each, well nested, around what the model looked from."""
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seq2seq.serve.batcher import Loaded
+from seq2seq.serve.inline import Looked, put_in, with_elements
+from seq2seq.serve.markup import Piece, split_html
+from tests.toy import sentences
+
+TAGS = ("<b>", "</b>", "<i>", "</i>", '<a href="x>y">', "</a>", "<img>", "<!-- c -->", "<code>q</code>", "<b></b>")
+TAG = re.compile(r"<!--.*?-->|<code>q</code>|<(?:\"[^\"]*\"|[^>])*>")
+
+
+def spans(text: str) -> list[tuple[int, int]]:
+    return [match.span() for match in re.finditer(r"\s*(\w+|[^\w\s])", text)]
+
+
+def looked_at(piece: Piece, translation: str, order: list[int]) -> Looked:
+    """A model that looked from word n of the translation to word ``order[n]`` of the text, and a bit everywhere."""
+    text, words = str(piece.text), source_words(piece)
+    weights = np.full((len(spans(translation)), len(words)), 0.1)
+    weights[np.arange(len(order)), order] = 1.0
+    return Looked(text, words, translation, spans(translation), weights)
+
+
+def source_words(piece: Piece) -> list[tuple[int, int]]:
+    text = str(piece.text)
+    inside = {at for one in piece.elements for at in (one.start, one.end)}
+    places = sorted({at for span in spans(text) for at in span} | inside | {0})
+    return [(a + (text[a] == " "), b) for a, b in pairwise(places) if text[a:b].strip()]
+
+
+def sentence(html: str) -> Piece:
+    (piece,) = (piece for piece in split_html(html) if piece.text is not None)
+    return piece
+
+
+@pytest.mark.parametrize(
+    ("html", "translation", "order", "expected"),
+    [
+        ("I <b>saw</b> <i>him</i>.", "ich habe ihn gesehen.", [0, 0, 2, 1, 3], "ich habe <i>ihn</i> <b>gesehen</b>."),
+        ("<b>Two dogs</b> play", "zwei Hunde spielen", [0, 1, 2], "<b>zwei Hunde</b> spielen"),
+        ("a <b>red <i>big</i> car</b> b", "b Auto groß rot a", [4, 3, 2, 1, 0], "b <b>Auto <i>groß</i> rot</b> a"),
+        ("a dog<sup>[1]</sup> b", "b Hund a", [2, 1, 0], "b Hund<sup>[1]</sup> a"),
+        ("a <img> dog b", "b Hund a", [2, 1, 0], "b <img> Hund a"),
+        ("a <a><img></a> (b)", "a (b)", [0, 1, 2, 3], "a <a><img></a> (b)"),
+        ("<b>a</b><i>b</i>", "AB", [0], "<b>AB</b><i></i>"),
+        ("a <b>&lt; b</b> c", "A &lt; B < C", [0, 1, 2, 2, 2, 2, 3], "A <b>&amp;lt; B &lt;</b> C"),
+        ("<b>a b</b>!", "A B!", [0, 1, 2], "<b>A B</b>!"),
+    ],
+)
+def test_tags_follow_their_words(html: str, translation: str, order: list[int], expected: str) -> None:
+    """Guards against tags around other words, in an order that the words do not have, and texts that become tags."""
+    piece = sentence(html)
+    assert put_in(looked_at(piece, translation, order), piece.elements) == expected
+
+
+@given(st.lists(st.sampled_from([*TAGS, "ka", "to ", " mi", ".", " "]), min_size=3, max_size=25), st.data())
+def test_all_tags_are_kept(parts: list[str], data: st.DataObject) -> None:
+    """Guards against tags that are lost, doubled or overlap, and words that are cut or lost."""
+    translation = "AA, bb (cc) <b> dd."
+    for piece in split_html("".join(parts)):
+        if piece.text is None or not piece.elements:
+            continue
+        size = len(spans(translation))
+        num_words = len(source_words(piece))
+        order = data.draw(st.lists(st.integers(0, num_words - 1), min_size=size, max_size=size))
+        html = put_in(looked_at(piece, translation, order), piece.elements)
+        assert sorted(TAG.findall(html)) == sorted(TAG.findall(piece.raw))
+        assert re.findall(r"\w+", TAG.sub(" ", html)) == ["AA", "bb", "cc", "lt", "b", "gt", "dd"]
+        assert TAG.sub("", html).replace(" ", "") == "AA,bb(cc)&lt;b&gt;dd."
+        (_,) = (one for one in split_html(f"{html}.x") if one.text is not None)  # else they are not well nested
+
+
+def test_a_word_that_is_copied_keeps_its_tags_inside(model: Loaded) -> None:
+    """Guards against H2O that becomes one tag, and against tags inside words."""
+    piece = sentence("H<sub>2</sub>O is")
+    looked = Looked(
+        str(piece.text), [(0, 1), (1, 2), (2, 3), (4, 6)], "ist H2O", [(0, 3), (3, 5), (5, 6), (6, 7)], np.ones((4, 4))
+    )
+    assert put_in(looked, piece.elements) == "ist H<sub>2</sub>O"
+    line = sentences(1, seed=5)[0][0]
+    translator = model.translator
+    for inside in range(1, len(line), 3):
+        piece = sentence(f"{line[:inside]}<b>{line[inside:]}</b> ka")
+        translation = translator.translate(str(piece.text))
+        html = with_elements(translator, str(piece.text), translation, piece.elements)
+        assert html is not None
+        assert (html.count("<b>"), html.count("</b>")) == (1, 1)
+        assert html.replace("<b>", "").replace("</b>", "") == translation
+        assert not re.search(r"\w</?b>\w", html)
+
+
+def test_where_the_model_cannot_be_looked_into(model: Loaded) -> None:
+    """Guards against an error for a text that is translated in parts, because it is longer than the model reads."""
+    piece = sentence("ka <b>to</b> " + "mi " * 200)
+    assert with_elements(model.translator, str(piece.text), "x", piece.elements) is None
+    assert with_elements(model.translator, "ka to", " ", piece.elements) is None
