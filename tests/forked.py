@@ -130,7 +130,8 @@ class Process:
         with ThreadPoolExecutor(3) as pool:
             if self.stdin is not None:
                 pool.submit(self._feed, input)
-            reading = [stream and pool.submit(stream.readall) for stream in (self.stdout, self.stderr)]
+            streams = (self.stdout, self.stderr)
+            reading = [None if stream is None else pool.submit(stream.readall) for stream in streams]
             try:
                 self.wait(timeout)
             except BaseException:

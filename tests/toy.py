@@ -159,7 +159,9 @@ def _main(arguments: list[str]) -> int:
 
 def environments(num_processes: int) -> tuple[Any, list[dict[str, str]]]:
     """Of the processes of one run, as torchrun makes them; and what they meet in, to be kept while they run."""
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store: Any = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False
+    )
     shared = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     shared["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     return store, [{**environment(), **shared, "RANK": str(rank)} for rank in range(num_processes)]
