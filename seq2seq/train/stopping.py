@@ -14,6 +14,7 @@ from seq2seq.errors import EXIT_STOPPED
 from seq2seq.signals import INSISTENT, end_at_once, handled, silence_lost_terminal, stop_signals
 
 _LOOK_EVERY = 10.0  # seconds between checks for dead processes; torchrun, for example, kills after 30
+_LAST_LOOK = 10.0  # seconds at most that the end of a run waits for such a check
 
 
 class StopSignals(ExitStack):
@@ -44,9 +45,12 @@ class StopSignals(ExitStack):
         if self.enter_context(handled(self._handle)):
             read, write = os.pipe()
             os.set_blocking(write, False)
+            watch = threading.Thread(target=self._watch, args=(read,), daemon=True)
+            # Python aborts if it ends while this thread asks the other processes, in a library.
+            self.callback(watch.join, _LAST_LOOK)
             self.callback(os.close, write)  # ends the thread
             self.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(write))  # works while no handler can run
-            threading.Thread(target=self._watch, args=(read,), daemon=True).start()
+            watch.start()
         self.callback(self._over.set)
         return self
 

@@ -4,12 +4,14 @@ import os
 import pty
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from seq2seq.train import stopping
 from seq2seq.train.checkpoint import list_checkpoints
 from tests.forked import Process
 from tests.toy import command, environment, environments, start_command, write_config, write_text_files
@@ -94,6 +96,23 @@ def two() -> Iterator[list[Process]]:
     for process in processes:
         process.kill()
         process.wait()
+
+
+def test_the_end_waits_for_the_last_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ended while a thread asked whether the others live was aborted by Python: exit code -6, not 75."""
+    checking, done = threading.Event(), threading.Event()
+
+    def others_live() -> bool:
+        checking.set()
+        time.sleep(0.3)
+        done.set()
+        return True
+
+    monkeypatch.setattr(stopping, "_LOOK_EVERY", 0.01)
+    with stopping.StopSignals(lambda text: None, others_live):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert checking.wait(60)
+    assert done.is_set()
 
 
 def test_a_process_that_waits_for_a_busy_one_saves(two: list[Process]) -> None:
