@@ -137,7 +137,7 @@ class _Placing:
         gains = {number: self._gains(number, of_parent) for number in with_text}
         free, taken = [room] * (room[0] < room[1]), list[Span]()
         while gains:
-            best = {number: _best_run(gain, free) for number, gain in gains.items()}
+            best = {number: _best_run(gain, self._edges(number), free) for number, gain in gains.items()}
             number = max(best, key=lambda one: best[one][0])
             start, end = best[number][1]
             if start == end:  # all words are taken
@@ -166,10 +166,14 @@ class _Placing:
         inside = np.array([one.start <= start and end <= one.end for start, end in self._looked.words])
         within = self._weights[:, inside].max(axis=1, initial=0)
         gains = within - self._weights[:, ~inside].max(axis=1, initial=0) - 1e-6
-        if self._letters[inside].all():
-            gains[~self._of_words] = -1e-6  # what ends the sentence stays outside
         rest = text[of_parent[0] : one.start] + text[one.end : of_parent[1]]
         return np.asarray(gains if any(map(str.isalnum, rest)) else np.where(self._of_words, 1.0, gains))
+
+    def _edges(self, number: int) -> NDArray[np.bool_]:
+        """[U]: where a run may begin and end; an element without punctuation gets none at its edges."""
+        one = self._elements[number]
+        inside = [one.start <= start and end <= one.end for start, end in self._looked.words]
+        return self._of_words | (not self._letters[inside].all())
 
     def _copy_of(self, one: Inline, copied: Sequence[int | None]) -> Span:
         """The characters of the copy of an element inside a word."""
@@ -238,15 +242,15 @@ class _Placing:
             self._written.append(text[: len(text) - len(text.lstrip())])
 
 
-def _best_run(gains: Numbers, free: Sequence[Span]) -> tuple[float, Span]:
+def _best_run(gains: Numbers, edges: NDArray[np.bool_], free: Sequence[Span]) -> tuple[float, Span]:
     """The run of free units with the largest sum, and the sum; an empty run if no unit is free."""
     best = (-np.inf, (0, 0))
     for first, last in free:
         total, since = -np.inf, first
         for unit in range(first, last):
-            if total <= 0:
+            if total <= 0 and edges[unit]:
                 total, since = 0.0, unit
             total += gains[unit]
-            if total > best[0]:
+            if total > best[0] and edges[unit]:
                 best = (float(total), (since, unit + 1))
     return best

@@ -26,6 +26,7 @@ _INLINE = frozenset(
     )
 )
 _DEPTH = 50  # of elements in a sentence; deeper ones end it
+_TAGS = 200  # in a sentence; with more, each one ends it
 
 
 class Inline(NamedTuple):
@@ -119,7 +120,8 @@ def split_html(html: str, at_all_tags: bool = False) -> list[Piece]:
     for sentence in _between_breaks(_parts(html)):
         # A tag whose other one is outside ends the sentence. If the rest has such tags again, all of its tags do.
         for some in _between_breaks(_unpaired_as_breaks(sentence)):
-            well = not at_all_tags and len(_unpaired(some)) == 0
+            few = sum(part.kind != "text" for part in some) <= _TAGS
+            well = few and not at_all_tags and not _unpaired(some)
             pieces += _pieces(some) if well else _pieces_at_all_tags(some)
     return pieces
 

@@ -3,14 +3,18 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 import torch
 
 from seq2seq.decode.translator import Translator
 from seq2seq.serve.batcher import Loaded
-from tests.serve.running import Process, Server, served, serving
 from tests.toy import toy_model
+
+if TYPE_CHECKING:  # without the extra, other tests of this folder run
+    from tests.serve.running import Server
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +31,10 @@ def model(toy: Path) -> Loaded:
 
 
 @pytest.fixture(scope="session")
-def server(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+def server(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> "Server":
     """A server with both directions; the model of the second one has changed languages in its settings."""
+    from tests.serve.running import served
+
     back = tmp_path_factory.mktemp("back") / "model"
     shutil.copytree(toy / "best", back)
     config = (back / "config.yaml").read_text(encoding="utf-8")
@@ -39,10 +45,12 @@ def server(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
 
 
 @pytest.fixture(scope="session")
-def limited(toy: Path) -> Iterator[Process]:
+def limited(toy: Path) -> "Iterator[Server]":
     """A server with low limits and little patience."""
-    limits = ("--max-characters", "300", "--max-lines", "20", "--queue", "700")
-    with serving(toy, *limits, first="from seq2seq.serve import app; app._PATIENCE = 1.0") as running:
+    from tests.serve.running import served
+
+    with mock.patch("seq2seq.serve.app._PATIENCE", 1.0):
+        running = served(toy, "--max-characters", "300", "--max-lines", "20", "--queue", "700")
         yield running
         good = {"q": "kato mi", "source": "xx", "target": "yy"}
         assert running.ask("/translate", good)[0] == 200  # nothing has brought it down

@@ -52,6 +52,9 @@ def sentence(html: str) -> Piece:
         ("a <a><img></a> (b)", "a (b)", [0, 1, 2, 3], "a <a><img></a> (b)"),
         ("<b>a</b><i>b</i>", "AB", [0], "<b>AB</b><i></i>"),
         ("a <b>&lt; b</b> c", "A &lt; B < C", [0, 1, 2, 2, 2, 2, 3], "A <b>&amp;lt; B &lt;</b> C"),
+        ("<b>a <i>b</i></b> c d", "A C D B", [0, 2, 3, 1], "<b><i>A</i></b> C D B"),
+        ("a <b>b</b>", "A B.", [0, 1, 1], "A <b>B</b>."),
+        ("a <b>b</b> c d", "D C A.", [3, 2, 0, 1], "D C <b>A</b>."),
         ("<b>a b</b>!", "A B!", [0, 1, 2], "<b>A B</b>!"),
     ],
 )

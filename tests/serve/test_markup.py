@@ -71,9 +71,12 @@ def test_a_sentence_is_whole() -> None:
 def test_hostile_markup_takes_little_time() -> None:
     """Guards against work that grows with the square of the text, and against a stack that overflows."""
     for html in ("<b>" * 6000 + "x" + "</b>" * 6000, "<b>" * 6000 + "</i>" * 6000 + "x", "<b><i></b></i>x" * 2000):
+        assert not any(piece.elements for piece in split_html(html))
         started = process_time()
         assert "".join(piece.raw for piece in split_html(html)) == html
         assert process_time() - started < 3
+    for html in ("<b>x" * 60 + "</b>" * 60, "x<i></i>" * 300):
+        assert not any(piece.elements for piece in split_html(html))
 
 
 def test_what_is_no_text_stays() -> None:

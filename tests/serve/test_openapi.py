@@ -21,7 +21,7 @@ def test_schemathesis(limited: Server, tmp_path: Path) -> None:
         )
     )
     run = ["-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", f"{limited.url}/openapi.json"]
-    options = ["--max-examples", "3", "--seed", "1", "--phases", "coverage,fuzzing", "--no-color"]
+    options = ["--max-examples", "1", "--seed", "1", "--phases", "coverage", "--no-color"]
     done = subprocess.run(
         [sys.executable, *run, *options], cwd=tmp_path, capture_output=True, text=True, env=environment()
     )
