@@ -323,7 +323,7 @@ MISTAKES = {
     ),
     "no such ref": Mistake("evaluate --hyp text/test.yy --ref gone", ("gone: no such file",)),
     "scores into a folder": Mistake(
-        "evaluate --hyp text/test.yy --ref text/test.yy --save text", ("text: cannot be written",)
+        "evaluate --hyp text/test.yy --ref text/test.yy --save text", ("--save text: is a folder",)
     ),
     # the others
     "average of unlike models": Mistake(

@@ -231,13 +231,14 @@ def test_kill_9_and_the_same_command(text: Path, tmp_path: Path) -> None:
     train(toy_config(text, tmp_path / "reference", *settings[:-1]))
     config = write_config(text, tmp_path / "run")
     chance = random.SystemRandom()
-    killed_at = []
-    for first_wait, sent in ((lambda: True, signal.SIGKILL), (lambda: bool(list_checkpoints(run)), signal.SIGTERM)):
+    killed_at = chance.uniform(0, 1.0)  # seconds; it has not finished by then
+    for sent in (signal.SIGKILL, signal.SIGTERM):
+        before = list_checkpoints(run)
         process = start_command("train", config, *settings, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        while process.poll() is None and not first_wait():
+        if sent == signal.SIGKILL:
+            time.sleep(killed_at)
+        while sent == signal.SIGTERM and process.poll() is None and list_checkpoints(run) == before:
             time.sleep(0.01)
-        killed_at.append(chance.uniform(0, 3.0) if sent == signal.SIGKILL else 0.0)
-        time.sleep(killed_at[-1])
         process.send_signal(sent)
         said, _ = process.communicate()
     assert process.returncode == EXIT_STOPPED
