@@ -15,4 +15,5 @@ for line in 1 200 400 600 800 1000; do
     echo
 done
 echo "model: runs/quickstart/best   curves: runs/quickstart/curves.png   translations: runs/quickstart/translated.zh"
+echo "card of the test set, for a browser: runs/quickstart/card/card.html   (a page about the run: seq2seq report runs/quickstart)"
 seq2seq evaluate --hyp runs/quickstart/translated.zh --ref data/test.zh

@@ -182,3 +182,5 @@ def _print(summary: Summary, config: Config) -> None:
         print(sentence)
     if summary.test is not None:
         print(f"test set, {run_dir / 'test.hyp.txt'}:\n{summary.test}")
+        if (card := run_dir / "card" / "card.html").is_file():
+            print(f"card of the test set, for a browser: {card}")
