@@ -149,7 +149,7 @@ def test_a_finished_run_leaves_its_picture(place: Path, capsys: pytest.CaptureFi
     )
     assert streams.out.startswith("done: ")
     assert not (place / "run/curves.png").exists()
-    assert "\ncard of the test set, for a browser: run/card/card.html\n" in streams.out
+    assert f"\ncard of the test set, for a browser: {place / 'run/card/card.html'}\n" in streams.out
     card = {path.name: path.read_bytes() for path in (place / "run/card").iterdir()}
     assert main(command) == 0
     assert {path.name: path.read_bytes() for path in (place / "run/card").iterdir()} == card != {}
