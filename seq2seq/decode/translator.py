@@ -634,6 +634,8 @@ class Translator:
         those that write the terms early. It is done where the plain hypotheses lack something.
         """
         with_terms = {part.key: number for number, part in enumerate(parts) if part.terms}
+        if not with_terms:
+            return self.engine.search(parts, decode, wanted.rules, on_found)
         plain = [replace(part, terms=()) for part in parts]
         rules = wanted.rules
         found = self.engine.search(

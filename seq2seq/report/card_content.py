@@ -258,8 +258,8 @@ def _confidence(confidence: ConfidenceCard) -> Iterator[Block]:
 
 
 def _examples(card: Card) -> Iterator[Block]:
-    yield Words("The worst lines of each kind. Marked: words of the translation that the reference has not there, and "
-                "(dashed) words of the reference that the translation has not.")  # fmt: skip
+    yield Words("The worst lines of each kind. Marked: words of the translation that the reference does not have "
+                "there, and (dashed) words of the reference that the translation lacks.")  # fmt: skip
     src, tgt = card.system.languages
     for kind in card.examples:
         for number, one in enumerate(kind.examples, start=1):
