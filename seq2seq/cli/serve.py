@@ -118,5 +118,5 @@ def _listener(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise UserError(f"cannot use {host} port {port} ({error.strerror}); give other --host, --port") from None
+        raise UserError(f"cannot use {host} port {port} ({error.strerror}); choose another --port or --host") from None
     return listener
