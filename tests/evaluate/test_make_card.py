@@ -59,7 +59,7 @@ def test_scores_without_the_lines_that_are_in_the_training_text(tmp_path: Path) 
     assert {1, 4, 30} <= set(overlap.lines)
     assert (overlap.training_pairs, card.left_out) == (3, {"repeats": 2})
     assert overlap.exact_pairs >= 3
-    assert overlap.near_sources == len(overlap.lines) - len({1, 4, 30})  # lines that are there exactly are not near, too
+    assert overlap.near_sources == len(overlap.lines) - len({1, 4, 30})  # exact ones are not near, too
     assert not {1, 4, 30} & {line for line, _, _ in overlap.examples}
     rest = [line for line in range(30) if line + 1 not in overlap.lines]
     alone = score([translations[line] for line in rest], [references[line] for line in rest])
