@@ -2,8 +2,9 @@
 
 A server gets malformed requests, bodies of 100 MB, huge heads, paths out of its folder, and clients that send next to
 nothing, while others translate. It must answer each with the right status, answer the others as before,
-and need no more memory at the end than after the first round. Then it is killed under load and started again on the
-same port, and stopped by SIGTERM under load, which must lose no request that it accepted.
+and need no more memory at the end than after the first round. It then answers requests of every kind that it offers,
+each with another text, and must not grow. Then it is killed under load and started again on the same port, and stopped
+by SIGTERM under load, which must lose no request that it accepted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The size of the attack."""
     parser.add_argument("--model", type=Path, metavar="DIR", help="run folder or model folder (default: a small one)")
     parser.add_argument("--malformed", type=int, default=10_000, metavar="N", help="requests (default: 10,000)")
+    parser.add_argument("--requests", type=int, default=10_000, metavar="N", help="good ones (default: 10,000)")
     parser.add_argument("--slow", type=int, default=200, metavar="N", help="clients that send nothing (default: 200)")
     parser.add_argument("--kills", type=int, default=3, help="of each kind (default: 3)")
     parser.add_argument("--seed", type=int, default=1, help="of requests and moments (default: 1)")
@@ -53,6 +56,8 @@ def run(args: argparse.Namespace) -> list[str]:
     load = _Load(good, expected)
     with _serving(model, 0, args.out / "log") as server:
         problems = _attacked(args, server, load)
+    with _serving(model, 0, args.out / "log") as server:
+        problems += _used(args, server, sentences, *map(str, languages))
     for kind in (signal.SIGKILL, signal.SIGTERM):
         problems += _ended(args, model, load, kind)
     return problems
@@ -147,6 +152,28 @@ def _attacked(args: argparse.Namespace, server: _Server, load: _Load) -> list[st
     return problems + ["others were disturbed"] * (set(outcomes) != {"right"})
 
 
+def _used(args: argparse.Namespace, server: _Server, sentences: list[str], source: str, target: str) -> list[str]:
+    """Requests of every kind from four clients, each with another text, in five parts; the memory after each part."""
+    words, kinds = [word for line in sentences for word in line.split()], list(_GOOD)
+    number, memory, codes = args.requests // 5, list[float](), Counter[str]()
+
+    def ask(seed: int) -> str:
+        rng = random.Random(seed)
+        text = " ".join(rng.choices(words, k=rng.randrange(1, 30)))
+        return _code(server.send(_GOOD[kinds[seed % len(kinds)]](text, source, target)))
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(4) as clients:
+        for part in range(5):
+            first = args.seed + part * number
+            codes.update(clients.map(ask, range(first, first + number)))
+            memory.append(server.mib)
+    shown = ", ".join(f"{mib:,.0f}" for mib in memory)
+    print(f"{5 * number:,} good requests in {time.monotonic() - started:.0f} s: {dict(codes)}; {shown} MiB", flush=True)
+    problems = [f"{codes.total() - codes['200']} of the good requests failed"] * (set(codes) != {"200"})
+    return problems + [f"memory grew from {memory[0]:.0f} to {memory[-1]:.0f} MiB"] * (memory[-1] > _GROWTH * memory[0])
+
+
 def _malformed(server: _Server, rng: random.Random, number: int) -> tuple[Counter[tuple[str, str]], float]:
     """The status of each answer to so many requests, by kind."""
     started, codes = time.monotonic(), Counter[tuple[str, str]]()
@@ -232,12 +259,26 @@ def _serving(model: Path, port: int, log: Path) -> Iterator[_Server]:
 
 
 def _request(text: str, source: str, target: str) -> bytes:
-    return _post(json.dumps({"q": text, "source": source, "target": target}).encode())
+    return _query(q=text, source=source, target=target)
+
+
+def _query(path: bytes = b"/translate", **fields: object) -> bytes:
+    return _post(json.dumps(fields).encode(), path=path)
 
 
 def _post(body: bytes, head: bytes = _JSON, path: bytes = b"/translate") -> bytes:
     length = b"Content-Length: %d\r\n" % len(body)
     return b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + head + length + b"\r\n" + body
+
+
+def _file(text: str, source: str, target: str) -> bytes:
+    fields = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name, value.encode())
+        for name, value in ((b"source", source), (b"target", target))
+    )
+    file = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n%s\r\n--x--\r\n'
+    head = b"Content-Type: multipart/form-data; boundary=x\r\n"
+    return _post(fields + file % "\n".join([text] * 3).encode(), head, b"/translate_file")
 
 
 def _get(path: str) -> bytes:
@@ -280,6 +321,18 @@ def _path(rng: random.Random) -> bytes:
     return _get(f"{start}{step * rng.randrange(1, 9)}{rng.choice(['etc/passwd', 'config.yaml', 'model.safetensors'])}")
 
 
+_GOOD: dict[str, Callable[[str, str, str], bytes]] = {
+    "a text": _request,
+    "a list": lambda text, src, tgt: _query(q=[text, text[:20], ""], source=src, target=tgt),
+    "alternatives": lambda text, src, tgt: _query(q=text, source=src, target=tgt, alternatives=2),
+    "HTML": lambda text, src, tgt: _query(q=f"<p>{text} <b>{text}</b></p>", source=src, target=tgt, format="html"),
+    "an add-on": lambda text, src, tgt: _query(b"/translate_list", texts=[text], **{"from": src, "to": tgt}),
+    "a file": _file,
+    "a language": lambda text, src, tgt: _query(b"/detect", q=text),
+    "a look inside": lambda text, src, tgt: _query(b"/explain", q=text, translation=text[:20], source=src, target=tgt),
+    "the page": lambda text, src, tgt: _get("/"),
+    "figures": lambda text, src, tgt: _get("/metrics"),
+}
 _MALFORMED: dict[str, Callable[[random.Random], bytes]] = {
     "JSON that is cut": _cut,
     "bytes that are no HTTP": lambda rng: rng.randbytes(rng.randrange(1, 200)) + b"\r\n\r\n",
