@@ -20,7 +20,7 @@ from seq2seq import whole_run
 
 if TYPE_CHECKING:
     from seq2seq.config import DecodeConfig as DecodeConfig
-    from seq2seq.decode.translator import Translation as Translation
+    from seq2seq.decode.translation import Translation as Translation
     from seq2seq.decode.translator import Translator as Translator
     from seq2seq.errors import UserError as UserError
     from seq2seq.evaluate import Scores as Scores

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from seq2seq.config import Config
     from seq2seq.data.cleaning import Cleaned
     from seq2seq.data.prepare import MeasuredText
-    from seq2seq.decode.translator import Translation
+    from seq2seq.decode.translation import Translation
     from seq2seq.train.distributed import Processes
     from seq2seq.train.trainer import Summary
 

@@ -82,13 +82,15 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "decode.explanation": (),
     "decode.explain": ("config", "data.packed", "data.symbols", "data.tokenizer", "decode", "errors", "model"),
     "decode.translator": (
-        *(*_BASE, "config", "data.parallel", "data.symbols", "data.tokenizer"),
+        *(*_BASE, "config", "data.symbols", "data.tokenizer"),
         *("device", "model_folder", "decode"),
     ),
     "decode.mbr": (),
-    "decode.rerank": ("config", "decode.translator", "errors", "languages"),
+    "decode.translation": ("config", "decode.mbr", "languages"),
+    "decode.windows": ("data.parallel",),
+    "decode.rerank": ("config", "decode.translation", "decode.translator", "errors", "languages"),
     "decode.flags": ("data.clean_rules", "faults", "languages"),
-    "decode.calibration": ("config", "decode.translator", "errors", "files", "model_folder"),
+    "decode.calibration": ("config", "decode.translation", "decode.translator", "errors", "files", "model_folder"),
     "decode.pair_scorer": ("decode.translator", "files", "model_folder"),
     "decode": (*_BASE, "config", "data", "decode"),
     # Satellites look down on the core and not at each other; the core imports no satellite, but train scores.
@@ -127,6 +129,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         *(
             "config",
             "data",
+            "decode.translation",
             "decode.translator",
             "errors",
             "evaluate.card",
@@ -140,7 +143,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     ),
     "cli": (*_CORE, "evaluate", "train", "doctor", "export", "report", "serve", "whole_run", "cli"),
     "__main__": ("cli.main",),
-    "": ("config", "decode.translator", "errors", "evaluate", "whole_run"),  # seq2seq/__init__.py
+    "": ("config", "decode.translation", "decode.translator", "errors", "evaluate", "whole_run"),  # seq2seq/__init__.py
 }
 
 

@@ -19,7 +19,7 @@ from seq2seq.errors import UserError
 
 if TYPE_CHECKING:
     from seq2seq.decode.calibration import Calibration
-    from seq2seq.decode.translator import Translation
+    from seq2seq.decode.translation import Translation
     from seq2seq.evaluate.card import SystemCard
     from seq2seq.evaluate.significance import Comparison
 

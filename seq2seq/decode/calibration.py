@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from seq2seq.config import DecodeConfig
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translation import Translation
+from seq2seq.decode.translator import Translator
 from seq2seq.errors import ModelError, UserError
 from seq2seq.files import CHECKSUM, checksum, write_text
 from seq2seq.model_folder import CONFIDENCE, read_beside

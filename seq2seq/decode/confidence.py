@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seq2seq.decode.flags import length_ratio
-from seq2seq.decode.translator import Translation
+from seq2seq.decode.translation import Translation
 
 
 @dataclass(frozen=True)

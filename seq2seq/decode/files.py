@@ -25,8 +25,10 @@ from seq2seq.decode.output import OutputFile
 from seq2seq.decode.review import Review
 from seq2seq.decode.shards import shard_of, write_record
 from seq2seq.decode.streams import is_stream, outgoing
-from seq2seq.decode.translator import WINDOW_LINES, Translation, Translator
+from seq2seq.decode.translation import Translation
+from seq2seq.decode.translator import Translator
 from seq2seq.decode.wanted import Prefixes, Wanted
+from seq2seq.decode.windows import WINDOW_LINES
 from seq2seq.errors import UserError
 from seq2seq.files import read_checksum
 from seq2seq.languages import writing_of

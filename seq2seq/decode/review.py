@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator, Sequence
 
 from seq2seq.data.formats.lines import printable
-from seq2seq.decode.translator import Translation
+from seq2seq.decode.translation import Translation
 
 _WIDTH = 60  # characters of a text that are shown
 

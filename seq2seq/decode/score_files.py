@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from seq2seq.config import DecodeConfig
 from seq2seq.data.formats.lines import decode_line, read_lines
-from seq2seq.data.parallel import chunks_of
 from seq2seq.decode.files import cell
 from seq2seq.decode.input_lines import REPORTS
 from seq2seq.decode.likelihood import TargetScore
 from seq2seq.decode.output import OutputFile
 from seq2seq.decode.streams import incoming_lines, is_stream, outgoing
-from seq2seq.decode.translator import WINDOW_CHARACTERS, WINDOW_LINES, Translator
+from seq2seq.decode.translator import Translator
+from seq2seq.decode.windows import windows_of_pairs
 from seq2seq.errors import DataError
 
 ScoreFormat: TypeAlias = Literal["text", "tsv", "jsonl"]
@@ -152,7 +152,7 @@ def _scored(
             tqdm.write(f"{_shown(source)}:{first + line - 1}: {whose}{message}", file=sys.stderr)
 
     pairs = _pairs(source, target)
-    for window in chunks_of(pairs, lambda pair: len(pair[0]) + len(pair[1]), WINDOW_LINES, WINDOW_CHARACTERS):
+    for window in windows_of_pairs(pairs):
         columns = []
         for model in models:
             found = model.translator.score_stream(window, model.decode, partial(report, name=model.name))

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from seq2seq.decode.input_lines import InputLines, Span
 from seq2seq.decode.output import OutputFile
+from seq2seq.decode.windows import windows_of
 from seq2seq.errors import DataError, UserError
 from seq2seq.files import CHECKSUM, sealed_json, write_bytes
 
@@ -143,11 +144,9 @@ def shards_of(source: str, invalid_bytes: str, count: int) -> list[Shard]:
 
     Raises DataError if the file cannot be read.
     """
-    from seq2seq.decode.translator import windows_of  # with PyTorch, which merging does not need
-
     lines, ends = InputLines(source, invalid_bytes, silent=True), [0]
     with tqdm(desc="counting", unit=" lines", mininterval=0.5, leave=False) as bar:
-        for window in windows_of(lines, lambda: False):
+        for window in windows_of(lines):
             ends.append(ends[-1] + len(window))
             bar.update(len(window))
     cuts = [ends[(len(ends) - 1) * number // count] for number in range(count + 1)]

@@ -7,7 +7,6 @@ the input.
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 
 from seq2seq.config import Config, DecodeConfig, override_decode
-from seq2seq.data.parallel import chunks_of
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
 from seq2seq.decode.engine import Engine, OnFound, Source, TorchEngine, compute_in_fork
@@ -28,46 +26,23 @@ from seq2seq.decode.explain import attention_of, explain, run_once
 from seq2seq.decode.explanation import Attention, Explanation
 from seq2seq.decode.glossary import Glossary
 from seq2seq.decode.likelihood import TargetScore, score_pairs
-from seq2seq.decode.mbr import expected_chrf
 from seq2seq.decode.placing import Bare, put_in
 from seq2seq.decode.search import Hypothesis
 from seq2seq.decode.sentences import split_sentences
 from seq2seq.decode.speller import Speller
+from seq2seq.decode.translation import Translation, best_of, joined, with_expected_chrf
 from seq2seq.decode.wanted import Prefixes, Wanted
+from seq2seq.decode.windows import windows_of, windows_of_pairs
 from seq2seq.device import choose_device, compute_dtype
 from seq2seq.errors import DataError, ModelError, UserError
 from seq2seq.files import checksum
-from seq2seq.languages import CUTS, joiner, script_of
+from seq2seq.languages import CUTS, script_of
 from seq2seq.model_folder import LoadedModel, find_model_folder, load_model_folder
 
 if TYPE_CHECKING:
     from seq2seq.decode.rerank import ReverseModel
 
-WINDOW_LINES = 4096
-WINDOW_CHARACTERS = 1 << 22  # 8 times the characters of 4,096 usual lines
 _NOT_RANKED = "too long for the reverse model; the candidates keep their order"
-
-
-@dataclass(frozen=True)
-class Translation:
-    """One output.
-
-    ``score`` ranks the hypotheses: log-probability divided by length penalty; the log-probability alone where terms of
-    a glossary or protected strings are part of the search; with ``decode.choose: mbr``, the mean chrF against all
-    candidates; after a reverse model, :class:`~seq2seq.decode.rerank.ReverseModel`.
-    """
-
-    text: str
-    score: float
-    log_prob: float  # natural logarithm, of all tokens
-    cut: bool = False  # it reached its length limit before it was complete
-    num_tokens: int = 0  # </s> included
-    lowest: float | None = None  # log-probability of its least likely token; only if asked for
-
-    @property
-    def per_token(self) -> float:
-        """The mean log-probability of its tokens; 0 for a blank line."""
-        return self.log_prob / max(1, self.num_tokens)
 
 
 def _lines_of(
@@ -84,48 +59,6 @@ def _checked_line(number: int, line: str) -> str:
     if not isinstance(line, str):
         raise TypeError(f"line {number} is {type(line).__name__}, not str")
     return line
-
-
-def windows_of(lines: Iterable[str], none_is_there: Callable[[], bool]) -> Iterator[list[str]]:
-    """Windows of lines, limited in lines and characters; a window ends early when the next line is not there yet."""
-    window: list[str] = []
-    num_characters = 0
-    for line in lines:
-        window.append(line)
-        num_characters += len(line)
-        if len(window) == WINDOW_LINES or num_characters >= WINDOW_CHARACTERS or none_is_there():
-            yield window
-            window, num_characters = [], 0
-    if window:
-        yield window
-
-
-def _best(candidates: Sequence[Translation], decode: DecodeConfig) -> list[int]:
-    """The numbers of the ``decode.n_best`` candidates with the highest scores, best first."""
-    order = sorted(range(len(candidates)), key=lambda i: -candidates[i].score)
-    if decode.only_different:  # different token sequences can spell the same text
-        first: dict[str, int] = {}
-        for i in order:
-            first.setdefault(candidates[i].text, i)
-        order = list(first.values())
-    return order[: decode.n_best]
-
-
-def _with_expected_chrf(candidates: Sequence[Translation], decode: DecodeConfig) -> list[Translation]:
-    """The candidates with their mean chrF as score; a sample counts as often as it was drawn, a hypothesis of a beam,
-    which is there once, by its probability."""
-    highest = max(one.log_prob for one in candidates)
-    weights = [1.0 if decode.sample else math.exp(one.log_prob - highest) for one in candidates]
-    scores = expected_chrf([one.text for one in candidates], weights).tolist()
-    return [replace(one, score=score) for one, score in zip(candidates, scores, strict=True)]
-
-
-def _distinct(translations: list[Translation]) -> list[Translation]:
-    """The translations without repeated texts: different token sequences can spell the same text."""
-    first: dict[str, Translation] = {}
-    for translation in translations:
-        first.setdefault(translation.text, translation)
-    return list(first.values())
 
 
 def _engine(name: str, loaded: Sequence[LoadedModel], folders: Sequence[Path], device: str, precision: str) -> Engine:
@@ -321,7 +254,7 @@ class Translator:
         on_problem: Callable[[int, str], None],
     ) -> Iterator[TargetScore]:
         first, max_length = 1, self.config.data.max_length
-        for window in chunks_of(pairs, lambda pair: len(pair[0]) + len(pair[1]), WINDOW_LINES, WINDOW_CHARACTERS):
+        for window in windows_of_pairs(pairs):
 
             def report(index: int, message: str, first: int = first) -> None:
                 on_problem(first + index, message)
@@ -545,12 +478,12 @@ class Translator:
                 cut.setdefault(line + 1, self._limit_reached(len(source.ids), decode))
         for number, message in cut.items():
             on_problem(number, message)
-        joined = [self._join(translations, decode) for translations in found]
-        for index, (text, some) in enumerate(zip(lines, joined, strict=True)):
+        results = [joined(translations, self.config.data.target_language, decode) for translations in found]
+        for index, (text, some) in enumerate(zip(lines, results, strict=True)):
             if not found[index] and wanted.bare(text).strings:  # there are no words beside them
                 some[:] = [replace(one, text=text.strip()) for one in some]
             wanted.check(text, [one.text for one in some], prefixes[index], partial(on_problem, first + index + 1))
-        return joined
+        return results
 
     def _prefix(self, decode: DecodeConfig) -> list[int]:
         """The ids before every source sentence; raises UserError if the tag is unknown, or missing."""
@@ -605,12 +538,12 @@ class Translator:
             for hypotheses in found
         ]
         if decode.choose == "mbr":
-            results = [_with_expected_chrf(candidates, decode) for candidates in results]
+            results = [with_expected_chrf(candidates, decode) for candidates in results]
         if self.reverse is not None:
             results = self.reverse.rank(
                 [bare.text for bare in bares], results, lambda part: on_problem(parts[part].key[0] + 1, _NOT_RANKED)
             )
-        kept = [_best(candidates, decode) for candidates in results]
+        kept = [best_of(candidates, decode) for candidates in results]
         if token_scores:
             whole = [[[*found[part][i].ids, EOS_ID] for i in best] for part, best in enumerate(kept)]
             ids = [part.ids for part, best in zip(parts, kept, strict=True) for _ in best]
@@ -686,22 +619,3 @@ class Translator:
                 middle = min(ends, key=lambda end: abs(end - middle))
                 break
         return self._cut(line[:middle], limit) + self._cut(line[middle:], limit)
-
-    def _join(self, parts: list[list[Translation]], decode: DecodeConfig) -> list[Translation]:
-        """The translations of a line: the best of each part joined, then the second of each part, ..."""
-        if not parts:
-            return [Translation("", 0.0, 0.0, lowest=0.0)] * (1 if decode.only_different else decode.n_best)
-        if len(parts) == 1:
-            return parts[0]
-        joined = []
-        for ranked in zip(*parts):  # noqa: B905 - up to the last rank that every part has
-            text, language = ranked[0].text, self.config.data.target_language
-            for translation in ranked[1:]:
-                text += joiner(language, text, translation.text) + translation.text
-            score, log_prob = sum(t.score for t in ranked), sum(t.log_prob for t in ranked)
-            if decode.choose == "mbr":
-                score /= len(ranked)  # chrF stays between 0 and 100
-            lowest = min((t.lowest for t in ranked if t.lowest is not None), default=None)
-            num_tokens = sum(t.num_tokens for t in ranked)
-            joined.append(Translation(text, score, log_prob, any(t.cut for t in ranked), num_tokens, lowest))
-        return _distinct(joined) if decode.only_different else joined

@@ -18,7 +18,7 @@ from seq2seq.data.mixture import names_of
 from seq2seq.data.prepare import known_checksums
 from seq2seq.decode.calibration import Calibration, Reliability
 from seq2seq.decode.pair_scorer import ModelScorer
-from seq2seq.decode.translator import Translation
+from seq2seq.decode.translation import Translation
 from seq2seq.errors import UserError
 from seq2seq.evaluate.by_line import ByLine
 from seq2seq.evaluate.card import (

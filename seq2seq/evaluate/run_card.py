@@ -14,7 +14,7 @@ from seq2seq.data.cleaning import Cleaned
 from seq2seq.data.held_out import TrainAndValid
 from seq2seq.data.prepare import MeasuredText
 from seq2seq.decode.calibration import read_calibration
-from seq2seq.decode.translator import Translation
+from seq2seq.decode.translation import Translation
 from seq2seq.errors import DataError
 from seq2seq.evaluate.card import Card, SystemCard
 from seq2seq.evaluate.make_card import Evaluated, make_card, search_in_words, training_with, without_config

@@ -16,7 +16,8 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from seq2seq.config import DecodeConfig
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translation import Translation
+from seq2seq.decode.translator import Translator
 
 R = TypeVar("R")
 Found = list[list[Translation]]  # of each line, its translations, best first

@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from seq2seq.config import DecodeConfig
 from seq2seq.decode.calibration import Calibration, fit, rerank_weight
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translation import Translation
+from seq2seq.decode.translator import Translator
 from seq2seq.evaluate import sentence_chrf
 from seq2seq.files import CHECKSUM
 

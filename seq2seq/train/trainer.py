@@ -28,7 +28,8 @@ from seq2seq.data.plan import EpochPlan
 from seq2seq.data.prepare import sampled_folder
 from seq2seq.decode.calibration import CannotCalibrateError, save_calibration
 from seq2seq.decode.engine import TorchEngine
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translation import Translation
+from seq2seq.decode.translator import Translator
 from seq2seq.device import device_name
 from seq2seq.errors import UserError
 from seq2seq.evaluate import Scores, fingerprint_lines

@@ -21,7 +21,8 @@ from seq2seq.data.packed import Indices
 from seq2seq.data.plan import plan_epoch, step_budgets
 from seq2seq.data.prepare import MeasuredText, PreparedData
 from seq2seq.decode.engine import TorchEngine
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translation import Translation
+from seq2seq.decode.translator import Translator
 from seq2seq.evaluate import Scores, score
 from seq2seq.faults import Faults, find_faults
 from seq2seq.memory import memory_explained

@@ -19,7 +19,7 @@ from seq2seq.decode.calibration import (
     save_calibration,
 )
 from seq2seq.decode.review import Review
-from seq2seq.decode.translator import Translation
+from seq2seq.decode.translation import Translation
 from seq2seq.errors import ModelError
 from seq2seq.files import CHECKSUM
 from seq2seq.model_folder import CONFIDENCE, WEIGHTS

@@ -16,7 +16,8 @@ from seq2seq.data.symbols import EOS_ID
 from seq2seq.decode.ctranslate2_engine import CTranslate2Engine
 from seq2seq.decode.engine import Source, TorchEngine
 from seq2seq.decode.explain import run_once
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translation import Translation
+from seq2seq.decode.translator import Translator
 from seq2seq.errors import ConfigError, ModelError, UserError
 from seq2seq.model_folder import load_model_folder
 from tests.toy import sentences, write_lines

@@ -15,7 +15,7 @@ import torch
 from seq2seq.cli.main import main
 from seq2seq.data.formats.tables import read_tsv
 from seq2seq.data.tokenizer import Tokenizer
-from seq2seq.decode import translator as translator_module
+from seq2seq.decode import windows
 from seq2seq.decode.output import OutputFile
 from seq2seq.decode.translator import Translator
 from tests.toy import run_command, sentences, start_command, toy_model, write_lines
@@ -342,7 +342,7 @@ SAMPLING = ("--sample", "--n-best", "2", "--max-length-ratio", "1", "--device", 
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two windows in twelve lines."""
-    monkeypatch.setattr(translator_module, "WINDOW_LINES", 8)
+    monkeypatch.setattr(windows, "WINDOW_LINES", 8)
 
 
 def resumable(model: Path, folder: Path, name: str, *options: str) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from seq2seq.decode.confidence import features
 from seq2seq.decode.flags import FLAGS, Flag, find_flags, length_ratio
 from seq2seq.decode.review import Review
-from seq2seq.decode.translator import Translation
+from seq2seq.decode.translation import Translation
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 GERMAN = [

@@ -12,7 +12,8 @@ from seq2seq.config import DecodeConfig
 from seq2seq.decode import mbr as mbr_module
 from seq2seq.decode.files import translate_file
 from seq2seq.decode.mbr import expected_chrf, pairwise_chrf
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translation import Translation
+from seq2seq.decode.translator import Translator
 from seq2seq.errors import UserError
 from tests.toy import sentences, write_lines
 
@@ -167,7 +168,7 @@ def test_a_resumed_translation_has_the_same_choice(
     translator: Translator, lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against random numbers that start again, and a file of which one half was chosen in another way."""
-    monkeypatch.setattr("seq2seq.decode.translator.WINDOW_LINES", 5)
+    monkeypatch.setattr("seq2seq.decode.windows.WINDOW_LINES", 5)
     write_lines(tmp_path / "in", lines)
 
     def run(decode: DecodeConfig, name: str) -> bytes:

@@ -157,7 +157,7 @@ def test_what_cannot_be_scored_is_reported_and_the_rest_is_not_shifted(
     translator: Translator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against texts that are cut silently, scores of blank lines, and line numbers of a window."""
-    monkeypatch.setattr("seq2seq.decode.translator.WINDOW_LINES", 2)
+    monkeypatch.setattr("seq2seq.decode.windows.WINDOW_LINES", 2)
     long = "sol " * 60
     src = ["ka to", "", " ", "", long, "ka", "ka", "ka to"]
     tgt = ["dor", "dor", "\u3000", "", "dor", long, "", "dor"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from seq2seq.cli.main import main
-from seq2seq.decode import translator as translator_module
+from seq2seq.decode import windows
 from seq2seq.decode.shards import parse_shard
 from seq2seq.decode.translator import Translator
 from seq2seq.errors import UserError
@@ -27,7 +27,7 @@ LINES = 30
 def _small_windows() -> Iterator[None]:
     """Eight windows in thirty lines."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(translator_module, "WINDOW_LINES", 4)
+        patch.setattr(windows, "WINDOW_LINES", 4)
         yield
 
 

@@ -19,10 +19,11 @@ from seq2seq.data.tokenizer import TokenizerPair
 from seq2seq.decode import engine as engine_module
 from seq2seq.decode import search as search_module
 from seq2seq.decode import stepper as stepper_module
-from seq2seq.decode import translator as translator_module
+from seq2seq.decode import windows
 from seq2seq.decode.engine import Source, TorchEngine
 from seq2seq.decode.stepper import GraphStepper
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translation import Translation
+from seq2seq.decode.translator import Translator
 from seq2seq.errors import ModelError, UserError
 from seq2seq.model import state as state_module
 from seq2seq.model.kernels.cuda_graphs import Graphs
@@ -125,7 +126,7 @@ def test_what_is_no_list_of_lines_is_refused(lines: Any, idle: Translator) -> No
 def test_what_is_no_line_is_refused_by_number(line: Any, idle: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against a traceback from deep within, or the translation of a number's letters; and against an hour of
     work before the lines of a later window are looked at."""
-    monkeypatch.setattr(translator_module, "WINDOW_LINES", 1)
+    monkeypatch.setattr(windows, "WINDOW_LINES", 1)
     with pytest.raises(TypeError, match=f"^line 2 is {type(line).__name__}, not str$"):
         idle.translate(["kato", line], GREEDY)
 
@@ -580,7 +581,7 @@ def test_windows_join_seamlessly(translator: Translator, lines: list[str], monke
     lines = [*lines[:4], "", *lines[4:6], "ka " * 60]
     problems: list[tuple[int, str]] = []
     whole = [all_translations(translator, lines, options) for options in (GREEDY, decode)]
-    monkeypatch.setattr(translator_module, "WINDOW_LINES", 3)
+    monkeypatch.setattr(windows, "WINDOW_LINES", 3)
     for options, expected in zip((GREEDY, decode), whole, strict=True):
         found = list(translator.translate_stream(iter(lines), options, lambda *problem: problems.append(problem)))
         assert [[t.text for t in ts] for ts in found] == [[t.text for t in ts] for ts in expected]
@@ -598,7 +599,7 @@ def test_windows_read_no_further_than_needed(translator: Translator, monkeypatch
             yield "kato"
 
     for name, limit, expected in (("WINDOW_LINES", 3, 3), ("WINDOW_CHARACTERS", 2 * len("kato"), 2)):
-        monkeypatch.setattr(translator_module, name, limit)
+        monkeypatch.setattr(windows, name, limit)
         taken = 0
         next(translator.translate_stream(endless(), GREEDY))
         assert taken == expected

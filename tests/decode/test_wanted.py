@@ -316,7 +316,7 @@ def test_resume_knows_the_files(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against a translation that continues with another glossary, other prefixes, or those of other lines."""
-    monkeypatch.setattr("seq2seq.decode.translator.WINDOW_LINES", 2)
+    monkeypatch.setattr("seq2seq.decode.windows.WINDOW_LINES", 2)
     arguments = f"{TRANSLATE} --resume --prefix prefix --glossary terms.csv".split()
     assert main(arguments) == 0
     expected = (place / "out").read_bytes()

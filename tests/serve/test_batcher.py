@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from seq2seq.decode.translator import Translation, Translator
+from seq2seq.decode.translation import Translation
+from seq2seq.decode.translator import Translator
 from seq2seq.serve.batcher import Batcher, Loaded, QueueFullError, StoppedError
 from tests.toy import sentences
 
