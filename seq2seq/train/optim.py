@@ -75,7 +75,7 @@ class Muon(torch.optim.Optimizer):
         x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
         for _ in range(self._ITERATIONS):
             gram = x @ x.mT
-            x = self._A * x + torch.baddbmm(gram, gram, gram, beta=self._B, alpha=self._C) @ x
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=self._B, alpha=self._C), x, beta=self._A)
         found: Tensor = x.float() if matrices.size(1) <= matrices.size(2) else x.float().mT
         return found
 
