@@ -122,7 +122,7 @@ def document(api: Api) -> Json:
         },
         "/translate_file": {
             "post": _operation(
-                "Translate a file: text or HTML, by the end of its name.",
+                "Translate a file: text, HTML, a table (TSV, CSV), JSON lines or TMX, by the end of its name.",
                 _object(["translatedFileUrl"], translatedFileUrl=_STRING),
                 requestBody=_body({"multipart/form-data": file}),
             )
