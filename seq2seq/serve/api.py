@@ -11,7 +11,7 @@ import math
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -83,6 +83,7 @@ class Api:
     def __init__(self, models: Models, batcher: Batcher, settings: Settings) -> None:
         self.models, self.settings = models, settings
         self._batcher = batcher
+        self._reader = ThreadPoolExecutor(1, "documents")  # reading one can take a second
         self._files: dict[str, tuple[str, bytes, float]] = {}  # name, content and end of each translated file
 
     def check_key(self, given: object) -> None:
@@ -226,12 +227,15 @@ class Api:
         """The translation of a table, JSON lines or a translation memory."""
         directions = self._directions(*self._codes(fields, "source", "target"))
         sources, target = [one.source for one in directions], directions[0].target
-        document = documents.read_document(content, ending, sources, target, self.settings.max_bytes)
+        limits = documents.Limits(self.settings.max_bytes, self.settings.max_lines)
+        read = partial(documents.read_document, content, ending, sources, target, limits)
+        document = await wait(self._reader.submit(read))
         source = fields["source"] if document.source is None else document.source
         asked = {**fields, "q": document.texts or [""], "source": source, "format": "text"}
         wanted = self._wanted(asked, "q", "source", "target")
         ranked = await self._translate_texts(wanted.direction.loaded, wanted.texts, 0, wait)
-        return wanted.direction, document.filled(best for best, *_ in ranked)
+        filled = await wait(self._reader.submit(document.filled, [best for best, *_ in ranked]))
+        return wanted.direction, filled
 
     async def _translate_texts(
         self, loaded: Loaded, texts: Sequence[str], alternatives: int, wait: Wait

@@ -66,37 +66,59 @@ class Document:
         return self.mark + whole.encode(self.encoding, "xmlcharrefreplace")
 
 
-def read_document(content: bytes, ending: str, sources: Sequence[str], target: str, max_bytes: int) -> Document:
+class Limits(NamedTuple):
+    """What a file may have."""
+
+    bytes: int  # unpacked
+    texts: int  # to translate
+
+
+class _Parts(list[str | Gap]):
+    """The parts of a file; raises DataError for one place of a translation too many."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__()
+        self.limits, self._num_texts = limits, 0
+
+    def add_gap(self, text: str, fill: Callable[[str], str]) -> None:
+        self._num_texts += 1
+        if self._num_texts > self.limits.texts:
+            raise DataError(f"{_NAME} has more than {self.limits.texts:,} texts to translate; send it in parts")
+        self.append(Gap(text, fill))
+
+
+def read_document(content: bytes, ending: str, sources: Sequence[str], target: str, limits: Limits) -> Document:
     """Read a file, which can be compressed with gzip.
 
     Args:
         ending: one of :data:`ENDINGS`, which decides the format.
         sources: the languages that the texts may have.
         target: the language of the translations.
-        max_bytes: the size of the unpacked file.
 
     Raises:
         DataError: the file is too large, is damaged or malformed, or no part of it has a name that fits ``sources``.
     """
     try:
-        data = decompressed(io.BytesIO(content), _NAME, gzip_only=True)[1].read(max_bytes + 1)
+        data = decompressed(io.BytesIO(content), _NAME, gzip_only=True)[1].read(limits.bytes + 1)
     except DAMAGE as error:
         raise damaged(_NAME, error) from None
-    if len(data) > max_bytes:
-        raise DataError(f"{_NAME} has more than {max_bytes:,} bytes (unpacked); send it in parts")
+    if len(data) > limits.bytes:
+        raise DataError(f"{_NAME} has more than {limits.bytes:,} bytes (unpacked); send it in parts")
     if ending == ".tmx":
-        return _memory(data, sources, target)
+        return _memory(data, sources, target, limits)
     lines = list(read_stream(io.BytesIO(data), _NAME))
     end = "\r\n" if re.match(rb"[^\n]*\r\n", data) else "\n"
     languages = Languages(sources, target)
+    parts = _Parts(limits)
     if ending == ".jsonl":
-        parts, source = _json_lines(lines, languages, end)
+        sides = _json_lines(lines, languages, parts, end)
     elif ending == ".tsv":
-        parts, source = _table(list(tsv_rows(lines, _NAME)), languages, _Tsv("\t", end))
+        sides = _table(list(tsv_rows(lines, _NAME)), languages, parts, _Tsv("\t", end))
     else:
         delimiter = _delimiter(lines, languages)
-        parts, source = _table(list(parse_csv(lines, _NAME, delimiter)), languages, _Csv(delimiter, end))
-    return Document(parts, source, codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b"")
+        sides = _table(list(parse_csv(lines, _NAME, delimiter)), languages, parts, _Csv(delimiter, end))
+    mark = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
+    return Document(parts, sides.language if sides else None, mark)
 
 
 @dataclass(frozen=True)
@@ -112,7 +134,9 @@ class _Csv:
         return whole.getvalue().removesuffix("\r\n") + self.end
 
     def filled(self, cells: Sequence[str], number: int, translation: str) -> str:
-        return self.row([*cells[:number], translation, *cells[number + 1 :]])
+        """A row whose cell ``number`` holds the translation; it gets blank cells up to there."""
+        before = [*cells[:number], *[""] * (number - len(cells))]
+        return self.row([*before, translation, *cells[number + 1 :]])
 
 
 class _Tsv(_Csv):
@@ -125,8 +149,8 @@ class _Tsv(_Csv):
         return super().filled(cells, number, cell(translation))
 
 
-def _table(rows: Rows, languages: Languages, form: _Csv) -> tuple[list[str | Gap], str | None]:
-    """The rows of a table; the target is the column of this name, or a new last one.
+def _table(rows: Rows, languages: Languages, parts: _Parts, form: _Csv) -> Sides | None:
+    """Add the rows of a table; the target is the column of this name, or a new last one.
 
     A single column needs no name: if the first row has none, it is text.
     """
@@ -135,7 +159,6 @@ def _table(rows: Rows, languages: Languages, form: _Csv) -> tuple[list[str | Gap
     sides = languages.sides(names, f"{_NAME}:{number}", "column")
     if sides is None and any(len(cells) > 1 for _, cells in rows):
         raise languages.missing(f"{_NAME}:{number}", "column")
-    parts: list[str | Gap] = []
     width, source, target = 1, 0, 1
     if sides is not None:
         new = sides.target not in names
@@ -144,17 +167,23 @@ def _table(rows: Rows, languages: Languages, form: _Csv) -> tuple[list[str | Gap
         target = width if new else names.index(sides.target)
         parts.append(form.row([*first, sides.target] if new else first))
         rows = rows[1:]
-    list(units_of(iter(rows), f"{_NAME}:", source, source))  # the reader refuses rows without a source
+    missing = sum(max(0, target - len(cells)) for _, cells in rows if cells)
+    if missing > parts.limits.bytes:
+        raise DataError(f"{_NAME}: its rows lack {missing:,} cells that the first row has; complete them")
     for number, cells in rows:
+        if len(cells) <= source:  # the reader refuses it, unless it is an empty line
+            list(units_of(iter([(number, cells)]), f"{_NAME}:", source, source))
         if any(more.strip() for more in cells[width:]):
             problem = f"has {len(cells)} cells, but the first row has {width}"
             raise DataError(f"{_NAME}:{number}: {problem}; a cell with {form.delimiter!r} in it needs quotes (CSV)")
-        padded = [*cells, *[""] * (target + 1 - len(cells))]
-        if not cells or not cells[source].strip() or padded[target].strip():
-            parts.append(form.row(padded if cells else cells))
+        there = cells[target] if target < len(cells) else ""
+        if not cells or there.strip():
+            parts.append(form.row(cells))
+        elif not cells[source].strip():
+            parts.append(form.filled(cells, target, there))
         else:
-            parts.append(Gap(cells[source], partial(form.filled, padded, target)))
-    return parts, sides.language if sides else None
+            parts.add_gap(cells[source], partial(form.filled, cells, target))
+    return sides
 
 
 def _delimiter(lines: list[bytes], languages: Languages) -> str:
@@ -169,10 +198,9 @@ def _delimiter(lines: list[bytes], languages: Languages) -> str:
     return ","
 
 
-def _json_lines(lines: list[bytes], languages: Languages, end: str) -> tuple[list[str | Gap], str | None]:
-    """The objects of JSON lines, whose keys are those of the first one; an object with one key needs no names."""
+def _json_lines(lines: list[bytes], languages: Languages, parts: _Parts, end: str) -> Sides | None:
+    """Add the objects of JSON lines, whose keys are those of the first one; an object with one key needs no names."""
     sides: Sides | None = None
-    parts: list[str | Gap] = []
     for number, line, tree in objects_of(lines, _NAME):
         place = f"{_NAME}:{number}"
         if sides is None:
@@ -190,8 +218,10 @@ def _json_lines(lines: list[bytes], languages: Languages, end: str) -> tuple[lis
         elif not text.strip():
             parts.append(f'{line[:start]}{before}""{line[stop:]}{end}')
         else:
-            parts += [line[:start] + before, Gap(text, partial(json.dumps, ensure_ascii=False)), line[stop:] + end]
-    return parts, sides.language if sides else None
+            parts.append(line[:start] + before)
+            parts.add_gap(text, partial(json.dumps, ensure_ascii=False))
+            parts.append(line[stop:] + end)
+    return sides
 
 
 def _value(line: str, start: int, tree: dict[str, object], key: str) -> tuple[int, int, str]:
@@ -211,22 +241,23 @@ def _value(line: str, start: int, tree: dict[str, object], key: str) -> tuple[in
     return stop, stop, f"{before}{json.dumps(key, ensure_ascii=False)}: "
 
 
-def _memory(data: bytes, sources: Sequence[str], target: str) -> Document:
+def _memory(data: bytes, sources: Sequence[str], target: str, limits: Limits) -> Document:
     """The units of a translation memory; a unit without the target gets a variant."""
     problem = None
-    for source in dict.fromkeys([*sources, *map(short_code, sources)]):
-        texts: list[str] = []
+    candidates = [*dict.fromkeys([*sources, *map(short_code, sources)])]
+    while candidates:
+        source, texts = candidates.pop(0), list[str]()
         memory = Memory(source, target)
         units = list(memory.units_of(_kept(checked(decoded(iter([data])), mend=True), texts), _NAME))
         missing = memory.missing_languages("source")
         if missing is None:
             break
         problem = problem or missing
+        candidates = [code for code in candidates if memory.has(code)]
     else:
         raise DataError(f"{_NAME}: {problem}")
     text = "".join(texts).encode()
-    parts: list[str | Gap] = []
-    done = 0
+    parts, done = _Parts(limits), 0
     for placed in units:
         if placed.unit.tgt.strip() or not placed.unit.src.strip():
             continue
@@ -238,7 +269,9 @@ def _memory(data: bytes, sources: Sequence[str], target: str) -> Document:
             start = end = placed.end - len(_space_before(text, placed.end))
             before = _space_before(text, placed.variant).decode() + f"<tuv xml:lang={quoteattr(target)}><seg>"
             after = "</seg></tuv>"
-        parts += [text[done:start].decode() + before, Gap(placed.unit.src, _xml), after]
+        parts.append(text[done:start].decode() + before)
+        parts.add_gap(placed.unit.src, _xml)
+        parts.append(after)
         done = end
     parts.append(text[done:].decode())
     encoding, size_of_mark = encoding_of(data[:HEAD])

@@ -1,20 +1,24 @@
 """Promise: a table, JSON lines or a memory comes back as a dataset of pairs, with all else that it had."""
 
 import codecs
+import csv
 import gzip
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from seq2seq.data.formats.jsonl import read_jsonl
 from seq2seq.data.formats.tables import read_csv, read_tsv
 from seq2seq.data.formats.tmx import read_tmx
 from seq2seq.errors import DataError
-from seq2seq.serve.documents import ENDINGS, read_document
+from seq2seq.serve.documents import ENDINGS, Limits, read_document
 
-LARGE = 1 << 24
+LARGE = Limits(1 << 24, 10_000)
 Translate = Callable[[str], str]
 
 
@@ -31,10 +35,10 @@ def translated(
     return document.filled(map(translate, document.texts))
 
 
-def problem(content: bytes | str, ending: str, *sources: str, max_bytes: int = LARGE) -> str:
+def problem(content: bytes | str, ending: str, *sources: str, limits: Limits = LARGE) -> str:
     raw = content.encode() if isinstance(content, str) else content
     with pytest.raises(DataError) as caught:
-        read_document(raw, ending, sources or ("en",), "de", max_bytes)
+        read_document(raw, ending, sources or ("en",), "de", limits)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -253,7 +257,7 @@ MISTAKES = [
     (b"en\n\xff\n", ".tsv", "the file:2: not valid UTF-8"),
     (b"\xff\xfee\0n\0\n\0", ".csv", "the file: is UTF-16, not UTF-8"),
     (b"PK\x03\x04\x14\0xl/workbook.xml", ".csv", "the file: is an Office file"),
-    ("\t" * 150_000 + "\nen\n" * 150_000, ".tsv", "the file:1: has 150,001 columns; the limit is 100"),
+    ("\t" * 9_000 + "\nen\n" * 9_000, ".tsv", "the file:1: has 9,001 columns; the limit is 100"),
     (json.dumps({str(n): "x" for n in range(101)}), ".jsonl", "the file:1: has 101 keys; the limit is 100"),
     ('{"en": "a"}\n{"fr": "b"}\n', ".jsonl", "the file:2: there is no key 'en'"),
     ('{"en": "a", "en": "b"}\n', ".jsonl", "the file:1: the key 'en' is there twice"),
@@ -282,10 +286,56 @@ def test_a_mistake_is_one_line_with_its_row(content: bytes | str, ending: str, m
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
+def test_too_many_texts(ending: str) -> None:
+    """Guards against a file with so many short texts that what is noted of them fills the memory."""
+    one = {".jsonl": '{"en": "a"}\n', ".tmx": unit_of(en="a")}.get(ending, "a\n")
+    content = memory(one * 3) if ending == ".tmx" else one * 3
+    assert len(read_document(content.encode(), ending, ["en"], "de", Limits(9999, 3)).texts) == 3
+    message = "the file has more than 2 texts to translate; send it in parts"
+    assert problem(content, ending, limits=Limits(9999, 2)) == message
+
+
+def test_short_rows_do_not_multiply() -> None:
+    """Guards against a small file that comes back as one that fills the memory."""
+    content = "\ten" + "\tx" * 90 + "\n" + "a\t\n" * 5000
+    assert problem(content, ".tsv", limits=Limits(400_000, 9)).startswith("the file: its rows lack 450,000 cells")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_compressed_files(ending: str) -> None:
     """Guards against a small file that unpacks to one that fills the memory."""
     content = {".jsonl": '{"en": "a"}\n', ".tmx": memory(unit_of(en="a"))}.get(ending, "en\na\n").encode()
     assert translated(gzip.compress(content), ending) == translated(content, ending)
     bomb = gzip.compress(b"a" * 1_000_000)
-    assert problem(bomb, ending, max_bytes=99_999).startswith("the file has more than 99,999 bytes")
+    assert problem(bomb, ending, limits=Limits(99_999, 1)).startswith("the file has more than 99,999 bytes")
     assert "twice" in problem(gzip.compress(gzip.compress(content)), ending)
+
+
+CELL = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0\r"), max_size=8)
+CELL |= st.text(' ",;\n\ta\\{}', max_size=6)
+quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+
+
+@quick
+@given(rows=st.lists(st.tuples(CELL, CELL, CELL), max_size=6), end=st.sampled_from(["\n", "\r\n"]))
+def test_any_table_comes_back_whole(rows: list[tuple[str, str, str]], end: str, tmp_path: Path) -> None:
+    """Guards against cells that change, and rows that cannot be read again, whatever characters they have."""
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\r\n").writerows([("id", "en", "de"), *rows])
+    content = translated(written.getvalue().replace("\r\n", end), ".csv", translate="<{}>".format)
+    found = list(csv.reader(io.StringIO(content.decode(), newline=""), strict=True))[1:]
+    assert [cells[:2] for cells in found] == [[first, second] for first, second, _ in rows]
+    for (_, text, before), (_, _, after) in zip(rows, found, strict=True):
+        assert after == (before if before.strip() or not text.strip() else f"<{text}>")
+    units = list(read_csv(saved(tmp_path, content), src="en", tgt="de"))
+    assert len(units) == len(rows)
+
+
+@quick
+@given(record=st.dictionaries(CELL, CELL | st.integers() | st.lists(CELL), max_size=4), text=CELL, spaces=st.booleans())
+def test_any_record_comes_back_whole(record: dict[str, object], text: str, spaces: bool) -> None:
+    """Guards against a translation that lands inside of another value."""
+    whole = {"first": 1, **record, "xx": text}
+    line = json.dumps(whole, indent=" \t" if spaces else None, ensure_ascii=spaces).replace("\n", " ")
+    found = json.loads(translated(line, ".jsonl", "xx", target="yy", translate="<{}>".format))
+    assert found == {**whole, "yy": f"<{text}>" if text.strip() else ""}

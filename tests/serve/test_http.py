@@ -128,7 +128,7 @@ def test_a_table_and_records_come_back_with_translations(server: Server, limited
     assert formats == [".txt", ".html", ".htm", ".tsv", ".csv", ".jsonl", ".tmx", ".gz"]
     for name, content, message in (
         ("a.csv", "a,b\n", "the file:1: no column is named 'xx', 'source', 'src' or 'text'"),
-        ("a.csv", "xx\n" + "ka\n" * 21, "21 texts in a request; the limit is 20"),
+        ("a.csv", "xx\n" + "ka\n" * 21, "the file has more than 20 texts to translate"),
         ("a.csv", 'xx\n"' + "ka\n" * 21 + '"\n', "22 lines in a request; the limit is 20"),
         ("a.csv", "xx\n" + "k" * 301, "the request has 301 characters"),
         ("a.csv", gzip.compress(b"xx\n" + b"\n" * 100_000), "the file has more than 69,136 bytes (unpacked)"),

@@ -145,6 +145,10 @@ class Memory:
         more = f" and {len(self._counts) - len(most)} more" * (len(self._counts) > len(most))
         return f"no unit in {wanted}; its languages: {shown or 'none'}{more}; set {to_set} to one of them"
 
+    def has(self, language: str) -> bool:
+        """Whether there were variants in a language."""
+        return any(_fit(_normal(code), _normal(language), self._codes[1]) for code in self._counts)
+
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
         if self._depth > _DEEPEST:
