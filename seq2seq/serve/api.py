@@ -31,7 +31,7 @@ T = TypeVar("T")
 Fields = Mapping[str, Any]
 
 FORMATS = (".txt", ".html", ".htm", *documents.ENDINGS)  # of files
-_PACKED = ".gz"  # may follow them
+PACKED = ".gz"  # may follow them
 _KEPT_FILES, _KEPT_SECONDS = 64, 600  # translated files wait so long to be downloaded
 _PREVIEW = 1000  # characters of a sentence to look into
 
@@ -114,7 +114,7 @@ class Api:
             "keyRequired": bool(self.settings.keys),
             "suggestions": False,
             "filesTranslation": True,
-            "supportedFilesFormat": [*FORMATS, _PACKED],
+            "supportedFilesFormat": [*FORMATS, PACKED],
             "language": {side: {"code": code, "name": english_name(code)} for side, code in pair.items()},
         }
 
@@ -156,10 +156,10 @@ class Api:
 
     async def translate_file(self, fields: Fields, name: str, content: bytes, wait: Wait) -> str:
         """Translate a file; returns the name under which :meth:`file` has the translation for ten minutes."""
-        inner = name.lower().removesuffix(_PACKED)
+        inner = name.lower().removesuffix(PACKED)
         ending = next((ending for ending in FORMATS if inner.endswith(ending)), None)
         if ending is None:
-            supported = f"{', '.join(FORMATS)}, and each of them with {_PACKED}"
+            supported = f"{', '.join(FORMATS)}, and each of them with {PACKED}"
             raise RefusedError(400, f"file format not supported; supported: {supported}")
         try:
             if ending in documents.ENDINGS:

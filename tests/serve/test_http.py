@@ -5,11 +5,14 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
 
+from seq2seq.serve import documents
 from seq2seq.serve.batcher import Loaded
 from tests.serve.running import Server
 from tests.toy import run_command, sentences
@@ -143,6 +146,25 @@ def test_a_table_and_records_come_back_with_translations(server: Server, limited
         status, body, _ = limited.send_file("a.csv", b"zz,a\n", {**PAIR, **wrong})
         assert status == 400
         assert "column" not in body.decode()
+
+
+def test_a_large_document_holds_up_nobody(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a file whose reading stops the server meanwhile."""
+    reading, answered = Event(), Event()
+    read = documents.read_document
+
+    def slow(*arguments: Any) -> Any:
+        reading.set()
+        assert answered.wait(20)
+        return read(*arguments)
+
+    monkeypatch.setattr(documents, "read_document", slow)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(server.send_file, "a.tsv", b"xx\nka\n", PAIR)
+        assert reading.wait(20)
+        assert server.ask("/translate", {"q": "ka", **PAIR})[0] == 200
+        answered.set()
+        assert sent.result()[0] == 200
 
 
 def test_what_a_client_asks_first(server: Server) -> None:
