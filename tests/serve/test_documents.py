@@ -144,6 +144,7 @@ RECORDS = {
     '{"sentence": "a\\nb"}': '{"sentence": "a\\nb", "de": "A\\nB"}',
     '{"text.en": "a", "text": 1}': '{"text.en": "a", "text": 1, "text.de": "A"}',
     '{"en": null}': '{"en": null, "de": ""}',
+    '{"t": {"en": "a", "de": "b"}, "t.en": "c", "t.de": ""}': '{"t": {"en": "a", "de": "b"}, "t.en": "c", "t.de": "C"}',
 }
 RECORDS[next(record for record in RECORDS if "translation" in record and "id" in record)] = (
     '{"id": 12345678901234567890123, "translation": {"en": "a", "x": [{"de": 1}], "de": "A"}, "z": "\\ud83d"}'
@@ -235,6 +236,7 @@ def test_the_file_says_its_language() -> None:
         document = read_document(content.encode(), ending, ["en", "fr"], "de", LARGE)
         assert (document.texts, document.source) == (["un"], "fr"), ending
     assert read_document(b"un\n", ".tsv", ["en", "fr"], "de", LARGE).source is None
+    assert translated("en\na\n", ".tsv", target="en-GB") == b"en\ten-GB\na\tA\n"  # not its own target
     some = memory(unit_of(zh_CN="a", de="b") + unit_of(zh_CN="c"))
     other = read_document(some.encode(), ".tmx", ["zh_Hans"], "de", LARGE)
     assert (other.texts, other.source) == (["c"], "zh")
