@@ -123,6 +123,8 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "export.marian": ("config",),
     "export.parity": (),
     "export": (*_CORE, "evaluate", "export", "train.metrics"),
+    "serve.sides": ("errors", "languages"),
+    "serve.documents": ("data.formats", "decode.files", "errors", "languages", "serve.sides"),
     "serve": (*_CORE, "serve"),
     # A whole run is training, its picture and model cards, for the command line and for Python programs.
     "whole_run": (

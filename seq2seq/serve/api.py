@@ -11,7 +11,7 @@ import math
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -21,6 +21,7 @@ from seq2seq.data.clean_rules import likely_languages
 from seq2seq.data.formats.lines import decode_line, read_stream
 from seq2seq.errors import DataError, UserError
 from seq2seq.languages import english_name, script_in, short_code, writing_of
+from seq2seq.serve import documents
 from seq2seq.serve.batcher import Batcher, Found, Loaded, QueueFullError, StoppedError
 from seq2seq.serve.inline import with_elements
 from seq2seq.serve.markup import escaped, join_html, split_html
@@ -29,7 +30,8 @@ from seq2seq.serve.models import Direction, Models
 T = TypeVar("T")
 Fields = Mapping[str, Any]
 
-FORMATS = (".txt", ".html", ".htm")  # of files
+FORMATS = (".txt", ".html", ".htm", *documents.ENDINGS)  # of files
+PACKED = ".gz"  # may follow them
 _KEPT_FILES, _KEPT_SECONDS = 64, 600  # translated files wait so long to be downloaded
 _PREVIEW = 1000  # characters of a sentence to look into
 
@@ -58,6 +60,11 @@ class Settings:
     timeout: float  # seconds
     keys: tuple[str, ...] = ()  # none: everybody may ask
 
+    @property
+    def max_bytes(self) -> int:
+        """Of a request: a character has at most 12 bytes in JSON, \\ud83d\\ude00."""
+        return 12 * self.max_characters + 65_536
+
 
 @dataclass(frozen=True)
 class _Wanted:
@@ -76,6 +83,7 @@ class Api:
     def __init__(self, models: Models, batcher: Batcher, settings: Settings) -> None:
         self.models, self.settings = models, settings
         self._batcher = batcher
+        self._reader = ThreadPoolExecutor(1, "documents")  # reading one can take a second
         self._files: dict[str, tuple[str, bytes, float]] = {}  # name, content and end of each translated file
 
     def check_key(self, given: object) -> None:
@@ -106,7 +114,7 @@ class Api:
             "keyRequired": bool(self.settings.keys),
             "suggestions": False,
             "filesTranslation": True,
-            "supportedFilesFormat": list(FORMATS),
+            "supportedFilesFormat": [*FORMATS, PACKED],
             "language": {side: {"code": code, "name": english_name(code)} for side, code in pair.items()},
         }
 
@@ -148,26 +156,24 @@ class Api:
 
     async def translate_file(self, fields: Fields, name: str, content: bytes, wait: Wait) -> str:
         """Translate a file; returns the name under which :meth:`file` has the translation for ten minutes."""
-        ending = next((ending for ending in FORMATS if name.lower().endswith(ending)), None)
+        inner = name.lower().removesuffix(PACKED)
+        ending = next((ending for ending in FORMATS if inner.endswith(ending)), None)
         if ending is None:
-            raise RefusedError(400, f"file format not supported; supported: {', '.join(FORMATS)}")
+            supported = f"{', '.join(FORMATS)}, and each of them with {PACKED}"
+            raise RefusedError(400, f"file format not supported; supported: {supported}")
         try:
-            raw = read_stream(io.BytesIO(content), "the file", gzip_only=True)
-            text = "\n".join(self._at_most(decode_line(line, "the file", n) for n, line in enumerate(raw, start=1)))
+            if ending in documents.ENDINGS:
+                direction, translated = await self._translate_document(fields, ending, content, wait)
+            else:
+                direction, translated = await self._translate_text_file(fields, ending, content, wait)
         except DataError as error:
             raise RefusedError(400, str(error)) from None
-        html = ending != ".txt"
-        wanted = self._wanted({**fields, "q": [text], "format": "html" if html else "text"}, "q", "source", "target")
-        if html:
-            (translated,) = await self._translate_html(wanted, wait)
-        else:
-            ((translated,),) = await self._translate_texts(wanted.direction.loaded, wanted.texts, 0, wait)
         for old, (_, _, end) in list(self._files.items()):
             if end < monotonic() or len(self._files) >= _KEPT_FILES:
                 del self._files[old]  # the oldest ones come first
         token = f"{secrets.token_urlsafe(24)}{ending}"
-        proposed = f"translated.{short_code(wanted.direction.target)}{ending}"
-        self._files[token] = (proposed, f"{translated}\n".encode(), monotonic() + _KEPT_SECONDS)
+        proposed = f"translated.{short_code(direction.target)}{ending}"
+        self._files[token] = (proposed, translated, monotonic() + _KEPT_SECONDS)
         return token
 
     def file(self, token: str) -> tuple[str, bytes]:
@@ -200,6 +206,36 @@ class Api:
             return await wait(self._accepted(lambda: self._batcher.call(look)))
         except UserError as error:  # too long, or a kind of model that cannot be looked into
             raise RefusedError(400, str(error)) from None
+
+    async def _translate_text_file(
+        self, fields: Fields, ending: str, content: bytes, wait: Wait
+    ) -> tuple[Direction, bytes]:
+        """The translation of a file of plain text or HTML."""
+        raw = read_stream(io.BytesIO(content), "the file", gzip_only=True)
+        text = "\n".join(self._at_most(decode_line(line, "the file", n) for n, line in enumerate(raw, start=1)))
+        html = ending != ".txt"
+        wanted = self._wanted({**fields, "q": [text], "format": "html" if html else "text"}, "q", "source", "target")
+        if html:
+            (translated,) = await self._translate_html(wanted, wait)
+        else:
+            ((translated,),) = await self._translate_texts(wanted.direction.loaded, wanted.texts, 0, wait)
+        return wanted.direction, f"{translated}\n".encode()
+
+    async def _translate_document(
+        self, fields: Fields, ending: str, content: bytes, wait: Wait
+    ) -> tuple[Direction, bytes]:
+        """The translation of a table, JSON lines or a translation memory."""
+        directions = self._directions(*self._codes(fields, "source", "target"))
+        sources, target = [one.source for one in directions], directions[0].target
+        limits = documents.Limits(self.settings.max_bytes, self.settings.max_lines)
+        read = partial(documents.read_document, content, ending, sources, target, limits)
+        document = await wait(self._reader.submit(read))
+        source = fields["source"] if document.source is None else document.source
+        asked = {**fields, "q": document.texts or [""], "source": source, "format": "text"}
+        wanted = self._wanted(asked, "q", "source", "target")
+        ranked = await self._translate_texts(wanted.direction.loaded, wanted.texts, 0, wait)
+        filled = await wait(self._reader.submit(document.filled, [best for best, *_ in ranked]))
+        return wanted.direction, filled
 
     async def _translate_texts(
         self, loaded: Loaded, texts: Sequence[str], alternatives: int, wait: Wait
@@ -279,10 +315,7 @@ class Api:
     def _wanted(self, fields: Fields, q: str, source: str, target: str) -> _Wanted:
         """What a request asks for; the names of its fields are given."""
         texts = self._limited(_texts(fields, q))
-        codes = [fields.get(name) for name in (source, target)]
-        for name, code in zip((source, target), codes, strict=True):
-            if not isinstance(code, str) or not code:
-                raise RefusedError(400, f"{name}: missing, or not a language code")
+        codes = self._codes(fields, source, target)
         kind = "text" if fields.get("format") in (None, "") else fields["format"]
         if kind not in ("text", "html"):
             raise RefusedError(400, "format: text or html")
@@ -293,18 +326,34 @@ class Api:
             raise RefusedError(400, "alternatives: a number from 0")
         if alternatives % 1:
             raise RefusedError(400, "alternatives: a whole number")
-        direction, detected = self._direction(texts, *map(str, codes))
+        direction, detected = self._direction(texts, *codes)
         return _Wanted(texts, direction, detected, kind == "html", int(min(alternatives, 1000)))
 
-    def _direction(self, texts: list[str], source: str, target: str) -> tuple[Direction, dict[str, Any] | None]:
-        """The direction of a request, with the language that was detected for ``auto``."""
+    def _codes(self, fields: Fields, source: str, target: str) -> list[str]:
+        """The language codes of a request, as they are given."""
+        codes = [fields.get(name) for name in (source, target)]
+        for name, code in zip((source, target), codes, strict=True):
+            if not isinstance(code, str) or not code:
+                raise RefusedError(400, f"{name}: missing, or not a language code")
+        return [str(code) for code in codes]
+
+    def _directions(self, source: str, target: str) -> list[Direction]:
+        """The direction of a request, or those that it may have for ``auto``."""
         if source.lower() != "auto":
             if (direction := self.models.find(source, target)) is None:
                 raise RefusedError(400, f"{source[:40]} to {target[:40]} is not supported; GET /languages lists all")
-            return direction, None
-        sources = [one.source for one in self.models.directions if self.models.find(one.source, target) is one]
-        if not sources:
+            return [direction]
+        found = [one for one in self.models.directions if self.models.find(one.source, target) is one]
+        if not found:
             raise RefusedError(400, f"{target[:40]} is not supported; GET /languages lists all")
+        return found
+
+    def _direction(self, texts: list[str], source: str, target: str) -> tuple[Direction, dict[str, Any] | None]:
+        """The direction of a request, with the language that was detected for ``auto``."""
+        directions = self._directions(source, target)
+        if source.lower() != "auto":
+            return directions[0], None
+        sources = [one.source for one in directions]
         try:
             found = self._detect(texts, sources)
         except RefusedError:

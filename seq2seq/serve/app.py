@@ -97,8 +97,7 @@ class _Server:
 
     def __init__(self, api: Api, metrics: Metrics, report: Callable[[str], None]) -> None:
         self._api, self._metrics, self._report = api, metrics, report
-        # A character has at most 12 bytes in JSON: \\ud83d\\ude00.
-        self._max_bytes = 12 * api.settings.max_characters + 65_536
+        self._max_bytes = api.settings.max_bytes
         self._page = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
         hashes = {
             name: " ".join(

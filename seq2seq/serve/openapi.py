@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from seq2seq import __version__
-from seq2seq.serve.api import Api
+from seq2seq.serve.api import FORMATS, PACKED, Api
 
 Json = dict[str, Any]
 
@@ -76,7 +76,9 @@ def document(api: Api) -> Json:
         ["text_list", "source_lang", "target_lang"], text_list=texts, source_lang=_CODE, target_lang=_CODE, **key
     )
     immersive |= between("source_lang", "target_lang")
-    file = _object(["file", "source", "target"], file={"type": "string", "format": "binary"}, **side, **key)
+    names = f"its name ends in {', '.join(FORMATS)}, or in one of these and {PACKED}"
+    content = {"type": "string", "format": "binary", "description": names}
+    file = _object(["file", "source", "target"], file=content, **side, **key)
     file |= between("source", "target")
     explain = _object(["q", "translation", "source", "target"], q=text, translation=text, **side, **key)
     explain |= between("source", "target")
@@ -122,7 +124,7 @@ def document(api: Api) -> Json:
         },
         "/translate_file": {
             "post": _operation(
-                "Translate a file: text or HTML, by the end of its name.",
+                "Translate a file: text, HTML, a table (TSV, CSV), JSON lines or TMX, by the end of its name.",
                 _object(["translatedFileUrl"], translatedFileUrl=_STRING),
                 requestBody=_body({"multipart/form-data": file}),
             )
@@ -146,8 +148,9 @@ def document(api: Api) -> Json:
             "get": _operation(
                 "Limits and defaults.",
                 _object(
-                    ["charLimit", "language"],
+                    ["charLimit", "language", "supportedFilesFormat"],
                     charLimit={"type": "integer"},
+                    supportedFilesFormat=_STRINGS,
                     language=_object(["source", "target"], source=language, target=language),
                 ),
             )

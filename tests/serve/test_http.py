@@ -1,14 +1,18 @@
 """LibreTranslate's API as its clients use it, over real sockets."""
 
+import gzip
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
 
+from seq2seq.serve import documents
 from seq2seq.serve.batcher import Loaded
 from tests.serve.running import Server
 from tests.toy import run_command, sentences
@@ -95,6 +99,74 @@ def test_a_file_is_translated_and_downloaded(server: Server, model: Loaded) -> N
         assert (status, b"error" in answer) == (400, True), name
 
 
+def test_a_table_and_records_come_back_with_translations(server: Server, limited: Server, model: Loaded) -> None:
+    """Guards against documents in another place than the answer's, a wrong model, and limits that they do not have."""
+    first, second = (model.translator.translate(line) for line in LINES[:2])
+    table = f"id,xx,yy\r\n1,{LINES[0]},\r\n2,,\r\n3,kept,old\r\n4,{LINES[1]},\r\n"
+    expected = f"id,xx,yy\r\n1,{LINES[0]},{first}\r\n2,,\r\n3,kept,old\r\n4,{LINES[1]},{second}\r\n"
+    tmx = f"<tmx><body><tu><tuv xml:lang='xx-A'><seg>{LINES[0]}</seg></tuv></tu></body></tmx>"
+    variant = f'<tuv xml:lang="yy"><seg>{first}</seg></tuv></tu>'
+    for name, content, answer in (
+        ("a.csv", table, expected),
+        ("../../a.b.CSV.gz", table, expected),
+        ("a.tsv", LINES[0], f"{LINES[0]}\t{first}\n"),
+        ("a.jsonl", f'{{"text": "{LINES[0]}\\n{LINES[1]}"}}', f'"text": "{LINES[0]}\\n{LINES[1]}", "translation": '),
+        ("a.tmx", tmx, tmx.replace("</tu>", variant)),
+        ("a.tsv", "xx\n", "xx\tyy\n"),
+        ("a.csv", "", ""),
+        ("a.txt.gz", LINES[0], f"{first}\n"),
+    ):
+        packed = gzip.compress(content.encode()) if name.endswith("gz") else content.encode()
+        for source in ("xx", "XX", "auto"):
+            status, body, _ = server.send_file(name, packed, {"source": source, "target": "yy"})
+            assert status == 200, body
+            url = json.loads(body)["translatedFileUrl"]
+            _, translated, headers = server.send(url.removeprefix(server.url))
+            ending = name.lower().removesuffix(".gz").rpartition(".")[2]
+            assert headers["content-disposition"] == f'attachment; filename="translated.yy.{ending}"'
+            if ending == "jsonl":
+                assert json.loads(translated)["translation"] == f"{first}\n{second}"
+            assert answer in translated.decode() if answer else not translated
+    formats = server.ask("/frontend/settings")[1]["supportedFilesFormat"]
+    assert formats == [".txt", ".html", ".htm", ".tsv", ".csv", ".jsonl", ".tmx", ".gz"]
+    for name, content, message in (
+        ("a.csv", "a,b\n", "the file:1: no column is named 'xx', 'source', 'src' or 'text'"),
+        ("a.csv", "xx\n" + "ka\n" * 21, "the file has more than 20 texts to translate"),
+        ("a.csv", 'xx\n"' + "ka\n" * 21 + '"\n', "22 lines in a request; the limit is 20"),
+        ("a.csv", "xx\n" + "k" * 301, "the request has 301 characters"),
+        ("a.csv", gzip.compress(b"xx\n" + b"\n" * 100_000), "the file has more than 69,136 bytes (unpacked)"),
+        ("a.tmx", "<!DOCTYPE tmx [<!ENTITY a 'x'>]><tmx/>", "the file:1: declares the entity a"),
+        ("a.png.gz", "", "file format not supported; supported: .txt, .html, .htm, .tsv, .csv, .jsonl, .tmx, and"),
+    ):
+        raw = content if isinstance(content, bytes) else content.encode()
+        status, body, _ = limited.send_file(name, raw, PAIR)
+        assert status == 400
+        assert json.loads(body)["error"].startswith(message)
+    for wrong in ({"source": "zz"}, {"target": "zz"}, {"source": ""}):
+        status, body, _ = limited.send_file("a.csv", b"zz,a\n", {**PAIR, **wrong})
+        assert status == 400
+        assert "column" not in body.decode()
+
+
+def test_a_large_document_holds_up_nobody(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a file whose reading stops the server meanwhile."""
+    reading, answered = Event(), Event()
+    read = documents.read_document
+
+    def slow(*arguments: Any) -> Any:
+        reading.set()
+        assert answered.wait(20)
+        return read(*arguments)
+
+    monkeypatch.setattr(documents, "read_document", slow)
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(server.send_file, "a.tsv", b"xx\nka\n", PAIR)
+        assert reading.wait(20)
+        assert server.ask("/translate", {"q": "ka", **PAIR})[0] == 200
+        answered.set()
+        assert sent.result()[0] == 200
+
+
 def test_what_a_client_asks_first(server: Server) -> None:
     """Guards against clients that cannot start, and a page that loads something from elsewhere."""
     language = {"code": "xx", "name": "xx", "targets": ["yy"]}
@@ -137,5 +209,12 @@ def test_clients_from_the_registry(server: Server, model: Loaded, tmp_path: Path
         file = other.translate_file(tmp_path / "a.txt", "xx", "yy")
         with urlopen(file.translated_file_url) as answer:
             assert answer.read().decode() == f"{text}\n"
+        (tmp_path / "a.csv").write_text(f"id,xx\n7,{LINES[0]}\n", encoding="utf-8")
+        with urlopen(other.translate_file(tmp_path / "a.csv", "xx", "yy").translated_file_url) as answer:
+            assert answer.read().decode() == f"id,xx,yy\n7,{LINES[0]},{text}\n"
+        assert ".csv" in other.frontend_settings().supported_files_format
+        (tmp_path / "a.csv").write_text("id,note\n", encoding="utf-8")
+        with pytest.raises(libretranslate_aio.BadRequestError, match="the file:1: no column is named 'xx'"):
+            other.translate_file(tmp_path / "a.csv", "xx", "yy")
         with pytest.raises(libretranslate_aio.BadRequestError, match="not supported"):
             other.translate("ka", "xx", "zz")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -75,6 +76,13 @@ def test_type_click_swap_and_upload(browser: Any, server: Server, model: Loaded,
     reader.find("#file").send_keys(str(tmp_path / "a.txt"))
     reader.until(lambda: reader.find("#download").is_displayed())
     assert reader.find("#download").get_attribute("href").startswith(f"{server.url}/download_file/")
+    (tmp_path / "a.csv").write_text(f"id,yy\n1,{SOURCE}\n", encoding="utf-8")
+    reader.find("#file").send_keys(str(tmp_path / "a.csv"))
+    reader.until(lambda: reader.find("#download").is_displayed())
+    with urlopen(reader.find("#download").get_attribute("href")) as answer:
+        assert answer.read().decode() == f"id,yy,xx\n1,{SOURCE},{model.translator.translate(SOURCE)}\n"
+    assert ".csv" in reader.find("#file").get_attribute("accept").split(",")
+    assert all(part in reader.find("#formats").text for part in (".csv", "“yy”"))
 
 
 def test_language_and_colours(browser: Any, server: Server) -> None:  # noqa: F811

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,25 @@ def read_jsonl(path: Path, *, src: str, tgt: str, score: str | None = None) -> I
     Raises:
         DataError: the file cannot be read, a line is not a JSON object, or a value is missing or not a string.
     """
+    for number, _, tree in objects_of(read_lines(path), path):
+        place = f"{path}:{number}"
+        found = None if score is None else read_score(_value(tree, score, place), place)
+        yield Unit(one_line(text_of(tree, src, place)), one_line(text_of(tree, tgt, place)), number, found)
+
+
+def objects_of(lines: Iterable[bytes], name: Path | str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The objects of JSON lines, each with its number and its line."""
     # As floats, whole numbers can have any length.
     decoder = json.JSONDecoder(object_pairs_hook=_without_repeated_keys, parse_int=float)
     blank_line = 0
-    for number, raw in enumerate(read_lines(path), start=1):
-        line = decode_line(raw, path, number)
+    for number, raw in enumerate(lines, start=1):
+        line = decode_line(raw, name, number)
         if not line.strip():
             blank_line = blank_line or number
             continue
         if blank_line:
-            raise DataError(f"{path}:{blank_line}: the line is blank; remove it, each line must be a JSON object")
-        place = f"{path}:{number}"
-        tree = _parse(decoder, line, place, number == 1)
-        found = None if score is None else read_score(_value(tree, score, place), place)
-        yield Unit(_text(tree, src, place), _text(tree, tgt, place), number, found)
+            raise DataError(f"{name}:{blank_line}: the line is blank; remove it, each line must be a JSON object")
+        yield number, line, _parse(decoder, line, f"{name}:{number}", number == 1)
 
 
 def _parse(decoder: json.JSONDecoder, line: str, place: str, is_first: bool) -> dict[str, Any]:
@@ -76,11 +81,11 @@ def _value(tree: dict[str, Any], key: str, place: str) -> Any:
     try:
         return _find(tree, key)
     except KeyError:
-        keys = [name for first, inner in tree.items() for name in _names_in(first, inner)]
-        raise DataError(f"{place}: there is no key {key!r}; {known_names('keys', keys)}") from None
+        raise DataError(f"{place}: there is no key {key!r}; {known_names('keys', names_in(tree))}") from None
 
 
-def _text(tree: dict[str, Any], key: str, place: str) -> str:
+def text_of(tree: dict[str, Any], key: str, place: str) -> str:
+    """The text of a key, which can have line breaks; raises DataError if there is none."""
     value = _value(tree, key, place)
     if value is None:
         return ""
@@ -90,7 +95,7 @@ def _text(tree: dict[str, Any], key: str, place: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise DataError(f"{place}: the value of {key!r} has half a character (\\ud800 to \\udfff); remove it") from None
-    return one_line(value)
+    return value
 
 
 def _find(tree: Any, key: str) -> Any:
@@ -105,8 +110,12 @@ def _find(tree: Any, key: str) -> Any:
     return _find(tree[first], rest)
 
 
-def _names_in(key: str, value: Any) -> list[str]:
-    return [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]
+def names_in(tree: dict[str, Any]) -> list[str]:
+    """The keys of an object, with dots those of inner objects."""
+    names: list[str] = []
+    for key, value in tree.items():
+        names += [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]
+    return names
 
 
 def _name(value: Any) -> str:

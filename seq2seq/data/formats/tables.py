@@ -1,7 +1,7 @@
 """Tables in text files: TSV, where tabs separate cells, and CSV, where cells can have quotes and line breaks."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ def read_tsv(path: Path, *, src: str | int, tgt: str | int, score: str | int | N
     Raises:
         DataError: the file cannot be read, a column is missing, or a row has too few cells.
     """
-    return units_of(_tsv_rows(path), f"{path}:", src, tgt, score)
+    return units_of(tsv_rows(read_lines(path), path), f"{path}:", src, tgt, score)
 
 
-def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    for number, raw in enumerate(read_lines(path), start=1):
-        line = decode_line(raw, path, number)
+def tsv_rows(lines: Iterable[bytes], name: Path | str) -> Iterator[tuple[int, list[str]]]:
+    """The numbered rows of the lines of a TSV file; an empty line has no cells."""
+    for number, raw in enumerate(lines, start=1):
+        line = decode_line(raw, name, number)
         yield number, _cells(line.split("\t"))
 
 
@@ -47,24 +48,28 @@ def read_csv(
 
 def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The rows of a CSV file and the lines where they start; see :func:`read_csv`. An empty line has no cells."""
-    reader = csv.reader(_csv_lines(path), delimiter=delimiter, strict=True)
-    first_row = True
-    while True:
-        number = reader.line_num + 1
-        try:
-            row = _next_row(reader)
-        except csv.Error as error:
-            raise DataError(f"{path}:{number}: {_explain(error)}") from None
-        if row is None:
-            return
-        if first_row and len(_cells(row)) == 1:  # two sides need two cells
+    for index, (number, row) in enumerate(parse_csv(read_lines(path), path, delimiter)):
+        if index == 0 and len(row) == 1:  # two sides need two cells
             found = next((repr(mark) for mark in _DELIMITERS if mark in row[0]), "the character between the cells")
             raise DataError(
                 f"{path}:{number}: the first row has one cell, '{printable(row[0], 60)}', because the delimiter is "
                 f"{delimiter!r}; set the delimiter to {found}"
             )
+        yield number, row
+
+
+def parse_csv(lines: Iterable[bytes], name: Path | str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """:func:`csv_rows` of the lines of a file, which may have a single column."""
+    reader = csv.reader(_csv_lines(lines, name), delimiter=delimiter, strict=True)
+    while True:
+        number = reader.line_num + 1
+        try:
+            row = _next_row(reader)
+        except csv.Error as error:
+            raise DataError(f"{name}:{number}: {_explain(error)}") from None
+        if row is None:
+            return
         yield number, _cells(row)
-        first_row = False
 
 
 def _cells(row: list[str]) -> list[str]:
@@ -72,15 +77,15 @@ def _cells(row: list[str]) -> list[str]:
     return [] if len(row) == 1 and not row[0].strip() else row
 
 
-def _csv_lines(path: Path) -> Iterator[str]:
-    for number, raw in enumerate(read_lines(path), start=1):
+def _csv_lines(lines: Iterable[bytes], name: Path | str) -> Iterator[str]:
+    for number, raw in enumerate(lines, start=1):
         if b"\0" in raw:  # the csv module of Python 3.10 cannot read it
-            raise DataError(f"{path}:{number}: has a NUL character, which text does not have; export the table again")
+            raise DataError(f"{name}:{number}: has a NUL character, which text does not have; export the table again")
         try:
             yield raw.decode("utf-8") + "\n"
         except UnicodeDecodeError as error:
             raise DataError(
-                f"{path}:{number}: not valid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1}); "
+                f"{name}:{number}: not valid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1}); "
                 "if it is from Excel, convert it first: iconv -f windows-1252 -t utf-8 FILE > text.csv"
             ) from None
 

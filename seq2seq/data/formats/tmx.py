@@ -9,9 +9,10 @@ ends of a segment.
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 from xml.parsers import expat
 
 from seq2seq.data.formats.compression import open_bytes
@@ -50,39 +51,38 @@ def read_tmx(path: Path, *, src_lang: str, tgt_lang: str, mend: bool = False) ->
         DataError: the file cannot be read, is not well-formed XML or not TMX, declares entities, has a segment above
             16 million characters, or (at the end) has no unit in one of the languages.
     """
-    memory = _Memory(src_lang, tgt_lang)
-    fed = 0
-    try:
-        with open_bytes(path) as file:
-            for text in checked(decoded(iter(partial(file.read, BLOCK), b"")), mend):
-                data = text.encode()
-                memory.parser.Parse(data, False)
-                fed += len(data)
-                memory.check_size(fed)
-                yield from memory.take_units()
-            memory.parser.Parse(b"", True)
-            yield from memory.take_units()
-    except (XmlError, expat.ExpatError) as error:
-        line, what = (error.line, error.what) if isinstance(error, XmlError) else (error.lineno, memory.explain(error))
-        unit = f"unit {memory.number}: " if memory.in_unit else ""
-        raise DataError(f"{path}:{line}: {unit}{what}") from None
-    if problem := memory.missing_languages():
+    memory = Memory(src_lang, tgt_lang)
+    with open_bytes(path) as file:
+        for found in memory.units_of(checked(decoded(iter(partial(file.read, BLOCK), b"")), mend), path):
+            yield found.unit
+    if problem := memory.missing_languages("src_lang", "tgt_lang"):
         raise DataError(f"{path}: {problem}")
 
 
-class _Memory:
+class PlacedUnit(NamedTuple):
+    """A unit and its places in the text of the file; they count bytes of UTF-8."""
+
+    unit: Unit
+    segment: tuple[int, int] | None  # of the target text: where <seg> and </seg> start (<seg/>: where it ends)
+    variant: int  # where the last <tuv> starts
+    end: int  # where </tu> starts
+
+
+class Memory:
     """What the parser has found so far: finished units, the open unit and segment, and languages."""
 
     def __init__(self, *languages: str) -> None:
         self._languages = languages
         self._codes = [_normal(language) for language in languages]
-        self._units: list[Unit] = []
+        self._units: list[PlacedUnit] = []
         self._counts: Counter[str] = Counter()  # of variants, by their language code as it is written
         self._found = [False, False]  # for each side, whether any unit has its language
         self.number, self.in_unit = 0, False
         self._begun, self._depth = False, 0  # whether there was an element, and how many are open
         self._texts, self._taken = ["", ""], [0, 0]  # of the open unit: text and fit of each side
         self._fits = [0, 0]  # of the open variant
+        self._opened = self._variant = 0  # where the latest segment and variant start
+        self._segment: tuple[int, int] | None = None  # see PlacedUnit
         self._kept: list[bool] = []  # for the open segment and each element in it: whether its text is kept
         self._text = io.StringIO()
         # The text comes decoded, so the encoding that the file declares does not count.
@@ -92,7 +92,25 @@ class _Memory:
         self.parser.EndElementHandler = self._end
         self.parser.EntityDeclHandler = self._refuse_entity
 
-    def take_units(self) -> list[Unit]:
+    def units_of(self, texts: Iterable[str], name: Path | str) -> Iterator[PlacedUnit]:
+        """The units of a file, whose text comes in parts; raises DataError as :func:`read_tmx`, which is the reader."""
+        fed = 0
+        try:
+            for text in texts:
+                data = text.encode()
+                self.parser.Parse(data, False)
+                fed += len(data)
+                self.check_size(fed)
+                yield from self.take_units()
+            self.parser.Parse(b"", True)
+            yield from self.take_units()
+        except (XmlError, expat.ExpatError) as error:
+            line = error.line if isinstance(error, XmlError) else error.lineno
+            what = error.what if isinstance(error, XmlError) else self.explain(error)
+            unit = f"unit {self.number}: " if self.in_unit else ""
+            raise DataError(f"{name}:{line}: {unit}{what}") from None
+
+    def take_units(self) -> list[PlacedUnit]:
         """The units that were finished since the last call."""
         units, self._units = self._units, []
         return units
@@ -115,17 +133,21 @@ class _Memory:
             return f"is not XML ({message}); name a TMX file"
         return f"is not well-formed XML ({message}); correct this place, or export the memory again"
 
-    def missing_languages(self) -> str | None:
-        """What to say if the file has units, but none in one of the languages."""
-        if not self.number or all(self._found):
+    def missing_languages(self, *keys: str) -> str | None:
+        """What to say if the file has units, but none in one of the first languages, whose ``keys`` are given."""
+        missing = [(one, key) for one, key, found in zip(self._languages, keys, self._found, strict=False) if not found]
+        if not (self.number and missing):
             return None
-        missing = [side for side in (0, 1) if not self._found[side]]
-        wanted = " and none in ".join(self._languages[side] for side in missing)
-        keys = " and ".join(("src_lang", "tgt_lang")[side] for side in missing)
+        wanted = " and none in ".join(language for language, _ in missing)
+        to_set = " and ".join(key for _, key in missing)
         most = self._counts.most_common(_SHOWN_LANGUAGES)
         shown = ", ".join(f"{printable(code, 20) or 'without a code'} ({count:,})" for code, count in most)
         more = f" and {len(self._counts) - len(most)} more" * (len(self._counts) > len(most))
-        return f"no unit in {wanted}; its languages: {shown or 'none'}{more}; set {keys} to one of them"
+        return f"no unit in {wanted}; its languages: {shown or 'none'}{more}; set {to_set} to one of them"
+
+    def has(self, language: str) -> bool:
+        """Whether there were variants in a language."""
+        return any(_fit(_normal(code), _normal(language), self._codes[1]) for code in self._counts)
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
@@ -144,10 +166,12 @@ class _Memory:
                 raise self._fault("a <tu> is inside of another <tu>; export the memory again")
             self.number += 1
             self.in_unit = True
-            self._texts, self._taken = ["", ""], [0, 0]
+            self._texts, self._taken, self._segment = ["", ""], [0, 0], None
         elif name == "tuv" and self.in_unit:
+            self._variant = self.parser.CurrentByteIndex
             self._start_variant(attributes.get("xml:lang") or attributes.get("lang") or "")
         elif name == "seg" and any(self._fits):
+            self._opened = self.parser.CurrentByteIndex
             self._text = io.StringIO()
             self._keep(True)
 
@@ -163,7 +187,8 @@ class _Memory:
             self._fits = [0, 0]
         elif name == "tu":
             self.in_unit = False
-            self._units.append(Unit(self._texts[0], self._texts[1], self.number))
+            unit = Unit(self._texts[0], self._texts[1], self.number)
+            self._units.append(PlacedUnit(unit, self._segment, self._variant, self.parser.CurrentByteIndex))
 
     def _start_variant(self, language: str) -> None:
         language = language[:40]  # so that no file fills the memory with codes
@@ -186,6 +211,8 @@ class _Memory:
         for side, fit in enumerate(self._fits):
             if fit > self._taken[side]:
                 self._texts[side], self._taken[side] = text, fit
+                if side == 1:
+                    self._segment = self._opened, self.parser.CurrentByteIndex
 
     def _keep(self, kept: bool) -> None:
         self._kept.append(kept)

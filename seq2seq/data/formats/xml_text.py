@@ -68,7 +68,7 @@ def decoded(blocks: Iterator[bytes]) -> Iterator[str]:
         head += block
         if len(head) >= _HEAD or b">" in head:
             break
-    encoding, size_of_mark = _encoding(head)
+    encoding, size_of_mark = encoding_of(head)
     decoder = codecs.getincrementaldecoder(encoding)()
     line = 1
     for block in chain([head[size_of_mark:]], blocks, [b""]):
@@ -143,7 +143,7 @@ def _fault(reference: str) -> tuple[str, str] | None:
     return f"{reference} is not an entity of XML, which writes an ampersand as &amp;", "&amp;" + reference[1:]
 
 
-def _encoding(head: bytes) -> tuple[str, int]:
+def encoding_of(head: bytes) -> tuple[str, int]:
     """The encoding of a file that starts with ``head``, and the length of its byte order mark."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
