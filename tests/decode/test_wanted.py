@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from seq2seq.cli.main import main
 from seq2seq.config import DecodeConfig, TokenizerConfig
@@ -104,7 +105,11 @@ def test_protected_numbers_are_exact(translator: Translator) -> None:
 
 def test_a_string_stands_where_attention_says(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against the first source token for all strings."""
-    monkeypatch.setattr(translator.engine, "alignment", lambda src, tgt: np.eye(len(tgt), len(src)))
+
+    def look(sources: list[list[int]], targets: list[list[int]]) -> list[NDArray[np.float64]]:
+        return [np.eye(len(tgt), len(src)) for src, tgt in zip(sources, targets, strict=True)]
+
+    monkeypatch.setattr(translator.engine, "alignments", look)
     sources = ["kato {x} miren sol vu", "kato miren {x} sol vu", "kato miren sol vu {x}"]
     found = [text.index("{x}") for (text,) in texts(translator, sources, protect=["placeholders"])]
     assert 0 < found[0] < found[1] < found[2]
