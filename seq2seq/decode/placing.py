@@ -250,11 +250,11 @@ class _Placing:
                 taken.append((start, end))
             self._spans[number] = start, end
             del gains[number]
-        after = -1  # the last tag without its other one; they keep their order
+        after = room[0]  # the last tag without its other one; they keep their order
         for number in children:
             if number not in with_text:
                 is_tag = "tags" in self._elements[number].strings
-                place = self._beside(number, room, taken, after if is_tag else -1)
+                place = self._beside(number, room, taken, after if is_tag else 0)
                 self._spans[number] = place, place
                 after = place if is_tag else after
         for number in with_text:
@@ -294,8 +294,8 @@ class _Placing:
         length = one.end - one.start
         return (last or 0) - length if first is None else first, (first or 0) + length if last is None else last
 
-    def _beside(self, number: int, room: Span, taken: Sequence[Span], after: int = -1) -> int:
-        """The unit before which something without words stands, in no run that is taken, and ``after`` another unit."""
+    def _beside(self, number: int, room: Span, taken: Sequence[Span], after: int = 0) -> int:
+        """The unit before which something without words stands, in no run that is taken, and not before ``after``."""
         one, rows = self._elements[number], self._weights[slice(*room)]
         is_tag, belongs_to_next, (first, last) = "tags" in one.strings, self._belongs_to_next(one), self._around(one)
         if one.start == last and (is_tag or one.spaces[0]):
@@ -309,8 +309,7 @@ class _Placing:
         else:
             fit[1:] += rows[:, following - 1]
         allowed = [n for n in range(room[0], room[1] + 1) if not any(start < n < end for start, end in taken)]
-        allowed = [n for n in allowed if n > after] or allowed[-1:]
-        return max(allowed, key=lambda n: float(fit[n - room[0]]))
+        return max((n for n in allowed if n >= after), key=lambda n: float(fit[n - room[0]]))
 
     def _in_order(self, at: int) -> Numbers:
         """[U + 1]: how well a place of the source fits before each unit and after the last one, from 0 to 1.

@@ -619,14 +619,14 @@ class Translator:
                 for i in best:
                     candidates[i] = replace(candidates[i], lowest=float(next(scored).min()))
         if some := [(part, i) for part, bare in enumerate(bares) if bare.elements for i in kept[part]]:
-            whole = self._with_elements(
+            completed = self._with_elements(
                 [bares[part] for part, _ in some],
                 [parts[part].ids for part, _ in some],
                 [found[part][i].ids for part, i in some],
                 [results[part][i].text for part, i in some],
                 decode,
             )
-            for (part, i), text in zip(some, whole, strict=True):
+            for (part, i), text in zip(some, completed, strict=True):
                 results[part][i] = replace(results[part][i], text=text)
         return [[candidates[i] for i in best] for candidates, best in zip(results, kept, strict=True)]
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from time import process_time
 
 import numpy as np
 import pytest
@@ -69,6 +70,15 @@ def placed(bare: Bare, translation: str, order: list[int], written: Callable[[st
         ("Hi<br/>you", "hallo du", [0, 1], "", "hallo<br/>du"),
         ("one www.a.org/ two", "eins zwei", [0, 1], "", "eins www.a.org/ zwei"),
         ("one (www.a.org/) two", "eins zwei", [0, 3], "", "eins www.a.org/ zwei"),
+        ("I <b>saw</b> a <i>car</i>", "ich habe auto gesehen", [0, 0, 3, 1], "", "ich habe <i>auto</i> <b>gesehen</b>"),
+        ("{x}, I see him", "ihn sehe ich", [3, 2, 1], "", "{x} ihn sehe ich"),
+        ("I see</b> him</i>", "ihn sehe ich", [2, 1, 0], "", "ihn sehe</b> ich</i>"),
+        ("</b>I see <i>him", "ihn sehe ich", [2, 1, 0], "", "</b><i>ihn sehe ich"),
+        ("I</b> see <i>him", "ihn sehe ich", [2, 1, 0], "", "ihn sehe ich</b> <i>"),
+        ("in {x}, {y} is", "in , ist", [0, 1, 2], "", "in {x}, {y} ist"),
+        ("one {x}{y} two", "zwei eins", [1, 0], "", "{x}{y} zwei eins"),
+        ("<b>{x} one</b> two", "eins zwei", [0, 1], "", "<b>{x} eins</b> zwei"),
+        ("<b>one <i>two</b> six</i>", "eins zwei sex", [0, 1, 2], "", "<b>eins <i>zwei</b> sex</i>"),
     ],
 )
 def test_strings_come_back(source: str, words: str, order: list[int], ends: str, expected: str) -> None:
@@ -95,3 +105,22 @@ def test_a_string_at_the_end_stays_there() -> None:
     bare = without_strings("see him {x}", KINDS)
     looked = Looked(bare.text, words_of(bare), "ihn sehe", spans("ihn sehe"), np.zeros((2, 2)))
     assert put_in(looked, bare.elements) == "ihn sehe {x}"
+
+
+def test_a_single_word_takes_no_small_words_with_it() -> None:
+    """Guards against a link around a preposition, which looks at the word behind it."""
+    bare = without_strings("I go to <b>school</b> now", KINDS)
+    weights = np.array([[9, 0, 0, 0, 0], [0, 0, 1, 1.2, 0], [0, 0, 0, 9, 0]], float)
+    looked = Looked(bare.text, words_of(bare), "ich zur schule", spans("ich zur schule"), weights)
+    assert put_in(looked, bare.elements) == "ich zur <b>schule</b>"
+
+
+def test_a_line_of_tags_takes_little_time() -> None:
+    """Guards against work that grows with the square of the tags, and against a stack that overflows."""
+    for source in ("<b>x</b> " * 1000, "<b>" * 1000 + "x" + "</b>" * 1000, "</b>x<b>" * 1000):
+        started = process_time()
+        bare = without_strings(source, KINDS)
+        translation = "AA " * 50
+        looked = Looked(bare.text, words_of(bare), translation, spans(translation), np.ones((50, len(words_of(bare)))))
+        assert not not_kept(source, put_in(looked, bare.elements), KINDS)
+        assert process_time() - started < 3
