@@ -1,6 +1,11 @@
 """Tags inside a sentence come back into its translation, once each, well nested, around what the model looked from."""
 
+import asyncio
 import re
+import shutil
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seq2seq.decode.placing import Bare, Looked, put_in
+from seq2seq.decode.translator import Translator
 from seq2seq.errors import UserError
-from seq2seq.serve.batcher import Loaded
+from seq2seq.serve.api import Api, Settings
+from seq2seq.serve.batcher import Batcher, Loaded
 from seq2seq.serve.markup import Piece, escaped, split_html
+from seq2seq.serve.models import Models
 from tests.decode.test_placing import placed, spans, words_of
 from tests.toy import sentences
 
@@ -93,3 +101,21 @@ def test_where_the_model_cannot_be_looked_into(model: Loaded) -> None:
     for html, translation in (("ka <b>to</b> " + "mi " * 200, "x"), ("ka <b>to</b>", " ")):
         with pytest.raises(UserError, match=r"the model reads at most|blank"):
             model.translator.with_elements([bare(sentence(html + " mi"))], [translation], model.decode, escaped)
+
+
+def test_an_engine_without_attention_keeps_all_tags(toy: Path, tmp_path: Path) -> None:
+    """Guards against lost or moved tags with CTranslate2, where each text between two tags is translated alone."""
+    pytest.importorskip("ctranslate2")
+    folder = shutil.copytree(toy / "best", tmp_path / "model")
+    translator = Translator.load(folder, engine="ctranslate2")
+    batcher = Batcher(10_000)
+    api = Api(Models([folder], lambda _: Loaded(translator, translator.config.decode)), batcher, Settings(1000, 99, 60))
+
+    async def wait(future: Future[Any]) -> Any:
+        return await asyncio.wrap_future(future)
+
+    html = ["<p>ka <b>to <i>mi</i></b> ka<sup>[1]</sup> <img> to.</p>", "<a>ka</a>, <!-- c --> to <code>q</code>"]
+    fields = {"q": html, "source": "xx", "target": "yy", "format": "html"}
+    answer = asyncio.run(api.translate(fields, wait))["translatedText"]
+    batcher.stop()
+    assert [re.findall(r"<.*?>", text) for text in answer] == [re.findall(r"<.*?>", text) for text in html]
