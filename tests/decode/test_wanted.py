@@ -118,7 +118,7 @@ def test_a_string_stands_where_attention_says(translator: Translator, monkeypatc
 
 def test_strings_do_not_depend_on_the_batch(translator: Translator, lines: list[str]) -> None:
     """Guards against attention of another sentence of the batch, or of its padding."""
-    planted = [line.replace(" ", " {x} ", 1).replace("a", "a <b>o</b> ", 1) for line in lines]
+    planted = [line.replace(" ", " {x} ", 1) for line in lines]
     found = texts(translator, planted, protect=["tags", "placeholders"])
     assert sum("{x}" in text for (text,) in found) > 3
     assert found == [texts(translator, [line], protect=["tags", "placeholders"])[0] for line in planted]
