@@ -46,6 +46,7 @@ _SAMPLE_TOKENS = 16_384  # the same for sampling on CUDA, which sorts the vocabu
 _GRID = 16  # padded lengths of sources are multiples of it
 _NO_RULES = Rules()
 OnFound: TypeAlias = Callable[[Sequence["Source"]], None]
+_LOOK = 1024  # tokens of a batch to look into; the weights of all layers and heads are kept
 _SMALLEST_SHARE = 1024  # tokens times beam size; in smaller batches a step's matrices are too small for one thread
 
 
@@ -283,20 +284,31 @@ class TorchEngine:
         return np.split(log_probs, np.cumsum([len(target) for target in targets])[:-1])
 
     @torch.inference_mode()
-    def alignment(self, source: Sequence[int], target: Sequence[int]) -> NDArray[np.float64]:
-        """Where the model looked for each token of a target, [T, S]; all ids are with EOS.
+    def alignments(
+        self, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+    ) -> list[NDArray[np.float64]]:
+        """Where the model looked for each token of each target, [T, S]; all ids are with EOS.
 
         It is the mean over layers and heads; of an ensemble, that of its first model. A model without attention looks
         from the first token to the last.
         """
+        compute_in_fork(self.device)
         model = self.model.members[0] if isinstance(self.model, Ensemble) else self.model
         assert isinstance(model, Seq2SeqModel)
-        with self.autocast():
-            _, maps = model.attention_maps(teacher_forced([source], [target]).to(self.device))
-        if "cross" in maps:
-            return maps["cross"].mean(dim=(0, 1)).double().cpu().numpy()
-        places = np.linspace(0, len(source) - 1, len(target)).round().astype(int)
-        return np.eye(len(source))[places]
+        found: list[NDArray[np.float64]] = [np.empty(0)] * len(sources)
+        lengths = [(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
+        for pairs in batches_of_pairs(lengths, _LOOK):  # not in threads: hooks look into the model
+            longest = [self._grid_length(max(lengths[pair][side] for pair in pairs)) for side in (0, 1)]
+            some, others = ([side[pair] for pair in pairs] for side in (sources, targets))
+            batch = teacher_forced(some, others, (longest[0], longest[1])).to(self.device)
+            with self.autocast():
+                _, maps = model.attention_maps(batch)
+            means = maps["cross"].mean(dim=(1, 2)).double().cpu().numpy() if "cross" in maps else None
+            for row, pair in enumerate(pairs):
+                num_source, num_target = lengths[pair]
+                places = np.linspace(0, num_source - 1, num_target).round().astype(int)
+                found[pair] = np.eye(num_source)[places] if means is None else means[row, :num_target, :num_source]
+        return found
 
     def _share(self, budget: int, num_tokens: int) -> int:
         """The size of batches; on the CPU every thread gets one, unless the batches become very small."""

@@ -39,7 +39,7 @@ class Pass:
     """One teacher-forced pass over a sentence pair."""
 
     log_probs: NDArray[np.float32]  # [T, V]
-    maps: dict[str, NDArray[np.float32]]  # see Seq2SeqModel.attention_maps
+    maps: dict[str, NDArray[np.float32]]  # see Seq2SeqModel.attention_maps; of the one sentence
 
 
 def run_once(engine: TorchEngine, src: Sequence[int], tgt: Sequence[int]) -> Pass:
@@ -48,7 +48,7 @@ def run_once(engine: TorchEngine, src: Sequence[int], tgt: Sequence[int]) -> Pas
     with engine.autocast(), torch.no_grad():
         hidden, maps = engine.model.attention_maps(batch)
         log_probs = engine.model.logits(hidden).float().log_softmax(dim=-1)
-    return Pass(log_probs.cpu().numpy(), {kind: weights.cpu().numpy() for kind, weights in maps.items()})
+    return Pass(log_probs.cpu().numpy(), {kind: weights[0].cpu().numpy() for kind, weights in maps.items()})
 
 
 class _Recorder:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from seq2seq.config import Protected
 from seq2seq.data.clean_rules import EMAIL, PLACEHOLDER, TAG, URL
+from seq2seq.decode.placing import Bare, Part, mates, take_out
 
 # A number with its separators: 1,234.5 and 10:30.
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -20,6 +21,9 @@ _PATTERNS: dict[Protected, re.Pattern[str]] = {
 }
 _AFTER_URL = ".,;:!?'*"  # the end of the sentence, not of the address
 _BRACKETS = {")": "(", "]": "["}
+_OUTSIDE: tuple[Protected, ...] = ("tags", "placeholders", "urls", "emails")  # numbers belong to the sentence
+_OF_PAIR = re.compile(r"<(/?)([\w:.-]+)[^<]*(?<!/)>")
+_PAIRS = 200  # of tags in a line; with more, each tag is placed by itself
 
 
 class Kept(NamedTuple):
@@ -47,6 +51,31 @@ def not_kept(source: str, translation: str, kinds: Sequence[Protected]) -> list[
     """The protected strings of a source that its translation does not have exactly as often."""
     there = protected(translation, kinds)
     return [one.text for one, places in protected(source, kinds).items() if len(there.get(one, ())) != len(places)]
+
+
+def without_strings(text: str, kinds: Sequence[Protected]) -> Bare:
+    """A text without its protected strings of these kinds, and these; numbers stay."""
+    found = protected(text, [kind for kind in kinds if kind in _OUTSIDE])
+    parts: list[Part] = []
+    last = 0
+    for at, (kind, string) in sorted((at, kept) for kept, places in found.items() for at in places):
+        parts += _text(text[last:at])
+        tag = _OF_PAIR.fullmatch(string) if kind == "tags" else None
+        parts.append(Part(string, "close" if tag[1] else "open", tag[2]) if tag else Part(string, "string", kind))
+        last = at + len(string)
+    if not parts:
+        return Bare(text, ())
+    pairs = mates(parts)
+    paired = {*pairs, *pairs.values()} if len(pairs) <= _PAIRS else ()
+    parts = [
+        Part(part.raw, "string", "tags") if part.kind in ("open", "close") and number not in paired else part
+        for number, part in enumerate(parts)
+    ]
+    return take_out([*parts, *_text(text[last:])])
+
+
+def _text(text: str) -> list[Part]:
+    return [Part(text, "text", text=text)] if text else []
 
 
 def _without_punctuation(address: str) -> str:

@@ -26,7 +26,7 @@ from seq2seq.decode.explain import attention_of, explain, run_once
 from seq2seq.decode.explanation import Attention, Explanation
 from seq2seq.decode.glossary import Glossary
 from seq2seq.decode.likelihood import TargetScore, score_pairs
-from seq2seq.decode.placing import Bare, put_in
+from seq2seq.decode.placing import Bare, look, put_in
 from seq2seq.decode.search import Hypothesis
 from seq2seq.decode.sentences import split_sentences
 from seq2seq.decode.speller import Speller
@@ -451,7 +451,7 @@ class Translator:
             prefix = prefixes[index]  # for the first part with words
             for part, (text, ids) in enumerate(pieces):
                 bare = Bare(text, ()) if prefix.strip() else wanted.bare(text)
-                if bare.strings:
+                if bare.elements:
                     (ids,) = self.tokenizers.src.encode([bare.text if bare.text.strip() else ""])
                 if not ids:
                     continue
@@ -480,7 +480,7 @@ class Translator:
             on_problem(number, message)
         results = [joined(translations, self.config.data.target_language, decode) for translations in found]
         for index, (text, some) in enumerate(zip(lines, results, strict=True)):
-            if not found[index] and wanted.bare(text).strings:  # there are no words beside them
+            if not found[index] and wanted.bare(text).elements:  # there are no words beside them
                 some[:] = [replace(one, text=text.strip()) for one in some]
             wanted.check(text, [one.text for one in some], prefixes[index], partial(on_problem, first + index + 1))
         return results
@@ -551,11 +551,16 @@ class Translator:
             for candidates, best in zip(results, kept, strict=True):
                 for i in best:
                     candidates[i] = replace(candidates[i], lowest=float(next(scored).min()))
-        for part, (source, bare) in enumerate(zip(parts, bares, strict=True)):
-            for i in kept[part] if bare.strings else ():
-                candidate = results[part][i]
-                text = self._with_strings(source, bare, found[part][i].ids, candidate.text, decode)
-                results[part][i] = replace(candidate, text=text)
+        if some := [(part, i) for part, bare in enumerate(bares) if bare.elements for i in kept[part]]:
+            completed = self._with_elements(
+                [bares[part] for part, _ in some],
+                [parts[part].ids for part, _ in some],
+                [found[part][i].ids for part, i in some],
+                [results[part][i].text for part, i in some],
+                decode,
+            )
+            for (part, i), text in zip(some, completed, strict=True):
+                results[part][i] = replace(results[part][i], text=text)
         return [[candidates[i] for i in best] for candidates, best in zip(results, kept, strict=True)]
 
     def _search(
@@ -586,21 +591,43 @@ class Translator:
         texts = self.tokenizers.tgt.decode_batch([one.ids for one in hypotheses])
         return wanted.is_there(bare.text, texts)
 
-    def _with_strings(
-        self, source: Source, bare: Bare, ids: Sequence[int], translation: str, decode: DecodeConfig
-    ) -> str:
-        """A translation with the strings of its source; ``ids``: of the translation, without EOS."""
+    def with_elements(
+        self,
+        bares: Sequence[Bare],
+        translations: Sequence[str],
+        decode: DecodeConfig,
+        written: Callable[[str], str] = str,
+    ) -> list[str]:
+        """The translations of bare sentences with what was taken out of these, where the model looked from.
+
+        Args:
+            decode: only the tag counts.
+            written: how the translations themselves are written, such as escaped.
+
+        Raises:
+            UserError: a text is blank or too long, or the engine runs several models.
+        """
+        sources = [self._inside(bare.text, decode)[1] for bare in bares]
+        targets = [self._one_sentence(text, self.tokenizers.tgt, "the translation")[:-1] for text in translations]
+        return self._with_elements(bares, sources, targets, translations, decode, written)
+
+    def _with_elements(
+        self,
+        bares: Sequence[Bare],
+        sources: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]],
+        translations: Sequence[str],
+        decode: DecodeConfig,
+        written: Callable[[str], str] = str,
+    ) -> list[str]:
+        """:meth:`with_elements`; ``sources`` and ``targets``: the ids, with EOS and without."""
         assert isinstance(self.engine, TorchEngine)
-        begun = self.tokenizers.tgt.decode_batch([ids[:n] for n in range(len(ids) + 1)])
-        cuts = [len(text) if translation.startswith(text) else None for text in begun]
-        num_tags = len(self._prefix(decode))
-        alignment = self.engine.alignment(source.ids, [*ids, EOS_ID])[:-1, num_tags:-1]
-        before = self.tokenizers.src.encode([bare.text[: one.at] for one in bare.strings])
-        columns = [
-            alignment.shape[1] if one.at == len(bare.text) else min(len(some), alignment.shape[1] - 1)
-            for one, some in zip(bare.strings, before, strict=True)
+        before = len(self._prefix(decode))
+        alignments = self.engine.alignments(sources, [[*ids, EOS_ID] for ids in targets])
+        return [
+            put_in(look(self.tokenizers, bare, ids, text, alignment[:-1, before:-1]), bare.elements, written)
+            for bare, ids, text, alignment in zip(bares, targets, translations, alignments, strict=True)
         ]
-        return put_in(translation, cuts, alignment, bare, columns)
 
     def _cut(self, line: str, limit: int) -> list[tuple[str, list[int]]]:
         """Cut a line at the best place near its middle, again and again, into parts of at most ``limit`` tokens.

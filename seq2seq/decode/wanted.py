@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from seq2seq.config import DecodeConfig
 from seq2seq.decode.constraints import Beginning, Rules
 from seq2seq.decode.glossary import Entry, Glossary, has_term
-from seq2seq.decode.placing import Bare, take_out
-from seq2seq.decode.protect import Kept, not_kept, protected
+from seq2seq.decode.placing import Bare
+from seq2seq.decode.protect import Kept, not_kept, protected, without_strings
 from seq2seq.decode.speller import Speller, in_word
 from seq2seq.decode.terms import Term
 from seq2seq.errors import UserError
@@ -105,7 +105,7 @@ class Wanted:
 
     def bare(self, source: str) -> Bare:
         """A line, or a part of it, as the model reads it: numbers stay, other protected strings are put in later."""
-        return take_out(source, self._kinds)
+        return without_strings(source, self._kinds)
 
     def terms(self, source: str) -> tuple[Term, ...]:
         """What the translation of a line, or of a part of it, must have."""

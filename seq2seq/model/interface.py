@@ -51,22 +51,21 @@ class Seq2SeqModel(nn.Module, ABC):
 
     @torch.no_grad()
     def attention_maps(self, batch: PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Run the model on a batch of one sentence pair of S and T tokens, and look at its attention.
+        """Run the model on a batch whose longest sentences have S and T tokens, and look at its attention.
 
         A hook on every :class:`~seq2seq.model.attention.Attention` sees what it is given; the weights follow from that
         by equation 1, whichever kernel computes the model's own result.
 
         Returns:
-            The hidden states [T, D], and the weights by kind of attention, for all layers and heads, fp32: ``encoder``
-            [layers, H, S, S], ``decoder`` [layers, H, T, T] and ``cross`` [layers, H, T, S]. A kind that the model
-            lacks is missing.
+            The hidden states of all target tokens, and the weights by kind of attention, for all sentences, layers and
+            heads, fp32: ``encoder`` [B, layers, H, S, S], ``decoder`` [B, layers, H, T, T] and ``cross`` [B, layers, H,
+            T, S]. Rows and columns of padding have no meaning. A kind that the model lacks is missing.
         """
-        assert batch.src.num_sentences == 1
         found: dict[str, list[Tensor]] = {}
 
         def record(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
             assert isinstance(module, Attention)
-            found.setdefault(module.kind, []).append(module.weights(*inputs)[0].float())
+            found.setdefault(module.kind, []).append(module.weights(*inputs).float())
 
         handles = [module.register_forward_hook(record) for module in self.modules() if isinstance(module, Attention)]
         try:
@@ -74,7 +73,7 @@ class Seq2SeqModel(nn.Module, ABC):
         finally:
             for handle in handles:
                 handle.remove()
-        return hidden, {kind: torch.stack(layers) for kind, layers in found.items()}
+        return hidden, {kind: torch.stack(layers, dim=1) for kind, layers in found.items()}
 
     def position_vectors(self, length: int) -> tuple[PositionKind, Tensor | None]:
         """For pictures: the kind of position encoding, and what the first ``length`` target positions get.

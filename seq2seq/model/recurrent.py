@@ -307,7 +307,7 @@ class Recurrent(EmbeddingModel):
         memory, first = self.encode(batch.src)
         hidden, states = self._decode_in_steps(batch, memory, first)
         weights = self.attention.attend.weights(self.attention.heads(states, memory), batch.tgt, batch.src)
-        return hidden, {"cross": weights}
+        return hidden, {"cross": weights[:, None]}
 
     def _decode_in_steps(self, batch: PackedBatch, memory: Tensor, first: Sequence[_States]) -> tuple[Tensor, Tensor]:
         """With input feeding, a step needs the result of the step before.

@@ -19,11 +19,11 @@ from typing import Any, Protocol, TypeVar
 
 from seq2seq.data.clean_rules import likely_languages
 from seq2seq.data.formats.lines import decode_line, read_stream
+from seq2seq.decode.placing import Bare
 from seq2seq.errors import DataError, UserError
 from seq2seq.languages import english_name, script_in, short_code, writing_of
 from seq2seq.serve import documents
 from seq2seq.serve.batcher import Batcher, Found, Loaded, QueueFullError, StoppedError
-from seq2seq.serve.inline import with_elements
 from seq2seq.serve.markup import escaped, join_html, split_html
 from seq2seq.serve.models import Direction, Models
 
@@ -270,7 +270,7 @@ class Api:
             if not piece.elements:
                 translated.append(escaped(best.text))
                 continue
-            placed = partial(with_elements, loaded.translator, str(piece.text), best.text, piece.elements)
+            placed = partial(_with_elements, loaded, Bare(str(piece.text), piece.elements), best.text)
             translated.append(await wait(self._accepted(partial(self._batcher.call, placed))))
         rest = [split_html(piece.raw, True) for piece, done in zip(sentences, translated, strict=True) if done is None]
         lines = [str(piece.text) for some in rest for piece in some if piece.text is not None]
@@ -379,6 +379,14 @@ class Api:
         codes = {short_code(code): code for code in languages}
         found = [(codes[short], score) for short, score in scores.items() if short in codes]
         return [{"language": code, "confidence": round(100 * score, 1)} for code, score in found]
+
+
+def _with_elements(loaded: Loaded, bare: Bare, translation: str) -> str | None:
+    """A translation as HTML, with all elements of its source; None: nobody knows where the model looked."""
+    try:
+        return loaded.translator.with_elements([bare], [translation], loaded.decode, escaped)[0]
+    except UserError:  # an ensemble, another engine, a blank translation, or a text that is too long
+        return None
 
 
 def _texts(fields: Fields, name: str) -> list[str]:

@@ -1,18 +1,20 @@
 """HTML: its sentences are translated, and everything else stays as it is, byte by byte.
 
 A sentence is the text between two elements that are blocks. The tags inside it (links, bold words) are no
-part of its text; :mod:`seq2seq.serve.inline` puts them into its translation. :func:`split_html` can also end a text at
-every tag.
+part of its text; :mod:`seq2seq.decode.placing` puts them into its translation. :func:`split_html` can also end a text
+at every tag.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Iterable, Sequence
 from html import escape, unescape
 from html.parser import HTMLParser
 from itertools import chain
 from typing import NamedTuple
+
+from seq2seq.decode.placing import Bare, Element, Part, mates, take_out
 
 _NOT_TEXT = frozenset(("script", "style", "code", "pre", "textarea", "svg", "math"))
 _WITHOUT_END = frozenset(
@@ -25,19 +27,7 @@ _INLINE = frozenset(
         *("strong", "style", "sub", "sup", "svg", "time", "tt", "u", "var", "wbr"),
     )
 )
-_DEPTH = 50  # of elements in a sentence; deeper ones end it
 _TAGS = 200  # in a sentence; with more, each one ends it
-
-
-class Inline(NamedTuple):
-    """An element inside a sentence, or something without a text, such as an image or a comment."""
-
-    opening: str
-    closing: str
-    start: int  # the part of the sentence inside it; characters
-    end: int
-    parent: int  # the element around it, by its number; -1: none
-    spaces: tuple[bool, bool]  # whether there is white space before and after something without a text
 
 
 class Piece(NamedTuple):
@@ -45,15 +35,7 @@ class Piece(NamedTuple):
 
     raw: str
     text: str | None
-    elements: tuple[Inline, ...] = ()  # parents come first
-
-
-class _Part(NamedTuple):
-    """A tag, a text, a comment."""
-
-    raw: str
-    kind: str  # text, open, close, point (without a text of its own), break (between sentences)
-    name: str = ""
+    elements: tuple[Element, ...] = ()  # what stands in the text; parents come first
 
 
 class _Splitter(HTMLParser):
@@ -139,28 +121,28 @@ def escaped(text: str) -> str:
     return escape(text, quote=False)
 
 
-def _parts(html: str) -> list[_Part]:
+def _parts(html: str) -> list[Part]:
     """Tags, texts and comments; an element whose text stays is one part."""
     starts = _Splitter(html).starts
     if not starts or starts[0][0] > 0:
         starts.insert(0, (0, "break", ""))
     ends = [*(start for start, _, _ in starts[1:]), len(html)]
-    parts: list[_Part] = []
+    parts: list[Part] = []
     since, within = 0, False  # an element whose text stays and which is not complete, inside a sentence
     for (start, kind, name), end in zip(starts, ends, strict=True):
         if kind == "untranslated":
             since, within = start, True
         elif within and kind == "end":
-            parts.append(_Part(html[since:end], "point"))
+            parts.append(Part(html[since:end], "point"))
             within = False
         elif not within:
-            parts.append(_Part(html[start:end], "break" if kind in ("inside", "end") else kind, name))
-    return [*parts, _Part(html[since:], "break")] if within else parts
+            parts.append(Part(html[start:end], "break" if kind in ("inside", "end") else kind, name))
+    return [*parts, Part(html[since:], "break")] if within else parts
 
 
-def _between_breaks(parts: Sequence[_Part]) -> list[list[_Part]]:
+def _between_breaks(parts: Sequence[Part]) -> list[list[Part]]:
     """The parts of each sentence, and each part between two sentences."""
-    found: list[list[_Part]] = []
+    found: list[list[Part]] = []
     before = "break"
     for part in parts:
         if "break" in (before, part.kind):
@@ -170,46 +152,30 @@ def _between_breaks(parts: Sequence[_Part]) -> list[list[_Part]]:
     return found
 
 
-def _unpaired(parts: Sequence[_Part]) -> set[int]:
+def _unpaired(parts: Sequence[Part]) -> set[int]:
     """The numbers of the tags that have no other one in a sentence, or are too deep in it."""
-    unpaired, stack, names = set(), [], Counter[str]()
-    for number, part in enumerate(parts):
-        if part.kind == "open":
-            stack.append(number)
-            names[part.name] += 1
-            if len(stack) > _DEPTH:
-                unpaired.add(number)
-        elif part.kind == "close":
-            while names[part.name]:
-                names[parts[stack[-1]].name] -= 1
-                opened = stack.pop()
-                if parts[opened].name == part.name:
-                    if opened in unpaired:
-                        unpaired.add(number)
-                    break
-                unpaired.add(opened)
-            else:
-                unpaired.add(number)
-    return unpaired.union(stack)
+    pairs = mates(parts)
+    tags = {number for number, part in enumerate(parts) if part.kind in ("open", "close")}
+    return tags - pairs.keys() - set(pairs.values())
 
 
-def _unpaired_as_breaks(parts: Sequence[_Part]) -> list[_Part]:
+def _unpaired_as_breaks(parts: Sequence[Part]) -> list[Part]:
     unpaired = _unpaired(parts)
     return [part._replace(kind="break") if number in unpaired else part for number, part in enumerate(parts)]
 
 
-def _pieces_at_all_tags(parts: Sequence[_Part]) -> list[Piece]:
+def _pieces_at_all_tags(parts: Sequence[Part]) -> list[Piece]:
     of_parts = (_pieces([part]) if part.kind == "text" else [Piece(part.raw, None)] for part in parts)
     return list(chain.from_iterable(of_parts))
 
 
-def _pieces(parts: Sequence[_Part]) -> list[Piece]:
+def _pieces(parts: Sequence[Part]) -> list[Piece]:
     """The pieces of a sentence whose tags are paired: what is before it, itself, what is after it."""
     first, last = 0, len(parts)
-    mates = _mates(parts)
+    pairs = mates(parts)
     while first < last:
         part, end = parts[first], parts[last - 1]
-        if part.kind != "text" and (mates.get(first) == last - 1 and part.kind == "open"):
+        if part.kind != "text" and pairs.get(first) == last - 1:
             first, last = first + 1, last - 1
         elif part.kind in ("point", "break") or (part.kind == "text" and not unescape(part.raw).strip()):
             first += 1
@@ -229,59 +195,24 @@ def _pieces(parts: Sequence[_Part]) -> list[Piece]:
     return [piece for piece in whole if piece.raw]
 
 
-def _mates(parts: Sequence[_Part]) -> dict[int, int]:
-    """The number of the closing tag for that of each opening one."""
-    stack, mates = [], {}
-    for number, part in enumerate(parts):
-        if part.kind == "open":
-            stack.append(number)
-        elif part.kind == "close":
-            mates[stack.pop()] = number
-    return mates
-
-
-def _sentence(parts: Sequence[_Part]) -> tuple[str, tuple[Inline, ...]]:
-    """The text of a sentence, and the elements in it; one without a text is one thing with all that is in it."""
-    mates, space_after = _mates(parts), _space_after(parts)
-    text, space = "", False  # whether white space was left out, which is a space before the next word
-    elements: list[Inline] = []
-    stack: list[int] = []
-    empty_until = -1
-    for number, (raw, kind, _) in enumerate(parts):
-        if number <= empty_until:
-            continue
-        if kind == "text":
-            words = unescape(raw)
-            if words.strip():
-                text += " " * (bool(text) and (space or words[0].isspace())) + " ".join(words.split())
-            space = bool(words) and words[-1].isspace() if words.strip() else space or bool(words)
-        elif kind == "close":
-            opened = stack.pop()
-            elements[opened] = elements[opened]._replace(closing=raw, end=len(text))
-        else:
-            end, parent = mates.get(number, number), stack[-1] if stack else -1
-            inside = "".join(unescape(part.raw) for part in parts[number:end] if part.kind == "text")
-            if not inside.strip() or _is_note(parts, number, end, inside):
-                raw, empty_until = "".join(part.raw for part in parts[number : end + 1]), end
-            else:
-                stack.append(len(elements))
-            spaces = (space or not text, space_after[end])
-            elements.append(Inline(raw, "", len(text), len(text), parent, spaces))
-    return text, tuple(
-        one._replace(start=one.start + 1) if one.start < one.end and text[one.start] == " " else one for one in elements
-    )
-
-
-def _is_note(parts: Sequence[_Part], number: int, end: int, inside: str) -> bool:
+def _is_note(parts: Sequence[Part], number: int, end: int) -> bool:
     """Whether an element is the number of a footnote; H<sub>2</sub>O has none."""
-    after = next((unescape(part.raw) for part in parts[end + 1 :] if part.kind == "text"), "")
+    inside = "".join(part.text for part in parts[number:end])
+    after = next((part.text for part in parts[end + 1 :] if part.text), "")
     return parts[number].name == "sup" and not any(map(str.isalpha, inside)) and not after[:1].isalnum()
 
 
-def _space_after(parts: Sequence[_Part]) -> list[bool]:
-    """Whether the next text after each part begins with white space; True at the end."""
-    found = [True]
-    for part in reversed(parts):
-        begins = unescape(part.raw)[:1].isspace() if part.kind == "text" else found[-1]
-        found.append(begins)
-    return found[-2::-1]
+def _sentence(parts: Sequence[Part]) -> Bare:
+    """The text of a sentence, and the elements in it; a footnote's number is one without words."""
+    texts = (re.sub(r"\s+", " ", unescape(part.raw)) if part.kind == "text" else "" for part in parts)
+    parts = [part._replace(text=text) for part, text in zip(parts, texts, strict=True)]
+    pairs, found, number = mates(parts), list[Part](), 0
+    while number < len(parts):
+        end = pairs.get(number, number)
+        if number in pairs and _is_note(parts, number, end):
+            found.append(Part("".join(part.raw for part in parts[number : end + 1]), "point"))
+        else:
+            end = number
+            found.append(parts[number])
+        number = end + 1
+    return take_out(found)

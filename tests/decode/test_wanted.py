@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from seq2seq.cli.main import main
 from seq2seq.config import DecodeConfig, TokenizerConfig
+from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import train_tokenizer
 from seq2seq.decode import engine as engine_module
 from seq2seq.decode import stepper as stepper_module
-from seq2seq.decode.engine import Source, widened
+from seq2seq.decode.engine import Source, TorchEngine, widened
 from seq2seq.decode.glossary import has_term
 from seq2seq.decode.speller import Speller
 from seq2seq.decode.terms import DIGIT
@@ -104,10 +106,28 @@ def test_protected_numbers_are_exact(translator: Translator) -> None:
 
 def test_a_string_stands_where_attention_says(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against the first source token for all strings."""
-    monkeypatch.setattr(translator.engine, "alignment", lambda src, tgt: np.eye(len(tgt), len(src)))
+
+    def look(sources: list[list[int]], targets: list[list[int]]) -> list[NDArray[np.float64]]:
+        return [np.eye(len(tgt), len(src)) for src, tgt in zip(sources, targets, strict=True)]
+
+    monkeypatch.setattr(translator.engine, "alignments", look)
     sources = ["kato {x} miren sol vu", "kato miren {x} sol vu", "kato miren sol vu {x}"]
     found = [text.index("{x}") for (text,) in texts(translator, sources, protect=["placeholders"])]
     assert 0 < found[0] < found[1] < found[2]
+
+
+def test_strings_do_not_depend_on_the_batch(translator: Translator, lines: list[str]) -> None:
+    """Guards against attention of another sentence of the batch, or of its padding."""
+    planted = [line.replace(" ", " {x} ", 1) for line in lines]
+    found = texts(translator, planted, protect=["tags", "placeholders"])
+    assert sum("{x}" in text for (text,) in found) > 3
+    assert found == [texts(translator, [line], protect=["tags", "placeholders"])[0] for line in planted]
+    ids = [[*some, EOS_ID] for some in translator.tokenizers.src.encode([line for line in lines if line])]
+    assert isinstance(translator.engine, TorchEngine)
+    together = translator.engine.alignments(ids, ids[::-1])
+    for source, target, weights in zip(ids, ids[::-1], together, strict=True):
+        assert weights.shape == (len(target), len(source))
+        np.testing.assert_allclose(weights, translator.engine.alignments([source], [target])[0], atol=1e-6)
 
 
 def test_fixed_shapes_change_nothing(translator: Translator, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

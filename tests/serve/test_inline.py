@@ -1,39 +1,33 @@
 """Tags inside a sentence come back into its translation, once each, well nested, around what the model looked from."""
 
+import asyncio
 import re
-from itertools import pairwise
+import shutil
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seq2seq.serve.batcher import Loaded
-from seq2seq.serve.inline import Looked, put_in, with_elements
-from seq2seq.serve.markup import Piece, split_html
+from seq2seq.decode.placing import Bare, Looked, put_in
+from seq2seq.decode.translator import Translator
+from seq2seq.errors import UserError
+from seq2seq.serve.api import Api, Settings
+from seq2seq.serve.batcher import Batcher, Loaded
+from seq2seq.serve.markup import Piece, escaped, split_html
+from seq2seq.serve.models import Models
+from tests.decode.test_placing import placed, spans, words_of
 from tests.toy import sentences
 
 TAGS = ("<b>", "</b>", "<i>", "</i>", '<a href="x>y">', "</a>", "<img>", "<!-- c -->", "<code>q</code>", "<b></b>")
 TAG = re.compile(r"<!--.*?-->|<code>q</code>|<(?:\"[^\"]*\"|[^>])*>")
 
 
-def spans(text: str) -> list[tuple[int, int]]:
-    return [match.span() for match in re.finditer(r"\s*(\w+|[^\w\s])", text)]
-
-
-def looked_at(piece: Piece, translation: str, order: list[int]) -> Looked:
-    """A model that looked from word n of the translation to word ``order[n]`` of the text, and a bit everywhere."""
-    text, words = str(piece.text), source_words(piece)
-    weights = np.full((len(spans(translation)), len(words)), 0.1)
-    weights[np.arange(len(order)), order] = 1.0
-    return Looked(text, words, translation, spans(translation), weights)
-
-
-def source_words(piece: Piece) -> list[tuple[int, int]]:
-    text = str(piece.text)
-    inside = {at for one in piece.elements for at in (one.start, one.end)}
-    places = sorted({at for span in spans(text) for at in span} | inside | {0})
-    return [(a + (text[a] == " "), b) for a, b in pairwise(places) if text[a:b].strip()]
+def bare(piece: Piece) -> Bare:
+    return Bare(str(piece.text), piece.elements)
 
 
 def sentence(html: str) -> Piece:
@@ -51,17 +45,20 @@ def sentence(html: str) -> Piece:
         ("a <img> dog b", "b Hund a", [2, 1, 0], "b <img> Hund a"),
         ("a <a><img></a> (b)", "a (b)", [0, 1, 2, 3], "a <a><img></a> (b)"),
         ("<b>a</b><i>b</i>", "AB", [0], "<b>AB</b><i></i>"),
+        ("a <img> <b>dog</b> c", "A Hund C", [0, 1, 2], "A <img> <b>Hund</b> C"),
+        ("a <b><img> dog c</b>", "A Hund C", [0, 1, 2], "A <b><img> Hund C</b>"),
+        ("a <img><img> dog", "A Hund", [0, 1], "A <img><img> Hund"),
+        ("a <img>, dog", "A, Hund", [0, 1, 2], "A <img>, Hund"),
         ("a <b>&lt; b</b> c", "A &lt; B < C", [0, 1, 2, 2, 2, 2, 3], "A <b>&amp;lt; B &lt;</b> C"),
         ("<b>a <i>b</i></b> c d", "A C D B", [0, 2, 3, 1], "<b><i>A</i></b> C D B"),
         ("a <b>b</b>", "A B.", [0, 1, 1], "A <b>B</b>."),
-        ("a <b>b</b> c d", "D C A.", [3, 2, 0, 1], "D C <b>A</b>."),
+        ("a <b>b</b> c d", "D C A.", [3, 2, 1, 1], "D C <b>A</b>."),
         ("<b>a b</b>!", "A B!", [0, 1, 2], "<b>A B</b>!"),
     ],
 )
 def test_tags_follow_their_words(html: str, translation: str, order: list[int], expected: str) -> None:
     """Guards against tags around other words, in an order that the words do not have, and texts that become tags."""
-    piece = sentence(html)
-    assert put_in(looked_at(piece, translation, order), piece.elements) == expected
+    assert placed(bare(sentence(html)), translation, order, escaped) == expected
 
 
 @given(st.lists(st.sampled_from([*TAGS, "ka", "to ", " mi", ".", " "]), min_size=3, max_size=25), st.data())
@@ -72,9 +69,9 @@ def test_all_tags_are_kept(parts: list[str], data: st.DataObject) -> None:
         if piece.text is None or not piece.elements:
             continue
         size = len(spans(translation))
-        num_words = len(source_words(piece))
+        num_words = len(words_of(bare(piece)))
         order = data.draw(st.lists(st.integers(0, num_words - 1), min_size=size, max_size=size))
-        html = put_in(looked_at(piece, translation, order), piece.elements)
+        html = placed(bare(piece), translation, order, escaped)
         assert sorted(TAG.findall(html)) == sorted(TAG.findall(piece.raw))
         assert re.findall(r"\w+", TAG.sub(" ", html)) == ["AA", "bb", "cc", "lt", "b", "gt", "dd"]
         assert TAG.sub("", html).replace(" ", "") == "AA,bb(cc)&lt;b&gt;dd."
@@ -93,15 +90,32 @@ def test_a_word_that_is_copied_keeps_its_tags_inside(model: Loaded) -> None:
     for inside in range(1, len(line), 3):
         piece = sentence(f"{line[:inside]}<b>{line[inside:]}</b> ka")
         translation = translator.translate(str(piece.text))
-        html = with_elements(translator, str(piece.text), translation, piece.elements)
-        assert html is not None
+        (html,) = translator.with_elements([bare(piece)], [translation], model.decode, escaped)
         assert (html.count("<b>"), html.count("</b>")) == (1, 1)
         assert html.replace("<b>", "").replace("</b>", "") == translation
         assert not re.search(r"\w</?b>\w", html)
 
 
 def test_where_the_model_cannot_be_looked_into(model: Loaded) -> None:
-    """Guards against an error for a text that is translated in parts, because it is longer than the model reads."""
-    piece = sentence("ka <b>to</b> " + "mi " * 200)
-    assert with_elements(model.translator, str(piece.text), "x", piece.elements) is None
-    assert with_elements(model.translator, "ka to", " ", piece.elements) is None
+    """Guards against another error for a text that is longer than the model reads and translated in parts."""
+    for html, translation in (("ka <b>to</b> " + "mi " * 200, "x"), ("ka <b>to</b>", " ")):
+        with pytest.raises(UserError, match=r"the model reads at most|blank"):
+            model.translator.with_elements([bare(sentence(html + " mi"))], [translation], model.decode, escaped)
+
+
+def test_an_engine_without_attention_keeps_all_tags(toy: Path, tmp_path: Path) -> None:
+    """Guards against lost or moved tags with CTranslate2, where each text between two tags is translated alone."""
+    pytest.importorskip("ctranslate2")
+    folder = shutil.copytree(toy / "best", tmp_path / "model")
+    translator = Translator.load(folder, engine="ctranslate2")
+    batcher = Batcher(10_000)
+    api = Api(Models([folder], lambda _: Loaded(translator, translator.config.decode)), batcher, Settings(1000, 99, 60))
+
+    async def wait(future: Future[Any]) -> Any:
+        return await asyncio.wrap_future(future)
+
+    html = ["<p>ka <b>to <i>mi</i></b> ka<sup>[1]</sup> <img> to.</p>", "<a>ka</a>, <!-- c --> to <code>q</code>"]
+    fields = {"q": html, "source": "xx", "target": "yy", "format": "html"}
+    answer = asyncio.run(api.translate(fields, wait))["translatedText"]
+    batcher.stop()
+    assert [re.findall(r"<.*?>", text) for text in answer] == [re.findall(r"<.*?>", text) for text in html]

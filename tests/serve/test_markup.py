@@ -63,7 +63,7 @@ def test_a_sentence_is_whole() -> None:
     """Guards against words that are translated without those beside them, and against two sentences in one."""
     assert texts("<p>Two <b>dogs</b> <a>play</a>.<p>One<br>two<li>three") == ["Two dogs play.", "One", "two", "three"]
     assert texts("Two <b>dogs</b> play.", at_all_tags=True) == ["Two", "dogs", "play."]
-    assert texts("<p>a<sup>2</sup>, H<sub>2</sub>O <code>q</code>, <!-- no --> b<sup>2</sup>c") == ["a, H2O , b2c"]
+    assert texts("<p>a<sup>2</sup>, H<sub>2</sub>O <code>q</code>, <!-- no --> b<sup>2</sup>c") == ["a, H2O, b2c"]
     assert texts("one <b>two<br>three</b> four") == ["one", "two", "three", "four"]  # tags without their other one
     assert texts("one <b><i>two</b></i> three") == ["one", "two", "three"]
 
