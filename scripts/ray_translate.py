@@ -31,7 +31,7 @@ from tqdm import tqdm
 from seq2seq.cli.main import main as seq2seq
 from seq2seq.cli.main import make_parser
 from seq2seq.decode.merge import merge
-from seq2seq.decode.output import saved_lines
+from seq2seq.decode.output import saved_lines, wait_for_writer
 from seq2seq.decode.shards import Shard, shard_files, shards_of
 from seq2seq.decode.streams import is_stream
 from seq2seq.errors import EXIT_USER_ERROR, UserError
@@ -74,6 +74,7 @@ def translate_part(place: Path, words: list[str], part: str, log: Path) -> None:
     try:
         os.chdir(place)
         file = log.open("a", encoding="utf-8")
+        wait_for_writer(Path(os.path.realpath(log.with_suffix(""))))  # a lost worker may not have ended yet
     except OSError as error:
         problem = f"{error.filename}: {error.strerror} on {os.uname().nodename}"
         raise UserError(f"{problem}; all machines need the same disk under the same path") from None
@@ -134,6 +135,15 @@ def _explained(ray: Any, error: Any, log: Path) -> Exception:
     return UserError(f"{log}: worker lost {_RETRIES + 1} times ({what}); the same command continues")
 
 
+def _connect(ray: Any, address: str | None) -> None:
+    """Join the cluster, or start one; raises UserError if it does not answer, or refuses this machine."""
+    try:
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
+        advice = "this machine must be a node of the cluster; if the cluster has a token, set RAY_AUTH_MODE=token"
+        raise UserError(f"--address: {str(error).partition(chr(10))[0]}; {advice}") from None
+
+
 def run(options: argparse.Namespace, words: list[str]) -> str:
     """Translate and merge; returns a sentence about the whole."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a translation reports nothing to anybody
@@ -143,11 +153,9 @@ def run(options: argparse.Namespace, words: list[str]) -> str:
         raise UserError("Ray is not installed: pip install '.[ray]'") from None
     shards = shards_of(options.input, options.invalid_bytes, options.parts)
     try:
-        ray.init(options.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        _connect(ray, options.address)
         with ended_by_signals(_NAME):  # after init, which has a handler of its own
             translate_parts(ray, options, words, shards)
-    except (ConnectionError, ValueError) as error:
-        raise UserError(f"--address: {str(error).partition(chr(10))[0]}") from None
     finally:
         ray.shutdown()
     with ended_by_signals(_NAME):  # Ray's handler of SIGTERM is still there
