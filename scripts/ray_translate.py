@@ -22,7 +22,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -152,12 +152,13 @@ def run(options: argparse.Namespace, words: list[str]) -> str:
     except ImportError:
         raise UserError("Ray is not installed: pip install '.[ray]'") from None
     shards = shards_of(options.input, options.invalid_bytes, options.parts)
-    try:
-        _connect(ray, options.address)
-        with ended_by_signals(_NAME):  # after init, which has a handler of its own
-            translate_parts(ray, options, words, shards)
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # where Ray reports lost workers and machines
+        try:
+            _connect(ray, options.address)
+            with ended_by_signals(_NAME):  # after init, which has a handler of its own
+                translate_parts(ray, options, words, shards)
+        finally:
+            ray.shutdown()
     with ended_by_signals(_NAME):  # Ray's handler of SIGTERM is still there
         return merge(Path(options.output))
 

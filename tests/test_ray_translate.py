@@ -88,6 +88,7 @@ class PretendedRay:
         return list(pending[-1:]), list(pending[:-1])
 
     def get(self, task: Any) -> None:
+        print("(raylet) as Ray reports a lost worker")  # to standard output
         for again in range(self.asked["max_retries"], -1, -1):
             try:
                 return task()
