@@ -6,4 +6,5 @@ install_seq2seq test
 ruff check .
 ruff format --check .
 mypy
-python -m pytest -n auto --maxprocesses 4 "$@"
+# Each process gets tests that are together in a file, which share what is made for them.
+python -m pytest -n auto --maxprocesses 4 --dist worksteal "$@"
