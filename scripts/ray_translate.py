@@ -5,7 +5,12 @@
 
 All other options are those of ``seq2seq translate``. Each part is a task of Ray that runs ``translate --shard I/N
 --resume``; ``seq2seq merge`` proves and joins them. A task whose worker is lost (killed, out of memory, its machine
-gone) is started again and continues after the last saved line. The same command continues an interrupted one.
+gone) is started again and continues after the last saved line. The same command continues an interrupted one, also one
+whose cluster is gone: without its head node, Ray ends the command after a minute (exit code 1).
+
+With --address, this machine must be a node of the cluster (``ray start --address=HOST:PORT``). Since Ray 2.59,
+``ray start --head`` asks for a token if ``~/.ray/auth_token`` exists, and ``ray.init()`` without an address makes that
+file. Give all machines the same file, and ``export RAY_AUTH_MODE=token`` on each, or Ray does not send the token.
 
 The model, the text and the translation must be on a disk that all machines share, this one included, under the same
 paths; all need the same Python, seq2seq and Ray. Without --address, a cluster that runs on this machine is used, or a

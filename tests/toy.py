@@ -11,7 +11,6 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -106,24 +105,21 @@ def train(config: Config, stop_after: int | None = None) -> trainer.Summary:
 def toy_model(folder: Path) -> Path:
     """A run folder with a model that has learnt a little: its translations depend on what it reads.
 
-    It is trained once in a process of pytest and then copied: ``run_dir`` and the text of its config are those of the
-    first, with the same contents.
+    ``folder`` is one of pytest's temporary folders. The model is trained once, beside them, and then copied, so the
+    paths in its config are not those of the copy.
     """
     write_text_files(folder / "text")
-    shutil.copytree(Path(_trained_model().name) / "model", folder / "model")
+    shutil.copytree(_trained_model(folder.parent / "toy-model"), folder / "model")
     return folder / "model"
 
 
 @cache
-def _trained_model() -> TemporaryDirectory[str]:
-    """A folder with a run, until the process ends."""
-    temporary = TemporaryDirectory(prefix="toy-model-")
-    folder = Path(temporary.name)
+def _trained_model(folder: Path) -> Path:
     text = write_text_files(folder / "text")
     shape = ("model.d_model=32", "model.norm_position=pre", "model.dropout=0", "train.label_smoothing=0")
     often = ("train.max_steps=200", "train.batch_tokens=200", "train.validate_every=100", "train.save_every=100")
     train(toy_config(text, folder / "model", *shape, *often, "train.metric=loss", "optim.lr=0.02"))
-    return temporary
+    return folder / "model"
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
