@@ -14,9 +14,9 @@ file. Give all machines the same file, and ``export RAY_AUTH_MODE=token`` on eac
 
 The model, the text and the translation must be on a disk that all machines share, this one included, under the same
 paths; all need the same Python, seq2seq and Ray. Without --address, a cluster that runs on this machine is used, or a
-new one is started, which ends with the command. A part takes ``--threads`` cores (default: 1) and, with ``--device
-cuda``, one GPU; ``--device auto`` means cuda if the cluster has GPUs. What a part prints is in
-``big.de.shard-1-of-32.log``.
+new one is started, which ends with the command; ``--address local`` starts a new one in any case. A part takes
+``--threads`` cores (default: 1) and, with ``--device cuda``, one GPU; ``--device auto`` means cuda if the cluster has
+GPUs. What a part prints is in ``big.de.shard-1-of-32.log``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make_options(arguments: Sequence[str] | None = None) -> tuple[argparse.Names
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(_NAME, description=__doc__, formatter_class=form, allow_abbrev=False)
     parser.add_argument("--parts", type=int, required=True, metavar="N", help="several for each machine or GPU")
-    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster")
+    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster; local: a new one on this machine")
     own, words = parser.parse_known_args(arguments)
     options = make_parser().parse_args(["translate", *words], own)
     if options.parts < 1:
@@ -146,6 +146,8 @@ def _connect(ray: Any, address: str | None) -> None:
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
         advice = "this machine must be a node of the cluster; if the cluster has a token, set RAY_AUTH_MODE=token"
+        if address is None:  # Ray remembers one that was killed
+            advice = "if that cluster is gone, give --address local, which starts a new one"
         raise UserError(f"--address: {str(error).partition(chr(10))[0]}; {advice}") from None
 
 

@@ -57,11 +57,11 @@ class PretendedRay:
 
     def __init__(self, gpus: int = 0) -> None:
         self.resources = {"CPU": 2.0, "GPU": float(gpus)}
-        self.is_open = False
+        self.is_open, self.is_gone = False, False
         self.asked: dict[str, Any] = {}
 
     def init(self, address: str | None, **options: object) -> None:
-        if address == "nobody:1":
+        if address == "nobody:1" or (address is None and self.is_gone):
             raise ConnectionError("nobody answers\nat all")
         if address == "closed:1":
             raise self.exceptions.RayError("no token")
@@ -181,6 +181,16 @@ def test_a_mistake_is_one_line(
     assert "error: " in last
     assert not Path("out").exists()
     assert not ray.is_open
+
+
+def test_a_cluster_that_was_killed_does_not_stand_in_the_way(
+    ray: PretendedRay, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against advice for another case: without --address, Ray tries the cluster that was there last."""
+    ray.is_gone = True
+    assert ray_translate.main(["--parts", "2", *words("in", "out")]) == 2
+    assert "nobody answers; if that cluster is gone, give --address local" in capsys.readouterr().err
+    assert ray_translate.main(["--parts", "2", "--address", "local", *words("in", "out")]) == 0
 
 
 def test_another_division_is_named_before_the_work(ray: PretendedRay, capsys: pytest.CaptureFixture[str]) -> None:
