@@ -6,5 +6,4 @@ install_seq2seq test
 ruff check .
 ruff format --check .
 mypy
-# Each process gets tests that are together in a file, which share what is made for them.
-python -m pytest -n auto --maxprocesses 4 --dist worksteal "$@"
+python -m pytest -n auto --maxprocesses 4 "$@"
