@@ -5,13 +5,18 @@
 
 All other options are those of ``seq2seq translate``. Each part is a task of Ray that runs ``translate --shard I/N
 --resume``; ``seq2seq merge`` proves and joins them. A task whose worker is lost (killed, out of memory, its machine
-gone) is started again and continues after the last saved line. The same command continues an interrupted one.
+gone) is started again and continues after the last saved line. The same command continues an interrupted one, also one
+whose cluster is gone: without its head node, Ray ends the command after a minute (exit code 1).
+
+With --address, this machine must be a node of the cluster (``ray start --address=HOST:PORT``). Since Ray 2.59,
+``ray start --head`` asks for a token if ``~/.ray/auth_token`` exists, and ``ray.init()`` without an address makes that
+file. Give all machines the same file, and ``export RAY_AUTH_MODE=token`` on each, or Ray does not send the token.
 
 The model, the text and the translation must be on a disk that all machines share, this one included, under the same
 paths; all need the same Python, seq2seq and Ray. Without --address, a cluster that runs on this machine is used, or a
-new one is started, which ends with the command. A part takes ``--threads`` cores (default: 1) and, with ``--device
-cuda``, one GPU; ``--device auto`` means cuda if the cluster has GPUs. What a part prints is in
-``big.de.shard-1-of-32.log``.
+new one is started, which ends with the command; ``--address local`` starts a new one in any case. A part takes
+``--threads`` cores (default: 1) and, with ``--device cuda``, one GPU; ``--device auto`` means cuda if the cluster has
+GPUs. What a part prints is in ``big.de.shard-1-of-32.log``.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +36,7 @@ from tqdm import tqdm
 from seq2seq.cli.main import main as seq2seq
 from seq2seq.cli.main import make_parser
 from seq2seq.decode.merge import merge
-from seq2seq.decode.output import saved_lines
+from seq2seq.decode.output import saved_lines, wait_for_writer
 from seq2seq.decode.shards import Shard, shard_files, shards_of
 from seq2seq.decode.streams import is_stream
 from seq2seq.errors import EXIT_USER_ERROR, UserError
@@ -49,7 +54,7 @@ def make_options(arguments: Sequence[str] | None = None) -> tuple[argparse.Names
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(_NAME, description=__doc__, formatter_class=form, allow_abbrev=False)
     parser.add_argument("--parts", type=int, required=True, metavar="N", help="several for each machine or GPU")
-    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster")
+    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster; local: a new one on this machine")
     own, words = parser.parse_known_args(arguments)
     options = make_parser().parse_args(["translate", *words], own)
     if options.parts < 1:
@@ -74,6 +79,7 @@ def translate_part(place: Path, words: list[str], part: str, log: Path) -> None:
     try:
         os.chdir(place)
         file = log.open("a", encoding="utf-8")
+        wait_for_writer(Path(os.path.realpath(log.with_suffix(""))))  # a lost worker may not have ended yet
     except OSError as error:
         problem = f"{error.filename}: {error.strerror} on {os.uname().nodename}"
         raise UserError(f"{problem}; all machines need the same disk under the same path") from None
@@ -134,6 +140,17 @@ def _explained(ray: Any, error: Any, log: Path) -> Exception:
     return UserError(f"{log}: worker lost {_RETRIES + 1} times ({what}); the same command continues")
 
 
+def _connect(ray: Any, address: str | None) -> None:
+    """Join the cluster, or start one; raises UserError if it does not answer, or refuses this machine."""
+    try:
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, ray.exceptions.RayError) as error:
+        advice = "this machine must be a node of the cluster; if the cluster has a token, set RAY_AUTH_MODE=token"
+        if address is None:  # Ray remembers one that was killed
+            advice = "if that cluster is gone, give --address local, which starts a new one"
+        raise UserError(f"--address: {str(error).partition(chr(10))[0]}; {advice}") from None
+
+
 def run(options: argparse.Namespace, words: list[str]) -> str:
     """Translate and merge; returns a sentence about the whole."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a translation reports nothing to anybody
@@ -142,14 +159,13 @@ def run(options: argparse.Namespace, words: list[str]) -> str:
     except ImportError:
         raise UserError("Ray is not installed: pip install '.[ray]'") from None
     shards = shards_of(options.input, options.invalid_bytes, options.parts)
-    try:
-        ray.init(options.address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        with ended_by_signals(_NAME):  # after init, which has a handler of its own
-            translate_parts(ray, options, words, shards)
-    except (ConnectionError, ValueError) as error:
-        raise UserError(f"--address: {str(error).partition(chr(10))[0]}") from None
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # where Ray reports lost workers and machines
+        try:
+            _connect(ray, options.address)
+            with ended_by_signals(_NAME):  # after init, which has a handler of its own
+                translate_parts(ray, options, words, shards)
+        finally:
+            ray.shutdown()
     with ended_by_signals(_NAME):  # Ray's handler of SIGTERM is still there
         return merge(Path(options.output))
 

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from seq2seq.model.loss import LossOf
 from seq2seq.model.quantize import Int8Linear
 from seq2seq.model_folder import LoadedModel, build_model, save_model_folder
 from seq2seq.train import setup, trainer
-from tests.toy import ROOT, write_text_files
+from tests.toy import ROOT, run_command, write_text_files
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
@@ -69,6 +70,12 @@ def _in_this_process(job: str, spec: argparse.Namespace, *_: object) -> dict[str
     copied = json.loads(json.dumps({**vars(spec), "started": time.time()}, default=str))
     result: dict[str, Any] = importlib.import_module(module).run(argparse.Namespace(**copied), *arguments)
     return result
+
+
+def _forked(words: list[str], **_: object) -> None:
+    """A command in a process that does not import PyTorch again."""
+    assert words[:3] == [sys.executable, "-m", "seq2seq"]
+    assert run_command(*words[3:]).returncode == 0
 
 
 def _parsed(tmp_path: Path, *arguments: str, name: str = "train") -> argparse.Namespace:
@@ -313,7 +320,7 @@ def test_a_small_time_to_quality_from_end_to_end(
     monkeypatch.setattr(process, "run_job", lambda *given: {**_in_this_process(*given), "wall_seconds": 60.0})
     monkeypatch.setattr(marian, "RECIPES", _TOY_RECIPES)
     monkeypatch.setattr(quality, "MARIAN_RECIPES", _TOY_RECIPES)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(quality, "subprocess", SimpleNamespace(run=_forked))
     if importlib.util.find_spec("transformers") is None:  # another model in its place, which copies its source
         monkeypatch.setattr(quality, "choose", lambda known, wanted: ([p for p in known if p.name in wanted], []))
         monkeypatch.setattr(peers, "marian", peers.nn_transformer)

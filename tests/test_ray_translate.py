@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from seq2seq.decode.output import OutputFile
 from tests.toy import ROOT, environment, run_command, sentences, toy_model, write_lines
 
 SCRIPT = ROOT / "scripts" / "ray_translate.py"
@@ -55,12 +57,14 @@ class PretendedRay:
 
     def __init__(self, gpus: int = 0) -> None:
         self.resources = {"CPU": 2.0, "GPU": float(gpus)}
-        self.is_open = False
+        self.is_open, self.is_gone = False, False
         self.asked: dict[str, Any] = {}
 
     def init(self, address: str | None, **options: object) -> None:
-        if address is not None:
+        if address == "nobody:1" or (address is None and self.is_gone):
             raise ConnectionError("nobody answers\nat all")
+        if address == "closed:1":
+            raise self.exceptions.RayError("no token")
         self.is_open = True
 
     def shutdown(self) -> None:
@@ -84,14 +88,15 @@ class PretendedRay:
         return list(pending[-1:]), list(pending[:-1])
 
     def get(self, task: Any) -> None:
+        print("(raylet) as Ray reports a lost worker")  # to standard output
         for again in range(self.asked["max_retries"], -1, -1):
             try:
                 return task()
             except tuple(self.asked["retry_exceptions"]) as error:
                 if not again:
                     raise self.exceptions.RayTaskError(error) from None
-            except Exception as error:
-                raise self.exceptions.RayTaskError(error) from None
+            except Exception as error:  # as in Ray, of the kind of the cause as well
+                raise type("Both", (self.exceptions.RayTaskError, type(error)), {})(error) from None
 
 
 @pytest.fixture
@@ -137,11 +142,12 @@ def test_a_part_that_always_ends_its_worker_ends_the_command(
     assert not ray.is_open
 
 
-def test_a_bug_keeps_its_traceback(ray: PretendedRay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards against a bug that looks like a mistake of the user."""
+@pytest.mark.parametrize("kind", [ZeroDivisionError, ValueError, ConnectionError])
+def test_a_bug_keeps_its_traceback(kind: type[Exception], ray: PretendedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a bug that looks like a mistake of the user, or like a cluster that does not answer."""
 
     def broken(arguments: Sequence[str]) -> int:
-        raise ZeroDivisionError
+        raise kind
 
     monkeypatch.setattr(ray_translate, "seq2seq", broken)
     with pytest.raises(ray.exceptions.RayTaskError, match="traceback"):
@@ -156,7 +162,8 @@ def test_a_bug_keeps_its_traceback(ray: PretendedRay, monkeypatch: pytest.Monkey
         (["--parts", "2", "--shard", "1/2"], 0, "--shard: is for one part"),
         (["--parts", "2", "--input", "-"], 0, "give files on a disk that all machines share"),
         (["--parts", "2", "--output", "-"], 0, "give files on a disk that all machines share"),
-        (["--parts", "2", "--address", "nobody:1"], 0, "--address: nobody answers"),
+        (["--parts", "2", "--address", "nobody:1"], 0, "--address: nobody answers; this machine must be a node"),
+        (["--parts", "2", "--address", "closed:1"], 0, "--address: no token; this machine must be a node"),
         (["--parts", "2", "--threads", "3"], 0, "no machine of the cluster has --threads 3 cores and 0 GPUs"),
         (["--parts", "2", "--device", "cuda"], 0, "cores and 1 GPUs"),
         (["--parts", "2"], 1, "CUDA"),  # auto: cuda, which this machine does not have; as translate says it
@@ -176,11 +183,32 @@ def test_a_mistake_is_one_line(
     assert not ray.is_open
 
 
+def test_a_cluster_that_was_killed_does_not_stand_in_the_way(
+    ray: PretendedRay, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against advice for another case: without --address, Ray tries the cluster that was there last."""
+    ray.is_gone = True
+    assert ray_translate.main(["--parts", "2", *words("in", "out")]) == 2
+    assert "nobody answers; if that cluster is gone, give --address local" in capsys.readouterr().err
+    assert ray_translate.main(["--parts", "2", "--address", "local", *words("in", "out")]) == 0
+
+
 def test_another_division_is_named_before_the_work(ray: PretendedRay, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against a day of work that merge refuses."""
     Path("out.shard-1-of-3").touch()
     assert ray_translate.main(["--parts", "2", *words("in", "out")]) == 2
     assert "out.shard-1-of-3: is a part of 3; give --parts 3" in capsys.readouterr().err
+
+
+def test_a_lost_worker_may_end_late(ray: PretendedRay, place: Path) -> None:
+    """Guards against a command that ends because the worker of a lost machine, or of a killed command, still writes."""
+    target = Path("out.shard-1-of-2").resolve()
+    holder = OutputFile(target)
+    ended = threading.Timer(0.5, holder.__exit__, (None, None, None))
+    ended.start()
+    assert ray_translate.main(["--parts", "2", *words("in", "out")]) == 0
+    assert not ended.is_alive()
+    assert Path("out").read_bytes() == (place / "whole").read_bytes()
 
 
 def test_a_machine_without_the_disk_is_named(tmp_path: Path) -> None:

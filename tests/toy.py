@@ -6,8 +6,10 @@ reverse order. A run on it takes about a second.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -101,7 +103,18 @@ def train(config: Config, stop_after: int | None = None) -> trainer.Summary:
 
 
 def toy_model(folder: Path) -> Path:
-    """A run folder with a model that has learnt a little: its translations depend on what it reads."""
+    """A run folder with a model that has learnt a little: its translations depend on what it reads.
+
+    ``folder`` is one of pytest's temporary folders. The model is trained once, beside them, and then copied, so the
+    paths in its config are not those of the copy.
+    """
+    write_text_files(folder / "text")
+    shutil.copytree(_trained_model(folder.parent / "toy-model"), folder / "model")
+    return folder / "model"
+
+
+@cache
+def _trained_model(folder: Path) -> Path:
     text = write_text_files(folder / "text")
     shape = ("model.d_model=32", "model.norm_position=pre", "model.dropout=0", "train.label_smoothing=0")
     often = ("train.max_steps=200", "train.batch_tokens=200", "train.validate_every=100", "train.save_every=100")
@@ -131,11 +144,8 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def start_command(*arguments: str | Path, env: dict[str, str] | None = None, **options: Any) -> Process:
-    """Start a command in a process of its own, with the ``options`` of ``Process``.
-
-    A run measures no peak and draws no picture, which takes longer than the rest of it.
-    """
-    return Process(_main, (list(map(str, arguments)),), env=env or environment(), **options)
+    """Start :func:`run_main` in a process of its own, with the ``options`` of ``Process``."""
+    return Process(run_main, (list(map(str, arguments)),), env=env or environment(), **options)
 
 
 def run_command(
@@ -149,7 +159,8 @@ def run_command(
     return subprocess.CompletedProcess(list(map(str, arguments)), process.wait(), out, err)
 
 
-def _main(arguments: list[str]) -> int:
+def run_main(arguments: list[str]) -> int:
+    """The command line without what takes longer than a toy run: no measured peak, no picture of curves."""
     from seq2seq.cli.main import main
 
     peak = mock.patch.object(setup, "matmul_peak", return_value=1e12)
@@ -165,3 +176,7 @@ def environments(num_processes: int) -> tuple[Any, list[dict[str, str]]]:
     shared = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
     shared["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     return store, [{**environment(), **shared, "RANK": str(rank)} for rank in range(num_processes)]
+
+
+if __name__ == "__main__":  # where Python itself, or torchrun, starts it
+    sys.exit(run_main(sys.argv[1:]))

@@ -40,6 +40,17 @@ def saved_lines(target: Path) -> int:
         return 0
 
 
+def wait_for_writer(target: Path) -> None:
+    """Wait until no process writes ``target``; raises OSError if its unfinished file cannot be opened."""
+    partial = _partial_path(target)
+    if partial.exists():
+        open_locked(partial, wait=True).close()
+
+
+def _partial_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
 def _record_path(target: Path) -> Path:
     return target.with_name(f".{target.name}.partial.json")
 
@@ -59,7 +70,7 @@ class OutputFile:
         if target.is_symlink():
             raise UserError(f"{target}: cannot be written: it is a link that points back to itself")
         self.target = target
-        self.partial = target.with_name(f".{target.name}.partial")
+        self.partial = _partial_path(target)
         self.record_path = _record_path(target)
         self.complete = False  # whether ``target`` is the complete output
         self.size = 0

@@ -3,6 +3,8 @@
 import errno
 import threading
 import time
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +50,17 @@ def cores(monkeypatch):
 
 @pytest.fixture
 def sample(corpus, tokenizers, tmp_path):
-    """``sample(folder's name, seed)`` in a resampler of its own."""
+    """``sample(folder's name, seed)``; its processes, which take long to start, serve the whole test."""
+    with ExitStack() as opened:
 
-    def sample(name: str, seed: int, strength: float = 0.2, max_length: int = 256) -> Corpus:
-        with Resampler(corpus, tokenizers, strength, max_length) as resampler:
-            return resampler.sample(tmp_path / name, seed)
+        @cache
+        def resampler(strength: float, max_length: int) -> Resampler:
+            return opened.enter_context(Resampler(corpus, tokenizers, strength, max_length))
 
-    return sample
+        def sample(name: str, seed: int, strength: float = 0.2, max_length: int = 256) -> Corpus:
+            return resampler(strength, max_length).sample(tmp_path / name, seed)
+
+        yield sample
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -121,9 +127,10 @@ def test_samples_that_are_there_are_opened(corpus, tokenizers, sample, tmp_path)
 
 
 @pytest.mark.parametrize("chunk_pairs", [NUM_PAIRS, 7])
-def test_damaged_samples_are_named_and_made_again(sample, tmp_path, monkeypatch, capsys, chunk_pairs):
+def test_damaged_samples_are_named_and_made_again(sample, cores, tmp_path, monkeypatch, capsys, chunk_pairs):
     """Guards against an epoch of other ids than were drawn, after one flipped bit in what an earlier start left: a
     corpus of several chunks was looked at twice, and the second time without its checksums."""
+    cores(1)
     monkeypatch.setattr(resample, "_CHUNK_PAIRS", chunk_pairs)
     sample("a", 5)
     whole = contents(tmp_path / "a")

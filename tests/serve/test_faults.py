@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,18 @@ def test_slow_clients_are_sent_away(limited: Server) -> None:
         started = time.monotonic()
         assert answer in limited.raw(beginning)
         assert 0.5 < time.monotonic() - started < 5
+
+
+def test_a_second_answer_on_a_connection_does_not_wait_for_the_first(limited: Server) -> None:
+    """Guards against Nagle's algorithm, with which each answer waits 40 ms until the client confirms its header."""
+    connection, seconds = HTTPConnection("127.0.0.1", limited.port, timeout=60), []
+    for _ in range(21):
+        started = time.monotonic()
+        connection.request("GET", "/languages")
+        connection.getresponse().read()
+        seconds.append(time.monotonic() - started)
+    connection.close()
+    assert sorted(seconds)[10] < 0.035
 
 
 def test_a_full_queue_says_when_to_come_back(limited: Server) -> None:
