@@ -56,7 +56,10 @@ class Server:
         return self.send("/translate_file", body, Content_Type="multipart/form-data; boundary=x")
 
     def raw(self, request: bytes, wait: float = 20) -> bytes:
-        """What the server sends to these bytes until it closes the connection."""
+        """What the server sends to these bytes until it closes the connection.
+
+        ConnectionResetError if it sends nothing: then it has not accepted the connection, or has read no request.
+        """
         with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
             connection.sendall(request)
             answer = b""
@@ -64,7 +67,8 @@ class Server:
                 while part := connection.recv(65_536):
                     answer += part
             except ConnectionResetError:
-                pass
+                if not answer:
+                    raise
         return answer
 
 
