@@ -1,4 +1,4 @@
-"""Sentence splitting for lines of several sentences, and the check whether a model needs it.
+"""Where a line is cut: into sentences, with the check whether a model needs it, and where it is too long.
 
 A line is cut only where a sentence end is nearly certain: not after an abbreviation, an initial, an ellipsis or an
 ordinal number, and not before a lower-case letter.
@@ -14,6 +14,7 @@ import numpy as np
 from seq2seq.config import Config
 from seq2seq.data.corpus import Corpus
 from seq2seq.data.tokenizer import Tokenizer
+from seq2seq.languages import CUTS
 
 _FEW = 0.02  # share of training lines with several sentences; with fewer, a model translates only one of them
 _SAMPLE = 10_000  # lines
@@ -80,3 +81,22 @@ def with_split_sentences(config: Config, corpus: Corpus, tokenizer: Tokenizer) -
     lines = tokenizer.decode_batch([corpus.sentence("src", i).tolist() for i in chosen])
     single = share_of_several(lines, config.data.source_language) < _FEW
     return config.model_copy(update={"decode": config.decode.model_copy(update={"split_sentences": single})})
+
+
+def cut_to_fit(line: str, limit: int, tokenizer: Tokenizer) -> list[tuple[str, list[int]]]:
+    """Cut a line at the best place near its middle, again and again, into parts of at most ``limit`` tokens.
+
+    Returns:
+        Text and ids of each part.
+    """
+    (ids,) = tokenizer.encode([line])
+    if len(ids) <= limit or len(line) < 2:
+        return [(line, ids[:limit])]  # in real models no single character has more tokens than that
+    middle = len(line) // 2
+    for pattern in CUTS:
+        ends = [match.end() for match in pattern.finditer(line)]
+        ends = [end for end in ends if len(line) // 4 < end < 3 * len(line) // 4]
+        if ends:
+            middle = min(ends, key=lambda end: abs(end - middle))
+            break
+    return cut_to_fit(line[:middle], limit, tokenizer) + cut_to_fit(line[middle:], limit, tokenizer)

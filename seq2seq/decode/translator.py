@@ -21,28 +21,26 @@ import torch
 from seq2seq.config import Config, DecodeConfig, override_decode
 from seq2seq.data.symbols import EOS_ID
 from seq2seq.data.tokenizer import Tokenizer, TokenizerPair
-from seq2seq.decode.engine import Engine, OnFound, Source, TorchEngine, compute_in_fork
+from seq2seq.decode.engine import Engine, Source, TorchEngine, compute_in_fork
 from seq2seq.decode.explain import attention_of, explain, run_once
 from seq2seq.decode.explanation import Attention, Explanation
 from seq2seq.decode.glossary import Glossary
 from seq2seq.decode.likelihood import TargetScore, score_pairs
-from seq2seq.decode.placing import Bare, look, put_in
-from seq2seq.decode.search import Hypothesis
-from seq2seq.decode.sentences import split_sentences
+from seq2seq.decode.parts import Part, PartTranslator
+from seq2seq.decode.placing import Bare
+from seq2seq.decode.sentences import cut_to_fit, split_sentences
 from seq2seq.decode.speller import Speller
-from seq2seq.decode.translation import Translation, best_of, joined, with_expected_chrf
+from seq2seq.decode.translation import Translation, joined
 from seq2seq.decode.wanted import Prefixes, Wanted
 from seq2seq.decode.windows import windows_of, windows_of_pairs
 from seq2seq.device import choose_device, compute_dtype
 from seq2seq.errors import DataError, ModelError, UserError
 from seq2seq.files import checksum
-from seq2seq.languages import CUTS, script_of
+from seq2seq.languages import script_of
 from seq2seq.model_folder import LoadedModel, find_model_folder, load_model_folder
 
 if TYPE_CHECKING:
     from seq2seq.decode.rerank import ReverseModel
-
-_NOT_RANKED = "too long for the reverse model; the candidates keep their order"
 
 
 def _lines_of(
@@ -302,7 +300,8 @@ class Translator:
         source = Source(src, (0, 0))
         if terms := wanted.terms(text):
             (found,) = self.engine.search([source], beam, wanted.rules)
-            source = source if self._has_all(bare, found, wanted) else replace(source, terms=terms)
+            is_there = self._part_translator(beam).has_all(Part(source, bare), found, wanted)
+            source = source if is_there else replace(source, terms=terms)
         return explain(engine, self.tokenizers, architecture, text, source, reference, decode, wanted.rules)
 
     def _inside(self, text: str, decode: DecodeConfig) -> tuple[TorchEngine, list[int]]:
@@ -436,46 +435,26 @@ class Translator:
         token_scores: bool,
         on_lines: Callable[[int], None],
     ) -> list[list[Translation]]:
-        tag = self._prefix(decode)
-        limit = self.config.data.max_length - 1 - len(tag)  # room for EOS
         prefixes = wanted.prefixes.next(len(lines)) if wanted.prefixes is not None else [""] * len(lines)
-        parts: list[Source] = []  # lines, or parts of lines that are too long; keys: line of the input, part
-        bares: list[Bare] = []  # the texts of the parts
-        filled = [line if line.strip() else "" for line in lines]  # white space has no translation
-        for index, sentences in enumerate(self._encode(filled, decode, prefixes)):
-            pieces: list[tuple[str, list[int]]] = []
-            for text, ids in sentences:
-                pieces += self._cut(text, limit) if len(ids) > limit else [(text, ids)]
-            if len(pieces) > len(sentences):
-                on_problem(first + index + 1, f"longer than {limit} tokens; translated in {len(pieces)} parts")
-            prefix = prefixes[index]  # for the first part with words
-            for part, (text, ids) in enumerate(pieces):
-                bare = Bare(text, ()) if prefix.strip() else wanted.bare(text)
-                if bare.elements:
-                    (ids,) = self.tokenizers.src.encode([bare.text if bare.text.strip() else ""])
-                if not ids:
-                    continue
-                whole, beginning = [*tag, *ids, EOS_ID], None
-                if prefix.strip():
-                    longest = self.engine.longest_output(len(whole), decode)
-                    beginning, prefix = wanted.beginning(prefix, first + index + 1, longest), ""
-                parts.append(Source(whole, (first + index, part), beginning, wanted.terms(bare.text)))
-                bares.append(bare)
-        found: list[list[list[Translation]]] = [[] for _ in lines]
-        cut: dict[int, str] = {}
-        left = Counter(part.key[0] for part in parts)  # parts of each line that were not searched yet
+        parts = self._parts_of(lines, prefixes, first, decode, on_problem, wanted)
+        left = Counter(part.source.key[0] for part in parts)  # parts of each line that were not searched yet
         on_lines(len(lines) - len(left))  # blank ones
 
         def on_found(some: Sequence[Source]) -> None:
             left.subtract(source.key[0] for source in some)
             on_lines(sum(left[line] == 0 for line in {source.key[0] for source in some}))
 
-        translated = self._translate_parts(parts, bares, decode, wanted, on_problem, token_scores, on_found)
-        for source, translations in zip(parts, translated, strict=True):
-            line = source.key[0]
+        translator = self._part_translator(decode)
+        translated = translator.translate(
+            parts, decode, wanted, token_scores=token_scores, on_found=on_found, on_problem=on_problem
+        )
+        found: list[list[list[Translation]]] = [[] for _ in lines]
+        cut: dict[int, str] = {}
+        for part, translations in zip(parts, translated, strict=True):
+            line = part.source.key[0]
             found[line - first].append(translations)
             if translations[0].cut:
-                cut.setdefault(line + 1, self._limit_reached(len(source.ids), decode))
+                cut.setdefault(line + 1, translator.limit_reached(part, decode))
         for number, message in cut.items():
             on_problem(number, message)
         results = [joined(translations, self.config.data.target_language, decode) for translations in found]
@@ -485,12 +464,39 @@ class Translator:
             wanted.check(text, [one.text for one in some], prefixes[index], partial(on_problem, first + index + 1))
         return results
 
-    def _prefix(self, decode: DecodeConfig) -> list[int]:
-        """The ids before every source sentence; raises UserError if the tag is unknown, or missing."""
-        data = self.config.data
-        if decode.tag is None and all(text.tag is not None for text in data.train):
-            raise UserError(f"the model needs a tag before every sentence: {', '.join(data.tags)} (decode.tag, --tag)")
-        return self.tokenizers.src.prefix(decode.tag)
+    def _parts_of(
+        self,
+        lines: list[str],
+        prefixes: Sequence[str],
+        first: int,
+        decode: DecodeConfig,
+        on_problem: Callable[[int, str], None],
+        wanted: Wanted,
+    ) -> list[Part]:
+        """The parts of all lines that have words; ``first``: the number of earlier lines."""
+        tag = self._prefix(decode)
+        limit = self.config.data.max_length - 1 - len(tag)  # room for EOS
+        parts: list[Part] = []
+        for index, sentences in enumerate(self._encode(lines, decode, prefixes)):
+            pieces: list[tuple[str, list[int]]] = []
+            for text, ids in sentences:
+                pieces += cut_to_fit(text, limit, self.tokenizers.src) if len(ids) > limit else [(text, ids)]
+            if len(pieces) > len(sentences):
+                on_problem(first + index + 1, f"longer than {limit} tokens; translated in {len(pieces)} parts")
+            prefix = prefixes[index]  # for the first part with words
+            for number, (text, ids) in enumerate(pieces):
+                bare = Bare(text, ()) if prefix.strip() else wanted.bare(text)
+                if bare.elements:
+                    (ids,) = self.tokenizers.src.encode([bare.text if bare.text.strip() else ""])
+                if not ids:
+                    continue
+                whole, beginning = [*tag, *ids, EOS_ID], None
+                if prefix.strip():
+                    longest = self.engine.longest_output(len(whole), decode)
+                    beginning, prefix = wanted.beginning(prefix, first + index + 1, longest), ""
+                source = Source(whole, (first + index, number), beginning, wanted.terms(bare.text))
+                parts.append(Part(source, bare))
+        return parts
 
     def _encode(
         self, lines: list[str], decode: DecodeConfig, prefixes: Sequence[str]
@@ -499,97 +505,24 @@ class Translator:
 
         A line whose translation begins with several sentences stays whole: nobody knows which of its own they are.
         """
-        texts = [[line] for line in lines]
+        texts = [[line if line.strip() else ""] for line in lines]  # white space has no translation
         if decode.split_sentences is True:
             source, target = self.config.data.source_language, self.config.data.target_language
-            for index, (line, prefix) in enumerate(zip(lines, prefixes, strict=True)):
+            for index, prefix in enumerate(prefixes):
                 if len(split_sentences(prefix, target)) == 1:
-                    texts[index] = split_sentences(line, source)
+                    texts[index] = split_sentences(texts[index][0], source)
         encoded = iter(self.tokenizers.src.encode([text for sentences in texts for text in sentences]))
         return [[(text, next(encoded)) for text in sentences] for sentences in texts]
 
-    def _limit_reached(self, num_tokens: int, decode: DecodeConfig) -> str:
-        """The message for a source of ``num_tokens`` whose translation is cut."""
-        longest = self.engine.longest_output(num_tokens, decode)
-        raised = decode.model_copy(update={"max_length_offset": decode.max_length_offset + 1})
-        more = self.engine.longest_output(num_tokens, raised) > longest
-        advice = "raise decode.max_length_ratio" if more else "the model does not allow longer ones"
-        return f"the translation reached its length limit of {longest} tokens; {advice}"
+    def _part_translator(self, decode: DecodeConfig) -> PartTranslator:
+        return PartTranslator(self.engine, self.tokenizers, self.reverse, len(self._prefix(decode)))
 
-    def _translate_parts(
-        self,
-        parts: list[Source],
-        bares: list[Bare],
-        decode: DecodeConfig,
-        wanted: Wanted,
-        on_problem: Callable[[int, str], None],
-        token_scores: bool,
-        on_found: OnFound,
-    ) -> list[list[Translation]]:
-        """The translations of each part, best first; at least one."""
-        chooses = decode.choose == "mbr" or self.reverse is not None
-        every = decode.model_copy(update={"n_best": decode.num_hypotheses})
-        found = self._search(parts, bares, every if chooses else decode, wanted, on_found)
-        if not all(found):  # every hypothesis ends at the maximum length, so no score was finite
-            raise ModelError("the model computes no finite numbers: its weights are damaged, or training diverged")
-        texts = iter(self.tokenizers.tgt.decode_batch([h.ids for hypotheses in found for h in hypotheses]))
-        results = [
-            [Translation(next(texts), h.score, h.log_prob, h.cut, len(h.ids) + 1) for h in hypotheses]
-            for hypotheses in found
-        ]
-        if decode.choose == "mbr":
-            results = [with_expected_chrf(candidates, decode) for candidates in results]
-        if self.reverse is not None:
-            results = self.reverse.rank(
-                [bare.text for bare in bares], results, lambda part: on_problem(parts[part].key[0] + 1, _NOT_RANKED)
-            )
-        kept = [best_of(candidates, decode) for candidates in results]
-        if token_scores:
-            whole = [[[*found[part][i].ids, EOS_ID] for i in best] for part, best in enumerate(kept)]
-            ids = [part.ids for part, best in zip(parts, kept, strict=True) for _ in best]
-            scored = iter(self.engine.score(ids, list(chain.from_iterable(whole)), decode))
-            for candidates, best in zip(results, kept, strict=True):
-                for i in best:
-                    candidates[i] = replace(candidates[i], lowest=float(next(scored).min()))
-        if some := [(part, i) for part, bare in enumerate(bares) if bare.elements for i in kept[part]]:
-            completed = self._with_elements(
-                [bares[part] for part, _ in some],
-                [parts[part].ids for part, _ in some],
-                [found[part][i].ids for part, i in some],
-                [results[part][i].text for part, i in some],
-                decode,
-            )
-            for (part, i), text in zip(some, completed, strict=True):
-                results[part][i] = replace(results[part][i], text=text)
-        return [[candidates[i] for i in best] for candidates, best in zip(results, kept, strict=True)]
-
-    def _search(
-        self, parts: list[Source], bares: list[Bare], decode: DecodeConfig, wanted: Wanted, on_found: OnFound
-    ) -> list[list[Hypothesis]]:
-        """The hypotheses of each part, as :meth:`Engine.search` gives them.
-
-        Plain search comes first, because a search for terms finds worse translations: its hypotheses compete with
-        those that write the terms early. It is done where the plain hypotheses lack something.
-        """
-        with_terms = {part.key: number for number, part in enumerate(parts) if part.terms}
-        if not with_terms:
-            return self.engine.search(parts, decode, wanted.rules, on_found)
-        plain = [replace(part, terms=()) for part in parts]
-        rules = wanted.rules
-        found = self.engine.search(
-            plain, decode, rules, lambda some: on_found([one for one in some if one.key not in with_terms])
-        )
-        lacking = [number for number in with_terms.values() if not self._has_all(bares[number], found[number], wanted)]
-        on_found([parts[number] for number in sorted({*with_terms.values()} - {*lacking})])
-        if lacking:
-            again = self.engine.search([parts[number] for number in lacking], decode, rules, on_found)
-            for number, hypotheses in zip(lacking, again, strict=True):
-                found[number] = hypotheses
-        return found
-
-    def _has_all(self, bare: Bare, hypotheses: Sequence[Hypothesis], wanted: Wanted) -> bool:
-        texts = self.tokenizers.tgt.decode_batch([one.ids for one in hypotheses])
-        return wanted.is_there(bare.text, texts)
+    def _prefix(self, decode: DecodeConfig) -> list[int]:
+        """The ids before every source sentence; raises UserError if the tag is unknown, or missing."""
+        data = self.config.data
+        if decode.tag is None and all(text.tag is not None for text in data.train):
+            raise UserError(f"the model needs a tag before every sentence: {', '.join(data.tags)} (decode.tag, --tag)")
+        return self.tokenizers.src.prefix(decode.tag)
 
     def with_elements(
         self,
@@ -607,42 +540,6 @@ class Translator:
         Raises:
             UserError: a text is blank or too long, or the engine runs several models.
         """
-        sources = [self._inside(bare.text, decode)[1] for bare in bares]
+        parts = [Part(Source(self._inside(bare.text, decode)[1], (0, 0)), bare) for bare in bares]
         targets = [self._one_sentence(text, self.tokenizers.tgt, "the translation")[:-1] for text in translations]
-        return self._with_elements(bares, sources, targets, translations, decode, written)
-
-    def _with_elements(
-        self,
-        bares: Sequence[Bare],
-        sources: Sequence[Sequence[int]],
-        targets: Sequence[Sequence[int]],
-        translations: Sequence[str],
-        decode: DecodeConfig,
-        written: Callable[[str], str] = str,
-    ) -> list[str]:
-        """:meth:`with_elements`; ``sources`` and ``targets``: the ids, with EOS and without."""
-        assert isinstance(self.engine, TorchEngine)
-        before = len(self._prefix(decode))
-        alignments = self.engine.alignments(sources, [[*ids, EOS_ID] for ids in targets])
-        return [
-            put_in(look(self.tokenizers, bare, ids, text, alignment[:-1, before:-1]), bare.elements, written)
-            for bare, ids, text, alignment in zip(bares, targets, translations, alignments, strict=True)
-        ]
-
-    def _cut(self, line: str, limit: int) -> list[tuple[str, list[int]]]:
-        """Cut a line at the best place near its middle, again and again, into parts of at most ``limit`` tokens.
-
-        Returns:
-            Text and ids of each part.
-        """
-        (ids,) = self.tokenizers.src.encode([line])
-        if len(ids) <= limit or len(line) < 2:
-            return [(line, ids[:limit])]  # in real models no single character has more tokens than that
-        middle = len(line) // 2
-        for pattern in CUTS:
-            ends = [match.end() for match in pattern.finditer(line)]
-            ends = [end for end in ends if len(line) // 4 < end < 3 * len(line) // 4]
-            if ends:
-                middle = min(ends, key=lambda end: abs(end - middle))
-                break
-        return self._cut(line[:middle], limit) + self._cut(line[middle:], limit)
+        return self._part_translator(decode).with_elements(parts, targets, translations, written)

@@ -21,6 +21,7 @@ from seq2seq.decode import search as search_module
 from seq2seq.decode import stepper as stepper_module
 from seq2seq.decode import windows
 from seq2seq.decode.engine import Source, TorchEngine
+from seq2seq.decode.sentences import cut_to_fit
 from seq2seq.decode.stepper import GraphStepper
 from seq2seq.decode.translation import Translation
 from seq2seq.decode.translator import Translator
@@ -616,7 +617,7 @@ def test_a_line_too_long_is_cut_told_and_joined(translator: Translator) -> None:
     found = list(translator.translate_stream(["kato", line], BEAM, lambda *problem: problems.append(problem)))
     assert [number for number, _ in problems] == [2]
     assert f"longer than {limit} tokens" in problems[0][1]
-    pieces = [ids for _, ids in translator._cut(line, limit)]
+    pieces = [ids for _, ids in cut_to_fit(line, limit, translator.tokenizers.src)]
     assert max(map(len, pieces)) <= limit
     assert [
         i for piece in pieces for i in piece
@@ -649,7 +650,7 @@ def test_a_line_of_several_sentences_is_translated_in_sentences(translator: Tran
 def test_no_line_is_too_long(line: str, translator: Translator) -> None:
     """A line without a space or a sentence's end is cut as well, into parts that fit; no character goes."""
     limit = translator.config.data.max_length - 1
-    pieces = [ids for _, ids in translator._cut(line, limit)]
+    pieces = [ids for _, ids in cut_to_fit(line, limit, translator.tokenizers.src)]
     assert 0 < max(map(len, pieces)) <= limit
     decoded = "".join(translator.tokenizers.src.decode_batch(pieces))
     assert decoded.replace(" ", "") == line.replace(" ", "")
@@ -679,7 +680,7 @@ def test_unspaced_targets_join_without_a_space(language: str, translator: Transl
     line = "kato miren. " * 20
     spaced = all_translations(translator, [line], GREEDY)[0][0].text
     assert " " in spaced
-    pieces = translator.tokenizers.src.decode_batch([ids for _, ids in translator._cut(line, 23)])
+    pieces = translator.tokenizers.src.decode_batch([ids for _, ids in cut_to_fit(line, 23, translator.tokenizers.src)])
     assert chinese.translate([line], GREEDY)[0] == "".join(translator.translate(pieces, GREEDY))
 
 
