@@ -9,6 +9,7 @@ from pathlib import Path
 from seq2seq.cli.common import Subparsers, add_decode_options, load_translator, path
 from seq2seq.errors import UserError
 
+_DOCUMENTS = (".tsv", ".csv", ".jsonl", ".tmx", ".html", ".htm")  # endings of files with more than text
 _EPILOG = """\
 --n-best above 1: up to N rows per line, best first: line number, score, text
 score: log-probability / length penalty; with --choose mbr: mean chrF, 0 to 100;
@@ -77,6 +78,9 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--scores and --flags are columns of --format tsv; remove --format text")
     if args.review is not None and args.review < 1:
         raise UserError(f"--review: must be at least 1, not {args.review}")
+    if source.suffix in _DOCUMENTS:
+        what = "lines of plain text; for the texts in it, upload it to seq2seq serve (README, /translate_file)"
+        print(f"note: --input {source} is read as {what}", file=sys.stderr)
     refuse_same_file(args.input, args.output)
     for option, given in (("--prefix", args.prefix), ("--glossary", args.glossary)):
         if given is not None:

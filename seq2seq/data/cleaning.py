@@ -283,7 +283,8 @@ def _open(folder: Path, made_from: str, known: ChecksumMemory) -> Cleaned:
     """The result in a folder; raises DataError if it is damaged."""
     try:
         sealed = (folder / _META).read_bytes()
-        if sealed != sealed_json(from_json(sealed)):
+        tree = from_json(sealed)
+        if not isinstance(tree, dict) or sealed != sealed_json(tree):
             raise DataError(f"{folder / _META}: damaged, its checksum is wrong; {_AGAIN}")
         meta = _Meta.model_validate_json(sealed)
         for name, expected in meta.files.items():

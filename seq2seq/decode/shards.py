@@ -122,7 +122,8 @@ def _scheduled(count: str | None, environment: Mapping[str, str]) -> tuple[str, 
     else:
         wrong = [key for key, value in values.items() if not value.isdecimal()]
     if wrong:
-        raise UserError(f"--shard auto: {wrong[0]} is {values[wrong[0]]!r}, not a number; give the part itself")
+        problem = f"is {values[wrong[0]]!r}, not a number" if wrong[0] in environment else "is not set"
+        raise UserError(f"--shard auto: {wrong[0]} {problem}; give the part itself")
     if name == kubernetes:
         return str(int(values[name]) + 1), str(count), name
     if count is None:
@@ -187,7 +188,7 @@ def read_record(path: Path) -> ShardRecord:
     try:
         data = place.read_bytes()
         tree = json.loads(data)
-        if sealed_json(tree) + b"\n" != data:
+        if not isinstance(tree, dict) or sealed_json(tree) + b"\n" != data:
             raise ValueError
         del tree[CHECKSUM]
         return ShardRecord(**tree)

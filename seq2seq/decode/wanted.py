@@ -152,7 +152,7 @@ class Wanted:
         """What was kept, in sentences."""
         for tally, what in ((self.terms_tally, "terms of the glossary"), (self.protected_tally, "protected text")):
             if tally.lines:
-                yield f"{tally.lines:,} lines have {what}; {tally.kept:,} translations have all of it"
+                yield f"lines with {what}: {tally.lines:,}; translations with all of it: {tally.kept:,}"
 
     def _lacking(self, source: str, translations: Sequence[str]) -> list[Entry]:
         there = self._entries(source)

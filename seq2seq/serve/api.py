@@ -211,7 +211,8 @@ class Api:
         self, fields: Fields, ending: str, content: bytes, wait: Wait
     ) -> tuple[Direction, bytes]:
         """The translation of a file of plain text or HTML."""
-        raw = read_stream(io.BytesIO(content), "the file", gzip_only=True)
+        data = documents.unpacked(content, self.settings.max_bytes)
+        raw = read_stream(io.BytesIO(data), "the file")
         text = "\n".join(self._at_most(decode_line(line, "the file", n) for n, line in enumerate(raw, start=1)))
         html = ending != ".txt"
         wanted = self._wanted({**fields, "q": [text], "format": "html" if html else "text"}, "q", "source", "target")
@@ -219,7 +220,9 @@ class Api:
             (translated,) = await self._translate_html(wanted, wait)
         else:
             ((translated,),) = await self._translate_texts(wanted.direction.loaded, wanted.texts, 0, wait)
-        return wanted.direction, f"{translated}\n".encode()
+        end = documents.line_end(data)
+        lines = translated.replace("\n", end) + end * data.endswith(b"\n")
+        return wanted.direction, lines.encode()
 
     async def _translate_document(
         self, fields: Fields, ending: str, content: bytes, wait: Wait
@@ -282,7 +285,10 @@ class Api:
     async def _submit(self, loaded: Loaded, lines: list[str], n_best: int, wait: Wait) -> Found:
         if len(lines) > self.settings.max_lines:
             raise RefusedError(400, f"{len(lines):,} lines in a request; the limit is {self.settings.max_lines:,}")
-        return await wait(self._accepted(lambda: self._batcher.submit(loaded, lines, n_best)))
+        different = list(dict.fromkeys(lines))  # a table or a page repeats many texts
+        found = await wait(self._accepted(lambda: self._batcher.submit(loaded, different, n_best)))
+        by_line = dict(zip(different, found, strict=True))
+        return [by_line[line] for line in lines]
 
     def _accepted(self, submit: Callable[[], Future[T]]) -> Future[T]:
         try:

@@ -87,6 +87,22 @@ class _Parts(list[str | Gap]):
         self.append(Gap(text, fill))
 
 
+def unpacked(content: bytes, limit: int) -> bytes:
+    """A file, which gzip may have compressed; raises DataError if it is damaged, or has more bytes than ``limit``."""
+    try:
+        data: bytes = decompressed(io.BytesIO(content), _NAME, gzip_only=True)[1].read(limit + 1)
+    except DAMAGE as error:
+        raise damaged(_NAME, error) from None
+    if len(data) > limit:
+        raise DataError(f"{_NAME} has more than {limit:,} bytes (unpacked); send it in parts")
+    return data
+
+
+def line_end(data: bytes) -> str:
+    """What ends the first line of a file."""
+    return "\r\n" if re.match(rb"[^\n]*\r\n", data) else "\n"
+
+
 def read_document(content: bytes, ending: str, sources: Sequence[str], target: str, limits: Limits) -> Document:
     """Read a file, which can be compressed with gzip.
 
@@ -98,16 +114,11 @@ def read_document(content: bytes, ending: str, sources: Sequence[str], target: s
     Raises:
         DataError: the file is too large, is damaged or malformed, or no part of it has a name that fits ``sources``.
     """
-    try:
-        data = decompressed(io.BytesIO(content), _NAME, gzip_only=True)[1].read(limits.bytes + 1)
-    except DAMAGE as error:
-        raise damaged(_NAME, error) from None
-    if len(data) > limits.bytes:
-        raise DataError(f"{_NAME} has more than {limits.bytes:,} bytes (unpacked); send it in parts")
+    data = unpacked(content, limits.bytes)
     if ending == ".tmx":
         return _memory(data, sources, target, limits)
     lines = list(read_stream(io.BytesIO(data), _NAME))
-    end = "\r\n" if re.match(rb"[^\n]*\r\n", data) else "\n"
+    end = line_end(data)
     languages = Languages(sources, target)
     parts = _Parts(limits)
     if ending == ".jsonl":

@@ -49,14 +49,20 @@ class _Splitter(HTMLParser):
         for line in html.split("\n"):
             self._lines.append(self._lines[-1] + len(line) + 1)
         self.feed(html)
-        self.close()
+        if re.match(
+            r"<[a-zA-Z/!?]", self.rawdata
+        ):  # it has no end, so it goes on to the end of the text, as in browsers
+            self._note("inside" if self._untranslated else "break")
+        else:
+            self.close()
 
     def _note(self, kind: str, name: str = "") -> None:
         line, column = self.getpos()
         self.starts.append((self._lines[line - 1] + column, kind, name))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        stays = tag in _NOT_TEXT or ("translate", "no") in attrs
+        classes = (value.split() for name, value in attrs if name == "class" and value)
+        stays = tag in _NOT_TEXT or ("translate", "no") in attrs or any("notranslate" in some for some in classes)
         if self._untranslated:
             self._note("inside")
         elif tag not in _INLINE:

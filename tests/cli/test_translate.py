@@ -134,3 +134,12 @@ def test_int8_that_would_be_slow_is_reported_in_one_line(
     assert err.startswith("seq2seq evaluate: int8 is not faster than fp32")
     assert err.count("int8 is not faster") == 1
     assert json.loads(out)["decode"]["quantize"] is None
+
+
+def test_the_markup_of_a_document_is_not_translated_silently(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Guards against a memory or a table whose tags and keys become words of the translation, without a note."""
+    (place / "a.tmx").write_text("<tmx/>\n")
+    assert main(["translate", "model", "--input", "a.tmx", "--output", "out", "--device", "cpu"]) == 0
+    assert "note: --input a.tmx is read as lines of plain text" in capsys.readouterr().err
+    assert main(TRANSLATE.split()) == 0
+    assert "plain text" not in capsys.readouterr().err

@@ -178,6 +178,10 @@ def _edited(place: Path) -> None:
     path.write_text(path.read_text().replace('"first": 9', '"first": 1'))
 
 
+def _another_kind(place: Path) -> None:
+    (place / "out.shard-2-of-3.json").write_text("[]\n")
+
+
 def _renumbered(place: Path) -> None:
     path = place / "out.shard-2-of-3.json"
     path.write_bytes(sealed_json({**json.loads(path.read_bytes()), "first": 10}) + b"\n")
@@ -203,6 +207,7 @@ def _another_division(place: Path) -> None:
         (_changed, "out.shard-2-of-3", "its checksum differs"),
         (_doubled, "out.shard-2-of-3", "is part 1 of 3 under another name"),
         (_edited, "out.shard-2-of-3.json", "damaged"),
+        (_another_kind, "out.shard-2-of-3.json", "damaged, or not a record"),
         (_renumbered, "out.shard-2-of-3", "begins with line 10, but line 9 is next"),
         (_fewer_rows, "out.shard-2-of-3", "has 12 lines for 12"),
         (_another_division, "out.shard-1-of-8", "which have the same lines"),
@@ -304,7 +309,7 @@ def test_the_number_of_a_part(text: str, environment: dict[str, str], expected: 
         ("auto/2", KUBERNETES, "JOB_COMPLETION_INDEX: part 3 of 2"),
         ("auto/8", slurm(0), "--array=1-8"),
         ("auto/8", slurm("x"), "is 'x', not a number"),
-        ("auto", slurm(3), "SLURM_ARRAY_TASK_MIN is ''"),
+        ("auto", slurm(3), "SLURM_ARRAY_TASK_MIN is not set"),
         ("auto", slurm(4, 0, 3, 4), "has gaps"),
     ],
 )

@@ -308,7 +308,7 @@ def test_files_beside_the_text(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert lines[3].startswith("dor ")
     assert all("zwezwe" in line.split() for line in (lines[0], lines[3]))
     assert lines[1] == ""
-    assert "in: 2 lines have terms of the glossary; 2 translations have all of it" in capsys.readouterr().err
+    assert "in: lines with terms of the glossary: 2; translations with all of it: 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

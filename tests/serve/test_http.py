@@ -90,7 +90,7 @@ def test_a_file_is_translated_and_downloaded(server: Server, model: Loaded) -> N
         assert status == 200, answer
         status, translated, headers = server.send(answer.decode().split(str(server.port))[1].rstrip('"}'))
         texts = [model.translator.translate(line) for line in (LINES[0], "", LINES[1])]
-        assert translated.decode() == "".join(f"{text}\n" for text in texts)
+        assert translated.decode() == "\r\n".join(texts)  # line ends as in the file
         assert headers["content-disposition"] == 'attachment; filename="translated.yy.txt"'
     for path in ("/download_file/../../etc/passwd", "/download_file/%2e%2e%2fetc%2fpasswd", "/download_file/x.txt"):
         assert server.send(path)[0] == 404
@@ -114,7 +114,8 @@ def test_a_table_and_records_come_back_with_translations(server: Server, limited
         ("a.tmx", tmx, tmx.replace("</tu>", variant)),
         ("a.tsv", "xx\n", "xx\tyy\n"),
         ("a.csv", "", ""),
-        ("a.txt.gz", LINES[0], f"{first}\n"),
+        ("a.txt.gz", f"{LINES[0]}\n", f"{first}\n"),
+        ("a.txt", "", ""),
     ):
         packed = gzip.compress(content.encode()) if name.endswith("gz") else content.encode()
         for source in ("xx", "XX", "auto"):
@@ -208,7 +209,7 @@ def test_clients_from_the_registry(server: Server, model: Loaded, tmp_path: Path
         (tmp_path / "a.txt").write_text(LINES[0], encoding="utf-8")
         file = other.translate_file(tmp_path / "a.txt", "xx", "yy")
         with urlopen(file.translated_file_url) as answer:
-            assert answer.read().decode() == f"{text}\n"
+            assert answer.read().decode() == text
         (tmp_path / "a.csv").write_text(f"id,xx\n7,{LINES[0]}\n", encoding="utf-8")
         with urlopen(other.translate_file(tmp_path / "a.csv", "xx", "yy").translated_file_url) as answer:
             assert answer.read().decode() == f"id,xx,yy\n7,{LINES[0]},{text}\n"

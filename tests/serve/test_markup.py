@@ -90,3 +90,23 @@ def test_what_is_no_text_stays() -> None:
     ):
         assert translated(html) == html
         assert translated(f"{html} end") == f"{html} &lt;end&gt;"
+
+
+def test_what_never_ends_stays() -> None:
+    """Guards against comments and tags without an end that the model reads as words; browsers show none of it."""
+    for rest in (
+        "<!-- never <b>a</b>",
+        '<a href="x>my <b>b</b></p>',
+        "<!doctype",
+        "</p",
+        "<?php a",
+        '<p translate="no">a<b',
+    ):
+        assert translated(f"<p>ka</p>{rest}") == f"<p>&lt;ka&gt;</p>{rest}"
+    assert translated("ka < mi") == "&lt;ka &lt; mi&gt;"
+
+
+def test_a_class_says_what_stays() -> None:
+    """Guards against names that pages mark for translators of the web in the other usual way."""
+    assert translated('<p class="a notranslate">ka</p>') == '<p class="a notranslate">ka</p>'
+    assert translated('<p class="a">ka</p>') == '<p class="a">&lt;ka&gt;</p>'

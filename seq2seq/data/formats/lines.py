@@ -78,7 +78,7 @@ def decode_line(raw: bytes, path: Path | str, number: int) -> str:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}:{number}: not valid UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1}); "
-            "convert the file to UTF-8, or remove this line on both sides"
+            "convert the file to UTF-8, or remove this line (of a pair of files: in both)"
         ) from None
 
 
