@@ -20,11 +20,12 @@ def script() -> ModuleType:
     return module
 
 
-def test_every_run_of_the_table_is_in_the_plan() -> None:
+@pytest.mark.parametrize(("plan_file", "table_file"), [("plan.txt", "runs.jsonl"), ("confirm.txt", "confirm.jsonl")])
+def test_every_run_of_the_table_is_in_the_plan(plan_file: str, table_file: str) -> None:
     """A number that nobody can make again is none; a run twice in the table would count twice."""
-    lines = (FOLDER / "plan.txt").read_text(encoding="utf-8").splitlines()
+    lines = (FOLDER / plan_file).read_text(encoding="utf-8").splitlines()
     plan = [line for line in lines if line and not line.startswith("#")]
-    table = [json.loads(line)["run"] for line in (FOLDER / "runs.jsonl").read_text(encoding="utf-8").splitlines()]
+    table = [json.loads(line)["run"] for line in (FOLDER / table_file).read_text(encoding="utf-8").splitlines()]
     assert table
     assert len(set(table)) == len(table)
     assert set(table) <= set(plan)
