@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--scores and --flags are columns of --format tsv; remove --format text")
     if args.review is not None and args.review < 1:
         raise UserError(f"--review: must be at least 1, not {args.review}")
-    if source.suffix in _DOCUMENTS:
+    if args.input.lower().removesuffix(".gz").endswith(_DOCUMENTS):
         what = "lines of plain text; for the texts in it, upload it to seq2seq serve (README, /translate_file)"
         print(f"note: --input {source} is read as {what}", file=sys.stderr)
     refuse_same_file(args.input, args.output)

@@ -42,8 +42,8 @@ Numbers = NDArray[np.float64]
 Span = tuple[int, int]
 
 
-class Part(NamedTuple):
-    """A part of a sentence as it is written."""
+class Fragment(NamedTuple):
+    """A tag, a text or a string of a sentence, as it is written."""
 
     raw: str
     kind: str  # text, open, close, point (without words of its own), string (the same, and it separates words)
@@ -81,7 +81,7 @@ class Looked:
     weights: Numbers  # [U, W]
 
 
-def mates(parts: Sequence[Part]) -> dict[int, int]:
+def mates(parts: Sequence[Fragment]) -> dict[int, int]:
     """The number of the closing tag for that of each opening one; others have none, or are too deep."""
     found: dict[int, int] = {}
     stack, names = list[int](), Counter[str]()
@@ -99,7 +99,7 @@ def mates(parts: Sequence[Part]) -> dict[int, int]:
     return found
 
 
-def take_out(parts: Sequence[Part]) -> Bare:
+def take_out(parts: Sequence[Fragment]) -> Bare:
     """The text of a sentence whose tags are paired, and what stands in it.
 
     What has no words between is one element: ``{x}{y}``, or an image inside a link.
@@ -134,7 +134,7 @@ def take_out(parts: Sequence[Part]) -> Bare:
     return Bare(text.rstrip(), tuple(elements))
 
 
-def _last_without_words(parts: Sequence[Part], first: int, pairs: dict[int, int], num_words: Sequence[int]) -> int:
+def _last_without_words(parts: Sequence[Fragment], first: int, pairs: dict[int, int], num_words: Sequence[int]) -> int:
     """The last one of the neighbours that have no words inside and between them."""
     last = number = first
     while number < len(parts) and parts[number].kind != "close":

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from seq2seq.config import Protected
 from seq2seq.data.clean_rules import EMAIL, PLACEHOLDER, TAG, URL
-from seq2seq.decode.placing import Bare, Part, mates, take_out
+from seq2seq.decode.placing import Bare, Fragment, mates, take_out
 
 # A number with its separators: 1,234.5 and 10:30.
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
@@ -56,26 +56,27 @@ def not_kept(source: str, translation: str, kinds: Sequence[Protected]) -> list[
 def without_strings(text: str, kinds: Sequence[Protected]) -> Bare:
     """A text without its protected strings of these kinds, and these; numbers stay."""
     found = protected(text, [kind for kind in kinds if kind in _OUTSIDE])
-    parts: list[Part] = []
+    parts: list[Fragment] = []
     last = 0
     for at, (kind, string) in sorted((at, kept) for kept, places in found.items() for at in places):
         parts += _text(text[last:at])
         tag = _OF_PAIR.fullmatch(string) if kind == "tags" else None
-        parts.append(Part(string, "close" if tag[1] else "open", tag[2]) if tag else Part(string, "string", kind))
+        kind_and_name = ("close" if tag[1] else "open", tag[2]) if tag else ("string", kind)
+        parts.append(Fragment(string, *kind_and_name))
         last = at + len(string)
     if not parts:
         return Bare(text, ())
     pairs = mates(parts)
     paired = {*pairs, *pairs.values()} if len(pairs) <= _PAIRS else ()
     parts = [
-        Part(part.raw, "string", "tags") if part.kind in ("open", "close") and number not in paired else part
+        Fragment(part.raw, "string", "tags") if part.kind in ("open", "close") and number not in paired else part
         for number, part in enumerate(parts)
     ]
     return take_out([*parts, *_text(text[last:])])
 
 
-def _text(text: str) -> list[Part]:
-    return [Part(text, "text", text=text)] if text else []
+def _text(text: str) -> list[Fragment]:
+    return [Fragment(text, "text", text=text)] if text else []
 
 
 def _without_punctuation(address: str) -> str:

@@ -10,7 +10,7 @@ import io
 import math
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,7 @@ from seq2seq.serve.models import Direction, Models
 T = TypeVar("T")
 Fields = Mapping[str, Any]
 
-FORMATS = (".txt", ".html", ".htm", *documents.ENDINGS)  # of files
+FORMATS = (*documents.ENDINGS, ".html", ".htm")  # of files
 PACKED = ".gz"  # may follow them
 _KEPT_FILES, _KEPT_SECONDS = 64, 600  # translated files wait so long to be downloaded
 _PREVIEW = 1000  # characters of a sentence to look into
@@ -165,7 +165,7 @@ class Api:
             if ending in documents.ENDINGS:
                 direction, translated = await self._translate_document(fields, ending, content, wait)
             else:
-                direction, translated = await self._translate_text_file(fields, ending, content, wait)
+                direction, translated = await self._translate_html_file(fields, content, wait)
         except DataError as error:
             raise RefusedError(400, str(error)) from None
         for old, (_, _, end) in list(self._files.items()):
@@ -207,27 +207,18 @@ class Api:
         except UserError as error:  # too long, or a kind of model that cannot be looked into
             raise RefusedError(400, str(error)) from None
 
-    async def _translate_text_file(
-        self, fields: Fields, ending: str, content: bytes, wait: Wait
-    ) -> tuple[Direction, bytes]:
-        """The translation of a file of plain text or HTML."""
+    async def _translate_html_file(self, fields: Fields, content: bytes, wait: Wait) -> tuple[Direction, bytes]:
         data = documents.unpacked(content, self.settings.max_bytes)
-        raw = read_stream(io.BytesIO(data), "the file")
-        text = "\n".join(self._at_most(decode_line(line, "the file", n) for n, line in enumerate(raw, start=1)))
-        html = ending != ".txt"
-        wanted = self._wanted({**fields, "q": [text], "format": "html" if html else "text"}, "q", "source", "target")
-        if html:
-            (translated,) = await self._translate_html(wanted, wait)
-        else:
-            ((translated,),) = await self._translate_texts(wanted.direction.loaded, wanted.texts, 0, wait)
-        end = documents.line_end(data)
-        lines = translated.replace("\n", end) + end * data.endswith(b"\n")
-        return wanted.direction, lines.encode()
+        for number, line in enumerate(read_stream(io.BytesIO(data), "the file"), start=1):
+            decode_line(line, "the file", number)  # for an error with its number
+        wanted = self._wanted({**fields, "q": data.decode("utf-8-sig"), "format": "html"}, "q", "source", "target")
+        (translated,) = await self._translate_html(wanted, wait)
+        return wanted.direction, translated.encode()
 
     async def _translate_document(
         self, fields: Fields, ending: str, content: bytes, wait: Wait
     ) -> tuple[Direction, bytes]:
-        """The translation of a table, JSON lines or a translation memory."""
+        """The translation of a text, a table, JSON lines or a translation memory."""
         directions = self._directions(*self._codes(fields, "source", "target"))
         sources, target = [one.source for one in directions], directions[0].target
         limits = documents.Limits(self.settings.max_bytes, self.settings.max_lines)
@@ -298,22 +289,10 @@ class Api:
         except StoppedError:
             raise RefusedError(503, "the server is stopping", retry_after=5) from None
 
-    def _at_most(self, lines: Iterator[str]) -> Iterator[str]:
-        """The lines; a small compressed file can have a lot of them."""
-        number = 0
-        for line in lines:
-            number += len(line) + 1
-            if number > self.settings.max_characters + 1:
-                raise self._too_long(number)
-            yield line
-
-    def _too_long(self, number: int) -> RefusedError:
-        limit = self.settings.max_characters
-        return RefusedError(400, f"the request has {number:,} characters or more; the limit is {limit:,}")
-
     def _limited(self, texts: list[str]) -> list[str]:
         if (number := sum(map(len, texts))) > self.settings.max_characters:
-            raise self._too_long(number)
+            limit = self.settings.max_characters
+            raise RefusedError(400, f"the request has {number:,} characters; the limit is {limit:,}")
         if len(texts) > self.settings.max_lines:
             raise RefusedError(400, f"{len(texts):,} texts in a request; the limit is {self.settings.max_lines:,}")
         return texts

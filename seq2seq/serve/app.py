@@ -40,6 +40,7 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 _PATIENCE = 10.0  # seconds for a client to send a request, or to take an answer
+_LET_IN = 5  # rounds of the event loop; two were enough to let in who had connected
 _LAST_MOMENT = 0.5  # seconds; when the server ends, for the first request of a new connection
 _HEADER_BYTES = 16_384
 _CONNECTIONS = 1000
@@ -339,6 +340,12 @@ class _Uvicorn(uvicorn.Server):
         """Finish what has begun at the first signal; end at the second one."""
         self.force_exit = self.should_exit
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let in all who have connected, then stop listening: what nobody has let in by then is reset."""
+        for _ in range(_LET_IN):
+            await asyncio.sleep(0)
+        await super().shutdown(sockets)
 
 
 def run(app: Starlette, listener: socket.socket, timeout: float, ready: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Uploaded tables, JSON lines and translation memories: their texts, and the same file with the translations.
+"""Uploaded texts, tables, JSON lines and translation memories, and the same files with the translations.
 
 The readers of datasets read a file, so what comes back is a dataset of pairs. A translation goes where the file has a
 place for it and the place is blank; a file without such a place gets one. What a file has besides stays as it is.
@@ -20,7 +20,7 @@ from xml.sax.saxutils import escape, quoteattr
 from seq2seq.data.formats.compression import DAMAGE, damaged, decompressed
 from seq2seq.data.formats.file_kinds import HEAD
 from seq2seq.data.formats.jsonl import names_in, objects_of, text_of
-from seq2seq.data.formats.lines import read_stream
+from seq2seq.data.formats.lines import decode_line, read_stream
 from seq2seq.data.formats.rows import units_of
 from seq2seq.data.formats.tables import parse_csv, tsv_rows
 from seq2seq.data.formats.tmx import Memory
@@ -30,7 +30,7 @@ from seq2seq.errors import DataError
 from seq2seq.languages import short_code
 from seq2seq.serve.sides import Languages, Sides
 
-ENDINGS = (".tsv", ".csv", ".jsonl", ".tmx")
+ENDINGS = (".txt", ".tsv", ".csv", ".jsonl", ".tmx")
 
 _NAME = "the file"  # in messages
 _MEMBER = re.compile(r'[\s,{]*("(?:[^"\\]|\\.)*")\s*:\s*')  # of a JSON object, up to its value
@@ -98,11 +98,6 @@ def unpacked(content: bytes, limit: int) -> bytes:
     return data
 
 
-def line_end(data: bytes) -> str:
-    """What ends the first line of a file."""
-    return "\r\n" if re.match(rb"[^\n]*\r\n", data) else "\n"
-
-
 def read_document(content: bytes, ending: str, sources: Sequence[str], target: str, limits: Limits) -> Document:
     """Read a file, which can be compressed with gzip.
 
@@ -118,10 +113,13 @@ def read_document(content: bytes, ending: str, sources: Sequence[str], target: s
     if ending == ".tmx":
         return _memory(data, sources, target, limits)
     lines = list(read_stream(io.BytesIO(data), _NAME))
-    end = line_end(data)
+    end = "\r\n" if re.match(rb"[^\n]*\r\n", data) else "\n"
     languages = Languages(sources, target)
     parts = _Parts(limits)
-    if ending == ".jsonl":
+    sides = None
+    if ending == ".txt":
+        _lines(lines, data, parts)
+    elif ending == ".jsonl":
         sides = _json_lines(lines, languages, parts, end)
     elif ending == ".tsv":
         sides = _table(list(tsv_rows(lines, _NAME)), languages, parts, _Tsv("\t", end))
@@ -130,6 +128,18 @@ def read_document(content: bytes, ending: str, sources: Sequence[str], target: s
         sides = _table(list(parse_csv(lines, _NAME, delimiter)), languages, parts, _Csv(delimiter, end))
     mark = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
     return Document(parts, sides.language if sides else None, mark)
+
+
+def _lines(lines: list[bytes], data: bytes, parts: _Parts) -> None:
+    """Add the lines of a text; each keeps its own end."""
+    whole = io.BytesIO(data.removeprefix(codecs.BOM_UTF8))
+    for number, (line, raw) in enumerate(zip(lines, whole, strict=True), start=1):
+        text = decode_line(line, _NAME, number)
+        if text.strip():
+            parts.add_gap(text, str)
+        else:
+            parts.append(text)
+        parts.append(raw[len(line) :].decode())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 from itertools import chain
 from typing import NamedTuple
 
-from seq2seq.decode.placing import Bare, Element, Part, mates, take_out
+from seq2seq.decode.placing import Bare, Element, Fragment, mates, take_out
 
 _NOT_TEXT = frozenset(("script", "style", "code", "pre", "textarea", "svg", "math"))
 _WITHOUT_END = frozenset(
@@ -27,6 +27,7 @@ _INLINE = frozenset(
         *("strong", "style", "sub", "sup", "svg", "time", "tt", "u", "var", "wbr"),
     )
 )
+_BEGUN = re.compile(r"<[a-zA-Z/!?]")  # a tag or a comment
 _TAGS = 200  # in a sentence; with more, each one ends it
 
 
@@ -49,9 +50,7 @@ class _Splitter(HTMLParser):
         for line in html.split("\n"):
             self._lines.append(self._lines[-1] + len(line) + 1)
         self.feed(html)
-        if re.match(
-            r"<[a-zA-Z/!?]", self.rawdata
-        ):  # it has no end, so it goes on to the end of the text, as in browsers
+        if _BEGUN.match(self.rawdata):  # it has no end, so it goes on to the end of the text, as in browsers
             self._note("inside" if self._untranslated else "break")
         else:
             self.close()
@@ -127,28 +126,28 @@ def escaped(text: str) -> str:
     return escape(text, quote=False)
 
 
-def _parts(html: str) -> list[Part]:
+def _parts(html: str) -> list[Fragment]:
     """Tags, texts and comments; an element whose text stays is one part."""
     starts = _Splitter(html).starts
     if not starts or starts[0][0] > 0:
         starts.insert(0, (0, "break", ""))
     ends = [*(start for start, _, _ in starts[1:]), len(html)]
-    parts: list[Part] = []
+    parts: list[Fragment] = []
     since, within = 0, False  # an element whose text stays and which is not complete, inside a sentence
     for (start, kind, name), end in zip(starts, ends, strict=True):
         if kind == "untranslated":
             since, within = start, True
         elif within and kind == "end":
-            parts.append(Part(html[since:end], "point"))
+            parts.append(Fragment(html[since:end], "point"))
             within = False
         elif not within:
-            parts.append(Part(html[start:end], "break" if kind in ("inside", "end") else kind, name))
-    return [*parts, Part(html[since:], "break")] if within else parts
+            parts.append(Fragment(html[start:end], "break" if kind in ("inside", "end") else kind, name))
+    return [*parts, Fragment(html[since:], "break")] if within else parts
 
 
-def _between_breaks(parts: Sequence[Part]) -> list[list[Part]]:
+def _between_breaks(parts: Sequence[Fragment]) -> list[list[Fragment]]:
     """The parts of each sentence, and each part between two sentences."""
-    found: list[list[Part]] = []
+    found: list[list[Fragment]] = []
     before = "break"
     for part in parts:
         if "break" in (before, part.kind):
@@ -158,24 +157,24 @@ def _between_breaks(parts: Sequence[Part]) -> list[list[Part]]:
     return found
 
 
-def _unpaired(parts: Sequence[Part]) -> set[int]:
+def _unpaired(parts: Sequence[Fragment]) -> set[int]:
     """The numbers of the tags that have no other one in a sentence, or are too deep in it."""
     pairs = mates(parts)
     tags = {number for number, part in enumerate(parts) if part.kind in ("open", "close")}
     return tags - pairs.keys() - set(pairs.values())
 
 
-def _unpaired_as_breaks(parts: Sequence[Part]) -> list[Part]:
+def _unpaired_as_breaks(parts: Sequence[Fragment]) -> list[Fragment]:
     unpaired = _unpaired(parts)
     return [part._replace(kind="break") if number in unpaired else part for number, part in enumerate(parts)]
 
 
-def _pieces_at_all_tags(parts: Sequence[Part]) -> list[Piece]:
+def _pieces_at_all_tags(parts: Sequence[Fragment]) -> list[Piece]:
     of_parts = (_pieces([part]) if part.kind == "text" else [Piece(part.raw, None)] for part in parts)
     return list(chain.from_iterable(of_parts))
 
 
-def _pieces(parts: Sequence[Part]) -> list[Piece]:
+def _pieces(parts: Sequence[Fragment]) -> list[Piece]:
     """The pieces of a sentence whose tags are paired: what is before it, itself, what is after it."""
     first, last = 0, len(parts)
     pairs = mates(parts)
@@ -201,22 +200,22 @@ def _pieces(parts: Sequence[Part]) -> list[Piece]:
     return [piece for piece in whole if piece.raw]
 
 
-def _is_note(parts: Sequence[Part], number: int, end: int) -> bool:
+def _is_note(parts: Sequence[Fragment], number: int, end: int) -> bool:
     """Whether an element is the number of a footnote; H<sub>2</sub>O has none."""
     inside = "".join(part.text for part in parts[number:end])
     after = next((part.text for part in parts[end + 1 :] if part.text), "")
     return parts[number].name == "sup" and not any(map(str.isalpha, inside)) and not after[:1].isalnum()
 
 
-def _sentence(parts: Sequence[Part]) -> Bare:
+def _sentence(parts: Sequence[Fragment]) -> Bare:
     """The text of a sentence, and the elements in it; a footnote's number is one without words."""
     texts = (re.sub(r"\s+", " ", unescape(part.raw)) if part.kind == "text" else "" for part in parts)
     parts = [part._replace(text=text) for part, text in zip(parts, texts, strict=True)]
-    pairs, found, number = mates(parts), list[Part](), 0
+    pairs, found, number = mates(parts), list[Fragment](), 0
     while number < len(parts):
         end = pairs.get(number, number)
         if number in pairs and _is_note(parts, number, end):
-            found.append(Part("".join(part.raw for part in parts[number : end + 1]), "point"))
+            found.append(Fragment("".join(part.raw for part in parts[number : end + 1]), "point"))
         else:
             end = number
             found.append(parts[number])

@@ -138,8 +138,9 @@ def test_int8_that_would_be_slow_is_reported_in_one_line(
 
 def test_the_markup_of_a_document_is_not_translated_silently(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Guards against a memory or a table whose tags and keys become words of the translation, without a note."""
-    (place / "a.tmx").write_text("<tmx/>\n")
-    assert main(["translate", "model", "--input", "a.tmx", "--output", "out", "--device", "cpu"]) == 0
-    assert "note: --input a.tmx is read as lines of plain text" in capsys.readouterr().err
+    for name in ("a.tmx", "b.TSV.gz"):
+        (place / name).write_text("<tmx/>\n")
+        assert main(["translate", "model", "--input", name, "--output", "out", "--device", "cpu"]) == 0
+        assert f"note: --input {name} is read as lines of plain text" in capsys.readouterr().err
     assert main(TRANSLATE.split()) == 0
     assert "plain text" not in capsys.readouterr().err

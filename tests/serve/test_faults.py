@@ -200,6 +200,31 @@ def test_sigterm_under_load_loses_no_accepted_request_and_the_log_has_no_text(to
     assert log.count("\n") == 2  # and nothing of libraries
 
 
+def test_who_has_connected_when_the_server_is_stopped_is_answered(toy: Path, model: Loaded) -> None:
+    """Guards against requests of clients that are connected, but not let in yet, which a busy server reset."""
+    lines = [src for src, _ in sentences(8, seed=9)]
+    answers: list[str] = []
+    with serving(toy) as server:
+
+        def client(line: str) -> None:
+            body = json.dumps({"q": line, **PAIR}).encode()
+            head = b"POST /translate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            answer = server.raw(head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+            answers.append(json.loads(answer.partition(b"\r\n\r\n")[2])["translatedText"])
+
+        server.process.send_signal(signal.SIGSTOP)
+        clients = [threading.Thread(target=client, args=(line,)) for line in lines]
+        for thread in clients:
+            thread.start()
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGCONT)
+        for thread in clients:
+            thread.join(20)
+        assert server.process.wait(20) == 0
+    assert sorted(answers) == sorted(map(model.translator.translate, lines))
+
+
 def test_a_changed_folder_is_loaded_and_a_damaged_one_is_not(toy: Path, tmp_path: Path, model: Loaded) -> None:
     """Guards against a restart for each new model, and a server that is brought down by a damaged one."""
     shutil.copytree(toy / "best", tmp_path / "model")

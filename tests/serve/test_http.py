@@ -90,7 +90,7 @@ def test_a_file_is_translated_and_downloaded(server: Server, model: Loaded) -> N
         assert status == 200, answer
         status, translated, headers = server.send(answer.decode().split(str(server.port))[1].rstrip('"}'))
         texts = [model.translator.translate(line) for line in (LINES[0], "", LINES[1])]
-        assert translated.decode() == "\r\n".join(texts)  # line ends as in the file
+        assert translated.decode() == "\ufeff" + "\r\n".join(texts)  # mark and line ends as in the file
         assert headers["content-disposition"] == 'attachment; filename="translated.yy.txt"'
     for path in ("/download_file/../../etc/passwd", "/download_file/%2e%2e%2fetc%2fpasswd", "/download_file/x.txt"):
         assert server.send(path)[0] == 404
@@ -129,7 +129,7 @@ def test_a_table_and_records_come_back_with_translations(server: Server, limited
                 assert json.loads(translated)["translation"] == f"{first}\n{second}"
             assert answer in translated.decode() if answer else not translated
     formats = server.ask("/frontend/settings")[1]["supportedFilesFormat"]
-    assert formats == [".txt", ".html", ".htm", ".tsv", ".csv", ".jsonl", ".tmx", ".gz"]
+    assert formats == [".txt", ".tsv", ".csv", ".jsonl", ".tmx", ".html", ".htm", ".gz"]
     for name, content, message in (
         ("a.csv", "a,b\n", "the file:1: no column is named 'xx', 'source', 'src' or 'text'"),
         ("a.csv", "xx\n" + "ka\n" * 21, "the file has more than 20 texts to translate"),
@@ -137,7 +137,7 @@ def test_a_table_and_records_come_back_with_translations(server: Server, limited
         ("a.csv", "xx\n" + "k" * 301, "the request has 301 characters"),
         ("a.csv", gzip.compress(b"xx\n" + b"\n" * 100_000), "the file has more than 69,136 bytes (unpacked)"),
         ("a.tmx", "<!DOCTYPE tmx [<!ENTITY a 'x'>]><tmx/>", "the file:1: declares the entity a"),
-        ("a.png.gz", "", "file format not supported; supported: .txt, .html, .htm, .tsv, .csv, .jsonl, .tmx, and"),
+        ("a.png.gz", "", "file format not supported; supported: .txt, .tsv, .csv, .jsonl, .tmx, .html, .htm, and"),
     ):
         raw = content if isinstance(content, bytes) else content.encode()
         status, body, _ = limited.send_file(name, raw, PAIR)
