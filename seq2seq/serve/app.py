@@ -40,7 +40,7 @@ T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 _PATIENCE = 10.0  # seconds for a client to send a request, or to take an answer
-_LET_IN = 5  # rounds of the event loop; two were enough to let in who had connected
+_LETTING_IN = 3  # rounds of the event loop, until it knows all whom it has let in
 _LAST_MOMENT = 0.5  # seconds; when the server ends, for the first request of a new connection
 _HEADER_BYTES = 16_384
 _CONNECTIONS = 1000
@@ -342,10 +342,27 @@ class _Uvicorn(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let in all who have connected, then stop listening: what nobody has let in by then is reset."""
-        for _ in range(_LET_IN):
+        """Stop listening, and let in all who have connected by then: closing alone would reset them."""
+        loop = asyncio.get_running_loop()
+        for listener in sockets or ():
+            loop.remove_reader(listener)
+        for _ in range(_LETTING_IN):
             await asyncio.sleep(0)
-        await super().shutdown(sockets)
+        late: list[socket.socket] = []
+        for listener in sockets or ():
+            with suppress(BlockingIOError):
+                while True:
+                    late.append(listener.accept()[0])
+        entering = [loop.create_task(self._let_in(connection)) for connection in late]
+        await super().shutdown(sockets)  # at once closes the listeners
+        await asyncio.gather(*entering, return_exceptions=True)  # a client may be gone
+
+    async def _let_in(self, connection: socket.socket) -> None:
+        loop, state = asyncio.get_running_loop(), self.lifespan.state
+        _, protocol = await loop.connect_accepted_socket(
+            lambda: _Connection(self.config, self.server_state, state, loop), connection
+        )
+        protocol.shutdown()
 
 
 def run(app: Starlette, listener: socket.socket, timeout: float, ready: Callable[[], None]) -> None:

@@ -58,7 +58,8 @@ class Server:
     def raw(self, request: bytes, wait: float = 20) -> bytes:
         """What the server sends to these bytes until it closes the connection.
 
-        ConnectionResetError if it sends nothing: then it has not accepted the connection, or has read no request.
+        ConnectionResetError if the connection is reset before that: the system does so to those who connect in the
+        microseconds before a server stops listening.
         """
         with socket.create_connection(("127.0.0.1", self.port), timeout=wait) as connection:
             connection.sendall(request)
