@@ -168,6 +168,20 @@ def test_a_large_document_holds_up_nobody(server: Server, monkeypatch: pytest.Mo
         assert sent.result()[0] == 200
 
 
+def test_a_text_that_repeats_is_translated_once(limited: Server, model: Loaded) -> None:
+    """Guards against a table or a page of equal cells that holds the engine as long as one of different ones."""
+
+    def searched() -> float:
+        (number,) = re.findall(rb"^seq2seq_batch_lines_sum (\S+)", limited.send("/metrics")[1], re.MULTILINE)
+        return float(number)
+
+    before = searched()
+    status, answer = limited.ask("/translate", {"q": ["ka", "mi", "ka", "ka\nmi"], **PAIR})
+    ka, mi = model.translator.translate(["ka", "mi"])
+    assert (status, answer["translatedText"]) == (200, [ka, mi, ka, f"{ka}\n{mi}"])
+    assert searched() - before == 2
+
+
 def test_what_a_client_asks_first(server: Server) -> None:
     """Guards against clients that cannot start, and a page that loads something from elsewhere."""
     language = {"code": "xx", "name": "xx", "targets": ["yy"]}
