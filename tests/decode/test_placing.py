@@ -115,6 +115,14 @@ def test_a_single_word_takes_no_small_words_with_it() -> None:
     assert put_in(looked, bare.elements) == "ich zur <b>schule</b>"
 
 
+def test_words_that_look_at_the_full_stop_are_in_their_tags() -> None:
+    """Guards against tags around nothing, because most of what a word looks at is the full stop."""
+    bare = without_strings("I <b>see him</b>.", KINDS)
+    weights = np.array([[0, 0, 1, 9], [0, 1, 0, 9], [1, 0, 0, 9], [0, 1, 1, 8]], float)
+    looked = Looked(bare.text, words_of(bare), "ihn sehe ich.", spans("ihn sehe ich."), weights)
+    assert put_in(looked, bare.elements) == "<b>ihn sehe</b> ich."
+
+
 def test_a_line_of_tags_takes_little_time() -> None:
     """Guards against work that grows with the square of the tags, and against a stack that overflows."""
     for source in ("<b>x</b> " * 1000, "<b>" * 1000 + "x" + "</b>" * 1000, "</b>x<b>" * 1000):

@@ -18,7 +18,9 @@ from seq2seq.data.tokenizer import train_tokenizer
 from seq2seq.decode import engine as engine_module
 from seq2seq.decode import stepper as stepper_module
 from seq2seq.decode.engine import Source, TorchEngine, widened
-from seq2seq.decode.glossary import has_term
+from seq2seq.decode.glossary import Glossary, has_term
+from seq2seq.decode.parts import Part, PartTranslator
+from seq2seq.decode.protect import without_strings
 from seq2seq.decode.speller import Speller
 from seq2seq.decode.terms import DIGIT
 from seq2seq.decode.translator import Translator
@@ -80,6 +82,16 @@ def test_what_is_there_anyway_needs_no_other_search(translator: Translator, line
     assert explained.translation.text == translator.translate("sol", BEAM)
 
 
+def test_every_line_is_counted_once(translator: Translator, lines: list[str]) -> None:
+    """Guards against a bar that ends early, or beyond its end, with lines that are searched once, twice or never."""
+    counts: list[int] = []
+    decode = BEAM.model_copy(update={"split_sentences": True})
+    there = translator.translate("kato", decode).split()[0]
+    wanted = translator.wanted(decode, glossary=Glossary.of({**GLOSSARY, "kato": there}))
+    list(translator.translate_windows(lines, decode, wanted=wanted, on_lines=counts.append))
+    assert sum(counts) == len(lines)
+
+
 def test_a_term_that_has_no_room_costs_nothing(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards against thousands of hypotheses for a row of a glossary that is a paragraph."""
     seen: list[int] = []
@@ -114,6 +126,22 @@ def test_a_string_stands_where_attention_says(translator: Translator, monkeypatc
     sources = ["kato {x} miren sol vu", "kato miren {x} sol vu", "kato miren sol vu {x}"]
     found = [text.index("{x}") for (text,) in texts(translator, sources, protect=["placeholders"])]
     assert 0 < found[0] < found[1] < found[2]
+
+
+@pytest.mark.parametrize("num_tags", [0, 2])
+def test_ids_of_tags_are_no_places(translator: Translator, num_tags: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against strings that stand too early or too late in models with tags before the source."""
+
+    def look(sources: list[list[int]], targets: list[list[int]]) -> list[NDArray[np.float64]]:
+        return [np.eye(len(tgt), len(src), num_tags) for src, tgt in zip(sources, targets, strict=True)]
+
+    assert isinstance(translator.engine, TorchEngine)
+    monkeypatch.setattr(translator.engine, "alignments", look)
+    bare, text = without_strings("kato miren {x} sol vu", ["placeholders"]), "kato miren sol vu"
+    ((source,), (target,)) = (some.encode([text]) for some in (translator.tokenizers.src, translator.tokenizers.tgt))
+    part = Part(Source([5] * num_tags + [*source, EOS_ID], (0, 0)), bare)
+    parts = PartTranslator(translator.engine, translator.tokenizers, None, num_tags)
+    assert parts.with_elements([part], [target], [text]) == ["kato miren {x} sol vu"]
 
 
 def test_strings_do_not_depend_on_the_batch(translator: Translator, lines: list[str]) -> None:
