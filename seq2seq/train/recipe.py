@@ -26,6 +26,7 @@ _VOCABULARY = (
     *((1_000, 1_000), (3_000, 2_000), (30_000, 4_000)),
     *((200_000, 8_000), (1_000_000, 16_000), (5_000_000, 32_000)),
 )
+_PIECES_PER_WORD = 1.5  # more pieces than this are phrases, of which each is too rare to be learnt
 _COVERAGE, _USUAL, _USUAL_SHARE = 0.9995, 10, 1e-6  # SentencePiece's; a usual character occurs so often, or more
 _EPOCHS = ((1_000, 100), (3_000, 80), (30_000, 60), (200_000, 30), (1_000_000, 15), (5_000_000, 8))
 _LEAST_PAIRS = {"base": 500_000, "small": 100_000, "tiny": 0}  # for which a model of this size is worth its time
@@ -112,12 +113,7 @@ def text_choices(
     if "tokenizer.character_coverage" in still_open:
         coverage, why = _coverage(text, joint)
         yield Choice("tokenizer.character_coverage", coverage, why)
-    size, characters = round(_between(_VOCABULARY, text.num_pairs), -2), _characters(text, joint, coverage)
-    least = math.ceil((1.2 * characters + 300) / 100) * 100
-    why = f"usual for {text.num_pairs:,} pairs"
-    if least > size:
-        size, why = least, f"the text has {characters:,} different characters"
-    yield Choice("tokenizer.vocab_size", int(size), why)
+    yield Choice("tokenizer.vocab_size", *_vocabulary(text, joint, coverage))
     tokens = _estimated_tokens(text.tgt)
     if "model.preset" in still_open:
         preset, why = _preset(config, text.num_pairs, tokens, tokens_per_second, largest)
@@ -132,6 +128,20 @@ def text_choices(
     yield Choice("optim.name", "muon" if modern else "adamw", why)
     why = "a word is in few of the steps, and must learn more in each" if modern else "as in the paper"
     yield Choice("optim.embedding_lr_ratio", 4.0 if modern else 1.0, why)
+
+
+def _vocabulary(text: TextSize, joint: bool, coverage: float) -> tuple[int, str]:
+    """The number of pieces, and the reason."""
+    size, why = _between(_VOCABULARY, text.num_pairs), f"usual for {text.num_pairs:,} pairs"
+    words = [side.num_words for side in (text.src, text.tgt) if side.num_words is not None]
+    different = (sum(words) if joint else max(words)) if words else 0
+    if words and _PIECES_PER_WORD * different < size:
+        size, why = _PIECES_PER_WORD * different, f"the text has {different:,} different words"
+    characters = _characters(text, joint, coverage)
+    least = math.ceil((1.2 * characters + 300) / 100) * 100
+    if least > size:
+        return least, f"the text has {characters:,} different characters"
+    return int(round(size, -2)), why
 
 
 def _coverage(text: TextSize, joint: bool) -> tuple[float, str]:

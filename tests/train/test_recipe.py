@@ -1,5 +1,6 @@
 """Promise: what a config leaves open fits the text, the bounds and the machine; what it states is never changed."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,9 +19,14 @@ def made(**sections: Any) -> Config:
     return Config.model_validate({"run_dir": "r", "data": {"train": files, "valid": files}, **sections})
 
 
-def text(pairs: int, src: str = "a short line of text here", tgt: str = "eine kurze Zeile mit Text") -> TextSize:
-    size = measure_text([SentencePair(src, tgt, 0)])
-    sides = [type(side)(side.num_characters * pairs, side.script, side.alphabet) for side in (size.src, size.tgt)]
+def text(
+    pairs: int, src: str = "a short line of text here", tgt: str = "eine kurze Zeile mit Text", words: int = 50_000
+) -> TextSize:
+    """A text of so many pairs, with so many different words on each side that has spaces."""
+    size, sides = measure_text([SentencePair(src, tgt, 0)]), []
+    for side in (size.src, size.tgt):
+        num_words = None if side.num_words is None else words
+        sides.append(replace(side, num_characters=side.num_characters * pairs, num_words=num_words))
     return TextSize(pairs, *sides)
 
 
@@ -67,7 +73,7 @@ def test_usual_characters_are_no_bytes() -> None:
     few.tgt.alphabet.update({"e": 1_000_000, "Ü": 12, "%": 6})  # both sides count, where they have one vocabulary
     chosen = of_text(made(), few)
     assert {"5", "Ü"} <= (few.src.alphabet + few.tgt.alphabet).keys()
-    covered = type(few.src)(0, None, few.src.alphabet + few.tgt.alphabet)
+    covered = replace(few.src, alphabet=few.src.alphabet + few.tgt.alphabet)
     characters = covered.characters_to_cover(chosen["tokenizer.character_coverage"])
     assert {"5", "Ü", "%"} <= characters
     assert "☃" not in characters
@@ -111,6 +117,22 @@ def test_a_vocabulary_has_room_for_the_characters() -> None:
     """Guards against a tokenizer that cannot be trained, or writes usual characters as bytes."""
     characters = "".join(chr(0x4E00 + number) for number in range(3_000))
     assert of_text(made(), text(1_000, tgt=characters))["tokenizer.vocab_size"] >= 3_600
+
+
+def test_a_text_of_few_words_gets_few_pieces() -> None:
+    """Guards against pieces that are whole phrases of a text that says much the same again and again: the test score of
+    2,700 sentences of 726 words after 464 steps is 58 with 1,900 pieces, and 78 with 1,000."""
+
+    def pieces(words: int, **more: Any) -> int:
+        size: int = of_text(made(**more), text(2_700, tgt="一行短的文字", words=words))["tokenizer.vocab_size"]
+        return size
+
+    assert (pieces(726), pieces(2_000), pieces(50_000)) == (1_100, 1_900, 1_900)
+    assert pieces(10) == 400  # room for the characters
+    both = of_text(made(), text(2_700, words=500))  # one vocabulary for both sides has the words of both
+    assert both["tokenizer.vocab_size"] == 1_500
+    unspaced = of_text(made(), text(2_700, src="一行短的文字", tgt="一行短的文字", words=10))
+    assert unspaced["tokenizer.vocab_size"] == 1_900
 
 
 def test_minutes_become_steps_that_fit() -> None:

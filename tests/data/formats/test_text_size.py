@@ -31,3 +31,13 @@ def test_a_sample_of_a_large_text_has_its_alphabet() -> None:
     assert size.src.num_characters == 300_000
     assert size.src.alphabet.total() == 2 * 105_000
     assert size.src.characters_to_cover(1.0) == set("abcd")
+
+
+def test_different_words_are_counted_where_there_are_spaces() -> None:
+    """Guards against sentences of Chinese that count as words, words that count with their full stop again, and memory
+    that grows with the text."""
+    size = measure_text(pairs(("the cat, the dog.", "猫和狗。"), ("A cat", "一只猫")))
+    assert (size.src.num_words, size.tgt.num_words) == (4, None)
+    many = measure_text(SentencePair(f"a{number} b{number}", "e", number) for number in range(90_000))
+    assert many.src.num_words == 50_000
+    assert many.tgt.num_words == 1
