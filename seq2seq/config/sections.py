@@ -130,7 +130,10 @@ class TokenizerConfig(Section):
         "true if both are written in the same script.",
     )
     vocab_size: int = choice(
-        8000, "Number of subwords in a vocabulary. auto: by the size of the text; larger texts can use more.", gt=4
+        8000,
+        "Number of subwords in a vocabulary. auto: by the number of pairs, because larger texts can use more; at most "
+        "1.5 for each different word, and enough for the characters.",
+        gt=4,
     )
     character_coverage: float = choice(
         0.9995,
