@@ -22,6 +22,7 @@ from seq2seq.config import ModelConfig
 from seq2seq.data.packed import Packed
 from seq2seq.model.kernels.grid import from_grid, to_grid
 from seq2seq.model.kernels.packed_attention import packed_attention
+from seq2seq.model.kernels.rotation import RotatedHeads
 from seq2seq.model.kernels.short_attention import split_parts
 from seq2seq.model.positions import rotate
 from seq2seq.model.state import State
@@ -184,20 +185,22 @@ class SelfAttention(nn.Module):
         """The weights whose rows are those of the heads, one head after the other."""
         return [self.qkv.weight]
 
-    def _project(self, x: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """x: [T, D] -> q [T, H, E], k and v [T, G, E]."""
-        q, k, v = self.qkv(x).view(x.size(0), -1, self.head_width).split(self.heads, dim=1)
-        if rotation is not None:
+    def _project(self, x: Tensor, rotation: Tensor | None) -> Sequence[Tensor]:
+        """x: [T, D] -> queries, keys and values in one tensor or three, as :func:`packed_attention` takes them."""
+        heads = self.qkv(x).view(x.size(0), -1, self.head_width)
+        fused = heads.device.type == "cpu" and heads.dtype == torch.float32
+        if rotation is not None and fused:
+            heads = RotatedHeads.apply(heads, rotation, self.heads[0] + self.heads[1])
+        if self.scaled and (rotation is None or fused):
+            return [heads]
+        q, k, v = heads.split(self.heads, dim=1)
+        if rotation is not None and not fused:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        return q if self.scaled else without_scale(q), k, v
+        return [q if self.scaled else without_scale(q), k, v]
 
     def forward(self, x: Tensor, side: Packed, rotation: Tensor | None) -> Tensor:
         """x: [T, D]; rotation: [T, E] for rotary positions. Returns [T, D]."""
-        if rotation is None and self.scaled:
-            heads: Sequence[Tensor] = [self.qkv(x).view(x.size(0), -1, self.head_width)]
-        else:
-            heads = self._project(x, rotation)
-        return self.out(self.attend(heads, side, side).flatten(1))
+        return self.out(self.attend(self._project(x, rotation), side, side).flatten(1))
 
     def step(self, x: Tensor, rotation: Tensor | None, mask: Tensor, state: State, number: int) -> Tensor:
         """One decoding step: the next token of every hypothesis, with the earlier keys and values in ``state``.
@@ -205,7 +208,7 @@ class SelfAttention(nn.Module):
         x: [B * K, D]; rotation: [1, E]; mask: [B, 1, K, N], from :meth:`State.mark`; number: of the layer, to name its
         caches. Returns [B * K, D].
         """
-        q, k, v = self._project(x, rotation)
+        q, k, v = split_parts(self._project(x, rotation), self.heads[0], dim=1)
         k, v = (new.unflatten(0, (mask.size(0), -1)).transpose(1, 2) for new in (k, v))  # [B, G, K, E]
         values = state.append(f"values{number}", v, 2)
         if state.num_hypotheses > 2:

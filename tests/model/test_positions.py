@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from seq2seq.model.kernels.rotation import RotatedHeads
 from seq2seq.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions, rotate
 
 
@@ -50,6 +51,19 @@ def test_rotation_is_a_complex_product():
     expected = torch.complex(x[..., :4].double(), x[..., 4:].double()) * phase[:, None]
     torch.testing.assert_close(turned, torch.cat([expected.real, expected.imag], dim=-1).float())
     assert torch.equal(turned[0], x[0])
+
+
+def test_all_heads_at_once_are_the_same():
+    """Guards against values that are rotated, other pairs, and gradients that are rotated on instead of back."""
+    torch.manual_seed(0)
+    rotation = RotaryPositions(8)(torch.tensor([0, 3, 700]), 701)
+    heads = torch.randn(3, 5, 8, requires_grad=True)
+    together = RotatedHeads.apply(heads, rotation, 4)
+    alone = torch.cat([rotate(heads[:, :4], rotation), heads[:, 4:]], dim=1)
+    torch.testing.assert_close(together, alone)
+    weights = torch.randn(3, 5, 8)
+    gradients = [torch.autograd.grad((turned * weights).sum(), heads)[0] for turned in (together, alone)]
+    torch.testing.assert_close(*gradients)
 
 
 def test_rotated_products_depend_on_the_distance_alone():
