@@ -188,13 +188,12 @@ class SelfAttention(nn.Module):
     def _project(self, x: Tensor, rotation: Tensor | None) -> Sequence[Tensor]:
         """x: [T, D] -> queries, keys and values in one tensor or three, as :func:`packed_attention` takes them."""
         heads = self.qkv(x).view(x.size(0), -1, self.head_width)
-        fused = heads.device.type == "cpu" and heads.dtype == torch.float32
-        if rotation is not None and fused:
-            heads = RotatedHeads.apply(heads, rotation, self.heads[0] + self.heads[1])
-        if self.scaled and (rotation is None or fused):
+        if rotation is not None and heads.device.type == "cpu" and heads.dtype == torch.float32:
+            heads, rotation = RotatedHeads.apply(heads, rotation, self.heads[0] + self.heads[1]), None
+        if rotation is None and self.scaled:
             return [heads]
         q, k, v = heads.split(self.heads, dim=1)
-        if rotation is not None and not fused:
+        if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         return [q if self.scaled else without_scale(q), k, v]
 

@@ -29,6 +29,4 @@ def test_runs_of_like_size_are_named() -> None:
     assert "BLEU below 12 (English-German everyday sentences, 3,000 pairs)," in str(shorter)
     assert expectation(50_000_000, 25_000, 100_000) == []
     (longest,) = expectation(30_000, 3_328, 6_180)  # longer than any run
-    assert "about 38 or more (English-German everyday sentences, 30,000 pairs), about 33 or more (English-G" in str(
-        longest
-    )
+    assert "about 38 or more (English-German everyday sentences, 30,000 pairs), about 33 or more (" in str(longest)

@@ -123,8 +123,8 @@ def test_a_text_of_few_words_gets_few_pieces() -> None:
     """Guards against pieces that are whole phrases of a text that says much the same again and again: the test score of
     2,700 sentences of 726 words after 464 steps is 58 with 1,900 pieces, and 78 with 1,000."""
 
-    def pieces(words: int, **more: Any) -> int:
-        size: int = of_text(made(**more), text(2_700, tgt="一行短的文字", words=words))["tokenizer.vocab_size"]
+    def pieces(words: int) -> int:
+        size: int = of_text(made(), text(2_700, tgt="一行短的文字", words=words))["tokenizer.vocab_size"]
         return size
 
     assert (pieces(726), pieces(2_000), pieces(50_000)) == (1_100, 1_900, 1_900)

@@ -1,7 +1,7 @@
 """Rotary positions of all heads at once, with few operations on memory.
 
-What it computes is :func:`seq2seq.model.positions.rotate`, for queries and keys together: ten operations instead of
-some forty with their gradients, and attention gets one tensor instead of three.
+What it computes is :func:`seq2seq.model.positions.rotate`, for queries and keys together: ten operations with the
+gradient instead of over thirty, and attention gets one tensor instead of three.
 
 Shapes: ``T`` tokens, ``N`` heads, ``E`` width of a head.
 """
