@@ -131,6 +131,8 @@ def test_a_text_of_few_words_gets_few_pieces() -> None:
     assert pieces(10) == 400  # room for the characters
     both = of_text(made(), text(2_700, words=500))  # one vocabulary for both sides has the words of both
     assert both["tokenizer.vocab_size"] == 1_500
+    apart = of_text(made(tokenizer={"joint": False}), text(2_700, words=500))  # the larger side's for each
+    assert apart["tokenizer.vocab_size"] == 800
     unspaced = of_text(made(), text(2_700, src="一行短的文字", tgt="一行短的文字", words=10))
     assert unspaced["tokenizer.vocab_size"] == 1_900
 
