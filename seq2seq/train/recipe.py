@@ -133,14 +133,14 @@ def text_choices(
 def _vocabulary(text: TextSize, joint: bool, coverage: float) -> tuple[int, str]:
     """The number of pieces, and the reason."""
     size, why = _between(_VOCABULARY, text.num_pairs), f"usual for {text.num_pairs:,} pairs"
-    if words := [side.num_words for side in (text.src, text.tgt) if side.num_words is not None]:
-        different = sum(words) if joint else max(words)
-        if _PIECES_PER_WORD * different < size:
-            size, why = _PIECES_PER_WORD * different, f"the text has {different:,} different words"
     characters = _characters(text, joint, coverage)
     least = math.ceil((1.2 * characters + 300) / 100) * 100
     if least > size:
         return least, f"the text has {characters:,} different characters"
+    if words := [side.num_words for side in (text.src, text.tgt) if side.num_words is not None]:
+        different = sum(words) if joint else max(words)
+        if (enough := max(least, _PIECES_PER_WORD * different)) < size:
+            size, why = enough, f"the text has {different:,} different words"
     return int(round(size, -2)), why
 
 

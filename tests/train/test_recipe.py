@@ -129,6 +129,8 @@ def test_a_text_of_few_words_gets_few_pieces() -> None:
 
     assert (pieces(726), pieces(2_000), pieces(50_000)) == (1_100, 1_900, 1_900)
     assert pieces(10) == 400  # room for the characters
+    few = text_choices(made(), text(2_700, words=10), SPEED, 4_096, made().open_choices())
+    assert next(choice.reason for choice in few if choice.value == 400) == "the text has 20 different words"
     both = of_text(made(), text(2_700, words=500))  # one vocabulary for both sides has the words of both
     assert both["tokenizer.vocab_size"] == 1_500
     apart = of_text(made(tokenizer={"joint": False}), text(2_700, words=500))  # the larger side's for each
