@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 
 import numpy as np
 import torch
 
-from seq2seq.config import Config
+from seq2seq.config import Config, DecodeConfig
 from seq2seq.data.loader import load_steps
 from seq2seq.data.prepare import PreparedData
 from seq2seq.decode.engine import TorchEngine
@@ -29,8 +30,8 @@ from seq2seq.train.recipe import Pace
 from seq2seq.train.validation import measured_decode
 
 _UNTIMED, _FEWEST, _MOST = 2, 3, 40  # steps
-_SECONDS = 2.0  # of timed steps are enough
-_LINES = 64  # of the text to validate with
+_SECONDS = 5.0  # of timed steps are enough; the first seconds are slower than those of a run
+_LINES, _SEARCH_SECONDS = 32, 2.0  # of the text to validate with, and four times as many until they take so long
 _FORWARD_SHARE = 1 / 3  # of a step's time: the validation loss needs no gradients
 
 
@@ -49,15 +50,10 @@ def measure_pace(config: Config, data: PreparedData, processes: Processes) -> Pa
     translator = Translator(TorchEngine(model.eval(), dtype), config, data.tokenizers)
     measured = [(data.valid, data.valid_text), *([data.guard] if data.guard else [])]
     src = [line for _, text in measured for line in text.src]
-    lines = [src[number] for number in np.linspace(0, len(src) - 1, min(_LINES, len(src))).astype(int)]
-    decode = measured_decode(config).model_copy(update={"max_length_ratio": 1.0, "max_length_offset": 2})
-    for _ in range(2):  # the first search on CUDA captures its graphs
-        started = time.monotonic()
-        translator.translate(lines, decode)
-        search = time.monotonic() - started
+    search = _search_seconds(translator, measured_decode(config), src, processes.device.type)
     tokens = sum(int(corpus.tgt_lengths.sum()) for corpus, _ in measured)
     loss = step * _FORWARD_SHARE * tokens / config.train.batch_tokens
-    validation = loss + search * len(src) / len(lines) / processes.world_size
+    validation = loss + search / processes.world_size
     return Pace(*(max(values) for values in zip(*processes.all_gather((step, validation)), strict=True)))
 
 
@@ -88,3 +84,18 @@ def _step_seconds(
                 if processes.any(enough):
                     return float(np.mean(timed))
     return float(np.mean(seconds[_UNTIMED:]))
+
+
+def _search_seconds(translator: Translator, decode: DecodeConfig, src: Sequence[str], device: str) -> float:
+    """For all lines. A few alone would seem slow: the device can do more at once."""
+    decode = decode.model_copy(update={"max_length_ratio": 1.0, "max_length_offset": 2})
+    number, seconds = min(_LINES, len(src)), 0.0
+    while True:
+        lines = [src[place] for place in np.linspace(0, len(src) - 1, number).astype(int)]
+        for _ in range(2 if device == "cuda" else 1):  # the first search on CUDA captures its graphs
+            started = time.monotonic()
+            translator.translate(lines, decode)
+            seconds = time.monotonic() - started
+        if seconds >= _SEARCH_SECONDS or number == len(src):
+            return seconds * len(src) / number
+        number = min(4 * number, len(src))

@@ -43,9 +43,10 @@ _STEPS, _STEPS_PER_EPOCH = 2_000, 100  # of a run, and of an epoch, or more if t
 _DROPOUT = ((5, 0.0), (12, 0.1), (25, 0.2), (math.inf, 0.3))  # of small models, up to these epochs
 _WARMUP, _MOST_WARMUP = 0.1, 4_000  # share of the steps, and steps
 _AVERAGED = 0.05  # share of the steps that the moving average sees
-_VALIDATIONS, _VALIDATION_SHARE = 10, 0.15  # in a run, and of its time
+_VALIDATIONS, _FEWEST_VALIDATIONS = 10, 3  # in a run; the fewest where they take long, and one more after a tenth
+_VALIDATION_SHARE = 0.15  # of the time of the steps; no more for validations, unless the fewest take more
 _SAVE_SECONDS = 600.0
-_USED = 0.9  # of train.max_minutes: saving takes some, and the machine may become slower
+_USED = 0.97  # of train.max_minutes: saving takes some. A slower machine loses steps that hardly learn: the last ones
 _LONGEST = 8 * 3600.0  # seconds of a run without any bound: a night
 _PATIENCE = 10
 
@@ -282,9 +283,20 @@ def _validate_every(steps: int, pace: Pace | None) -> tuple[int, str]:
     """Steps between validations, and the reason."""
     number, why = min(_VALIDATIONS, steps), f"{_VALIDATIONS} times in the run"
     if pace is not None and pace.validation * number > _VALIDATION_SHARE * pace.step * steps:
-        number = min(steps, max(3, int(_VALIDATION_SHARE * pace.step * steps / pace.validation)))
+        affordable = int(_VALIDATION_SHARE * pace.step * steps / pace.validation)
+        number = min(steps, max(_FEWEST_VALIDATIONS, affordable))
         why = f"{number} times in the run, because a validation takes about {pace.validation:.2g} s"
     return -(-steps // number), why
+
+
+def _seconds_of_steps(config: Config, seconds: float, pace: Pace) -> float:
+    """What validations leave of ``seconds``, the time of a run. For many of them, as :func:`_validate_every` plans."""
+    each = pace.validation
+    if "train.validate_every" not in config.open_choices():
+        return seconds * pace.step / (pace.step + each / config.train.validate_every)
+    one_more = seconds - each
+    fewer = min(one_more / (1 + _VALIDATION_SHARE), one_more - _FEWEST_VALIDATIONS * each)
+    return max(seconds - _VALIDATIONS * each, fewer, seconds / 2)  # if nothing is left, the bound ends the run
 
 
 def _number_of_steps(config: Config, num_pairs: int, steps_per_epoch: int, pace: Pace | None) -> tuple[int, str]:
@@ -298,8 +310,7 @@ def _number_of_steps(config: Config, num_pairs: int, steps_per_epoch: int, pace:
         why = "train.max_epochs" if train.max_epochs else f"more do not help with {num_pairs:,} pairs"
         bounds.append((epochs * steps_per_epoch, f"{epochs:,} epochs of {steps_per_epoch:,} steps: {why}"))
     if pace is not None and (seconds := _seconds(config)) != math.inf:
-        training = max(seconds - _VALIDATIONS * pace.validation, (1 - _VALIDATION_SHARE) * seconds)
-        steps = max(1, int(training / pace.step))
+        steps = max(1, int(_seconds_of_steps(config, seconds, pace) / pace.step))
         bound = f"train.max_minutes is {train.max_minutes:g}" if train.max_minutes else "a night is long enough"
         why = f"{bound}, and a step takes {pace.step:.2g} s; about {steps / steps_per_epoch:.3g} epochs"
         bounds.append((steps, why))

@@ -147,6 +147,37 @@ def test_all_processes_take_the_pace_of_the_slowest(text: Path, tmp_path: Path) 
     assert 0 < own.validation < 20
 
 
+def test_a_search_that_is_fast_is_timed_with_all_lines(text: Path, tmp_path: Path) -> None:
+    """Guards against a run that ends early: a few lines alone take more time each than many together."""
+    from seq2seq.train import pace
+
+    config = config_of(text, tmp_path / "run", "train.max_steps=5", "tokenizer.vocab_size=330")
+    decided = decide(config, CPU, NEW, show_progress=False)
+    searched: list[int] = []
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+        def translate(self, lines: list[str], decode: object) -> None:
+            searched.append(len(lines))
+            self.now += 0.4 + 0.001 * len(lines)
+
+    clock, src = Clock(), ["a line"] * 1_000
+    with mock.patch.object(pace, "time", clock):
+        assert pace._search_seconds(clock, decided.config.decode, src, "cpu") == pytest.approx(1.4)  # type: ignore[arg-type]
+        assert searched == [32, 128, 512, 1_000]
+        searched.clear()
+        pace._search_seconds(clock, decided.config.decode, src[:40], "cuda")  # type: ignore[arg-type]
+        assert searched == [32, 32, 40, 40]
+        searched.clear()
+        slow = pace._search_seconds(clock, decided.config.decode, src * 10, "cpu")  # type: ignore[arg-type]
+        assert slow == pytest.approx((0.4 + 2.048) * 10_000 / 2_048)
+        assert searched == [32, 128, 512, 2_048]
+
+
 def test_a_damaged_checkpoint_does_not_decide(text: Path, tmp_path: Path) -> None:
     """Contract 6: one wrong digit in the newest checkpoint made its choices differ from those of the one before it,
     which is used in its place; the run was refused."""
@@ -157,9 +188,9 @@ def test_a_damaged_checkpoint_does_not_decide(text: Path, tmp_path: Path) -> Non
         newest = sorted((tmp_path / "run/checkpoints").glob("step-*"))[-1]
         good = newest.read_bytes()
         place = good.index(b"max_steps") + len(b'max_steps\\\\\\":')
-        assert good[place : place + 2] == b"22", good[place - 20 : place + 9]
-        newest.write_bytes(good[:place] + b"23" + good[place + 2 :])
-        assert train(config).progress.step == 22
+        assert good[place : place + 2] == b"24", good[place - 20 : place + 9]
+        newest.write_bytes(good[:place] + b"25" + good[place + 2 :])
+        assert train(config).progress.step == 24
 
 
 def test_a_changed_bound_is_explained(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +200,7 @@ def test_a_changed_bound_is_explained(text: Path, tmp_path: Path, capsys: pytest
         capsys.readouterr()
         train(config_of(text, tmp_path / "run", "train.max_minutes=20000", "tokenizer.vocab_size=330"))
     said = capsys.readouterr().err
-    assert "train.max_minutes is 20000.0 now and was 50.0 when the run began; the run keeps the 22 steps" in said
+    assert "train.max_minutes is 20000.0 now and was 50.0 when the run began; the run keeps the 24 steps" in said
 
 
 def test_stated_epochs_are_all_trained(text: Path, tmp_path: Path) -> None:

@@ -140,9 +140,9 @@ def test_a_text_of_few_words_gets_few_pieces() -> None:
 
 
 def test_minutes_become_steps_that_fit() -> None:
-    """The schedule ends when the time does: validations count, and some time is left for a slower machine."""
+    """The schedule ends when the time does: validations count, and a little is left for saving."""
     chosen = of_run(made(train={"max_minutes": 10}), 30_000, 400, Pace(step=0.2, validation=5.0))
-    assert 0.8 * 600 < chosen["train.max_steps"] * 0.2 + 10 * 5.0 < 0.95 * 600
+    assert 0.96 * 600 < chosen["train.max_steps"] * 0.2 + 10 * 5.0 < 0.98 * 600
     assert chosen["optim.schedule"] == "cosine"
     assert chosen["train.patience"] is None
     assert 0 < chosen["optim.warmup_steps"] < chosen["train.max_steps"] // 5
@@ -190,6 +190,24 @@ def test_validations_that_take_long_are_fewer() -> None:
     validations = chosen["train.max_steps"] / chosen["train.validate_every"]
     assert 2 < validations <= 3
     assert 0.09 < chosen["train.first_validation"] / chosen["train.max_steps"] <= 0.11
+
+
+@pytest.mark.parametrize("validation", [0.1, 4.0, 8.0, 12.0, 20.0, 40.0, 60.0])
+@pytest.mark.parametrize("every", ["auto", 50])
+def test_steps_and_validations_use_the_minutes(validation: float, every: object) -> None:
+    """Guards against a run of ten minutes that ends after seven, and one that its bound stops before its last steps."""
+    config = made(train={"max_minutes": 10, "validate_every": every})
+    chosen = of_run(config, 30_000, 400, Pace(step=0.2, validation=validation))
+    interval = chosen.get("train.validate_every", every)
+    number = -(-chosen["train.max_steps"] // interval) + ("train.first_validation" in chosen)
+    used = chosen["train.max_steps"] * 0.2 + number * validation
+    assert 0.97 * 600 - validation < used < 0.97 * 600 + (validation if every == 50 else 1.0)
+
+
+def test_minutes_that_validations_alone_fill_are_half_for_steps() -> None:
+    """Guards against a run of one step, whose bound is a mistake or whose validation text is far too large."""
+    chosen = of_run(made(train={"max_minutes": 1}), 30_000, 400, Pace(step=0.2, validation=100.0))
+    assert chosen["train.max_steps"] * 0.2 == pytest.approx(0.97 * 30, abs=0.2)
 
 
 def test_a_stated_interval_has_no_earlier_validation() -> None:
