@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seq2seq.device import choose_device, why_not_compiled
+from seq2seq.device import choose_device, multiplies_bf16_fast, why_not_compiled
 from seq2seq.errors import UserError
 
 CUDA = torch.device("cuda", 0)
@@ -111,3 +111,23 @@ def test_what_the_compiler_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert "triton is not installed" in str(why_not_compiled(CUDA))
     gpus(monkeypatch, 1, (6, 1))
     assert "too old" in str(why_not_compiled(CUDA))
+
+
+@pytest.mark.parametrize(
+    ("name", "capabilities", "fast"),
+    [
+        ("cpu", {"amx_bf16": True}, True),
+        ("cpu", {"avx512_bf16": True}, False),
+        ("cpu", None, False),
+        ("cuda", {}, True),
+    ],
+)
+def test_bf16_only_where_it_is_faster(
+    name: str, capabilities: dict[str, bool] | None, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without AMX a CPU takes up to four times as long for it. A release of PyTorch may not say what the CPU can."""
+    if capabilities is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert multiplies_bf16_fast(torch.device(name)) is fast

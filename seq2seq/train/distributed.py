@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from tqdm import tqdm
 
-from seq2seq.device import choose_device
+from seq2seq.device import choose_device, multiplies_bf16_fast
 from seq2seq.errors import ReportedElsewhereError, UserError
 
 _ANSWER = timedelta(minutes=30)  # after that, a process that exists but does not answer counts as lost
@@ -138,6 +138,10 @@ class Processes:
         with _exchange():
             dist.all_gather_object(values, value)
         return values
+
+    def all_multiply_bf16_fast(self) -> bool:
+        """Whether bf16 is fast on the devices of all processes (:func:`seq2seq.device.multiplies_bf16_fast`)."""
+        return not self.any(not multiplies_bf16_fast(self.device))
 
     def check_same(self, what: str, value: object) -> None:
         """Raise UserError in every process if ``value`` is not the same in all of them.

@@ -38,15 +38,17 @@ class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024): the update of a matrix is its momentum, made orthogonal.
 
     Matrices of one shape are computed together. At the same learning rate the updates are as large as AdamW's usually
-    are (Liu et al. 2025, equation 4).
+    are (Liu et al. 2025, equation 4). As the authors do, the iteration that makes them orthogonal is computed in bf16,
+    but only where that is faster.
     """
 
     _MOMENTUM = 0.95
     _A, _B, _C = 3.4445, -4.7750, 2.0315  # five times a x + b x^3 + c x^5 takes x from (0, 1] to about 1
     _ITERATIONS = 5
 
-    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float) -> None:
+    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float, *, in_bf16: bool) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+        self._in_bf16 = in_bf16
         self.found_inf: Tensor | None = None  # fp32 [] on the device, 1: skip the step; as in AdamW
 
     @torch.no_grad()
@@ -71,7 +73,7 @@ class Muon(torch.optim.Optimizer):
     def _orthogonal(self, matrices: Tensor) -> Tensor:
         """[matrices, rows, columns] -> the same with singular values near 1, by a Newton-Schulz iteration."""
         x = matrices if matrices.size(1) <= matrices.size(2) else matrices.mT
-        x = x.bfloat16() if x.is_cuda else x
+        x = x.bfloat16() if self._in_bf16 else x
         x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
         for _ in range(self._ITERATIONS):
             gram = x @ x.mT
@@ -91,7 +93,8 @@ class Optimizer:
     On CUDA a step is a CUDA graph: Muon has many small kernels, and launching them takes longer than running them.
     """
 
-    def __init__(self, model: nn.Module, config: OptimConfig) -> None:
+    def __init__(self, model: nn.Module, config: OptimConfig, *, in_bf16: bool = False) -> None:
+        """``in_bf16``: whether Muon computes in bf16. All processes must do the same, or their weights drift apart."""
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
         matrices = {name: p for name, p in self.named.items() if p.ndim == 2 and id(p) not in embeddings}
@@ -117,7 +120,7 @@ class Optimizer:
                 self._updated[name] = [nn.Parameter(view) for view in views]
             alone = [matrix for name in matrices for matrix in self._updated[name]]
             if alone:
-                self._parts.append(Muon(alone, config.lr, config.weight_decay))
+                self._parts.append(Muon(alone, config.lr, config.weight_decay, in_bf16=in_bf16))
             layers = []
         ratio = config.embedding_lr_ratio
         groups = [

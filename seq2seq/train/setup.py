@@ -113,7 +113,7 @@ def set_up(config: Config, processes: Processes) -> Run:
         start_from(decided.initial, model, data.tokenizers)
     freeze(model, config.init.freeze)
     model = model.to(processes.device).train()
-    optimizer = Optimizer(model, config.optim)
+    optimizer = Optimizer(model, config.optim, in_bf16=processes.all_multiply_bf16_fast())
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
     loss_scale = LossScale(processes.device) if dtype == torch.float16 else None
     check_continues(config, data.fingerprint, earlier, processes.say)

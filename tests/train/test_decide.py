@@ -188,9 +188,9 @@ def test_a_damaged_checkpoint_does_not_decide(text: Path, tmp_path: Path) -> Non
         newest = sorted((tmp_path / "run/checkpoints").glob("step-*"))[-1]
         good = newest.read_bytes()
         place = good.index(b"max_steps") + len(b'max_steps\\\\\\":')
-        assert good[place : place + 2] == b"24", good[place - 20 : place + 9]
-        newest.write_bytes(good[:place] + b"25" + good[place + 2 :])
-        assert train(config).progress.step == 24
+        assert good[place : place + 2] == b"26", good[place - 20 : place + 9]
+        newest.write_bytes(good[:place] + b"27" + good[place + 2 :])
+        assert train(config).progress.step == 26
 
 
 def test_a_changed_bound_is_explained(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +200,7 @@ def test_a_changed_bound_is_explained(text: Path, tmp_path: Path, capsys: pytest
         capsys.readouterr()
         train(config_of(text, tmp_path / "run", "train.max_minutes=20000", "tokenizer.vocab_size=330"))
     said = capsys.readouterr().err
-    assert "train.max_minutes is 20000.0 now and was 50.0 when the run began; the run keeps the 24 steps" in said
+    assert "train.max_minutes is 20000.0 now and was 50.0 when the run began; the run keeps the 26 steps" in said
 
 
 def test_stated_epochs_are_all_trained(text: Path, tmp_path: Path) -> None:

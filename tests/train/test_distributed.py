@@ -117,3 +117,11 @@ def test_machines_that_do_not_share_a_disk_are_found_out(monkeypatch: pytest.Mon
         else:
             with pytest.raises(UserError, match=problem):
                 processes.check_same("the step to continue after", 40)
+
+
+@pytest.mark.parametrize("slow_processes", [0, 1, 2])
+def test_bf16_only_where_all_are_fast(slow_processes: int) -> None:
+    """Guards against processes on unlike processors, whose weights would drift apart."""
+    processes = Processes(0, 3, torch.device("cpu"))
+    with mock.patch.object(Processes, "sum", return_value=float(slow_processes)):
+        assert processes.all_multiply_bf16_fast() is (slow_processes == 0)
