@@ -92,12 +92,13 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
     auto is fp32 on the CPU. On a GPU it is bf16, on an older one fp16 if that is fast there, else fp32.
 
     Raises:
-        UserError: bf16 on a GPU that is too old for it, or fp16 on the CPU.
+        UserError: bf16 on a GPU that is too old for it, or another precision than fp32 on the CPU, where it would take
+            more time, and gigabytes for a kernel for each size of a matrix.
     """
     if device.type != "cuda":
-        if precision == "fp16":
-            raise UserError("precision fp16: only for CUDA; on the CPU use fp32, bf16 or auto")
-        return torch.bfloat16 if precision == "bf16" else torch.float32
+        if precision not in ("auto", "fp32"):
+            raise UserError(f"precision {precision}: only for CUDA; on the CPU use fp32 or auto")
+        return torch.float32
     if precision == "auto":
         capability = torch.cuda.get_device_capability(device)
         precision = "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
@@ -105,6 +106,17 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
         name = torch.cuda.get_device_name(device)
         raise UserError(f"precision bf16: this GPU ({name}) does not support it; use fp16, fp32 or auto")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def training_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of :func:`compute_dtype`, but fp32 on the CPU, where training computes at most its products in bf16
+    (``model/kernels/rounded_products.py``).
+
+    Raises:
+        UserError: see :func:`compute_dtype`.
+    """
+    on_cpu = device.type != "cuda"
+    return torch.float32 if on_cpu and precision == "bf16" else compute_dtype(precision, device)
 
 
 def multiplies_bf16_fast(device: torch.device) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seq2seq.device import choose_device, multiplies_bf16_fast, why_not_compiled
+from seq2seq.device import choose_device, compute_dtype, multiplies_bf16_fast, training_dtype, why_not_compiled
 from seq2seq.errors import UserError
 
 CUDA = torch.device("cuda", 0)
@@ -131,3 +131,16 @@ def test_bf16_only_where_it_is_faster(
     else:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert multiplies_bf16_fast(torch.device(name)) is fast
+
+
+def test_training_lowers_no_dtype_on_the_cpu() -> None:
+    """Guards against the whole computation in bf16, which takes twice as long as in fp32."""
+    assert [training_dtype(name, torch.device("cpu")) for name in ("auto", "fp32", "bf16")] == [torch.float32] * 3
+    with pytest.raises(UserError, match="precision fp16: only for CUDA"):
+        training_dtype("fp16", torch.device("cpu"))
+
+
+def test_translating_in_bf16_needs_a_gpu() -> None:
+    """Guards against gigabytes of kernels, one for each size of a matrix in the search, and no gain in time."""
+    with pytest.raises(UserError, match="precision bf16: only for CUDA; on the CPU use fp32 or auto"):
+        compute_dtype("bf16", torch.device("cpu"))

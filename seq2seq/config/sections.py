@@ -487,7 +487,8 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto",
         "Number format of the computation. fp16, for GPUs only, adapts a loss scale. auto: bf16 on GPUs that have it "
-        "(since 2020), fp16 on those since 2017, else fp32.",
+        "(since 2020), fp16 on those since 2017, else fp32; on CPUs with AMX (servers since 2023) products in bf16 for "
+        "models that are 256 wide or more. bf16 on a CPU means products alone, if it has AMX.",
     )
     threads: int | None = option(
         None,

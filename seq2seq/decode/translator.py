@@ -110,7 +110,7 @@ class Translator:
 
         Args:
             device: "cpu", "cuda", or "auto" (CUDA if there is one).
-            precision: "fp32", "bf16", or "auto" (bf16 on CUDA, fp32 on the CPU).
+            precision: "fp32", on CUDA also "bf16" and "fp16", or "auto" (one of these on CUDA, fp32 on the CPU).
             engine: "torch", "ctranslate2" (one model, on the CPU, in fp32), or None: that of the settings for decoding.
 
         Raises:

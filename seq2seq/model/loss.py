@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from seq2seq.data.packed import PackedBatch
 from seq2seq.data.symbols import IGNORE_LABEL
 from seq2seq.model.interface import Seq2SeqModel
+from seq2seq.model.kernels.rounded_products import ROWS, round_hidden, round_linear_layers
 
 # Logits that exist at a time, those of one chunk of tokens. On the CPU they should fit into its caches.
 CHUNK_LOGITS = {"cpu": 2**21, "cuda": 2**27}
@@ -69,6 +70,8 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         chunk_tokens = max(1, CHUNK_LOGITS[hidden.device.type] // num_classes)
         if hidden.is_cuda:
             chunk_tokens = max(chunk_tokens, -(-hidden.size(0) // _MOST_CHUNKS))
+        elif hidden.dtype == torch.bfloat16:
+            chunk_tokens = max(1, chunk_tokens // ROWS) * ROWS
         if hidden.dtype == torch.float16:
             chunk_tokens = min(chunk_tokens, _FP16_CHUNK_TOKENS)
         for begin in range(0, hidden.size(0), chunk_tokens):
@@ -173,11 +176,19 @@ class LossOf(nn.Module):
         """``dtype``: for autocast."""
         super().__init__()
         self.model, self.smoothing, self.dtype = model, smoothing, dtype
+        self._rounds = False
+
+    def round_products(self) -> None:
+        """From now on, multiply matrices in bf16, and compute all else in fp32: for training on the CPU."""
+        round_linear_layers(self.model)
+        self._rounds = True
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Smoothed loss and negative log-likelihood, summed over the batch: see :func:`smoothed_cross_entropy`."""
         device, lower = batch.labels.device.type, self.dtype != torch.float32
         with torch.autocast(device, dtype=self.dtype, enabled=lower):
             model = self.model
-            hidden = model(batch)
-            return smoothed_cross_entropy(hidden, model.output_weight, batch.labels, self.smoothing, model.output_bias)
+            hidden, labels = model(batch), batch.labels
+            if self._rounds:
+                hidden, labels = round_hidden(hidden, labels)
+            return smoothed_cross_entropy(hidden, model.output_weight, labels, self.smoothing, model.output_bias)

@@ -18,7 +18,7 @@ from seq2seq.data.prepare import PreparedData, open_text, prepare_data
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.pair_scorer import ModelScorer
 from seq2seq.decode.sentences import with_split_sentences
-from seq2seq.device import compute_dtype, matmul_peak
+from seq2seq.device import matmul_peak, training_dtype
 from seq2seq.model.flops import training_flops
 from seq2seq.train.distributed import Processes
 from seq2seq.train.expectation import Expectation, expectation
@@ -141,7 +141,7 @@ def _explain_bounds(config: Config, earlier: Earlier, processes: Processes) -> N
 def _estimated_speed(config: Config, processes: Processes) -> dict[str, float]:
     """By preset, the target tokens that all processes together learn in a second, about."""
     device = processes.device
-    peaks = processes.all_gather(matmul_peak(device, compute_dtype(config.train.precision, device)))
+    peaks = processes.all_gather(matmul_peak(device, training_dtype(config.train.precision, device)))
     peak = min(peaks) * processes.world_size
     speed = {}
     for preset in config.model.PRESETS:

@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from seq2seq.config import Config
 from seq2seq.data.packed import PackedBatch
 from seq2seq.device import why_not_compiled
 from seq2seq.model.kernels.cuda_graphs import Graphs
@@ -25,6 +26,8 @@ from seq2seq.model.loss import LossOf
 from seq2seq.train.distributed import Processes
 from seq2seq.train.loss_scale import LossScale
 from seq2seq.train.microbatches import at_once
+
+_LEAST_BF16_WIDTH = 256  # d_model; products of smaller models take less time than rounding their matrices
 
 
 def _replica(loss: LossOf, numbers: Callable[[Tensor], Tensor]) -> LossOf:
@@ -146,8 +149,9 @@ class ThreadedGradients:
     random numbers, so the result does not depend on how threads are scheduled.
     """
 
-    def __init__(self, loss: LossOf, processes: Processes, num_threads: int) -> None:
-        self._processes = processes
+    def __init__(self, loss: LossOf, processes: Processes, num_threads: int, *, in_bf16: bool = False) -> None:
+        """``in_bf16``: whether to multiply matrices in bf16."""
+        self._processes, self._in_bf16 = processes, in_bf16
         self._parameters = _learning(loss)
         self._replicas = [self._replica(loss) for _ in range(num_threads)]
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="gradients")
@@ -183,6 +187,8 @@ class ThreadedGradients:
     def _replica(self, loss: LossOf) -> tuple[LossOf, torch.Generator]:
         """A model with the same parameters but its own gradients, and the generator of its dropout."""
         replica, generator = _replica(loss, Tensor.detach), torch.Generator()
+        if self._in_bf16:
+            replica.round_products()
         for module in replica.modules():
             if isinstance(module, Dropout):
                 module.generator = generator
@@ -229,10 +235,18 @@ class ThreadedGradients:
             self._changed.notify_all()
 
 
+def multiplies_in_bf16(config: Config, processes: Processes) -> bool:
+    """Whether a run on the CPU multiplies matrices in bf16; the same in all processes."""
+    if processes.device.type == "cuda" or config.train.precision != "auto":
+        return processes.device.type == "cpu" and config.train.precision == "bf16"
+    return config.model.d_model >= _LEAST_BF16_WIDTH and processes.all_multiply_bf16_fast()
+
+
 def gradients_for(
-    loss: LossOf, processes: Processes, accumulate: int, loss_scale: LossScale | None
+    config: Config, loss: LossOf, processes: Processes, accumulate: int, loss_scale: LossScale | None
 ) -> SequentialGradients | ThreadedGradients:
     """The gradients for the device of ``processes``; ``accumulate`` micro-batches of a step are this process's part."""
     if processes.device.type == "cpu":
-        return ThreadedGradients(loss, processes, at_once(torch.get_num_threads(), accumulate))
+        num_threads = at_once(torch.get_num_threads(), accumulate)
+        return ThreadedGradients(loss, processes, num_threads, in_bf16=multiplies_in_bf16(config, processes))
     return SequentialGradients(loss, processes, loss_scale)

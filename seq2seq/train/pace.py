@@ -15,7 +15,7 @@ from seq2seq.data.loader import load_steps
 from seq2seq.data.prepare import PreparedData
 from seq2seq.decode.engine import TorchEngine
 from seq2seq.decode.translator import Translator
-from seq2seq.device import compute_dtype
+from seq2seq.device import training_dtype
 from seq2seq.memory import memory_explained
 from seq2seq.model.interface import Seq2SeqModel
 from seq2seq.model.loss import LossOf
@@ -43,7 +43,7 @@ def measure_pace(config: Config, data: PreparedData, processes: Processes) -> Pa
     Raises:
         OutOfMemoryError: a step does not fit into memory.
     """
-    dtype = compute_dtype(config.train.precision, processes.device)
+    dtype = training_dtype(config.train.precision, processes.device)
     model = build_model(config, data.tokenizers).to(processes.device).train()
     freeze(model, config.init.freeze)
     step = _step_seconds(config, data, processes, model, dtype)
@@ -69,7 +69,7 @@ def _step_seconds(
     loss = LossOf(model, config.train.label_smoothing, dtype)
     plan = data.mixture.plan(config.train.batch_tokens, config.seed, epoch=0)
     seconds: list[float] = []
-    with closing(gradients_for(loss, processes, microbatches.accumulate, loss_scale)) as gradients:
+    with closing(gradients_for(config, loss, processes, microbatches.accumulate, loss_scale)) as gradients:
         while len(seconds) < _UNTIMED + _FEWEST:  # a small corpus has fewer steps
             for step in load_steps(corpus, plan, microbatches, processes.device):
                 with memory_explained(partial(too_large, config, f"a first step, {step.shape}")):

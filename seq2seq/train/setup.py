@@ -26,7 +26,7 @@ from seq2seq.config import Config, dump_config
 from seq2seq.data.prepare import PreparedData
 from seq2seq.data.subword_epochs import Resampler
 from seq2seq.decode.engine import TorchEngine
-from seq2seq.device import compute_dtype, keep_freed_memory, matmul_peak, why_not_compiled
+from seq2seq.device import keep_freed_memory, matmul_peak, training_dtype, why_not_compiled
 from seq2seq.files import check_space, write_text
 from seq2seq.model.flops import training_flops
 from seq2seq.model.interface import Seq2SeqModel
@@ -36,7 +36,7 @@ from seq2seq.train.bad_steps import BadSteps
 from seq2seq.train.checkpoint import Progress, list_checkpoints, run_space
 from seq2seq.train.decide import decide
 from seq2seq.train.distributed import Processes
-from seq2seq.train.gradients import SequentialGradients, ThreadedGradients, gradients_for
+from seq2seq.train.gradients import SequentialGradients, ThreadedGradients, gradients_for, multiplies_in_bf16
 from seq2seq.train.initial import Initial, describe, freeze, start_from
 from seq2seq.train.loss_scale import LossScale
 from seq2seq.train.metrics import MetricsLog
@@ -94,7 +94,7 @@ def set_up(config: Config, processes: Processes) -> Run:
     """
     check_models_are_ours(config.run_dir)
     keep_freed_memory()
-    dtype = compute_dtype(config.train.precision, processes.device)
+    dtype = training_dtype(config.train.precision, processes.device)
     if processes.device.type == "cuda":
         _prepare_compiler(config, processes)
     earlier = earlier_starts(config.run_dir, processes.say)
@@ -136,7 +136,7 @@ def set_up(config: Config, processes: Processes) -> Run:
         loss_scale=loss_scale,
         progress=progress,
         microbatches=microbatches,
-        gradients=gradients_for(loss, processes, microbatches.accumulate, loss_scale),
+        gradients=gradients_for(config, loss, processes, microbatches.accumulate, loss_scale),
         bad_steps=BadSteps(config.train, progress),
         report=_reporter(config, processes, data, model, dtype, progress.step),
     )
@@ -167,7 +167,8 @@ def _reporter(
             record_beginning(config, data.fingerprint)
         write_text(config.run_dir / CONFIG, dump_config(config))
         log = MetricsLog(config.run_dir, step if list_checkpoints(config.run_dir) else -1)  # step 0 is before training
-    peak = matmul_peak(processes.device, dtype) * processes.world_size
+    multiplied = torch.bfloat16 if multiplies_in_bf16(config, processes) else dtype
+    peak = matmul_peak(processes.device, multiplied) * processes.world_size
     flops = training_flops(config.model, model.output_weight.size(0))
     return Reporter(processes, log, step, Speedometer(flops, peak))
 

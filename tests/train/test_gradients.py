@@ -5,18 +5,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from seq2seq.config import ModelConfig
+from seq2seq.config import Config, ModelConfig
 from seq2seq.data.packed import Capacity, PackedBatch, pack_pairs
 from seq2seq.model.loss import LossOf
 from seq2seq.model.transformer import Transformer
 from seq2seq.train.distributed import Processes
-from seq2seq.train.gradients import SequentialGradients, ThreadedGradients
+from seq2seq.train.gradients import SequentialGradients, ThreadedGradients, gradients_for, multiplies_in_bf16
 from seq2seq.train.loss_scale import LossScale
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -24,7 +25,8 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 
 def toy_loss(dropout: float, dtype: torch.dtype = torch.float32, **shape: object) -> LossOf:
     torch.manual_seed(0)
-    config = ModelConfig(encoder_layers=2, decoder_layers=2, d_model=16, num_heads=2, d_ff=32, dropout=dropout, **shape)
+    toy = {"encoder_layers": 2, "decoder_layers": 2, "d_model": 16, "num_heads": 2, "d_ff": 32, "dropout": dropout}
+    config = ModelConfig.model_validate({**toy, **shape})
     return LossOf(Transformer(config, 30, 30, max_length=12).train(), 0.1, dtype)
 
 
@@ -240,3 +242,45 @@ def test_threads_are_used_and_given_back() -> None:
             assert len({name for name, _ in seen}) <= num_threads
             assert {number for _, number in seen} == {4 // num_threads}
             assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize(
+    ("precision", "width", "fast", "wanted"),
+    [
+        ("auto", 256, True, True),
+        ("auto", 252, True, False),
+        ("auto", 512, False, False),
+        ("fp32", 512, True, False),
+        ("bf16", 16, False, True),
+    ],
+)
+def test_bf16_where_it_is_asked_for_or_faster(precision: str, width: int, fast: bool, wanted: bool) -> None:
+    """Products of small models are not worth rounding; and a GPU's kernels are not those of the CPU."""
+    config = Config.model_validate(
+        {
+            "run_dir": "run",
+            "data": {"train": {"src": "a", "tgt": "b"}, "valid": {"src": "c", "tgt": "d"}},
+            "model": {"d_model": width},
+            "train": {"precision": precision},
+        }
+    )
+    with mock.patch.object(Processes, "all_multiply_bf16_fast", return_value=fast):
+        assert multiplies_in_bf16(config, ALONE) is wanted
+        assert not multiplies_in_bf16(config, Processes(0, 1, torch.device("cuda", 0)))
+        with mock.patch.object(LossOf, "round_products") as rounds:
+            gradients_for(config, toy_loss(dropout=0), ALONE, 1, None).close()
+    assert rounds.called is wanted
+
+
+def test_gradients_in_bf16_are_near_those_in_fp32() -> None:
+    """Guards against rounding of more than the products' matrices, or of nothing."""
+    loss, batches = toy_loss(dropout=0, d_model=128, d_ff=256), toy_batches(7)
+    exact, rounded = ThreadedGradients(loss, ALONE, 2), ThreadedGradients(loss, ALONE, 2, in_bf16=True)
+    wanted, found = taken(exact, loss, batches), taken(rounded, loss, batches)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == torch.float32
+        assert float((one - other).norm()) <= 0.1 * float(other.norm()) + 1e-6
+    assert not any(map(torch.equal, found, wanted))
+    assert torch.equal(taken(exact, loss, batches)[1], wanted[1])  # the model itself is as it was
+    exact.close()
+    rounded.close()

@@ -60,7 +60,9 @@ def test_its_state_comes_back() -> None:
 def in_fp16() -> object:
     """As on an older GPU: fp16, one micro-batch after another."""
 
-    def gradients(loss: object, processes: object, accumulate: int, scale: LossScale) -> SequentialGradients:
+    def gradients(
+        config: object, loss: object, processes: object, accumulate: int, scale: LossScale
+    ) -> SequentialGradients:
         return SequentialGradients(loss, processes, scale)  # type: ignore[arg-type]
 
     def scale(device: torch.device) -> LossScale:
@@ -69,7 +71,7 @@ def in_fp16() -> object:
         return made
 
     with (
-        mock.patch.object(setup, "compute_dtype", return_value=torch.float16),
+        mock.patch.object(setup, "training_dtype", return_value=torch.float16),
         mock.patch.object(setup, "gradients_for", gradients),
         mock.patch.object(setup, "LossScale", scale),
     ):
@@ -110,7 +112,7 @@ def test_other_checkpoints_have_no_scale(tmp_path: Path) -> None:
 
 def test_the_cpu_refuses_fp16(tmp_path: Path) -> None:
     """Guards against hours in a format that is slow there, and that would need a loss scale."""
-    with pytest.raises(UserError, match="precision fp16: only for CUDA; on the CPU use fp32, bf16 or auto"):
+    with pytest.raises(UserError, match="precision fp16: only for CUDA; on the CPU use fp32 or auto"):
         compute_dtype("fp16", CPU)
     with pytest.raises(UserError, match="precision fp16"):
         train(toy_config(write_text_files(tmp_path / "text"), tmp_path / "run", "train.precision=fp16"))

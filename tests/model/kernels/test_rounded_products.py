@@ -1,0 +1,85 @@
+"""Promise: products in bf16 are those in fp32 up to rounding, and come in few sizes."""
+
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from seq2seq.data.symbols import IGNORE_LABEL
+from seq2seq.model.kernels.rounded_products import ROWS, round_hidden, round_linear_layers
+from seq2seq.model.loss import smoothed_cross_entropy
+
+
+def rounded(linear: nn.Linear) -> nn.Linear:
+    round_linear_layers(linear)
+    return linear
+
+
+@pytest.mark.parametrize("tokens", [1, ROWS - 1, ROWS, ROWS + 1, 200])
+def test_a_linear_layer_and_its_gradients_are_near_those_in_fp32(tokens: int) -> None:
+    """Guards against rows that were filled up, but count; and against sums in bf16."""
+    torch.manual_seed(0)
+    exact, near = nn.Linear(96, 40), rounded(nn.Linear(96, 40))
+    near.load_state_dict(exact.state_dict())
+    found = []
+    for linear in (exact, near):
+        x = torch.linspace(-1, 1, tokens * 96).view(tokens, 96).sin().requires_grad_()
+        y = linear(x)
+        y.backward(torch.linspace(1, 2, y.numel()).view_as(y))
+        assert (y.shape, y.dtype) == ((tokens, 40), torch.float32)
+        found.append([y.detach(), *(p.grad for p in (x, linear.weight, linear.bias))])
+    for one, other in zip(*found, strict=True):
+        assert one is not None
+        assert other is not None
+        assert other.dtype == torch.float32
+        assert float((one - other).norm()) < 0.01 * float(one.norm())
+
+
+def test_few_sizes_are_multiplied() -> None:
+    """Guards against gigabytes of compiled kernels: a new size of every matrix in every batch."""
+    sizes, linear = set(), rounded(nn.Linear(32, 16))
+    with mock.patch.object(F, "linear", side_effect=F.linear) as multiplied:
+        for tokens in range(1, 3 * ROWS):
+            linear(torch.randn(tokens, 32))
+            sizes.add(multiplied.call_args.args[0].shape)
+    assert sizes == {(rows, 32) for rows in (ROWS, 2 * ROWS, 3 * ROWS)}
+    hidden, labels = round_hidden(torch.randn(ROWS + 5, 32), torch.arange(ROWS + 5))
+    assert (hidden.shape, hidden.dtype, labels.shape) == ((2 * ROWS, 32), torch.bfloat16, (2 * ROWS,))
+
+
+def test_frozen_weights_get_no_gradient() -> None:
+    """Their gradient would be computed for nothing, and a frozen layer would learn."""
+    linear = rounded(nn.Linear(32, 16)).requires_grad_(False)
+    x = torch.randn(3, 32, requires_grad=True)
+    linear(x).sum().backward()
+    assert (linear.weight.grad, linear.bias.grad) == (None, None)
+    assert x.grad is not None
+
+
+def test_what_is_no_list_of_tokens_stays_exact() -> None:
+    """Some architectures give a layer tokens by sentence and position."""
+    linear = nn.Linear(32, 16)
+    x = torch.randn(2, 3, 32)
+    wanted = linear(x)
+    assert torch.equal(rounded(linear)(x), wanted)
+
+
+def test_the_loss_is_near_that_in_fp32() -> None:
+    """Guards against rows that were filled up, and count as words."""
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(100, 32), torch.randn(500, 32) * 0.2
+    labels = torch.randint(0, 500, (100,))
+    labels[7] = IGNORE_LABEL
+    found = []
+    for rounds in (False, True):
+        own, matrix = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        rows, counted = round_hidden(own, labels) if rounds else (own, labels)
+        loss, nll = smoothed_cross_entropy(rows, matrix, counted, 0.1)
+        loss.backward()
+        assert own.grad is not None
+        assert matrix.grad is not None
+        found.append([loss.detach(), nll, own.grad, matrix.grad])
+    for one, other in zip(*found, strict=True):
+        assert float((one - other).norm()) < 0.01 * float(one.norm())
