@@ -385,7 +385,12 @@ class OptimConfig(Section):
         (0.9, 0.98), "Decay rates of Adam's running averages: of the gradient, and of its square."
     )
     eps: float = option(1e-9, "Small number added to Adam's denominator, to avoid a division by zero.", gt=0)
-    weight_decay: float = option(0.0, "Decoupled weight decay (as in AdamW). 0 is off.", ge=0)
+    weight_decay: float = choice(
+        0.0,
+        "Decoupled weight decay (as in AdamW), of matrices alone. 0 is off. auto: 0.1 with muon, which learns more "
+        "with it; 0 with adamw, and with init.from, because a trained model would forget.",
+        ge=0,
+    )
     schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = choice(
         "inverse_sqrt",
         "Learning rate after the warmup. cosine and linear fall until train.max_steps, which they need. auto: cosine, "

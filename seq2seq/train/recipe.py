@@ -36,6 +36,7 @@ _LEARNING_RATE = {  # by optimizer, up to these d_model; Muon was measured up to
     "muon": ((192, 6e-3), (384, 3e-3), (768, 1.5e-3), (math.inf, 1e-3)),
     "adamw": ((192, 3e-3), (384, 1.5e-3), (768, 7e-4), (math.inf, 5e-4)),
 }
+_DECAY = 0.1  # with Muon
 _FINE_TUNING = 0.25  # share of these rates for a model that has been trained: with more it forgets more
 _LEAST_STEP, _LARGEST_ON_CPU = 1_024, 4_096  # target tokens; smaller and larger ones learn less in the same time
 _MOST_PER_PROCESS = 25_000  # target tokens of a step on a GPU: the step of Vaswani et al. 2017
@@ -264,6 +265,12 @@ def run_choices(
     if config.init.source is not None:
         lr, why = _FINE_TUNING * lr, f"a quarter of that {why}: the model has been trained, and more would forget more"
     yield Choice("optim.lr", lr, why)
+    decay, why = 0.0, f"as in the paper, with {name}"
+    if config.init.source is not None:
+        why = "the model has been trained, and would forget"
+    elif name == "muon":
+        decay, why = _DECAY, "weights that stay small learn more from later steps"
+    yield Choice("optim.weight_decay", decay, why)
     averaged = max(5.0, _AVERAGED * steps)
     yield Choice("train.ema_decay", round(1 - 1 / averaged, 6), f"averages the weights of about {averaged:,.0f} steps")
     every = train.validate_every

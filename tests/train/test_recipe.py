@@ -267,9 +267,14 @@ def test_the_smallest_bound_decides_the_schedule(train: dict[str, Any], pace: Pa
 
 def test_a_model_that_has_been_trained_learns_more_slowly() -> None:
     """Guards against a fine-tuning that begins with the rate of a new model, and forgets all that it knew."""
-    new, trained = (of_run(made(init=init), 3_000, 40, Pace(0.2, 1.0)) for init in ({}, {"from": "runs/general"}))
+    new, trained = (
+        of_run(made(init=init, optim={"name": "muon"}), 3_000, 40, Pace(0.2, 1.0))
+        for init in ({}, {"from": "runs/general"})
+    )
     assert trained["optim.lr"] == pytest.approx(new["optim.lr"] / 4)
-    assert {**trained, "optim.lr": 0} == {**new, "optim.lr": 0}
+    assert (trained["optim.weight_decay"], new["optim.weight_decay"]) == (0, 0.1)
+    both = {"optim.lr": 0, "optim.weight_decay": 0}
+    assert {**trained, **both} == {**new, **both}
 
 
 def test_what_is_stated_decides_what_follows_from_it() -> None:
@@ -280,7 +285,8 @@ def test_what_is_stated_decides_what_follows_from_it() -> None:
     chosen = {c.key: c.value for c in run_choices(wide, 3_000, 40, None, wide.open_choices())}
     assert (chosen["optim.lr"], chosen["train.save_every"]) == (5e-4, 37)
     assert of_text(wide, text(3_000))["optim.name"] == "adamw"
-    rates = [of_run(made(optim={"name": name}), 3_000, 40, Pace(0.2, 1.0))["optim.lr"] for name in ("adamw", "muon")]
-    assert rates == [3e-3, 6e-3]  # Muon's updates of matrices can be larger
+    chosen_for = [of_run(made(optim={"name": name}), 3_000, 40, Pace(0.2, 1.0)) for name in ("adamw", "muon")]
+    assert [chosen["optim.lr"] for chosen in chosen_for] == [3e-3, 6e-3]  # Muon's updates of matrices can be larger
+    assert [chosen["optim.weight_decay"] for chosen in chosen_for] == [0, 0.1]
     few = made(train={"max_epochs": 5})
     assert of_text(few, text(3_000_000), GPU)["model.preset"] == "base"
