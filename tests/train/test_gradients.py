@@ -5,16 +5,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from seq2seq.config import Config, ModelConfig
 from seq2seq.data.packed import Capacity, PackedBatch, pack_pairs
-from seq2seq.model.loss import LossOf
+from seq2seq.model.loss import CHUNK_LOGITS, LossOf
 from seq2seq.model.transformer import Transformer
 from seq2seq.train.distributed import Processes
 from seq2seq.train.gradients import SequentialGradients, ThreadedGradients, gradients_for, multiplies_in_bf16
@@ -270,6 +272,34 @@ def test_bf16_where_it_is_asked_for_or_faster(precision: str, width: int, fast: 
         with mock.patch.object(LossOf, "round_products") as rounds:
             gradients_for(config, toy_loss(dropout=0), ALONE, 1, None).close()
     assert rounds.called is wanted
+
+
+class Products(TorchDispatchMode):
+    """Records the sizes of all products in bf16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+            matrices = [arg for arg in args if isinstance(arg, Tensor) and arg.dim() == 2]
+            if matrices[0].dtype == torch.bfloat16:
+                self.sizes.update(size for matrix in matrices for size in matrix.shape)
+        return func(*args, **(kwargs or {}))
+
+
+def test_products_in_bf16_have_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against gigabytes of compiled kernels: tokens of all numbers, or chunks of the loss that end anywhere."""
+    monkeypatch.setitem(CHUNK_LOGITS, "cpu", 100 * 30)  # 100 tokens of 30 logits
+    loss = toy_loss(dropout=0, d_model=128, d_ff=256)
+    loss.round_products()
+    with Products() as products:
+        for batch in toy_batches(7):
+            loss(batch)[0].backward()
+        whole = pack_pairs(*(np.full(150, 5), np.full(50, 3)) * 2)
+        loss(whole)[0].backward()
+    assert products.sizes == {30, 128, 256, 384, 64, 192}  # classes, widths, three widths at once; tokens
 
 
 def test_gradients_in_bf16_are_near_those_in_fp32() -> None:

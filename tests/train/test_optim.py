@@ -3,10 +3,11 @@
 import copy
 import math
 import re
+from unittest import mock
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seq2seq.config import ConvolutionalConfig, ModelConfig, OptimConfig, RecurrentConfig
 from seq2seq.tensors import load_tensors, save_tensors
@@ -230,3 +231,18 @@ def test_muon_is_that_of_its_authors(in_bf16, tolerance):
         for one, other, unchanged in zip(ours, theirs, before, strict=True):
             torch.testing.assert_close(one, other, atol=tolerance, rtol=0)
             assert torch.equal(one, unchanged), step
+
+
+@pytest.mark.parametrize("in_bf16", [False, True])
+def test_muon_computes_in_bf16_only_if_it_is_told_to(in_bf16, make_model):
+    """Guards against rounding where it gains nothing, and fp32 where it takes several times as long."""
+    model, gradients = make_model(d_model=16), torch.Generator().manual_seed(1)
+    optimizer = Optimizer(model, OptimConfig(name="muon"), in_bf16=in_bf16)
+    before = [p.detach().clone() for p in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=gradients)
+    rounded, original = [], Tensor.bfloat16
+    with mock.patch.object(Tensor, "bfloat16", lambda self: rounded.append(self) or original(self)):
+        optimizer.step(0.01, GOOD)
+    assert bool(rounded) is in_bf16
+    assert not any(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))

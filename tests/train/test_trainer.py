@@ -25,6 +25,7 @@ from seq2seq.model import loss as loss_module
 from seq2seq.tensors import load_tensors, read_metadata
 from seq2seq.train import decide, setup, trainer, validation
 from seq2seq.train.checkpoint import list_checkpoints, load_checkpoint
+from seq2seq.train.distributed import Processes
 from seq2seq.train.metrics import read_metrics
 from seq2seq.train.setup import Run
 from seq2seq.train.validation import Validation
@@ -538,6 +539,15 @@ def state_of(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 NO_VALIDATION = ("train.validate_every=100", "train.keep_last=20")
+
+
+def test_muon_is_in_bf16_where_all_processes_multiply_it_fast(text: Path, tmp_path: Path) -> None:
+    """Guards against a step of the optimizer that takes twice as long as it could."""
+    for fast in (True, False):
+        config = toy_config(text, tmp_path / str(fast), *EVERY, "train.max_steps=2", "optim.name=muon")
+        with mock.patch.object(Processes, "all_multiply_bf16_fast", return_value=fast):
+            train(config)
+    assert weights(tmp_path / "True") != weights(tmp_path / "False")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
