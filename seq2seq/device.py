@@ -124,9 +124,8 @@ def multiplies_bf16_fast(device: torch.device) -> bool:
 
     On other CPUs they take as long, or longer.
     """
-    capabilities: Mapping[str, object] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # older releases of PyTorch do not have it
+    # Older releases of PyTorch do not have the function.
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cuda" or bool(capabilities.get("amx_bf16"))
 
 

@@ -493,7 +493,7 @@ class TrainConfig(Section):
         "auto",
         "Number format of the computation. fp16, for GPUs only, adapts a loss scale. auto: bf16 on GPUs that have it "
         "(since 2020), fp16 on those since 2017, else fp32; on CPUs with AMX (servers since 2023) products in bf16 for "
-        "models that are 256 wide or more. bf16 on a CPU means products alone, if it has AMX.",
+        "models that are 256 wide or more. bf16 on a CPU: products alone; without AMX it takes longer than fp32.",
     )
     threads: int | None = option(
         None,

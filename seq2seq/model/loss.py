@@ -71,7 +71,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         if hidden.is_cuda:
             chunk_tokens = max(chunk_tokens, -(-hidden.size(0) // _MOST_CHUNKS))
         elif hidden.dtype == torch.bfloat16:
-            chunk_tokens = max(1, chunk_tokens // ROWS) * ROWS
+            chunk_tokens = max(1, chunk_tokens // ROWS) * ROWS  # few sizes (rounded_products.py)
         if hidden.dtype == torch.float16:
             chunk_tokens = min(chunk_tokens, _FP16_CHUNK_TOKENS)
         for begin in range(0, hidden.size(0), chunk_tokens):

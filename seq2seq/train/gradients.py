@@ -237,8 +237,10 @@ class ThreadedGradients:
 
 def multiplies_in_bf16(config: Config, processes: Processes) -> bool:
     """Whether a run on the CPU multiplies matrices in bf16; the same in all processes."""
-    if processes.device.type == "cuda" or config.train.precision != "auto":
-        return processes.device.type == "cpu" and config.train.precision == "bf16"
+    if processes.device.type == "cuda" or config.train.precision == "fp32":
+        return False
+    if config.train.precision == "bf16":
+        return True
     return config.model.d_model >= _LEAST_BF16_WIDTH and processes.all_multiply_bf16_fast()
 
 

@@ -61,10 +61,8 @@ def _step_seconds(
     config: Config, data: PreparedData, processes: Processes, model: Seq2SeqModel, dtype: torch.dtype
 ) -> float:
     corpus, microbatches = data.train, microbatches_of(config, data.mixture, processes)
-    optimizer, average = (
-        Optimizer(model, config.optim, in_bf16=processes.all_multiply_bf16_fast()),
-        MovingAverage(model, 0.99),
-    )
+    optimizer = Optimizer(model, config.optim, in_bf16=processes.all_multiply_bf16_fast())
+    average = MovingAverage(model, 0.99)
     loss_scale = LossScale(processes.device) if dtype == torch.float16 else None
     loss = LossOf(model, config.train.label_smoothing, dtype)
     plan = data.mixture.plan(config.train.batch_tokens, config.seed, epoch=0)

@@ -297,12 +297,12 @@ def _validate_every(steps: int, pace: Pace | None) -> tuple[int, str]:
 
 
 def _seconds_of_steps(config: Config, seconds: float, pace: Pace) -> float:
-    """What validations leave of ``seconds``, the time of a run. For many of them, as :func:`_validate_every` plans."""
+    """What the validations leave of ``seconds``, the time of a run: those stated, or those of :func:`_validate_every`."""
     each = pace.validation
     if "train.validate_every" not in config.open_choices():
         return seconds * pace.step / (pace.step + each / config.train.validate_every)
-    one_more = seconds - each
-    fewer = min(one_more / (1 + _VALIDATION_SHARE), one_more - _FEWEST_VALIDATIONS * each)
+    without_first = seconds - each  # of a run with fewer than _VALIDATIONS; it comes after a tenth
+    fewer = min(without_first / (1 + _VALIDATION_SHARE), without_first - _FEWEST_VALIDATIONS * each)
     return max(seconds - _VALIDATIONS * each, fewer, seconds / 2)  # if nothing is left, the bound ends the run
 
 
