@@ -297,7 +297,7 @@ def _validate_every(steps: int, pace: Pace | None) -> tuple[int, str]:
 
 
 def _seconds_of_steps(config: Config, seconds: float, pace: Pace) -> float:
-    """What the validations leave of ``seconds``, the time of a run: those stated, or those of :func:`_validate_every`."""
+    """What validations leave of ``seconds``, the time of a run; as many as are stated, or as of _validate_every."""
     each = pace.validation
     if "train.validate_every" not in config.open_choices():
         return seconds * pace.step / (pace.step + each / config.train.validate_every)
