@@ -92,7 +92,7 @@ def test_a_training_step_reads_nothing_back(
     settings = ("train.ema_decay=0.9", "train.accumulate=2", "train.precision=fp32", f"optim.name={optimizer}")
     config = toy_config(write_text_files(tmp_path / "text"), tmp_path / "run", *settings)
     if fp16:
-        monkeypatch.setattr(setup, "compute_dtype", lambda *_: torch.float16)
+        monkeypatch.setattr(setup, "training_dtype", lambda *_: torch.float16)
     run = setup.set_up(config, Processes(0, 1, meta))
     run.progress.loss_limit = 9.0  # as later in a run
     corpus, plan = epoch_data(run)

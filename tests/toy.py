@@ -42,7 +42,7 @@ tokenizer: {{vocab_size: 330, character_coverage: 0.9995, kind: unigram, joint: 
 model:
   {{encoder_layers: 1, decoder_layers: 1, d_model: 16, num_heads: 2, d_ff: 32, dropout: 0.1, norm_position: post,
     positions: sinusoidal}}
-optim: {{name: adamw, lr: 0.01, embedding_lr_ratio: 1, warmup_steps: 0, schedule: inverse_sqrt}}
+optim: {{name: adamw, lr: 0.01, embedding_lr_ratio: 1, weight_decay: 0, warmup_steps: 0, schedule: inverse_sqrt}}
 train:
   {{batch_tokens: 120, max_steps: 12, validate_every: 5, save_every: 3, ema_decay: 0, patience: 10, device: cpu,
    threads: 1}}

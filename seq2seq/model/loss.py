@@ -190,5 +190,6 @@ class LossOf(nn.Module):
             model = self.model
             hidden, labels = model(batch), batch.labels
             if self._rounds:
-                hidden, labels = round_hidden(hidden, labels)
+                hidden = round_hidden(hidden)
+                labels = F.pad(labels, (0, len(hidden) - len(labels)), value=IGNORE_LABEL)
             return smoothed_cross_entropy(hidden, model.output_weight, labels, self.smoothing, model.output_bias)

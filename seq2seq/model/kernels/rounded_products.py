@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seq2seq.data.symbols import IGNORE_LABEL
-
 ROWS = 64  # R is a multiple of it
 
 
@@ -68,8 +66,6 @@ def round_linear_layers(model: nn.Module) -> None:
             module.forward = partial(_forward, module)  # type: ignore[method-assign]
 
 
-def round_hidden(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden states [T, D] and labels [T] for a loss with products in bf16: [R, D] in bf16 and [R], of which the last
-    do not count."""
-    missing = _missing_rows(hidden)
-    return F.pad(hidden, (0, 0, 0, missing)).bfloat16(), F.pad(labels, (0, missing), value=IGNORE_LABEL)
+def round_hidden(hidden: Tensor) -> Tensor:
+    """Hidden states for a loss whose products are in bf16, [T, D] -> [R, D] in bf16; with a gradient."""
+    return F.pad(hidden, (0, 0, 0, _missing_rows(hidden))).bfloat16()
