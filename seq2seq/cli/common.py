@@ -68,7 +68,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument_group("machine").add_argument
     help_ = "cpu or cuda; default: cuda if available"
     option("--device", choices=["auto", "cpu", "cuda"], default="auto", metavar="NAME", help=help_)
-    help_ = "fp32; on CUDA also bf16, fp16 (default there)"
+    help_ = "fp32; on CUDA bf16 or fp16 is the default"
     option("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", metavar="KIND", help=help_)
     option("--threads", type=int, metavar="N", help="CPU threads; default: all")
 

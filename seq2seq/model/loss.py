@@ -179,7 +179,8 @@ class LossOf(nn.Module):
         self._rounds = False
 
     def round_products(self) -> None:
-        """From now on, multiply matrices in bf16, and compute all else in fp32: for training on the CPU."""
+        """From now on, round the matrices and results of products to bf16, and compute all else in fp32: for training
+        on the CPU."""
         round_linear_layers(self.model)
         self._rounds = True
 

@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 import torch
 
-from seq2seq.config import load_config, load_saved_config
+from seq2seq.config import DecodeConfig, load_config, load_saved_config
 from seq2seq.errors import ConfigError
 from seq2seq.train import decide as module
 from seq2seq.train.decide import decide
@@ -147,12 +147,10 @@ def test_all_processes_take_the_pace_of_the_slowest(text: Path, tmp_path: Path) 
     assert 0 < own.validation < 20
 
 
-def test_a_search_that_is_fast_is_timed_with_all_lines(text: Path, tmp_path: Path) -> None:
+def test_a_search_that_is_fast_is_timed_with_all_lines() -> None:
     """Guards against a run that ends early: a few lines alone take more time each than many together."""
     from seq2seq.train import pace
 
-    config = config_of(text, tmp_path / "run", "train.max_steps=5", "tokenizer.vocab_size=330")
-    decided = decide(config, CPU, NEW, show_progress=False)
     searched: list[int] = []
 
     class Clock:
@@ -167,13 +165,13 @@ def test_a_search_that_is_fast_is_timed_with_all_lines(text: Path, tmp_path: Pat
 
     clock, src = Clock(), ["a line"] * 1_000
     with mock.patch.object(pace, "time", clock):
-        assert pace._search_seconds(clock, decided.config.decode, src, "cpu") == pytest.approx(1.4)  # type: ignore[arg-type]
+        assert pace._search_seconds(clock, DecodeConfig(), src, "cpu") == pytest.approx(1.4)  # type: ignore[arg-type]
         assert searched == [32, 128, 512, 1_000]
         searched.clear()
-        pace._search_seconds(clock, decided.config.decode, src[:40], "cuda")  # type: ignore[arg-type]
+        pace._search_seconds(clock, DecodeConfig(), src[:40], "cuda")  # type: ignore[arg-type]
         assert searched == [32, 32, 40, 40]
         searched.clear()
-        slow = pace._search_seconds(clock, decided.config.decode, src * 10, "cpu")  # type: ignore[arg-type]
+        slow = pace._search_seconds(clock, DecodeConfig(), src * 10, "cpu")  # type: ignore[arg-type]
         assert slow == pytest.approx((0.4 + 2.048) * 10_000 / 2_048)
         assert searched == [32, 128, 512, 2_048]
 

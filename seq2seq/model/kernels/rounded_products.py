@@ -23,7 +23,7 @@ def _missing_rows(x: Tensor) -> int:
 
 
 def _rounded(x: Tensor) -> Tensor:
-    """[T, D] -> [R, D] in bf16."""
+    """[T, D] -> [R, D] in bf16; the last rows are zeros."""
     rounded = x.new_empty(x.size(0) + _missing_rows(x), x.size(1), dtype=torch.bfloat16)
     rounded[: x.size(0)] = x
     rounded[x.size(0) :] = 0
@@ -31,7 +31,7 @@ def _rounded(x: Tensor) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """A linear layer, [T, D] -> [T, F], whose sums and results are in fp32 but for one rounding."""
+    """A linear layer, [T, D] -> [T, F]: fp32 outside; matrices and results are rounded to bf16, sums are not."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
