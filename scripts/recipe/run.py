@@ -8,10 +8,11 @@
     multi30k/en-de 3000 1242  optim.lr=3e-3 warmup=0.1 average=0.05
 
 corpus and languages, number of pairs (a fixed random choice of the training text), steps, settings. ``warmup`` and
-``average`` are shares of the steps; a line that does not speak of weight decay is without. Each run trains on one thread, so
-that several can run side by side and its CPU time is what it costs. It is validated on 500 lines, three times, and tested
-on 1,000. The same command continues after a stop. On a GPU (``--device cuda``) a tiny model leaves most of the card idle:
-with NVIDIA MPS (``nvidia-cuda-mps-control -d``) and ``--jobs 14`` an H100 makes a hundred runs in ten minutes.
+``average`` are shares of the steps; a line that does not speak of weight decay is without. Each run trains on one
+thread, so that several can run side by side and its CPU time is what it costs. It is validated on 500 lines, three
+times, and tested on 1,000. The same command continues after a stop. On a GPU (``--device cuda``) a tiny model leaves
+most of the card idle: with NVIDIA MPS (``nvidia-cuda-mps-control -d``) and ``--jobs 14`` an H100 makes a hundred runs
+in ten minutes.
 """
 
 from __future__ import annotations
