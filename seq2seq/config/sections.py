@@ -387,14 +387,14 @@ class OptimConfig(Section):
     eps: float = option(1e-9, "Small number added to Adam's denominator, to avoid a division by zero.", gt=0)
     weight_decay: float = choice(
         0.0,
-        "Decoupled weight decay (as in AdamW), of matrices alone. 0 is off. auto: 0.1 with muon, which learns more "
+        "Decoupled weight decay (as in AdamW), of matrices alone. 0 is off. auto: 0.2 with muon, which learns more "
         "with it; 0 with adamw, and with init.from, because a trained model would forget.",
         ge=0,
     )
     schedule: Literal["inverse_sqrt", "cosine", "linear", "constant"] = choice(
         "inverse_sqrt",
-        "Learning rate after the warmup. cosine and linear fall until train.max_steps, which they need. auto: cosine, "
-        "or inverse_sqrt if train.max_steps is null.",
+        "Learning rate after the warmup. cosine and linear fall until train.max_steps, which they need. auto: linear "
+        "for small models and at most 25 epochs, else cosine; inverse_sqrt if train.max_steps is null.",
     )
     warmup_steps: int = choice(
         1000,

@@ -33,14 +33,15 @@ _LEAST_PAIRS = {"base": 500_000, "small": 100_000, "tiny": 0}  # for which a mod
 _LEAST_EPOCHS = 10  # that a model must have time for; else a smaller one learns more in it
 _MODERN_WIDTH = 256  # up to this d_model, models depart from the paper where that was better
 _LEARNING_RATE = {  # by optimizer, up to these d_model; Muon was measured up to 384
-    "muon": ((192, 6e-3), (384, 3e-3), (768, 1.5e-3), (math.inf, 1e-3)),
+    "muon": ((192, 9e-3), (384, 3e-3), (768, 1.5e-3), (math.inf, 1e-3)),
     "adamw": ((192, 3e-3), (384, 1.5e-3), (768, 7e-4), (math.inf, 5e-4)),
 }
-_DECAY = 0.1  # with Muon
-_FINE_TUNING = 0.25  # share of these rates for a model that has been trained: with more it forgets more
+_DECAY = 0.2  # with Muon
+_FINE_TUNING = 1 / 6  # share of these rates for a model that has been trained: with more it forgets more
 _LEAST_STEP, _LARGEST_ON_CPU = 1_024, 4_096  # target tokens; smaller and larger ones learn less in the same time
 _MOST_PER_PROCESS = 25_000  # target tokens of a step on a GPU: the step of Vaswani et al. 2017
 _STEPS, _STEPS_PER_EPOCH = 2_000, 100  # of a run, and of an epoch, or more if the step can be so small
+_FEW_EPOCHS = 25  # up to which small models learn more along a straight line than along a cosine
 _DROPOUT = ((5, 0.0), (12, 0.1), (25, 0.2), (math.inf, 0.3))  # of small models, up to these epochs
 _WARMUP, _MOST_WARMUP = 0.1, 4_000  # share of the steps, and steps
 _AVERAGED = 0.05  # share of the steps that the moving average sees
@@ -246,11 +247,13 @@ def run_choices(
     steps, why = _number_of_steps(config, num_pairs, steps_per_epoch, pace)
     last = steps if "train.max_steps" in still_open else train.max_steps
     yield Choice("train.max_steps", last, why)
-    if "optim.schedule" in still_open:
-        schedule = "inverse_sqrt" if last is None else "cosine"
-        why = "there is no last step" if last is None else "the learning rate falls until the last step"
-        yield Choice("optim.schedule", schedule, why)
     width, epochs = config.model.d_model, steps / steps_per_epoch
+    if "optim.schedule" in still_open:
+        few = width <= _MODERN_WIDTH and epochs <= _FEW_EPOCHS
+        schedule, why = "linear" if few else "cosine", "the learning rate falls until the last step"
+        if last is None:
+            schedule, why = "inverse_sqrt", "there is no last step"
+        yield Choice("optim.schedule", schedule, why)
     dropout, why = config.model.PRESETS[config.model.preset]["dropout"], f"that of {config.model.preset}"
     if width <= _MODERN_WIDTH:
         dropout = next(value for most, value in _DROPOUT if epochs <= most)
@@ -263,7 +266,7 @@ def run_choices(
     lr = next(rate for most, rate in _LEARNING_RATE[name] if width <= most)
     why = f"for {name} and models that are {width} wide"
     if config.init.source is not None:
-        lr, why = _FINE_TUNING * lr, f"a quarter of that {why}: the model has been trained, and more would forget more"
+        lr, why = _FINE_TUNING * lr, f"a sixth of that {why}: the model has been trained, and more would forget more"
     yield Choice("optim.lr", lr, why)
     decay, why = 0.0, f"as in the paper, with {name}"
     if config.init.source is not None:

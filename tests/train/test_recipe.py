@@ -143,10 +143,22 @@ def test_minutes_become_steps_that_fit() -> None:
     """The schedule ends when the time does: validations count, and a little is left for saving."""
     chosen = of_run(made(train={"max_minutes": 10}), 30_000, 400, Pace(step=0.2, validation=4.0))
     assert 0.96 * 600 < chosen["train.max_steps"] * 0.2 + 10 * 4.0 < 0.98 * 600
-    assert chosen["optim.schedule"] == "cosine"
+    assert chosen["optim.schedule"] == "linear"
     assert chosen["train.patience"] is None
     assert 0 < chosen["optim.warmup_steps"] < chosen["train.max_steps"] // 5
     assert chosen["train.validate_every"] == -(-chosen["train.max_steps"] // 10)
+
+
+def test_the_schedule_depends_on_the_epochs_of_small_models() -> None:
+    """A straight line learns more from text that is seen a few times, a cosine from text that is seen often."""
+
+    def schedule(preset: str, epochs: int) -> str:
+        config = made(train={"max_epochs": epochs}).with_choices({"model.preset": preset})
+        chosen = {c.key: c.value for c in run_choices(config, 3_000, 40, Pace(0.01, 0.1), config.open_choices())}
+        return str(chosen["optim.schedule"])
+
+    assert [schedule("tiny", epochs) for epochs in (2, 25, 26, 80)] == ["linear", "linear", "cosine", "cosine"]
+    assert (schedule("small", 10), schedule("base", 10)) == ("linear", "cosine")
 
 
 def test_much_time_for_little_text_is_not_used_up() -> None:
@@ -271,8 +283,8 @@ def test_a_model_that_has_been_trained_learns_more_slowly() -> None:
         of_run(made(init=init, optim={"name": "muon"}), 3_000, 40, Pace(0.2, 1.0))
         for init in ({}, {"from": "runs/general"})
     )
-    assert trained["optim.lr"] == pytest.approx(new["optim.lr"] / 4)
-    assert (trained["optim.weight_decay"], new["optim.weight_decay"]) == (0, 0.1)
+    assert trained["optim.lr"] == pytest.approx(new["optim.lr"] / 6)
+    assert (trained["optim.weight_decay"], new["optim.weight_decay"]) == (0, 0.2)
     both = {"optim.lr": 0, "optim.weight_decay": 0}
     assert {**trained, **both} == {**new, **both}
 
@@ -286,7 +298,7 @@ def test_what_is_stated_decides_what_follows_from_it() -> None:
     assert (chosen["optim.lr"], chosen["train.save_every"]) == (5e-4, 37)
     assert of_text(wide, text(3_000))["optim.name"] == "adamw"
     chosen_for = [of_run(made(optim={"name": name}), 3_000, 40, Pace(0.2, 1.0)) for name in ("adamw", "muon")]
-    assert [chosen["optim.lr"] for chosen in chosen_for] == [3e-3, 6e-3]  # Muon's updates of matrices can be larger
-    assert [chosen["optim.weight_decay"] for chosen in chosen_for] == [0, 0.1]
+    assert [chosen["optim.lr"] for chosen in chosen_for] == [3e-3, 9e-3]  # Muon's updates of matrices can be larger
+    assert [chosen["optim.weight_decay"] for chosen in chosen_for] == [0, 0.2]
     few = made(train={"max_epochs": 5})
     assert of_text(few, text(3_000_000), GPU)["model.preset"] == "base"
