@@ -52,7 +52,7 @@ def test_text_and_data_are_needed_to_train(
 
 def test_a_line_says_all_that_differs_from_the_table(script: ModuleType) -> None:
     """Guards against lines that mean something else once a default has changed, as that of weight decay has."""
-    settings = script._settings(1_000, ["warmup=0.1", "average=0.05"])
-    assert settings["optim.weight_decay"] == "0"
+    settings = script._settings(1_000, ["warmup=0.1", "average=0.05"], "cuda")
+    assert (settings["optim.weight_decay"], settings["train.device"]) == ("0", "cuda")
     assert (settings["optim.warmup_steps"], settings["train.ema_decay"]) == ("100", "0.98")
-    assert script._settings(1_000, ["optim.weight_decay=0.1"])["optim.weight_decay"] == "0.1"
+    assert script._settings(1_000, ["optim.weight_decay=0.1"], "cpu")["optim.weight_decay"] == "0.1"

@@ -67,11 +67,10 @@ def _text(data: Path, work: Path, corpus: str, pairs: int) -> Path:
     return config
 
 
-def _settings(steps: int, words: list[str]) -> dict[str, str]:
+def _settings(steps: int, words: list[str], device: str) -> dict[str, str]:
     """The overrides of a run."""
-    settings = {"train.threads": "1", "train.max_steps": str(steps), "train.patience": "null"}
-    settings["optim.weight_decay"] = "0"
-    settings |= {"train.validate_every": str(-(-steps // 3)), "train.save_every": str(steps)}
+    settings = {"train.device": device, "train.threads": "1", "train.max_steps": str(steps), "train.patience": "null"}
+    settings |= {"optim.weight_decay": "0", "train.validate_every": str(-(-steps // 3)), "train.save_every": str(steps)}
     for word in words:
         key, value = word.split("=", 1)
         if key == "warmup":
@@ -89,7 +88,7 @@ def make(line: str, data: Path, work: Path, device: str) -> dict[str, Any]:
     config = _text(data, work, corpus, int(pairs))
     run = work / f"run-{hashlib.blake2b(line.encode(), digest_size=8).hexdigest()}"
     shutil.rmtree(run, ignore_errors=True)
-    settings = {"run_dir": str(run), "train.device": device, **_settings(int(steps), words)}
+    settings = {"run_dir": str(run), **_settings(int(steps), words, device)}
     started = time.monotonic()
     command = [sys.executable, "-m", "seq2seq", "train", str(config)]
     with (work / f"{run.name}.log").open("wb") as log:

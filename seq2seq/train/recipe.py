@@ -249,10 +249,11 @@ def run_choices(
     yield Choice("train.max_steps", last, why)
     width, epochs = config.model.d_model, steps / steps_per_epoch
     if "optim.schedule" in still_open:
-        few = width <= _MODERN_WIDTH and epochs <= _FEW_EPOCHS
-        schedule, why = "linear" if few else "cosine", "the learning rate falls until the last step"
+        schedule, why = "cosine", "the learning rate falls until the last step"
         if last is None:
             schedule, why = "inverse_sqrt", "there is no last step"
+        elif width <= _MODERN_WIDTH and epochs <= _FEW_EPOCHS:
+            schedule, why = "linear", f"{why}; small models learn more this way in up to {_FEW_EPOCHS} epochs"
         yield Choice("optim.schedule", schedule, why)
     dropout, why = config.model.PRESETS[config.model.preset]["dropout"], f"that of {config.model.preset}"
     if width <= _MODERN_WIDTH:

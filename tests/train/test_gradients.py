@@ -143,7 +143,6 @@ def test_a_gradient_too_large_for_fp16_is_not_finite() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_graph_gives_the_gradient_of_the_cpu(dtype: torch.dtype) -> None:
     """Guards against a graph that reads an old batch, old weights, an old scale, or adds to old gradients."""
-    torch.manual_seed(1)
     device = torch.device("cuda", 0)
     capacity = Capacity(60, 60, 12, 12)
     batches = [fixed_batch(seed, capacity) for seed in range(4)]
@@ -154,7 +153,9 @@ def test_a_graph_gives_the_gradient_of_the_cpu(dtype: torch.dtype) -> None:
     for part in (batches[:2], batches[2:], batches[:1], batches[1:4]):
         found = taken(gradients, on_cuda, [batch.to(device) for batch in part])
         wanted = taken(threads, loss, part)
-        tolerance = 1e-4 if dtype == torch.float32 else 0.2  # another batch or weight would be far beyond it
+        if dtype == torch.bfloat16:  # its rounding is up to 0.11 of a small gradient, but 0.04 of all of them together
+            found, wanted = ([sums, torch.cat([grad.flatten() for grad in grads])] for sums, *grads in (found, wanted))
+        tolerance = 1e-4 if dtype == torch.float32 else 0.1  # another batch or weight would be far beyond it
         least = (
             max(float(other.norm()) for other in wanted[1:]) / 10
         )  # biases of keys have a gradient of 0, but for noise
