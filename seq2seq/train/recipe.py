@@ -267,7 +267,8 @@ def run_choices(
     lr = next(rate for most, rate in _LEARNING_RATE[name] if width <= most)
     why = f"for {name} and models that are {width} wide"
     if config.init.source is not None:
-        lr, why = round(_FINE_TUNING * lr, 6), f"a sixth of that {why}: the model has been trained, and more would forget more"
+        lr = round(_FINE_TUNING * lr, 6)
+        why = f"a sixth of that {why}: the model has been trained, and more would forget more"
     yield Choice("optim.lr", lr, why)
     decay, why = 0.0, f"as in the paper, with {name}"
     if config.init.source is not None:
