@@ -109,7 +109,8 @@ def draw_lines(path: Path, title: str, labels: tuple[str, str], lines: Sequence[
     for number, (name, points, ours) in enumerate(lines, 1):
         if points:
             axes.plot(*zip(*points, strict=True), "o-", label=name, color=_OURS if ours else f"C{number}")
-    axes.set(title=title, xlabel=labels[0], ylabel=labels[1], ylim=(0, None))
+    highest = max(y for _, points, _ in lines for _, y in points)
+    axes.set(title=title, xlabel=labels[0], ylabel=labels[1], ylim=(0, 1.1 * highest or None))
     axes.set_xticks(sorted({x for _, points, _ in lines for x, _ in points}))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
