@@ -40,7 +40,7 @@ from bench import curves, decode, marian, ours, peers, process, profile, program
 from bench.padded import collate
 from bench.peers import PeerShape
 from bench.process import run_job, usage
-from bench.report import Spread, draw_bars, table
+from bench.report import Spread, draw_bars, draw_lines, table
 from bench.workload import BOS_ID, StepPairs, training_spec
 
 _ELEMENTWISE = "norms, elementwise, dropout"
@@ -517,6 +517,20 @@ def test_the_picture_is_left_out_without_matplotlib(
     draw_bars(tmp_path / "x.png", "title", "label", [("a", Spread.of([1]), True)])
     assert capsys.readouterr().out == "no picture: pip install matplotlib\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("points", [[(40.0, 39.77)], [(10.0, 38.45), (40.0, 39.77)], [(10.0, 0.0)]])
+def test_no_point_of_a_picture_is_cut_by_its_frame(
+    points: list[tuple[float, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guards against a best score that only half a mark shows, which happened with a single point for each program."""
+    figures: list[Any] = []
+    monkeypatch.setattr("bench.report._save", lambda figure, _: figures.append(figure))
+    lines = [("a", points, True), ("b", [(40.0, 37.94)], False), ("without a run", [], False)]
+    draw_lines(tmp_path / "x.png", "title", ("minutes", "BLEU"), lines)
+    bottom, top = figures[0].axes[0].get_ylim()
+    assert bottom == 0
+    assert top > 1.05 * max(37.94, points[-1][1])
 
 
 @pytest.fixture
