@@ -129,7 +129,7 @@ def train_whole(config: Config, *, ends_process: bool) -> Summary:
                 with suppress(OSError):  # the terminal is gone, but the run is complete
                     print(f"curves.png was not drawn: {error}", file=sys.stderr)
     if finished:
-        _print(summary, config)
+        _print(summary, run.config)
     return summary
 
 

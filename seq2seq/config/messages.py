@@ -69,7 +69,9 @@ def explain(error: ValidationError, tree: object, section: type[Section]) -> Ite
         key, inner, field = _place(item["loc"], tree, section)
         kind, context = item["type"], item.get("ctx", {})
         if kind == "rules":
-            yield from (((*key, *name.split(".")), message) for name, message in context["problems"])
+            is_short = isinstance(get_key(tree, key), (int, str))  # as data.valid: 2%, which stands for a section
+            for name, message in context["problems"]:
+                yield (key if is_short else (*key, *name.split("."))), message
         elif kind == "extra_forbidden":
             yield key, unknown(key, known, list(inner.model_fields))
         elif kind == "missing" and field and item["loc"][-1] == key[-1]:

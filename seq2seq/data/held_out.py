@@ -69,8 +69,8 @@ class TrainAndValid:
         number = int(self._data.valid.from_train) if share is None else max(1, round(share * len(keys)))
         if 2 * number > len(keys):
             raise DataError(
-                f"data.valid: {self._data.valid.from_train} of the training pairs are to be held out, but there are "
-                f"only {len(keys):,} different ones; hold out less than half of them"
+                f"data.valid: {self._data.valid.from_train} of the training pairs are to be held out, but data.train "
+                f"has only {len(keys):,} different sources; hold out at most half of them, or name files to validate on"
             )
         self._num_repeats = int(counts[:number].sum()) - number
         return frozenset(keys[:number].tolist())

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from seq2seq.config import Config, check_files
+from seq2seq.config.keys import show
 from seq2seq.data.formats.text_size import measure_text
 from seq2seq.data.prepare import PreparedData, open_text, prepare_data
 from seq2seq.data.subword_epochs import Resampler
@@ -20,6 +21,7 @@ from seq2seq.decode.pair_scorer import ModelScorer
 from seq2seq.decode.sentences import with_split_sentences
 from seq2seq.device import matmul_peak, training_dtype
 from seq2seq.model.flops import training_flops
+from seq2seq.model_folder import CONFIG
 from seq2seq.train.distributed import Processes
 from seq2seq.train.expectation import Expectation, expectation
 from seq2seq.train.initial import Initial, check_embeddings_learn, initial_model
@@ -33,7 +35,13 @@ from seq2seq.train.recipe import (
     step_tokens,
     text_choices,
 )
-from seq2seq.train.resume import Earlier, kept_choices, new_start
+from seq2seq.train.resume import (
+    Earlier,
+    check_continues,
+    check_models_are_ours,
+    kept_choices,
+    new_start,
+)
 from seq2seq.train.step_size import fitting_step
 
 _SHARE_OF_PEAK = {"cpu": 0.4, "cuda": 0.15}  # that training reaches, about
@@ -48,6 +56,7 @@ class Decided:
     config: Config
     data: PreparedData
     choices: tuple[Choice, ...]  # none for a run that continues
+    has_begun: bool = False  # the run keeps what it chose then
     initial: Initial | None = None  # the model to start from
 
     def __str__(self) -> str:
@@ -59,7 +68,9 @@ class Decided:
         """What the choices are."""
         if self.choices:
             return "chosen by this run (what the config states is not changed):"
-        return "nothing to choose: the config states all keys, or the run has begun"
+        if self.has_begun:
+            return f"nothing to choose: the run has begun, and keeps the settings in {self.config.run_dir / CONFIG}"
+        return "nothing to choose: the config states all keys"
 
     @property
     def expectation(self) -> list[Expectation]:
@@ -76,7 +87,9 @@ def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progr
     Raises:
         ConfigError, DataError: the data cannot be used, or what is stated contradicts what was chosen.
         OutOfMemoryError: no step fits into memory.
+        UserError: the run folder has a run with other settings or other text, or models of another run.
     """
+    check_models_are_ours(config.run_dir)
     check_files(config)
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
@@ -122,7 +135,8 @@ def decide(config: Config, processes: Processes, earlier: Earlier, *, show_progr
         offered = run_choices(config, corpus.num_pairs, _steps_per_epoch(config, data), pace, still_open)
         config = take(config, offered)
     config = with_split_sentences(config.all_stated(), corpus, data.tokenizers.src)
-    return Decided(config, data, tuple(choices), initial)
+    check_continues(config, data.fingerprint, earlier, processes.say)
+    return Decided(config, data, tuple(choices), has_begun=bool(kept), initial=initial)
 
 
 def _explain_bounds(config: Config, earlier: Earlier, processes: Processes) -> None:
@@ -132,9 +146,10 @@ def _explain_bounds(config: Config, earlier: Earlier, processes: Processes) -> N
     for key in ("max_minutes", "max_epochs"):
         if (old := before.get(key)) != (new := getattr(config.train, key)):
             processes.say(
-                f"train.{key} is {new} now and was {old} when the run began; the run keeps the {before['max_steps']:,} "
-                "steps that were chosen then, because its learning rate falls until the last of them. For a longer run "
-                f"choose another run_dir{new_start(config.run_dir)}"
+                f"train.{key} is {show(new)} now and was {show(old)} before; the run keeps the {before['max_steps']:,} "
+                "steps that it chose at its beginning, because its learning rate falls until the last of them (a bound "
+                "that comes earlier ends it with a high rate). For a run of another length choose another run_dir"
+                f"{new_start(config.run_dir)}"
             )
 
 

@@ -63,7 +63,7 @@ class Choice:
 
     def __str__(self) -> str:
         value = json.dumps(self.value).strip('"')
-        return f"{self.key:<25} {value:<10} {self.reason}"
+        return f"{self.key:<28} {value:<10} {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def step_tokens(
         epochs = _planned_epochs(config, num_pairs, epoch_tokens, tokens_per_second, largest)
         most = min(most, epochs * epoch_tokens / _STEPS)
     tokens = max(_LEAST_STEP, min(largest, int(most) // 128 * 128))
-    if config.train.max_steps is not None:
+    if config.train.max_steps is not None and tokens > _LEAST_STEP:
         return tokens, "the number of steps is stated, and each learns more from more text"
     if tokens == largest:
         return tokens, "there is time for many steps, and large ones are computed faster"
@@ -293,12 +293,14 @@ def run_choices(
 
 def _validate_every(steps: int, pace: Pace | None) -> tuple[int, str]:
     """Steps between validations, and the reason."""
-    number, why = min(_VALIDATIONS, steps), f"{_VALIDATIONS} times in the run"
+    number, because = _VALIDATIONS, ""
     if pace is not None and pace.validation * number > _VALIDATION_SHARE * pace.step * steps:
         affordable = int(_VALIDATION_SHARE * pace.step * steps / pace.validation)
-        number = min(steps, max(_FEWEST_VALIDATIONS, affordable))
-        why = f"{number} times in the run, because a validation takes about {pace.validation:.2g} s"
-    return -(-steps // number), why
+        number = max(_FEWEST_VALIDATIONS, affordable)
+        because = f", because a validation takes about {pace.validation:.2g} s"
+    every = -(-steps // number)
+    times = -(-steps // every)
+    return every, f"{f'{times} times in the run' if times > 1 else 'at the end of the run'}{because}"
 
 
 def _seconds_of_steps(config: Config, seconds: float, pace: Pace) -> float:

@@ -43,13 +43,7 @@ from seq2seq.train.metrics import MetricsLog
 from seq2seq.train.microbatches import MicroBatches, microbatches_of
 from seq2seq.train.optim import MovingAverage, Optimizer
 from seq2seq.train.reporter import Reporter, Speedometer
-from seq2seq.train.resume import (
-    check_continues,
-    check_models_are_ours,
-    earlier_starts,
-    record_beginning,
-    restore,
-)
+from seq2seq.train.resume import earlier_starts, record_beginning, restore
 from seq2seq.train.starts import Start
 
 
@@ -92,7 +86,6 @@ def set_up(config: Config, processes: Processes) -> Run:
     Raises:
         UserError: the data cannot be used, or the run folder has a run with other settings, or models of another run.
     """
-    check_models_are_ours(config.run_dir)
     keep_freed_memory()
     dtype = training_dtype(config.train.precision, processes.device)
     if processes.device.type == "cuda":
@@ -116,7 +109,6 @@ def set_up(config: Config, processes: Processes) -> Run:
     optimizer = Optimizer(model, config.optim, in_bf16=processes.all_multiply_bf16_fast())
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
     loss_scale = LossScale(processes.device) if dtype == torch.float16 else None
-    check_continues(config, data.fingerprint, earlier, processes.say)
     if earlier.checkpoint is not None:
         restore(earlier.checkpoint, config.run_dir, model, average, optimizer)
         if loss_scale is not None:

@@ -17,6 +17,8 @@ from seq2seq import __version__
 from seq2seq.cli import config as config_command
 from seq2seq.cli.main import main
 from seq2seq.config import load_config
+from seq2seq.train import decide
+from seq2seq.train.recipe import Pace
 from tests.toy import command, environment, run_command, start_command, write_lines
 
 COMMANDS = ("train", "doctor", "evaluate", "translate", "merge", "average", "curves", "report", "config")
@@ -149,6 +151,29 @@ def test_the_choice_is_explained_without_training(place: Path, capsys: pytest.Ca
     assert not [path for path in place.rglob("new/*") if path.name in ("best", "last", "checkpoints")]
     assert main(["config", "--explain"]) == 2
     assert "give either a config file or --schema" in capsys.readouterr().err
+
+
+def test_a_run_that_has_begun_is_explained(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What train would refuse was explained as if nothing were wrong."""
+    assert main(["train", "toy.yaml", "train.max_steps=2", "optim.lr=auto"]) == 0
+    capsys.readouterr()
+    assert main(["config", "toy.yaml", "train.max_steps=2", "optim.lr=auto", "--explain"]) == 0
+    shown = capsys.readouterr().out
+    assert f"nothing to choose: the run has begun, and keeps the settings in {place / 'run/config.yaml'}" in shown
+    told = []
+    for name, option in (("config", ["--explain"]), ("train", [])):
+        assert main([name, "toy.yaml", "train.max_steps=2", "optim.lr=0.5", *option]) == 2
+        told.append(capsys.readouterr().err.partition("error: ")[2])
+    assert told[0] == told[1]
+    assert "/run: holds a run with other settings (optim.lr: 0.003 -> 0.5)" in told[0]
+
+
+def test_a_run_that_a_bound_has_cut_ends_with_advice(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The end looked for the planned steps in the config as it was written, where they are auto, and said nothing."""
+    settings = ["optim.schedule=auto", "train.max_steps=auto", "train.max_minutes=1e-6"]
+    with mock.patch.object(decide, "measure_pace", return_value=Pace(step=1e-9, validation=1e-9)):
+        assert main(["train", "toy.yaml", *settings]) == 0
+    assert "train.max_minutes ended the run after 1 of " in capsys.readouterr().out
 
 
 def test_from_text_to_translations(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from seq2seq.config import (
     check_files,
     diff_configs,
     dump_config,
+    load_config,
     schema,
 )
 from seq2seq.errors import ConfigError
@@ -103,6 +104,15 @@ def test_a_choice_that_contradicts_what_is_stated_is_explained() -> None:
     """Guards against a traceback when a run has fewer steps than the warmup that the config states."""
     with pytest.raises(ConfigError, match=r"^optim.warmup_steps: must be below train.max_steps \(600\), not 4000$"):
         made(optim=OptimConfig(warmup_steps=4000)).with_choices({"train.max_steps": 600})
+
+
+@pytest.mark.parametrize(("valid", "key"), [(0, "data.valid"), ({"from_train": 0}, "data.valid.from_train")])
+def test_a_mistake_in_a_short_form_has_the_key_that_was_written(valid: object, key: str, tmp_path: Path) -> None:
+    """``data.valid: 0`` was reported as data.valid.from_train, a key that few have seen."""
+    path = tmp_path / "x.yaml"
+    path.write_text(f"run_dir: r\ndata: {{train: {{src: a, tgt: b}}, valid: {json.dumps(valid)}}}\n")
+    with pytest.raises(ConfigError, match=rf"x\.yaml:2: {key}: must be a number of pairs"):
+        load_config(path)
 
 
 def test_sampling_takes_what_beam_search_refuses() -> None:

@@ -51,7 +51,7 @@ def test_the_choice_does_not_depend_on_order(tmp_path: Path) -> None:
 def test_too_much_is_refused(tmp_path: Path) -> None:
     """Guards against a run that has nothing to learn from."""
     with pytest.raises(
-        DataError, match=r"data\.valid: 21 of the training pairs .* only 40 different ones; hold out less"
+        DataError, match=r"data\.valid: 21 of the training pairs .* only 40 different sources; hold out at most half"
     ):
         list(split(tmp_path, 21).valid())
 

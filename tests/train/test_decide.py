@@ -95,6 +95,7 @@ def test_a_start_without_a_checkpoint_is_remembered(text: Path, tmp_path: Path) 
         record_beginning(first.config, first.data.fingerprint)
         again = decide(config, CPU, earlier_starts(tmp_path / "run", print), show_progress=False)
         assert (again.config, again.choices) == (first.config, ())
+        assert "the run has begun, and keeps the settings in" in again.head
         assert measured.call_count == 1
         other = config_of(text, tmp_path / "run", "train.max_minutes=0.2", "tokenizer.vocab_size=330")
         assert (
@@ -198,7 +199,7 @@ def test_a_changed_bound_is_explained(text: Path, tmp_path: Path, capsys: pytest
         capsys.readouterr()
         train(config_of(text, tmp_path / "run", "train.max_minutes=20000", "tokenizer.vocab_size=330"))
     said = capsys.readouterr().err
-    assert "train.max_minutes is 20000.0 now and was 50.0 when the run began; the run keeps the 26 steps" in said
+    assert "train.max_minutes is 20000.0 now and was 50.0 before; the run keeps the 26 steps" in said
 
 
 def test_stated_epochs_are_all_trained(text: Path, tmp_path: Path) -> None:

@@ -228,6 +228,16 @@ def test_a_stated_interval_has_no_earlier_validation() -> None:
         assert "train.first_validation" not in of_run(made(train=stated), 3_000, 40, None)
 
 
+@pytest.mark.parametrize(
+    ("steps", "every", "why"),
+    [(1, 1, "at the end of the run"), (6, 1, "6 times in the run"), (15, 2, "8 times in the run")],
+)
+def test_short_runs_say_how_often_they_validate(steps: int, every: int, why: str) -> None:
+    """A run of one step was to be validated "10 times in the run"."""
+    choices = run_choices(made(train={"max_steps": steps}), 3_000, 40, None, {"train.validate_every"})
+    assert [(c.value, c.reason) for c in choices if c.key == "train.validate_every"] == [(every, why)]
+
+
 def test_saving_is_bounded_by_time() -> None:
     """On a GPU a tenth of a run can be hours: what a kill costs must not grow with it."""
     chosen = of_run(made(train={"max_steps": 1_000_000}), 5_000_000, 10_000, Pace(step=0.03, validation=30.0))
@@ -254,6 +264,8 @@ def test_steps_are_small_where_text_or_time_is_short() -> None:
         "many small steps learn more than a few large ones",
         "the number of steps is stated",
     ]
+    small = step_tokens(made(train={"max_steps": 9}), 3_000, 40_000, 8_000, 4_096)
+    assert small == (1_024, "many small steps learn more than a few large ones")
     # A stated number of steps does not make them small: the device is there to be used.
     assert step({"max_steps": 100_000}, 4_500_000, 135_000_000, 1e6, 8, "cuda") == 200_000
 
