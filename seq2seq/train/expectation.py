@@ -1,7 +1,7 @@
 """What to expect of a run before it starts: BLEU of runs of ours with about as much text and time, and between them.
 
-The runs are those of ``scripts/recipe/runs.jsonl`` and ``confirm.jsonl`` that have the recipe's settings, or those of an
-earlier recipe where there is none yet; the mean of two seeds where there are two.
+The runs are those of ``scripts/recipe/runs.jsonl`` and ``confirm.jsonl`` that have the recipe's settings, or those of
+an earlier recipe where there is none yet; the mean of two seeds where there are two.
 """
 
 from __future__ import annotations
