@@ -129,7 +129,7 @@ def train_whole(config: Config, *, ends_process: bool) -> Summary:
                 with suppress(OSError):  # the terminal is gone, but the run is complete
                     print(f"curves.png was not drawn: {error}", file=sys.stderr)
     if finished:
-        _print(summary, run.config)
+        _print(summary, run.config, run.data.train.num_pairs)
     return summary
 
 
@@ -168,7 +168,7 @@ def stopped_line(summary: Summary, again: str) -> str:
     return f"{summary.reason}; saved after step {summary.progress.step:,}; the same {again} continues from there"
 
 
-def _print(summary: Summary, config: Config) -> None:
+def _print(summary: Summary, config: Config, num_pairs: int) -> None:
     from seq2seq.train.outcome import outcome, why_no_best
 
     progress, run_dir = summary.progress, config.run_dir
@@ -178,7 +178,7 @@ def _print(summary: Summary, config: Config) -> None:
         print(f"best model: {run_dir / 'best'} (step {progress.best_step:,})")
     else:
         print(f"no best model; the last model is {run_dir / 'last'}: {why_no_best(config, progress)}")
-    for sentence in outcome(config, progress):
+    for sentence in outcome(config, progress, num_pairs):
         print(sentence)
     if summary.test is not None:
         print(f"test set, {run_dir / 'test.hyp.txt'}:\n{summary.test}")

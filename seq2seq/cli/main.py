@@ -139,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _report(name, interrupt.__context__)
         number = interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT
         names: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-        hint = "; the same command continues from the last checkpoint, if any" if args.command == "train" else ""
+        again = "; the same command continues from the last checkpoint, if there is one"
+        hint = again if args.command == "train" else ""
         # torchrun sends SIGTERM to all processes when one of them has failed, and that one says why.
         by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ and number == signal.SIGTERM
         if not by_torchrun and os.environ.get("LOCAL_RANK", "0") == "0":

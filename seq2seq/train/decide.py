@@ -35,13 +35,7 @@ from seq2seq.train.recipe import (
     step_tokens,
     text_choices,
 )
-from seq2seq.train.resume import (
-    Earlier,
-    check_continues,
-    check_models_are_ours,
-    kept_choices,
-    new_start,
-)
+from seq2seq.train.resume import Earlier, check_continues, check_models_are_ours, kept_choices, new_start
 from seq2seq.train.step_size import fitting_step
 
 _SHARE_OF_PEAK = {"cpu": 0.4, "cuda": 0.15}  # that training reaches, about
@@ -56,7 +50,7 @@ class Decided:
     config: Config
     data: PreparedData
     choices: tuple[Choice, ...]  # none for a run that continues
-    has_begun: bool = False  # the run keeps what it chose then
+    has_begun: bool  # the run keeps what it chose at its beginning
     initial: Initial | None = None  # the model to start from
 
     def __str__(self) -> str:

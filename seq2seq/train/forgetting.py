@@ -5,10 +5,11 @@ It is measured in BLEU points below the model that the run started with.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from seq2seq.train.metrics import is_number
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Forgetting:
             records: of the metrics file.
         """
         guarded = [
-            r for r in records if r["step"] and _is_number(r.get("guard_bleu")) and _is_number(r.get("valid_loss"))
+            r for r in records if r["step"] and is_number(r.get("guard_bleu")) and is_number(r.get("valid_loss"))
         ]
         if not guarded or any(self.allows(record["guard_bleu"]) for record in guarded):
             return None
@@ -44,8 +45,3 @@ class Forgetting:
             "run_dir, allow more, mix old text into data.train, or lower optim.lr; or interpolate the old and the new "
             "model: seq2seq average OLD NEW --weights 0.5 0.5 --output DIR"
         )
-
-
-def _is_number(value: object) -> bool:
-    """Whether it is a finite number; that of a damaged record may be anything."""
-    return isinstance(value, (int, float)) and math.isfinite(value)

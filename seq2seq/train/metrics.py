@@ -9,6 +9,7 @@ speed, so a run that was stopped and continued ends with the same file as one th
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
@@ -38,6 +39,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if isinstance(record, dict) and isinstance(record.get("step"), int):
             records.append(record)
     return records
+
+
+def is_number(value: object) -> bool:
+    """Whether the value of a record is a finite number; that of a damaged record may be anything."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 class MetricsLog:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from statistics import fmean
 
@@ -10,69 +9,88 @@ from seq2seq.config import Config
 from seq2seq.evaluate.meaning import WHOLE_LINES, meaning_of
 from seq2seq.faults import Faults
 from seq2seq.train.checkpoint import Progress
-from seq2seq.train.expectation import FEW_STEPS
+from seq2seq.train.expectation import FEW_STEPS, LITTLE_TEXT, too_little_text
 from seq2seq.train.forgetting import Forgetting
-from seq2seq.train.metrics import METRICS, read_metrics
+from seq2seq.train.metrics import METRICS, is_number, read_metrics
 
 _MANY_FAULTS = 0.5  # of the lines
-_AT_THE_END = 0.1  # share of the steps
+_END = 0.1  # share of the steps that count as the end of a run
 _ENOUGH_STEPS = 0.95  # share of the steps after which the learning rate is low
 _MEMORISED = 0.7  # nats per token between validation and training loss
+_MORE_TIME = "more time (train.max_minutes, in a new run_dir); the model was still learning"
 
 
-def outcome(config: Config, progress: Progress) -> Iterator[str]:
-    """Sentences about the best model of a finished run; a warning if it translates nothing."""
+def outcome(config: Config, progress: Progress, num_pairs: int) -> Iterator[str]:
+    """Sentences about the best model of a finished run; a warning if it translates nothing.
+
+    Args:
+        config: with a value for every key, as the run was planned.
+        num_pairs: of the training text.
+    """
     if not progress.best_step:
         return
     records = read_metrics(config.run_dir / METRICS)
-    best = next((r for r in records if "valid_bleu" in r and r["step"] == progress.best_step), None)
-    steps = [record for record in records if "nll" in record and "bad" not in record]
-    if best is None or not steps:
+    best = next((r for r in records if is_number(r.get("valid_bleu")) and r["step"] == progress.best_step), None)
+    losses = [r["valid_loss"] for r in records if is_number(r.get("valid_loss"))]
+    steps = [r["nll"] for r in records if is_number(r.get("nll")) and "bad" not in r]
+    if best is None or not losses or not steps:
         return
     bleu = best["valid_bleu"]
     faults = Faults(progress.best_empty, progress.best_looping, progress.best_copied)
     note = f"; validation lines: {faults}" if str(faults) else ""
     is_poor = faults.total > _MANY_FAULTS or bleu < WHOLE_LINES
     yield f"{'WARNING: ' if is_poor else ''}validation BLEU {bleu:.1f}: {meaning_of(bleu)}{note}"
-    training = fmean(record["nll"] for record in steps[-max(1, int(_AT_THE_END * len(steps))) :])
-    losses = [r["valid_loss"] for r in records if r.get("valid_loss") is not None and math.isfinite(r["valid_loss"])]
-    help_ = _what_helps(config, progress, training, losses, is_poor=is_poor)
-    yield _why_early(config, progress) or f"what would help most: {help_}"
+    if early := _why_early(config, progress):
+        yield early
+        return
+    training = fmean(steps[-max(1, int(_END * len(steps))) :])
+    if is_poor:
+        help_ = _what_helps_a_poor_model(config, progress, num_pairs, training, losses)
+    else:
+        help_ = _what_helps_a_good_model(config, progress, training, losses[-1])
+    yield f"what would help most: {help_}"
 
 
-def _what_helps(config: Config, progress: Progress, training: float, losses: list[float], *, is_poor: bool) -> str:
-    """What would help most.
+def _what_helps_a_poor_model(
+    config: Config, progress: Progress, num_pairs: int, training: float, losses: list[float]
+) -> str:
+    """For one that translates hardly anything. Its BLEU is chance, so that only the loss shows what it learns.
 
     Args:
         training: the loss of the last steps.
         losses: of all validations.
-        is_poor: the model translates hardly anything. Its BLEU is chance, so that only the loss shows what it learns.
     """
-    loss = losses[-1]  # of the end, as that of training, not of the best model, which may be much older
-    is_memorised = loss - training > _MEMORISED
-    is_learning = config.train.max_minutes is not None and progress.best_step > (1 - _AT_THE_END) * progress.step
-    more_time = "more time (train.max_minutes, in a new run_dir); the model was still learning"
-    doctor = "lines do not translate each other: seq2seq doctor examines them"
-    left_out = config.model.ablate if config.model.architecture == "transformer" else ()
+    loss = losses[-1]  # not that of the best model, which may be much older than the training loss
+    unaligned = "lines may not translate each other: seq2seq doctor examines them"
+    if config.model.architecture == "transformer" and config.model.ablate:
+        return f"the parts of the model that model.ablate leaves out ({', '.join(config.model.ablate)})"
+    if num_pairs < LITTLE_TEXT:
+        return f"more text; {too_little_text(num_pairs)}"
     if progress.step < FEW_STEPS:
         return f"many more steps than {progress.step:,}; {FEW_STEPS} are the least"
-    if is_poor:
-        if left_out:
-            return f"the parts of the model that model.ablate leaves out ({', '.join(left_out)})"
-        if is_learning and loss == min(losses):
-            return f"{more_time}. If that does not help, {doctor}"
-        if is_memorised:
-            return (
-                f"more text, or text that fits; the model knows its training text (loss {training:.2f}), but that does "
-                f"not help it with other text ({loss:.2f}). Either there is too little of it, or {doctor}"
-            )
-        return f"text that fits; a loss this high ({loss:.2f}) after so many steps often means that {doctor}"
-    if is_memorised:
+    if _was_learning(config, progress) and loss == min(losses):
+        return f"{_MORE_TIME}. If that does not help, {unaligned}"
+    if loss - training > _MEMORISED:
+        return (
+            f"more text, or text that fits; the model knows its training text (loss {training:.2f}), but that does not "
+            f"help it with other text ({loss:.2f}). There may be too little text, or {unaligned}"
+        )
+    return f"text that fits; the loss is still high ({loss:.2f}), so {unaligned}"
+
+
+def _what_helps_a_good_model(config: Config, progress: Progress, training: float, loss: float) -> str:
+    """``training`` and ``loss`` of validation are those of the end of the run."""
+    if loss - training > _MEMORISED:
         return (
             f"more parallel text; the model knows its training text (loss {training:.2f}) much better than the "
             f"validation text ({loss:.2f})"
         )
-    return more_time if is_learning else "more parallel text, or cleaner text (seq2seq doctor)"
+    return _MORE_TIME if _was_learning(config, progress) else "more parallel text, or cleaner text (seq2seq doctor)"
+
+
+def _was_learning(config: Config, progress: Progress) -> bool:
+    """Whether more minutes would have made the model better: its best step is one of the last."""
+    return config.train.max_minutes is not None and progress.best_step > (1 - _END) * progress.step
 
 
 def why_no_best(config: Config, progress: Progress) -> str:

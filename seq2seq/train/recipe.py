@@ -216,8 +216,10 @@ def step_tokens(
         epochs = _planned_epochs(config, num_pairs, epoch_tokens, tokens_per_second, largest)
         most = min(most, epochs * epoch_tokens / _STEPS)
     tokens = max(_LEAST_STEP, min(largest, int(most) // 128 * 128))
-    if config.train.max_steps is not None and tokens > _LEAST_STEP:
-        return tokens, "the number of steps is stated, and each learns more from more text"
+    if config.train.max_steps is not None:
+        few = tokens == _LEAST_STEP
+        why = "the text is small" if few else "the number of steps is stated, and each learns more from more text"
+        return tokens, why
     if tokens == largest:
         return tokens, "there is time for many steps, and large ones are computed faster"
     return tokens, "many small steps learn more than a few large ones"
@@ -300,7 +302,7 @@ def _validate_every(steps: int, pace: Pace | None) -> tuple[int, str]:
         because = f", because a validation takes about {pace.validation:.2g} s"
     every = -(-steps // number)
     times = -(-steps // every)
-    return every, f"{f'{times} times in the run' if times > 1 else 'at the end of the run'}{because}"
+    return every, (f"{times} times in the run" if times > 1 else "at the end of the run") + because
 
 
 def _seconds_of_steps(config: Config, seconds: float, pace: Pace) -> float:

@@ -61,7 +61,9 @@ class StopSignals(ExitStack):
             self.received = signal.Signals(number).name
         if number in INSISTENT:
             if self._insisted and not self._ends_process:
-                raise KeyboardInterrupt("stopped at once; the same call continues from the last checkpoint")
+                raise KeyboardInterrupt(
+                    "stopped at once; the same call continues from the last checkpoint, if there is one"
+                )
             self._insisted = True
 
     def _watch(self, read: int) -> None:

@@ -33,6 +33,7 @@ def sentences(
     loss: float,
     nll: float,
     earlier: float | None = None,
+    num_pairs: int = 3_000,
     ablate: tuple[str, ...] = (),
     **faults: float,
 ) -> list[str]:
@@ -40,9 +41,10 @@ def sentences(
     records = [{"step": step, "nll": nll} for step in range(1, steps + 1)]
     records.append({"step": best, "valid_bleu": bleu, "valid_loss": loss if earlier is None else earlier})
     if earlier is not None:
-        records.append({"step": steps + 1, "valid_bleu": bleu, "valid_loss": loss})
+        records.append({"step": steps, "valid_bleu": bleu, "valid_loss": loss})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return list(outcome(config_of(folder, ablate=ablate), Progress(step=steps, best_step=best, **faults)))
+    progress = Progress(step=steps, best_step=best, **faults)
+    return list(outcome(config_of(folder, ablate=ablate), progress, num_pairs))
 
 
 def test_a_model_that_translates_nothing_is_a_warning(tmp_path: Path) -> None:
@@ -72,13 +74,10 @@ def test_the_advice_follows_from_the_losses(tmp_path: Path, numbers: dict[str, f
 @pytest.mark.parametrize(
     ("numbers", "expected"),
     [
-        (
-            {"best": 1000, "loss": 5.0, "nll": 4.9},
-            "more time (train.max_minutes, in a new run_dir); the model was",
-        ),
-        ({"best": 1000, "loss": 5.0, "nll": 4.9, "earlier": 4.5}, "text that fits; a loss this high (5.00)"),
+        ({"best": 1000, "loss": 5.0, "nll": 4.9}, "more time (train.max_minutes, in a new run_dir); the model was"),
+        ({"best": 1000, "loss": 5.0, "nll": 4.9, "earlier": 4.5}, "text that fits; the loss is still high (5.00)"),
         ({"best": 500, "loss": 5.0, "nll": 1.4, "earlier": 4.5}, "more text, or text that fits; the model knows"),
-        ({"best": 900, "loss": 6.0, "nll": 5.9}, "text that fits; a loss this high (6.00)"),
+        ({"best": 900, "loss": 6.0, "nll": 5.9}, "text that fits; the loss is still high (6.00)"),
     ],
 )
 def test_a_model_that_translates_hardly_anything_is_a_warning(
@@ -89,7 +88,29 @@ def test_a_model_that_translates_hardly_anything_is_a_warning(
     first, help_ = sentences(tmp_path, steps=1000, bleu=0.7, **numbers)  # type: ignore[arg-type]
     assert first == "WARNING: validation BLEU 0.7: hardly anything is translated"
     assert help_.startswith(f"what would help most: {expected}")
-    assert help_.endswith("lines do not translate each other: seq2seq doctor examines them")
+    assert help_.endswith("lines may not translate each other: seq2seq doctor examines them")
+
+
+def test_too_little_text_is_the_cause_that_is_named(tmp_path: Path) -> None:
+    """A run of 10 pairs, whose text allows 44 steps, was told to take more steps."""
+    *_, help_ = sentences(tmp_path, steps=44, best=22, bleu=0.0, loss=7.0, nll=1.0, num_pairs=10)
+    assert help_.startswith("what would help most: more text; with 10 pairs a model learns words and set phrases")
+
+
+def test_damaged_records_have_no_part_in_the_outcome(tmp_path: Path) -> None:
+    """Guards against a traceback at the end of a run of hours."""
+    sentences(tmp_path, steps=1000, best=500, bleu=20.0, loss=2.0, nll=1.9)
+    path = tmp_path / "metrics.jsonl"
+    for damaged in (
+        '{"step": 999, "valid_loss": "x"}',
+        '{"step": 999, "nll": null}',
+        '{"step": 1000, "valid_loss": NaN}',
+    ):
+        path.write_text(f"{path.read_text()}{damaged}\n")
+    progress = Progress(step=1000, best_step=500)
+    assert list(outcome(config_of(tmp_path), progress, 3_000))[-1].endswith("cleaner text (seq2seq doctor)")
+    path.write_text('{"step": 1, "nll": 1.0}\n{"step": 500, "valid_bleu": 20.0, "valid_loss": NaN}\n')
+    assert list(outcome(config_of(tmp_path), progress, 3_000)) == []
 
 
 def test_a_part_that_is_left_out_is_named(tmp_path: Path) -> None:
@@ -103,7 +124,7 @@ def test_a_part_that_is_left_out_is_named(tmp_path: Path) -> None:
 
 def test_a_run_without_a_best_model_has_no_outcome(tmp_path: Path) -> None:
     """Guards against a sentence about numbers that are not there."""
-    assert list(outcome(config_of(tmp_path), Progress())) == []
+    assert list(outcome(config_of(tmp_path), Progress(), 3_000)) == []
 
 
 @pytest.mark.parametrize(
