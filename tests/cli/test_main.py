@@ -183,6 +183,7 @@ def test_from_text_to_translations(place: Path, capsys: pytest.CaptureFixture[st
     told = capsys.readouterr().out
     assert "done: train.max_steps (12) reached; 12 steps" in told
     assert "BLEU|nrefs:1" in told
+    assert "what would help most: more text; with 60 pairs a model learns words" in told
     arguments = ["--src", "text/test.xx", "--ref", "text/test.yy", "--device", "cpu"]
     assert main(["evaluate", "run", *arguments, "--json", "--save", "scores.json", "--save-hyp", "hyp"]) == 0
     record = json.loads(capsys.readouterr().out)

@@ -72,7 +72,7 @@ def test_an_interrupt_is_no_traceback(
 
     monkeypatch.setattr(trainer, "train_step", interrupt)
     assert main(["train", "toy.yaml"]) == 130
-    assert "the same command continues" in capsys.readouterr().err
+    assert "the same command continues from the last checkpoint, if there is one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
