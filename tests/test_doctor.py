@@ -1,6 +1,7 @@
 """Promise: `doctor` names what is wrong in a config's text by file and line, all at once, and touches no run."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,16 @@ def test_what_cleaning_leaves_out_is_no_worry(text: Path) -> None:
     change(text / "train.yy", {1: b"ka to mi ren " * 30})
     assert "above data.max_length (24 tokens): 0 (0 %)" in report_until("Tokens", text, "data.clean.identical=true")
     assert "pairs above data.max_length (24 tokens): 0 (0 %)" in report
+
+
+def test_a_run_folder_that_train_would_refuse_is_wrong(text: Path) -> None:
+    """Guards against "0 wrong" for a config that train refuses at once."""
+    train(toy_config(text, text.parent / "run", "train.max_steps=2"))
+    report = report_until("Tokens and settings", text, "train.max_steps=2", "optim.lr=0.5")
+    assert "Tokens and settings WRONG" in report
+    assert "run: holds a run with other settings (optim.lr: " in report
+    shutil.rmtree(text.parent / "run/checkpoints")
+    assert "but no checkpoint to continue from" in report_until("Tokens and settings", text, "train.max_steps=2")
 
 
 def test_scripts_reveal_swapped_sides(text: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,7 @@ def examine(config: Config, parts: Mapping[str, PartFacts]) -> Iterator[Section]
             with redirect_stdout(sys.stderr):  # stdout is for the report
                 decided = decide(config, processes, earlier_starts(config.run_dir, processes.say))
         except UserError as error:
-            yield Section("Tokens", [Verdict("WRONG", str(error))])
+            yield Section("Tokens and settings", [Verdict("WRONG", str(error))])
             return
         if (cleaned := decided.data.cleaned) is not None:
             yield _judge_cleaning(cleaned)
