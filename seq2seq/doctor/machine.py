@@ -15,6 +15,7 @@ from seq2seq.model_folder import build_model
 from seq2seq.train.checkpoint import list_checkpoints, run_space
 from seq2seq.train.distributed import Processes
 from seq2seq.train.dry_run import DryRun, dry_run
+from seq2seq.train.recipe import show_duration
 
 _PLENTY = 1.2  # times the disk space that a run needs, because other files may grow during the run
 
@@ -57,8 +58,8 @@ def _judge_dry_run(config: Config, processes: Processes, found: DryRun) -> Itera
         train.max_epochs and train.max_epochs * epoch,
         train.max_minutes and train.max_minutes * 60,
     )
-    longest = _duration(min(bound for bound in bounds if bound is not None))
-    text = f"an epoch: {found.num_steps:,} steps of {found.step_seconds:.2f} s, about {_duration(epoch)}; "
+    longest = show_duration(min(bound for bound in bounds if bound is not None))
+    text = f"an epoch: {found.num_steps:,} steps of {found.step_seconds:.2f} s, about {show_duration(epoch)}; "
     yield Verdict("ok", f"{text}the whole run: at most {longest}, plus validation")
 
 
@@ -83,10 +84,3 @@ def _judge_disk(config: Config, data: PreparedData) -> Verdict:
     if free >= _PLENTY * needed:
         return Verdict("ok", text)
     return Verdict("doubtful" if free >= needed else "WRONG", text, "free disk space, or lower train.keep_last")
-
-
-def _duration(seconds: float) -> str:
-    """In seconds, minutes or hours, with few digits."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

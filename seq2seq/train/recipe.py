@@ -74,6 +74,13 @@ class Pace:
     validation: float
 
 
+def show_duration(seconds: float) -> str:
+    """For a message, in seconds, minutes or hours, with few digits."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
 def _between(points: Sequence[tuple[int, int]], number: int) -> float:
     """The value at ``number`` on straight lines between the points, in logarithms; beyond them, that of the last."""
     logs = [(math.log(x), math.log(y)) for x, y in points]
@@ -324,7 +331,10 @@ def _number_of_steps(config: Config, num_pairs: int, steps_per_epoch: int, pace:
     if train.max_epochs is not None or train.max_steps is None:
         epochs = train.max_epochs or round(_between(_EPOCHS, num_pairs))
         why = "train.max_epochs" if train.max_epochs else f"more do not help with {num_pairs:,} pairs"
-        bounds.append((epochs * steps_per_epoch, f"{epochs:,} epochs of {steps_per_epoch:,} steps: {why}"))
+        steps, time = epochs * steps_per_epoch, ""
+        if pace is not None:
+            time = f"; about {show_duration(steps * pace.step)}, plus validation"
+        bounds.append((steps, f"{epochs:,} epochs of {steps_per_epoch:,} steps: {why}{time}"))
     if pace is not None and (seconds := _seconds(config)) != math.inf:
         steps = max(1, int(_seconds_of_steps(config, seconds, pace) / pace.step))
         bound = f"train.max_minutes is {train.max_minutes:g}" if train.max_minutes else "a night is long enough"

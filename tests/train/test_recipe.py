@@ -169,6 +169,14 @@ def test_much_time_for_little_text_is_not_used_up() -> None:
     assert of_run(made(), 5_000_000, 40_000, Pace(1.0, 60.0))["train.max_steps"] <= 8 * 3600
 
 
+def test_a_run_without_a_bound_says_how_long_it_takes() -> None:
+    """Guards against a table that tells a newcomer the number of steps, but not whether they take minutes or days."""
+    config = made().with_choices({"model.preset": "tiny"})
+    for step, time in ((0.01, "32 s"), (0.1, "5 minutes"), (4.0, "3.6 hours")):
+        reasons = {c.key: c.reason for c in run_choices(config, 3_000, 40, Pace(step, 1.0), config.open_choices())}
+        assert reasons["train.max_steps"].endswith(f"with 3,000 pairs; about {time}, plus validation")
+
+
 def test_stated_steps_need_no_clock() -> None:
     """Two runs of the same config with a stated number of steps are equal, however busy the machine is."""
     config = made(train={"max_steps": 1_000})
