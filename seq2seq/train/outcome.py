@@ -12,12 +12,13 @@ from seq2seq.train.checkpoint import Progress
 from seq2seq.train.expectation import FEW_STEPS, LITTLE_TEXT, too_little_text
 from seq2seq.train.forgetting import Forgetting
 from seq2seq.train.metrics import METRICS, is_number, read_metrics
+from seq2seq.train.recipe import most_epochs
 
 _MANY_FAULTS = 0.5  # of the lines
 _END = 0.1  # share of the steps that count as the end of a run
 _ENOUGH_STEPS = 0.95  # share of the steps after which the learning rate is low
 _MEMORISED = 0.7  # nats per token between validation and training loss
-_MORE_TIME = "more time (train.max_minutes, in a new run_dir); the model was still learning"
+_TIME_USED = 0.8  # share of train.max_minutes; a run that took less was not ended by them
 
 
 def outcome(config: Config, progress: Progress, num_pairs: int) -> Iterator[str]:
@@ -47,7 +48,7 @@ def outcome(config: Config, progress: Progress, num_pairs: int) -> Iterator[str]
     if is_poor:
         help_ = _what_helps_a_poor_model(config, progress, num_pairs, training, losses)
     else:
-        help_ = _what_helps_a_good_model(config, progress, training, losses[-1])
+        help_ = _what_helps_a_good_model(config, progress, num_pairs, training, losses[-1])
     yield f"what would help most: {help_}"
 
 
@@ -68,8 +69,8 @@ def _what_helps_a_poor_model(
         return f"more text; {too_little_text(num_pairs)}"
     if progress.step < FEW_STEPS:
         return f"many more steps than {progress.step:,}; {FEW_STEPS} are the least"
-    if _was_learning(config, progress) and loss == min(losses):
-        return f"{_MORE_TIME}. If that does not help, {unaligned}"
+    if loss == min(losses) and (longer := _longer_training(config, progress, num_pairs)):
+        return f"{longer}. If that does not help, {unaligned}"
     if loss - training > _MEMORISED:
         return (
             f"more text, or text that fits; the model knows its training text (loss {training:.2f}), but that does not "
@@ -78,19 +79,34 @@ def _what_helps_a_poor_model(
     return f"text that fits; the loss is still high ({loss:.2f}), so {unaligned}"
 
 
-def _what_helps_a_good_model(config: Config, progress: Progress, training: float, loss: float) -> str:
+def _what_helps_a_good_model(config: Config, progress: Progress, num_pairs: int, training: float, loss: float) -> str:
     """``training`` and ``loss`` of validation are those of the end of the run."""
     if loss - training > _MEMORISED:
         return (
             f"more parallel text; the model knows its training text (loss {training:.2f}) much better than the "
             f"validation text ({loss:.2f})"
         )
-    return _MORE_TIME if _was_learning(config, progress) else "more parallel text, or cleaner text (seq2seq doctor)"
+    return _longer_training(config, progress, num_pairs) or "more parallel text, or cleaner text (seq2seq doctor)"
 
 
-def _was_learning(config: Config, progress: Progress) -> bool:
-    """Whether more minutes would have made the model better: its best step is one of the last."""
-    return config.train.max_minutes is not None and progress.best_step > (1 - _END) * progress.step
+def _longer_training(config: Config, progress: Progress, num_pairs: int) -> str | None:
+    """What to set for a longer run if that would help: the best step is one of the last, and the text has more to give.
+
+    None otherwise.
+    """
+    exhausted = progress.epoch + 1 >= most_epochs(num_pairs)
+    if exhausted or progress.best_step <= (1 - _END) * progress.step:
+        return None
+    minutes, used = config.train.max_minutes, progress.seconds / 60
+    if minutes is not None and used >= _TIME_USED * minutes:
+        return "more time (train.max_minutes, in a new run_dir); the model was still learning"
+    advice = f"more steps than {progress.step:,} (train.max_steps or max_epochs, in a new run_dir)"
+    if minutes is None:
+        return f"{advice}; the model was still learning"
+    return (
+        f"{advice}; the model was still learning, and {used:.1f} of its {minutes:g} minutes were used. A run plans "
+        "fewer steps if other programs use the machine when it starts"
+    )
 
 
 def why_no_best(config: Config, progress: Progress) -> str:

@@ -91,6 +91,11 @@ def _between(points: Sequence[tuple[int, int]], number: int) -> float:
     raise AssertionError("x is at most the last point")
 
 
+def most_epochs(num_pairs: int) -> int:
+    """Passes over a text of so many pairs after which more hardly help."""
+    return round(_between(_EPOCHS, num_pairs))
+
+
 def largest_step(device: str, num_processes: int) -> int:
     """Target tokens of the largest step that is useful, with any amount of memory. ``device``: "cpu" or "cuda"."""
     return _LARGEST_ON_CPU if device == "cpu" else _MOST_PER_PROCESS * num_processes
@@ -199,7 +204,7 @@ def _planned_epochs(config: Config, pairs: int, tokens: float, speed: float, lar
 
 
 def _preset(config: Config, pairs: int, tokens: float, speed: Mapping[str, float], largest: int) -> tuple[str, str]:
-    enough = min(_LEAST_EPOCHS, round(_between(_EPOCHS, pairs)), config.train.max_epochs or _LEAST_EPOCHS)
+    enough = min(_LEAST_EPOCHS, most_epochs(pairs), config.train.max_epochs or _LEAST_EPOCHS)
     for preset, least in _LEAST_PAIRS.items():
         epochs = _planned_epochs(config, pairs, tokens, speed[preset], largest)
         if pairs >= least and (round(epochs) >= enough or preset == "tiny"):
@@ -329,7 +334,7 @@ def _number_of_steps(config: Config, num_pairs: int, steps_per_epoch: int, pace:
     if train.max_steps is not None:
         bounds.append((train.max_steps, "train.max_steps"))
     if train.max_epochs is not None or train.max_steps is None:
-        epochs = train.max_epochs or round(_between(_EPOCHS, num_pairs))
+        epochs = train.max_epochs or most_epochs(num_pairs)
         why = "train.max_epochs" if train.max_epochs else f"more do not help with {num_pairs:,} pairs"
         steps, time = epochs * steps_per_epoch, ""
         if pace is not None:

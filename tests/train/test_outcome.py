@@ -35,7 +35,7 @@ def sentences(
     earlier: float | None = None,
     num_pairs: int = 3_000,
     ablate: tuple[str, ...] = (),
-    **faults: float,
+    **of_progress: float,
 ) -> list[str]:
     """What is said of a run with these numbers; ``earlier``: the loss of the best step, if ``loss`` is a later one."""
     records = [{"step": step, "nll": nll} for step in range(1, steps + 1)]
@@ -43,7 +43,7 @@ def sentences(
     if earlier is not None:
         records.append({"step": steps, "valid_bleu": bleu, "valid_loss": loss})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    progress = Progress(step=steps, best_step=best, **faults)
+    progress = Progress(step=steps, best_step=best, **{"seconds": 290.0, **of_progress})
     return list(outcome(config_of(folder, ablate=ablate), progress, num_pairs))
 
 
@@ -69,6 +69,22 @@ def test_the_advice_follows_from_the_losses(tmp_path: Path, numbers: dict[str, f
     first, help_ = sentences(tmp_path, steps=1000, **numbers)  # type: ignore[arg-type]
     assert not first.startswith("WARNING")
     assert expected in help_
+
+
+def test_a_longer_run_is_advised_only_where_one_is_possible(tmp_path: Path) -> None:
+    """A run of 3,000 pairs that had time for more than the 80 epochs that help was told to take more time; one that
+    planned a sixth of its steps on a busy machine, and ended after 3 of its 20 minutes, too."""
+    numbers = {"best": 990, "bleu": 20.0, "loss": 2.0, "nll": 1.9}
+    *_, last = sentences(tmp_path, steps=1000, epoch=80, **numbers)  # type: ignore[arg-type]
+    assert last == "what would help most: more parallel text, or cleaner text (seq2seq doctor)"
+    *_, last = sentences(tmp_path, steps=1000, epoch=60, **numbers)  # type: ignore[arg-type]
+    assert last == "what would help most: more time (train.max_minutes, in a new run_dir); the model was still learning"
+    *_, last = sentences(tmp_path, steps=1000, epoch=10, seconds=90.0, **numbers)  # type: ignore[arg-type]
+    assert last == (
+        "what would help most: more steps than 1,000 (train.max_steps or max_epochs, in a new run_dir); the model was "
+        "still learning, and 1.5 of its 5 minutes were used. A run plans fewer steps if other programs use the machine "
+        "when it starts"
+    )
 
 
 @pytest.mark.parametrize(
