@@ -56,3 +56,25 @@ def test_a_line_says_all_that_differs_from_the_table(script: ModuleType) -> None
     assert (settings["optim.weight_decay"], settings["train.device"]) == ("0", "cuda")
     assert (settings["optim.warmup_steps"], settings["train.ema_decay"]) == ("100", "0.98")
     assert script._settings(1_000, ["optim.weight_decay=0.1"], "cpu")["optim.weight_decay"] == "0.1"
+
+
+def test_a_run_that_fails_leaves_the_others(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that failed after 50 minutes of a night's plan took the remaining ones with it."""
+
+    def make(line: str, *_: object) -> dict[str, object]:
+        if line.startswith("bad"):
+            raise RuntimeError(f"{line}: out of memory")
+        return {"run": line, "bleu": 1.0}
+
+    plan, table = tmp_path / "plan.txt", tmp_path / "table.jsonl"
+    plan.write_text("bad/a-b 1 1\ngood/a-b 1 1\n")
+    folders = ["--data", str(tmp_path), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr("sys.argv", ["run.py", "--plan", str(plan), "--table", str(table), "--jobs", "1", *folders])
+    monkeypatch.setattr(script, "make", make)
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert ended.value.code == "1 of 2 runs failed; the same command makes them again"
+    assert json.loads(table.read_text()) == {"run": "good/a-b 1 1", "bleu": 1.0}
+    assert capsys.readouterr().err == "bad/a-b 1 1: out of memory\n"

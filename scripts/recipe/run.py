@@ -154,14 +154,22 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     missing, lock = [line for line in _plan(args.plan) if line not in _read(args.table)], Lock()
 
-    def add(line: str) -> None:
-        record = make(line, args.data.resolve(), args.work.resolve(), args.device)
+    def add(line: str) -> bool:
+        """Whether the run was made. One that fails must not take away the time of the others."""
+        try:
+            record = make(line, args.data.resolve(), args.work.resolve(), args.device)
+        except RuntimeError as error:
+            print(error, file=sys.stderr, flush=True)
+            return False
         with lock, args.table.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         print(f"{record['bleu']:6.2f} {line}", flush=True)
+        return True
 
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(add, missing))
+        made = list(pool.map(add, missing))
+    if not all(made):
+        sys.exit(f"{made.count(False)} of {len(made)} runs failed; the same command makes them again")
 
 
 if __name__ == "__main__":
