@@ -17,7 +17,7 @@ def test_runs_of_like_size_are_named() -> None:
     """A range of scores, with how it was obtained; nothing where no run of ours is near."""
     (found,) = expectation(3_500, 1_024, 1_000)
     assert found.is_enough
-    assert str(found).startswith("what to expect: with about as much text and time, runs of ours had BLEU about 16 (")
+    assert str(found).startswith("what to expect: with about as much text and time, runs of ours had BLEU about 17 (")
     assert "3,000 pairs" in str(found)
     assert "30,000 pairs" not in str(found)
     (longer,) = expectation(30_000, 1_024, 2_000)  # between two runs
