@@ -27,9 +27,9 @@ class Faults:
         return self.empty + self.looping + self.copied
 
     def __str__(self) -> str:
-        """For a message; the largest share first, and none below half a percent."""
+        """For a message; the largest share first, and none that is rounded to 0 %."""
         names = {"empty": self.empty, "looping": self.looping, "copies of the source": self.copied}
-        found = sorted(((share, name) for name, share in names.items() if share >= 0.005), reverse=True)
+        found = sorted(((share, name) for name, share in names.items() if share > 0.005), reverse=True)
         return ", ".join(f"{share:.0%} {name}" for share, name in found)
 
 

@@ -61,5 +61,5 @@ def test_faults_are_shares_of_the_lines_that_have_a_translation() -> None:
     assert faults == Faults(empty=0.25, looping=0.125, copied=0.125)
     assert faults.total == 0.5
     assert str(faults) == "25% empty, 12% looping, 12% copies of the source"
-    assert str(Faults(empty=0.004)) == ""
+    assert str(Faults(empty=0.005, copied=0.006)) == "1% copies of the source"
     assert find_faults([""], [""], [""]) == Faults()
