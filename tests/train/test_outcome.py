@@ -85,6 +85,12 @@ def test_a_longer_run_is_advised_only_where_one_is_possible(tmp_path: Path) -> N
         "still learning, and 1.5 of its 5 minutes were used. A run plans fewer steps if other programs use the machine "
         "when it starts"
     )
+    config = config_of(tmp_path)
+    without = config.model_copy(update={"train": config.train.model_copy(update={"max_minutes": None})})
+    *_, last = outcome(without, Progress(step=1000, best_step=990, epoch=2), 3_000)
+    assert last.endswith(
+        "more steps than 1,000 (train.max_steps or max_epochs, in a new run_dir); the model was still learning"
+    )
 
 
 @pytest.mark.parametrize(
